@@ -1,0 +1,25 @@
+.DEFAULT_GOAL := help
+UV := .venv/bin/uv
+COMPILE := $(UV) pip compile --no-config --quiet --upgrade --universal --python-version 3.11 \
+	--generate-hashes --no-header --annotation-style line --no-emit-package smoothcache-core
+
+.PHONY: help demo test check fix lock bench-env build test-torch-range
+help: ## list the targets
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
+demo: ## run the small image demo into demo-output/
+	python3 run.py demo
+test: ## run the tests
+	python3 run.py test
+check: ## format, lint, types, import directions, tests
+	python3 run.py check
+fix: ## format, and apply the safe lint fixes
+	.venv/bin/ruff format && .venv/bin/ruff check --fix
+lock: ## resolve both lock files again
+	$(COMPILE) packages/*/pyproject.toml --group dev --output-file requirements.lock
+	$(COMPILE) --group bench --no-deps --output-file requirements-bench.lock
+bench-env: ## add the other caches that tools/ compares with to .venv
+	$(UV) pip install --no-config --no-deps --require-hashes --requirements requirements-bench.lock
+build: ## build the four wheels into dist/
+	$(UV) build --no-config --all-packages --wheel --out-dir dist
+test-torch-range: ## run core's tests on the oldest and the newest torch
+	.venv/bin/python tools/torch_range.py
