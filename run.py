@@ -37,9 +37,9 @@ KEPT = ("PIP_CERT", "PIP_INDEX_URL", "PIP_PROXY", "UV_CACHE_DIR", "UV_DEFAULT_IN
 def environment() -> dict[str, str]:
     """Returns the user's environment, less what could change which packages are used."""
     kept = {k: v for k, v in os.environ.items() if k in KEPT or not k.startswith(DROPPED)}
-    installers = {"PIP_REQUIRE_VIRTUALENV": "0", "PIP_USER": "0", "UV_SYSTEM_CERTS": "1"}
+    settings = {"PIP_REQUIRE_VIRTUALENV": "0", "PIP_ROOT_USER_ACTION": "ignore", "PIP_USER": "0"}
     path = os.pathsep.join([str(VENV / "bin"), str(VENV / "Scripts"), kept.get("PATH", os.defpath)])
-    return {**kept, **installers, "PATH": path, "VIRTUAL_ENV": str(VENV)}
+    return {**kept, **settings, "UV_SYSTEM_CERTS": "1", "PATH": path, "VIRTUAL_ENV": str(VENV)}
 
 
 def program(folder: Path, name: str) -> str | None:
@@ -56,7 +56,7 @@ def step(problem: str, *command: str | Path) -> None:
 def find_uv() -> str:
     """Returns uv in the locked version, installed into .tools if it is not there yet."""
     pin = re.search(r"^uv==(\S+)(?s:.*?)(?=^\S)", LOCK.read_text(), re.MULTILINE)
-    if pin is None:
+    if not pin:
         sys.exit(f"run.py: {LOCK} does not pin uv; get the file back from git")
     folder = ROOT / ".tools" / f"uv-{pin[1]}"
     if program(folder, "uv") is None:
