@@ -1,0 +1,385 @@
+"""Applying a schedule to a live model."""
+
+import math
+import warnings
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor, nn
+
+from smoothcache_core._calls import Call, CallReader
+from smoothcache_core._clock import Clock, Scheduler, Tick, listening
+from smoothcache_core._errors import AttachError, ScheduleError, SmoothCacheWarning
+from smoothcache_core._fingerprint import (
+    Fingerprint,
+    call_fingerprint,
+    model_fingerprint,
+    solver_name,
+)
+from smoothcache_core._schedule import Schedule
+from smoothcache_core._sites import Adapter, Site
+from smoothcache_core._tensors import Output, nbytes
+from smoothcache_core._wrap import COMPUTE, REUSE, STORE, WrappedSite, Wrapping, denoiser
+
+
+@dataclass
+class CacheStats:
+    """What a cache did, counted as it happens.
+
+    Attributes:
+        computed: Calls of each site that were computed.
+        reused: Calls of each site that were answered from the cache.
+        runs: Runs seen.
+        evaluations: Calls of the denoiser seen, all branches counted.
+        recomputed: Planned reuses that had to be computed because nothing usable was kept
+            (the batch changed inside a run, or guidance joined late).
+        bytes_held: Bytes of cached tensors held now.
+        bytes_peak: The most held after any evaluation.
+    """
+
+    computed: dict[str, int] = field(default_factory=dict)
+    reused: dict[str, int] = field(default_factory=dict)
+    runs: int = 0
+    evaluations: int = 0
+    recomputed: int = 0
+    bytes_held: int = 0
+    bytes_peak: int = 0
+
+    @property
+    def reuse_fraction(self) -> float:
+        """Reused calls over all calls of the sites, 0 if there were none."""
+        reused, computed = sum(self.reused.values()), sum(self.computed.values())
+        return reused / (reused + computed) if reused + computed else 0.0
+
+
+@contextmanager
+def cached(
+    model: nn.Module,
+    adapter: Adapter,
+    schedule: Schedule,
+    *,
+    branches: Sequence[str] = (),
+    scheduler: Scheduler | None = None,
+    solver: str | None = None,
+) -> Generator[CacheStats]:
+    """Run `model` by `schedule` inside a `with` block; the model is restored exactly at its end.
+
+    Example:
+        >>> with cached(pipe.transformer, adapter, schedule, scheduler=pipe.scheduler) as stats:
+        ...     images = pipe(class_labels=[207], num_inference_steps=50).images
+
+    Args:
+        model: The denoiser the sampler calls. Compile it before, not inside.
+        adapter: Where its sites are.
+        schedule: What to compute and what to reuse.
+        branches: Names of the conditioning passes, if guidance makes one call for each and the
+            pipeline does not announce them by `cache_context`.
+        scheduler: The pipeline's scheduler, if it has one. With it a new run is recognised for
+            certain and a wrong number of steps is refused before anything is computed.
+        solver: Name of the solver; taken from `scheduler` if not given.
+
+    Yields:
+        Statistics, updated while the sampler runs.
+
+    Raises:
+        AdapterError: The adapter does not fit the model.
+        AttachError: The model has a cache already, or was changed so that it cannot be restored.
+        ScheduleError: The schedule does not fit the model or the run.
+    """
+    attachment = attach(
+        model, adapter, schedule, branches=branches, scheduler=scheduler, solver=solver
+    )
+    try:
+        yield attachment.stats
+    except BaseException:
+        attachment.detach(quietly=True)
+        raise
+    attachment.detach()
+
+
+def attach(
+    model: nn.Module,
+    adapter: Adapter,
+    schedule: Schedule,
+    *,
+    branches: Sequence[str] = (),
+    scheduler: Scheduler | None = None,
+    solver: str | None = None,
+) -> "Attachment":
+    """Put the cache on and leave it on, for servers; see `cached` for the arguments and errors."""
+    inside = denoiser(model)
+    sites = tuple(adapter.sites(inside))
+    solver = solver or (solver_name(scheduler) if scheduler is not None else None)
+    live = model_fingerprint(inside, adapter.name).model_copy(
+        update={"solver": solver, "branches": tuple(branches)}
+    )
+    _check(schedule, sites, live)
+    return Attachment(model, adapter, schedule, sites, tuple(branches), scheduler)
+
+
+def _check(schedule: Schedule, sites: Sequence[Site], live: Fingerprint) -> None:
+    """Refuse a schedule that does not fit; warn of what is harmless."""
+    reasons = schedule.fingerprint.conflicts(live)
+    if reasons:
+        raise ScheduleError(f"this schedule is for another model: {'; '.join(reasons)}")
+    unknown = schedule.unknown_keys(sites)
+    if unknown:
+        kinds = sorted({site.kind for site in sites})
+        raise ScheduleError(
+            f"the schedule names {unknown[:5]}, which {live.model_class} does not have; with adapter "
+            f"{live.adapter!r} its kinds are {kinds} and its first site is {sites[0].path!r}"
+        )
+    for remark in schedule.fingerprint.remarks(live):
+        _tell(f"the schedule was planned for something else: {remark}")
+    if not schedule.skips:
+        _tell("the schedule computes everything: nothing will be reused and nothing gets faster")
+
+
+def _tell(message: str) -> None:
+    warnings.warn(message, SmoothCacheWarning, stacklevel=2)
+
+
+class Attachment:
+    """A schedule at work on a model. Made by `attach`.
+
+    Attributes:
+        stats: What the cache did so far.
+        schedule: The schedule.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        adapter: Adapter,
+        schedule: Schedule,
+        sites: Sequence[Site],
+        branches: tuple[str, ...],
+        scheduler: Scheduler | None,
+    ) -> None:
+        inside = denoiser(model)
+        self.schedule = schedule
+        self.stats = CacheStats()
+        self._scheduler = scheduler
+        self._reader = CallReader(inside, adapter)
+        self._clock = Clock(
+            evaluations=schedule.evaluations,
+            branches=branches,
+            timesteps=schedule.fingerprint.timesteps or (),
+        )
+        self._told: set[str] = set()
+        self._active = False
+        self._attached = True
+        caching = [site for site in sites if 0 in schedule.row(site)]
+        self._always = [site.path for site in sites if 0 not in schedule.row(site)]
+        self._modes = _modes([schedule.row(site) for site in caching], schedule.evaluations)
+        self._kept: dict[str, list[tuple[Output, ...]]] = {}
+        self._timesteps: list[Tensor] = []
+        self._wrapping = Wrapping(model, caching, self)
+        self._wrapping.add(listening(self._clock, inside, scheduler))
+
+    # ------------------------------------------------------------------ for the user
+
+    def new_run(self) -> None:
+        """Say that the next call of the denoiser starts a new run."""
+        self._clock.restart()
+
+    def detach(self, *, quietly: bool = False) -> None:
+        """Restore the model exactly, and tell the user if the cache was of no use.
+
+        Args:
+            quietly: Do not tell.
+
+        Raises:
+            AttachError: Somebody wrapped the model on top of the cache; nothing was changed.
+        """
+        if not self._attached:
+            return
+        self._wrapping.remove()
+        self._attached = False
+        self._drop_all()
+        if not quietly:
+            self._tell_at_end()
+
+    def _tell_at_end(self) -> None:
+        stats = self.stats
+        if not stats.evaluations:
+            _tell("the cache saw no call of the denoiser: is this the model that the sampler calls?")
+        elif not self._clock.complete and not self._clock.pending:
+            self._tell_incomplete(self._clock.count)
+        elif self.schedule.skips and not sum(stats.reused.values()):
+            _tell("nothing was reused")
+
+    # ------------------------------------------------------------------ driver
+
+    def begin(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Prepare the sites for one call of the denoiser."""
+        if self._active:
+            raise AttachError(
+                "the denoiser was called while a call was under way; a cached model serves one "
+                "thread at a time, so give each its own model"
+            )
+        call = self._reader.read(args, kwargs, self._clock.context)
+        tick = self._clock.tick(call)
+        if tick.new_run:
+            self._start_run(tick, call)
+        elif tick.changed_layout:
+            self._drop(tick.branch)
+        self._check_timestep(tick, call)
+        self._set_modes(tick)
+        self._tick = tick
+        self._active = True
+
+    def _start_run(self, tick: Tick, call: Call) -> None:
+        self._drop_all()
+        self.stats.runs += 1
+        self._timesteps = []
+        self._check_steps()
+        if tick.ended_at is not None and tick.ended_at < self.schedule.evaluations:
+            self._tell_incomplete(tick.ended_at)
+        for remark in self.schedule.fingerprint.remarks(call_fingerprint(call)):
+            self._tell_once(f"the schedule was planned for something else: {remark}")
+
+    def _check_steps(self) -> None:
+        """Refuse a scheduler that is set to another number of evaluations."""
+        timesteps = getattr(self._scheduler, "timesteps", None)
+        if timesteps is None:
+            return
+        begin = getattr(self._scheduler, "begin_index", None) or 0
+        evaluations = len(timesteps) - begin
+        if evaluations != self.schedule.evaluations:
+            self._clock.restart()
+            raise ScheduleError(
+                f"{type(self._scheduler).__name__} is set to {evaluations} evaluations, but the schedule "
+                f"has {self.schedule.evaluations}; plan one for {evaluations} or change the steps"
+            )
+
+    def _set_modes(self, tick: Tick) -> None:
+        kept = self._kept.get(tick.branch)
+        if kept is None:
+            kept = self._kept[tick.branch] = [()] * len(self._wrapping.sites)
+        modes = self._modes[tick.evaluation]
+        for index, wrapped in enumerate(self._wrapping.sites):
+            state, mode, values = wrapped.state, modes[index], kept[index]
+            if mode == REUSE and not values:
+                mode = STORE
+                self.stats.recomputed += 1
+            state["_smoothcache_mode"] = mode
+            state["_smoothcache_calls"] = 0
+            state["_smoothcache_values"] = values if mode == REUSE else ()
+            if mode != REUSE:
+                self._keep(kept, index, ())
+
+    def end(self) -> None:
+        """Take what the sites kept, count, and release what is not needed any more."""
+        kept = self._kept[self._tick.branch]
+        following = self._modes[self._tick.evaluation + 1 : self._tick.evaluation + 2]
+        for index, wrapped in enumerate(self._wrapping.sites):
+            self._collect(wrapped)
+            needed = bool(following) and following[0][index] == REUSE
+            self._keep(kept, index, wrapped.state["_smoothcache_values"] if needed else ())
+            wrapped.state["_smoothcache_values"] = ()
+        for path in self._always:
+            self.stats.computed[path] = self.stats.computed.get(path, 0) + 1
+        self.stats.evaluations += 1
+        self.stats.bytes_peak = max(self.stats.bytes_peak, self.stats.bytes_held)
+        self._active = False
+        if self._tick.evaluation == self.schedule.evaluations - 1:
+            self._check_device_timesteps()
+
+    def abort(self) -> None:
+        """Forget the run after an exception."""
+        self._active = False
+        for wrapped in self._wrapping.sites:
+            wrapped.state["_smoothcache_values"] = ()
+        self._drop_all()
+        self._clock.restart()
+
+    def _collect(self, wrapped: WrappedSite) -> None:
+        """Count one site's calls of this evaluation."""
+        path, calls = wrapped.site.path, wrapped.state["_smoothcache_calls"]
+        if not calls:
+            self.abort()
+            raise AttachError(
+                f"{path!r} was not called in evaluation {self._tick.evaluation}: either the model does "
+                "not call it as a module (the adapter does not fit), or a hook put on it after the "
+                "cache bypasses it; attach the cache last"
+            )
+        reused = wrapped.state["_smoothcache_mode"] == REUSE
+        counts = self.stats.reused if reused else self.stats.computed
+        counts[path] = counts.get(path, 0) + calls
+
+    # ------------------------------------------------------------------ memory
+
+    def _keep(self, kept: list[tuple[Output, ...]], index: int, values: tuple[Output, ...]) -> None:
+        if values is not kept[index]:
+            before = sum(nbytes(value) for value in kept[index])
+            self.stats.bytes_held += sum(nbytes(value) for value in values) - before
+            kept[index] = values
+
+    def _drop(self, branch: str) -> None:
+        kept = self._kept.pop(branch, [])
+        self.stats.bytes_held -= sum(nbytes(value) for values in kept for value in values)
+
+    def _drop_all(self) -> None:
+        for branch in list(self._kept):
+            self._drop(branch)
+
+    # ------------------------------------------------------------------ timesteps
+
+    def _check_timestep(self, tick: Tick, call: Call) -> None:
+        """Compare with the timesteps of the calibration, without waiting for a device."""
+        expected = self.schedule.fingerprint.timesteps
+        if expected is None:
+            return
+        if call.timestep is not None:
+            if not self._clock.follows:
+                self._tell_timesteps(tick.evaluation, call.timestep, expected[tick.evaluation])
+        elif call.tensor is not None and tick.evaluation == len(self._timesteps):
+            self._timesteps.append(call.tensor.detach().reshape(-1)[0].clone())
+
+    def _check_device_timesteps(self) -> None:
+        """Compare the timesteps that stayed on a device, once at the end of a run."""
+        expected = self.schedule.fingerprint.timesteps
+        if expected is None or len(self._timesteps) != len(expected):
+            return
+        seen = [float(timestep) for timestep in self._timesteps]
+        for evaluation, (here, there) in enumerate(zip(seen, expected, strict=True)):
+            if not math.isclose(here, there, rel_tol=1e-4, abs_tol=1e-6):
+                self._tell_timesteps(evaluation, here, there)
+                return
+
+    def _tell_timesteps(self, evaluation: int, here: float, there: float) -> None:
+        self._tell_once(
+            f"the timesteps are not those of the calibration (evaluation {evaluation}: {here:g}, "
+            f"calibrated {there:g}); the schedule may skip in the wrong places"
+        )
+
+    def _tell_incomplete(self, count: int) -> None:
+        self._tell_once(
+            f"a run ended after {count} of the schedule's {self.schedule.evaluations} evaluations"
+        )
+
+    def _tell_once(self, message: str) -> None:
+        if message not in self._told:
+            self._told.add(message)
+            _tell(message)
+
+
+def _modes(rows: Sequence[Sequence[int]], evaluations: int) -> list[list[int]]:
+    """Return the mode of every site (inner) at every evaluation (outer).
+
+    An output is kept only if the next evaluation reuses it.
+    """
+    padded = [(*row, 1) for row in rows]
+    return [
+        [_mode(row[evaluation], row[evaluation + 1]) for row in padded]
+        for evaluation in range(evaluations)
+    ]
+
+
+def _mode(now: int, following: int) -> int:
+    if not now:
+        return REUSE
+    return COMPUTE if following else STORE

@@ -1,0 +1,412 @@
+"""Calibration: run the unmodified sampler and measure how much every site's output changes."""
+
+import logging
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+from tqdm import tqdm
+
+from smoothcache_core._calibration import Calibration, Errors, quantised
+from smoothcache_core._calls import Call, CallReader
+from smoothcache_core._clock import Clock, Scheduler, Tick, listening
+from smoothcache_core._cost import Cost, SiteCost, flop_counter
+from smoothcache_core._errors import CalibrationError
+from smoothcache_core._fingerprint import (
+    Fingerprint,
+    call_fingerprint,
+    model_fingerprint,
+    solver_name,
+)
+from smoothcache_core._sites import Adapter, Site
+from smoothcache_core._tensors import Output, flat, map_tensors, nbytes
+from smoothcache_core._wrap import Wrapping, is_compiled
+
+logger = logging.getLogger(__name__)
+
+
+def calibrate(
+    model: nn.Module,
+    adapter: Adapter,
+    sample: Callable[[int], object],
+    *,
+    seeds: Iterable[int],
+    max_lag: int = 3,
+    samples_per_run: int = 1,
+    branches: Sequence[str] = (),
+    scheduler: Scheduler | None = None,
+    solver: str | None = None,
+    references: Literal["device", "cpu"] = "device",
+    checkpoint: str | Path | None = None,
+    progress: bool = True,
+) -> Calibration:
+    """Measure the relative L1 error of every site between evaluations i and i + k, k = 1..max_lag.
+
+    The model is not changed and every evaluation is computed. Errors are accumulated in float32 on
+    the model's device, which is waited for once per run.
+
+    Args:
+        model: The denoiser, not compiled.
+        adapter: Where its sites are.
+        sample: Runs the sampler once, from the noise of the given seed.
+        seeds: One run each. Keep them apart from the seeds you evaluate with.
+        max_lag: Largest lag, at least 1. Memory grows with it: one copy of all site outputs per lag.
+        samples_per_run: Samples in the batch of one run. Guidance may repeat the batch (conditional
+            and unconditional rows one block after the other); the rows of one sample are then
+            measured together.
+        branches: See `Clock`.
+        scheduler: The sampler's scheduler, if it has one; names the solver.
+        solver: Name of the solver; taken from `scheduler` if not given.
+        references: Where earlier outputs are kept: on the model's `"device"` (fast), or on the
+            `"cpu"`, which bounds device memory to one output at a time.
+        checkpoint: File that is saved after every run, and continued from if it exists.
+        progress: Show a progress bar.
+
+    Returns:
+        The calibration of all runs, those of `checkpoint` included.
+
+    Raises:
+        CalibrationError: The settings are wrong, the runs differ in their evaluations (a solver
+            whose evaluations depend on the data has no static schedule), or outputs are not finite.
+    """
+    todo = _checked_seeds(model, seeds, max_lag, samples_per_run)
+    fingerprint = model_fingerprint(model, adapter.name)
+    solver = solver or (solver_name(scheduler) if scheduler is not None else None)
+    fingerprint = fingerprint.model_copy(update={"solver": solver})
+    done = _resume(checkpoint, fingerprint, max_lag)
+    remaining = [seed for seed in todo if done is None or seed not in done.seeds]
+    recorder = _Recorder(model, adapter, max_lag, samples_per_run, branches, fingerprint, references)
+    recorder.scheduler = scheduler
+    with tqdm(remaining, desc="calibrating", unit="run", disable=not progress) as bar:
+        for seed in bar:
+            part = recorder.run(sample, seed)
+            done = part if done is None else Calibration.merge(done, part)
+            if checkpoint is not None:
+                done.save(checkpoint)
+    assert done is not None
+    return done
+
+
+def _checked_seeds(
+    model: nn.Module, seeds: Iterable[int], max_lag: int, samples_per_run: int
+) -> list[int]:
+    todo = list(seeds)
+    if not todo or len(set(todo)) != len(todo):
+        raise CalibrationError(f"calibration needs distinct seeds, got {todo}")
+    if max_lag < 1 or samples_per_run < 1:
+        raise CalibrationError(
+            f"max_lag and samples_per_run must be at least 1, got {max_lag} and {samples_per_run}"
+        )
+    if is_compiled(model):
+        raise CalibrationError(
+            f"this {type(model).__name__} is compiled; calibrate first, then compile"
+        )
+    return todo
+
+
+def _resume(
+    checkpoint: str | Path | None, fingerprint: Fingerprint, max_lag: int
+) -> Calibration | None:
+    if checkpoint is None or not Path(checkpoint).exists():
+        return None
+    done = Calibration.load(checkpoint)
+    reasons = fingerprint.conflicts(done.fingerprint) + fingerprint.remarks(done.fingerprint)
+    if done.max_lag != max_lag:
+        reasons.append(f"max_lag is {done.max_lag}, not {max_lag}")
+    if reasons:
+        raise CalibrationError(
+            f"cannot continue {str(checkpoint)!r}: {'; '.join(reasons)}; give another file or remove it"
+        )
+    logger.debug("continuing %s with %d samples", checkpoint, done.samples)
+    return done
+
+
+# ---------------------------------------------------------------------------- one run
+
+
+@dataclass
+class _Pair:
+    """Numerator and denominator, per sample, of one site, branch, evaluation and lag."""
+
+    numerator: Tensor
+    denominator: Tensor
+
+    def add(self, other: "_Pair") -> None:
+        self.numerator += other.numerator
+        self.denominator += other.denominator
+
+
+@dataclass
+class _Trace:
+    """What one site did in the run so far.
+
+    `pairs` is keyed by (branch, lag, evaluation), `history` by (branch, call in the evaluation).
+    """
+
+    pairs: dict[tuple[str, int, int], _Pair] = field(default_factory=dict)
+    history: dict[tuple[str, int], deque[tuple[int, Output]]] = field(default_factory=dict)
+    calls: int = 0
+    flops: int = 0
+    bytes: int = 0
+
+
+class _Recorder:
+    """Records runs. Told about the denoiser's calls as a driver, about the sites' by probes."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        adapter: Adapter,
+        max_lag: int,
+        samples_per_run: int,
+        branches: Sequence[str],
+        fingerprint: Fingerprint,
+        references: Literal["device", "cpu"],
+    ) -> None:
+        self._model = model
+        self._sites = tuple(adapter.sites(model))
+        self._reader = CallReader(model, adapter)
+        self._max_lag = max_lag
+        self._samples = samples_per_run
+        self._branches = tuple(branches)
+        self._fingerprint = fingerprint
+        self._references = references
+        self.scheduler: Scheduler | None = None
+        self._cost: Cost | None = None
+
+    def run(self, sample: Callable[[int], object], seed: int) -> Calibration:
+        """Record the run of one seed."""
+        self._clock = Clock(branches=self._branches)
+        self._traces = [_Trace() for _ in self._sites]
+        self._flops = 0
+        self._counter: FlopCounterMode | None = None
+        self._timesteps: list[float | Tensor | None] = []
+        self._call: Call | None = None
+        probes = [_SiteProbe(self, trace) for trace in self._traces]
+        wrapping = Wrapping(self._model, self._sites, self, probes=probes)
+        try:
+            with listening(self._clock, self._model, self.scheduler):
+                sample(seed)
+        finally:
+            wrapping.remove()
+        return self._result(seed)
+
+    # -- driver
+
+    def begin(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        call = self._reader.read(args, kwargs, self._clock.context)
+        tick = self._clock.tick(call)
+        if tick.new_run and self._call is not None:
+            raise CalibrationError(
+                f"one call of `sample` ran the sampler twice (or its timesteps went back to the "
+                f"start after {tick.ended_at} evaluations); it must run it once"
+            )
+        self._call = self._call or call
+        if tick.evaluation == len(self._timesteps):
+            self._timesteps.append(_timestep(call))
+        self._begin_evaluation(tick, call)
+
+    def _begin_evaluation(self, tick: Tick, call: Call) -> None:
+        self._tick = tick
+        self._batch = call.batch
+        for trace in self._traces:
+            trace.calls = 0
+        if self._cost is None and tick.evaluation == 0:
+            self._counter = flop_counter()
+            self._counter.__enter__()
+
+    def end(self) -> None:
+        self._stop_counting()
+        silent = [s.path for s, t in zip(self._sites, self._traces, strict=True) if not t.calls]
+        if silent and self._tick.evaluation == 0:
+            raise CalibrationError(
+                f"{silent[0]!r} ({len(silent)} of {len(self._sites)} sites) is never called as a "
+                f"module by {type(self._model).__name__}; this adapter does not fit the model"
+            )
+
+    def abort(self) -> None:
+        self._stop_counting()
+
+    def _stop_counting(self) -> None:
+        if self._counter is not None:
+            self._counter.__exit__(None, None, None)
+            self._flops += self._counter.get_total_flops()
+            self._counter = None
+
+    # -- probes
+
+    def flops(self) -> int:
+        return self._counter.get_total_flops() if self._counter is not None else 0
+
+    @torch.no_grad()
+    def observe(self, trace: _Trace, output: Output, flops: int) -> None:
+        """Compare an output with the earlier ones of its site, then keep it."""
+        tick = self._tick
+        if self._counter is not None:
+            trace.flops += flops
+            trace.bytes += nbytes(output)
+            with torch.utils._python_dispatch._disable_current_modes():
+                self._compare(trace, output, tick)
+        else:
+            self._compare(trace, output, tick)
+        trace.calls += 1
+
+    def _compare(self, trace: _Trace, output: Output, tick: Tick) -> None:
+        key = (tick.branch, trace.calls)
+        history = trace.history.setdefault(key, deque(maxlen=self._max_lag))
+        for evaluation, earlier in history:
+            lag = tick.evaluation - evaluation
+            if lag <= self._max_lag:
+                pair = self._pair(earlier, output)
+                known = trace.pairs.setdefault((tick.branch, lag, evaluation), pair)
+                if known is not pair:
+                    known.add(pair)
+        history.append((tick.evaluation, map_tensors(self._reference, output)))
+
+    def _reference(self, tensor: Tensor) -> Tensor:
+        return tensor.to("cpu", copy=True) if self._references == "cpu" else tensor.clone()
+
+    def _pair(self, earlier: Output, later: Output) -> _Pair:
+        olds, news = flat(earlier), flat(later)
+        if [t.shape for t in olds] != [t.shape for t in news]:
+            infinite = torch.full((self._samples,), torch.inf, device=news[0].device)
+            return _Pair(infinite, torch.ones_like(infinite))
+        pair = None
+        for old, new in zip(olds, news, strict=True):
+            new32 = new.float()
+            difference = (old.to(new.device).float() - new32).abs_()
+            part = _Pair(self._per_sample(difference), self._per_sample(new32.abs()))
+            if pair is None:
+                pair = part
+            else:
+                pair.add(part)
+        assert pair is not None
+        return pair
+
+    def _per_sample(self, values: Tensor) -> Tensor:
+        """Sum over all entries of each sample, (samples,)."""
+        rows = max(self._batch, 1)
+        if self._samples == 1:
+            return values.sum().reshape(1)
+        if values.numel() % rows or rows % self._samples:
+            raise CalibrationError(
+                f"a site's output of shape {tuple(values.shape)} and a batch of {rows} rows cannot be "
+                f"divided into {self._samples} samples; set samples_per_run=1"
+            )
+        return values.reshape(rows // self._samples, self._samples, -1).sum(dim=(0, 2))
+
+    # -- result
+
+    def _result(self, seed: int) -> Calibration:
+        if self._call is None:
+            raise CalibrationError(
+                f"`sample` never called the {type(self._model).__name__} that is calibrated"
+            )
+        fingerprint = self._complete_fingerprint(self._call)
+        branches = tuple(dict.fromkeys(b for t in self._traces for b, _ in t.history))
+        errors = self._errors(branches)
+        finite = np.where(np.isfinite(errors), errors, np.inf)
+        return Calibration(
+            sites=self._sites,
+            branches=branches,
+            totals=_sum(errors, quantised(finite)),
+            squares=_sum(errors, quantised_squares(finite)),
+            samples=self._samples,
+            seeds=(seed,),
+            fingerprint=fingerprint,
+            cost=self._total_cost(),
+        )
+
+    def _complete_fingerprint(self, call: Call) -> Fingerprint:
+        timesteps = tuple(float(t) for t in self._timesteps if t is not None)
+        update = call_fingerprint(call).model_dump(exclude_none=True, exclude={"versions"})
+        update |= {"evaluations": self._clock.count, "branches": self._branches}
+        update |= {"timesteps": timesteps if len(timesteps) == self._clock.count else None}
+        fingerprint = self._fingerprint.model_copy(update=update)
+        expected = self._fingerprint.evaluations
+        if expected is not None and expected != self._clock.count:
+            raise CalibrationError(
+                f"this run had {self._clock.count} evaluations, the one before {expected}: a solver "
+                "whose number of evaluations depends on the data has no static schedule"
+            )
+        self._fingerprint = self._fingerprint.model_copy(update={"evaluations": self._clock.count})
+        return fingerprint
+
+    def _total_cost(self) -> Cost:
+        if self._cost is None:
+            costs = [
+                SiteCost(path=s.path, kind=s.kind, block=s.block, macs=t.flops // 2, bytes=t.bytes)
+                for s, t in zip(self._sites, self._traces, strict=True)
+            ]
+            self._cost = Cost(total=self._flops // 2, sites=tuple(costs))
+        return self._cost
+
+    def _errors(self, branches: Sequence[str]) -> Errors:
+        """Return the errors, (sites, branches, lags, evaluations, samples), in one transfer."""
+        shape = (len(self._sites), len(branches), self._max_lag, self._clock.count, self._samples)
+        errors = np.full(shape, np.nan)
+        places, pairs = [], []
+        for index, trace in enumerate(self._traces):
+            for (branch, lag, evaluation), pair in trace.pairs.items():
+                places.append((index, branches.index(branch), lag - 1, evaluation))
+                pairs.append(torch.stack((pair.numerator, pair.denominator)))
+        if not pairs:
+            return errors
+        values = torch.stack(pairs).double().cpu().numpy()
+        self._refuse_nan(values, places)
+        errors[tuple(np.transpose(places))] = _ratio(values[:, 0], values[:, 1])
+        return errors
+
+    def _refuse_nan(self, values: Errors, places: Sequence[tuple[int, int, int, int]]) -> None:
+        broken = np.isnan(values).any(axis=(1, 2)) | np.isinf(values[:, 1]).any(axis=1)
+        if broken.any():
+            site, _, _, evaluation = places[int(np.argmax(broken))]
+            raise CalibrationError(
+                f"{self._sites[site].path!r} gave NaN or infinite values at evaluation {evaluation} or "
+                "soon after; calibrate in a data type that holds the model's activations"
+            )
+
+
+@dataclass
+class _SiteProbe:
+    """Shows the outputs of one site to the recorder."""
+
+    recorder: _Recorder
+    trace: _Trace
+    before: int = 0
+
+    def enter(self) -> None:
+        self.before = self.recorder.flops()
+
+    def leave(self, output: Output) -> None:
+        self.recorder.observe(self.trace, output, self.recorder.flops() - self.before)
+
+
+def _timestep(call: Call) -> float | Tensor | None:
+    if call.timestep is not None or call.tensor is None:
+        return call.timestep
+    return call.tensor.detach().reshape(-1)[0].clone()
+
+
+def _ratio(numerator: Errors, denominator: Errors) -> Errors:
+    """Divide; an output that is zero and stays zero has error 0."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(numerator == 0.0, 0.0, numerator / denominator)
+
+
+def quantised_squares(errors: Errors) -> Errors:
+    """Return the squares of the quantised errors, quantised themselves."""
+    kept = quantised(errors)
+    with np.errstate(over="ignore"):
+        return np.where(np.isinf(kept), np.inf, np.round(kept**2 * 2.0**32) / 2.0**32)
+
+
+def _sum(errors: Errors, values: Errors) -> Errors:
+    """Sum over samples; NaN where nothing was measured."""
+    return np.where(np.isnan(errors).all(axis=-1), np.nan, values.sum(axis=-1))

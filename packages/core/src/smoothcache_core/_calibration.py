@@ -1,0 +1,223 @@
+"""The calibration artifact: how much every site's output changes from evaluation to evaluation.
+
+Errors are stored as sums over samples of values rounded to multiples of 2^-32. Such sums are exact
+in float64, so they do not depend on the order in which samples were added: merging two halves gives
+the very numbers of the whole.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load as load_arrays, save as save_arrays
+
+from smoothcache_core._cost import Cost
+from smoothcache_core._errors import CalibrationError
+from smoothcache_core._files import write_atomically
+from smoothcache_core._fingerprint import Fingerprint
+from smoothcache_core._sites import Site
+
+Errors = NDArray[np.float64]
+
+FORMAT = "smoothcache-calibration"
+VERSION = 1
+LARGEST = 16.0
+"""Relative errors above this are stored as infinite: reuse is out of the question."""
+_GRID = 2.0**32
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Calibration:
+    """Relative L1 errors of every site, branch, lag and evaluation, over any number of samples.
+
+    With o_i the output of a site at evaluation i, the error at lag k is
+    ||o_i - o_{i+k}||_1 / ||o_{i+k}||_1 (SmoothCache, arXiv 2411.10510, eq. 4), per sample.
+
+    Attributes:
+        sites: The sites, in the adapter's order.
+        branches: Names of the conditioning passes; `("",)` if there is one.
+        totals: Sum of the errors over samples, (sites, branches, lags, evaluations). Entry
+            [s, b, k - 1, i] compares evaluation i with i + k; NaN where i + k is past the end.
+        squares: Sum of their squares, same shape.
+        samples: Number of samples summed.
+        seeds: Seeds of the runs recorded, ascending.
+        fingerprint: What was measured.
+        cost: MACs and bytes at the measured shapes.
+    """
+
+    sites: tuple[Site, ...]
+    branches: tuple[str, ...]
+    totals: Errors
+    squares: Errors
+    samples: int
+    seeds: tuple[int, ...]
+    fingerprint: Fingerprint
+    cost: Cost
+
+    @property
+    def evaluations(self) -> int:
+        """Evaluations of one run."""
+        return self.totals.shape[3]
+
+    @property
+    def max_lag(self) -> int:
+        """The largest lag measured."""
+        return self.totals.shape[2]
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The kinds of the sites, in order of first appearance."""
+        return tuple(dict.fromkeys(site.kind for site in self.sites))
+
+    def mean(self) -> Errors:
+        """Return the mean error over samples, (sites, branches, lags, evaluations)."""
+        return self.totals / self.samples
+
+    def spread(self) -> Errors:
+        """Return the standard deviation over samples (0 for a single sample), same shape."""
+        if self.samples < 2:
+            return np.where(np.isnan(self.totals), np.nan, 0.0)
+        with np.errstate(invalid="ignore"):
+            variance = (self.squares - self.totals**2 / self.samples) / (self.samples - 1)
+        return np.sqrt(np.maximum(variance, 0.0))
+
+    def curves(self, *, per: str = "kind") -> dict[str, Errors]:
+        """Return mean error curves over branches, (lags, evaluations) each.
+
+        Args:
+            per: `"kind"` averages the sites of a kind, as SmoothCache does; `"site"` does not.
+
+        Raises:
+            CalibrationError: `per` is neither.
+        """
+        mean = self.mean().mean(axis=1)
+        if per == "site":
+            return {site.path: mean[index] for index, site in enumerate(self.sites)}
+        if per != "kind":
+            raise CalibrationError(f"curves are per 'kind' or per 'site', not per {per!r}")
+        members = {k: [i for i, s in enumerate(self.sites) if s.kind == k] for k in self.kinds}
+        return {kind: mean[indices].mean(axis=0) for kind, indices in members.items()}
+
+    # ------------------------------------------------------------------ merging
+
+    @classmethod
+    def merge(cls, *parts: Self) -> Self:
+        """Return the calibration of all samples of `parts`; exactly the same in any order.
+
+        Raises:
+            CalibrationError: Nothing to merge, a seed occurs twice, or the parts were measured
+                on different things.
+        """
+        if not parts:
+            raise CalibrationError("nothing to merge")
+        first, *others = parts
+        for other in others:
+            first._check_mergeable(other)
+        seeds = [seed for part in parts for seed in part.seeds]
+        twice = sorted({seed for seed in seeds if seeds.count(seed) > 1})
+        if twice:
+            raise CalibrationError(f"seeds {twice} occur in more than one part; they would count twice")
+        return cls(
+            sites=first.sites,
+            branches=first.branches,
+            totals=np.sum([part.totals for part in parts], axis=0),
+            squares=np.sum([part.squares for part in parts], axis=0),
+            samples=sum(part.samples for part in parts),
+            seeds=tuple(sorted(seeds)),
+            fingerprint=first.fingerprint,
+            cost=first.cost,
+        )
+
+    def _check_mergeable(self, other: Self) -> None:
+        mine, theirs = self.fingerprint, other.fingerprint
+        reasons = mine.conflicts(theirs) + mine.remarks(theirs)
+        if mine.timesteps != theirs.timesteps:
+            reasons.append("the timesteps differ")
+        if self.sites != other.sites or self.branches != other.branches:
+            reasons.append("the sites or branches differ")
+        if self.max_lag != other.max_lag:
+            reasons.append(f"max_lag is {other.max_lag}, not {self.max_lag}")
+        if reasons:
+            raise CalibrationError(f"cannot merge calibrations: {'; '.join(reasons)}")
+
+    def __eq__(self, other: object) -> bool:
+        """Compare everything that was measured."""
+        return isinstance(other, Calibration) and (
+            self._header() == other._header()
+            and np.array_equal(self.totals, other.totals, equal_nan=True)
+            and np.array_equal(self.squares, other.squares, equal_nan=True)
+        )
+
+    __hash__ = None  # pyright: ignore[reportAssignmentType]
+
+    # ------------------------------------------------------------------ files
+
+    def save(self, path: str | Path) -> Path:
+        """Write the calibration as a safetensors file, in one step."""
+        arrays = {"totals": self.totals, "squares": self.squares}
+        metadata = {"smoothcache": json.dumps(self._header())}
+        return write_atomically(path, save_arrays(arrays, metadata=metadata))
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Read a calibration file.
+
+        Raises:
+            CalibrationError: The file is missing, damaged, or not a calibration of this version.
+        """
+        try:
+            content = Path(path).read_bytes()
+            arrays, header = load_arrays(content), _read_header(content)
+        except OSError as error:
+            raise CalibrationError(f"cannot read {str(path)!r}: {error.strerror}") from error
+        except (SafetensorError, ValueError, KeyError) as error:
+            raise CalibrationError(f"{str(path)!r} is not a calibration file: {error}") from error
+        return cls._from_parts(arrays, header)
+
+    def _header(self) -> dict[str, object]:
+        return {
+            "format": FORMAT,
+            "version": VERSION,
+            "sites": [[s.path, s.kind, s.block, s.target, list(s.inputs)] for s in self.sites],
+            "branches": list(self.branches),
+            "samples": self.samples,
+            "seeds": list(self.seeds),
+            "fingerprint": self.fingerprint.model_dump(mode="json"),
+            "cost": self.cost.model_dump(mode="json"),
+        }
+
+    @classmethod
+    def _from_parts(cls, arrays: Mapping[str, Errors], header: Mapping[str, object]) -> Self:
+        sites: Sequence[Sequence] = header["sites"]  # pyright: ignore[reportAssignmentType]
+        return cls(
+            sites=tuple(
+                Site(path=path, kind=kind, block=block, target=target, inputs=tuple(inputs))
+                for path, kind, block, target, inputs in sites
+            ),
+            branches=tuple(header["branches"]),  # pyright: ignore[reportArgumentType]
+            totals=arrays["totals"],
+            squares=arrays["squares"],
+            samples=int(header["samples"]),  # pyright: ignore[reportArgumentType]
+            seeds=tuple(header["seeds"]),  # pyright: ignore[reportArgumentType]
+            fingerprint=Fingerprint.model_validate(header["fingerprint"]),
+            cost=Cost.model_validate(header["cost"]),
+        )
+
+
+def quantised(errors: Errors) -> Errors:
+    """Round errors to the grid on which sums are exact; what is above `LARGEST` becomes infinite."""
+    rounded = np.round(errors * _GRID) / _GRID
+    return np.where(rounded > LARGEST, np.inf, rounded)
+
+
+def _read_header(content: bytes) -> dict[str, object]:
+    length = int.from_bytes(content[:8], "little")
+    header = json.loads(json.loads(content[8 : 8 + length])["__metadata__"]["smoothcache"])
+    if (header["format"], header["version"]) != (FORMAT, VERSION):
+        raise ValueError(f"format {header['format']!r} version {header['version']}, expected {VERSION}")
+    return header

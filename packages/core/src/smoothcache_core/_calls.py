@@ -1,0 +1,97 @@
+"""What one call of the denoiser tells without waiting for the device."""
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from smoothcache_core._errors import AdapterError
+from smoothcache_core._sites import Adapter
+
+Layout = tuple[tuple[tuple[int, ...], str, str], ...]
+"""Shape, dtype and device of each latent tensor."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Call:
+    """Evidence about one call of the denoiser.
+
+    Attributes:
+        layout: Shape, dtype and device of the latent.
+        timestep: Its value if the host knows it; None for a timestep on an accelerator.
+        position: Storage pointer and offset of the timestep tensor, if it is one: most pipelines
+            pass views of one tensor of timesteps, which gives the place in it at no cost.
+        tensor: The timestep tensor itself, if it is one.
+        context: Name of the conditioning pass, if the pipeline announced it.
+    """
+
+    layout: Layout
+    timestep: float | None = None
+    position: tuple[int, int] | None = None
+    tensor: Tensor | None = None
+    context: str | None = None
+
+    @property
+    def batch(self) -> int:
+        """Rows of the latent, 0 if it has no dimension."""
+        shapes = [shape for shape, _, _ in self.layout]
+        if len(shapes) > 1:
+            return len(shapes)
+        return shapes[0][0] if shapes and shapes[0] else 0
+
+
+class CallReader:
+    """Reads `Call`s from the arguments of a denoiser's `forward`.
+
+    Raises:
+        AdapterError: The denoiser's `forward` has no argument of the adapter's names.
+    """
+
+    def __init__(self, model: nn.Module, adapter: Adapter) -> None:
+        names = list(inspect.signature(type(model).forward).parameters)[1:]
+        for name in (adapter.latent, adapter.timestep):
+            if name not in names:
+                raise AdapterError(
+                    f"adapter {adapter.name!r} expects an argument {name!r}, but "
+                    f"{type(model).__name__}.forward takes {names}"
+                )
+        self._latent = adapter.latent, names.index(adapter.latent)
+        self._timestep = adapter.timestep, names.index(adapter.timestep)
+
+    def read(
+        self, args: tuple[Any, ...], kwargs: Mapping[str, Any], context: str | None = None
+    ) -> Call:
+        """Return the evidence of one call."""
+        latent = _argument(self._latent, args, kwargs)
+        timestep = _argument(self._timestep, args, kwargs)
+        layout = tuple(_layout(item) for item in _tensors(latent))
+        if not isinstance(timestep, Tensor):
+            value = float(timestep) if isinstance(timestep, int | float) else None
+            return Call(layout=layout, timestep=value, context=context)
+        on_host = timestep.device.type == "cpu" and timestep.numel() > 0
+        return Call(
+            layout=layout,
+            timestep=float(timestep.reshape(-1)[0]) if on_host else None,
+            position=(timestep.untyped_storage().data_ptr(), timestep.storage_offset()),
+            tensor=timestep,
+            context=context,
+        )
+
+
+def _argument(named: tuple[str, int], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    name, index = named
+    if name in kwargs:
+        return kwargs[name]
+    return args[index] if index < len(args) else None
+
+
+def _tensors(latent: Any) -> list[Tensor]:
+    if isinstance(latent, Tensor):
+        return [latent]
+    return [item for item in latent or () if isinstance(item, Tensor)]
+
+
+def _layout(tensor: Tensor) -> tuple[tuple[int, ...], str, str]:
+    return tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."), str(tensor.device)

@@ -1,0 +1,271 @@
+"""The clock: which evaluation, of which branch, of which run, a call of the denoiser is.
+
+Evaluations are counted at the denoiser, never at a submodule. A new run is recognised by evidence,
+the strongest first: somebody said so (`restart`), the evaluations are used up, the timesteps are
+back at their start, the latent changed its layout. What cannot be told apart is a new run: its
+first evaluation computes everything, so a tensor of one run never reaches another.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from torch import nn
+
+from smoothcache_core._calls import Call
+from smoothcache_core._errors import ScheduleError
+
+
+class Scheduler(Protocol):
+    """A diffusers-like scheduler: announces a run by `set_timesteps`, then holds its timesteps."""
+
+    timesteps: Any
+
+    def set_timesteps(self, *args: Any, **kwargs: Any) -> Any: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tick:
+    """The place of one call.
+
+    Attributes:
+        evaluation: Index in the run, from 0.
+        branch: Name of the conditioning pass; `""` if there is only one.
+        new_run: Whether this call is the first of a run.
+        ended_at: Evaluations the previous run had, if this call ended it; else None.
+        changed_layout: Whether the latent changed shape, dtype or device inside the run.
+    """
+
+    evaluation: int
+    branch: str
+    new_run: bool
+    ended_at: int | None = None
+    changed_layout: bool = False
+
+
+class Clock:
+    """Counts evaluations per run and branch.
+
+    Args:
+        evaluations: Evaluations of a run if known; a longer run is refused.
+        branches: Names of the conditioning passes that are evaluated one after the other by
+            calls of their own. Leave empty for batched guidance, and for pipelines that announce
+            each pass by `cache_context`.
+        timesteps: The timesteps a run is expected to have, if known. A run that starts with the
+            first of them and then leaves the sequence is taken for a new run.
+    """
+
+    def __init__(
+        self,
+        *,
+        evaluations: int | None = None,
+        branches: Sequence[str] = (),
+        timesteps: Sequence[float] = (),
+    ) -> None:
+        self.evaluations = evaluations
+        self.branches = tuple(branches)
+        self.timesteps = tuple(timesteps)
+        self.context: str | None = None
+        self._pending = False
+        self._forget()
+
+    def _forget(self) -> None:
+        self._evaluation = -1
+        self._seen: list[str] = []
+        self._first: Call | None = None
+        self._last: Call | None = None
+        self._recent: list[float] = []
+        self._views = False
+        self._follows = False
+
+    def restart(self) -> None:
+        """The next call is the first of a new run."""
+        self._pending = True
+
+    @property
+    def count(self) -> int:
+        """Evaluations begun in the current run."""
+        return self._evaluation + 1
+
+    @property
+    def complete(self) -> bool:
+        """Whether the current run has had all its evaluations, or has not begun."""
+        return self.count in (0, self.evaluations)
+
+    @property
+    def pending(self) -> bool:
+        """Whether a new run was announced."""
+        return self._pending
+
+    @property
+    def follows(self) -> bool:
+        """Whether the current run's timesteps have been the expected ones so far."""
+        return self._follows
+
+    def tick(self, call: Call) -> Tick:
+        """Return the place of `call`.
+
+        Raises:
+            ScheduleError: The run has more evaluations than it should.
+        """
+        ended_at = None
+        if self._last is not None and self._is_new_run(call, self._last):
+            ended_at = self.count
+            self._forget()
+        self._pending = False
+        new_run = self._last is None
+        changed = not new_run and self._last is not None and self._last.layout != call.layout
+        if self._is_next_evaluation(call):
+            self._evaluation += 1
+            self._seen = []
+            self._note_timestep(call, new_run)
+        branch = self._branch(call)
+        self._seen.append(branch)
+        self._note_position(call)
+        return Tick(
+            evaluation=self._evaluation,
+            branch=branch,
+            new_run=new_run,
+            ended_at=ended_at,
+            changed_layout=changed,
+        )
+
+    def _note_timestep(self, call: Call, new_run: bool) -> None:
+        if call.timestep is not None:
+            self._recent = [*self._recent[-1:], call.timestep]
+        self._follows = (new_run or self._follows) and self._expects(self._evaluation, call)
+
+    def _note_position(self, call: Call) -> None:
+        first = self._first = self._first or call
+        if call.position and first.position and call.position[0] == first.position[0]:
+            self._views |= call.position[1] != first.position[1]
+        self._last = call
+
+    def _branch(self, call: Call) -> str:
+        if call.context is not None:
+            return call.context
+        return self.branches[len(self._seen)] if self.branches else ""
+
+    def _is_next_evaluation(self, call: Call) -> bool:
+        if self._last is None or self._moved(call, self._last):
+            return True
+        if call.context is not None:
+            return call.context in self._seen
+        return len(self._seen) >= len(self.branches)
+
+    @staticmethod
+    def _moved(call: Call, last: Call) -> bool:
+        """Whether the timestep is known to differ from the last call's."""
+        return call.timestep is not None and call.timestep != last.timestep
+
+    def _is_new_run(self, call: Call, last: Call) -> bool:
+        if self._pending:
+            return True
+        if not self._is_next_evaluation(call):
+            return False
+        started = self._starts_over(call, last)
+        if self.count == self.evaluations:
+            if started is False:
+                raise ScheduleError(
+                    f"the sampler made evaluation number {self.count + 1} (timestep "
+                    f"{call.timestep}) of a run, but the schedule has {self.evaluations}; use a "
+                    "schedule of as many evaluations, or name the branches if guidance makes two "
+                    "calls per step"
+                )
+            return True
+        return last.layout != call.layout if started is None else started
+
+    def _starts_over(self, call: Call, last: Call) -> bool | None:
+        """Whether the timesteps are back at their start; None if that cannot be seen."""
+        first = self._first or last
+        if self._views and call.position and first.position and last.position:
+            return call.position[0] != first.position[0] or call.position[1] < last.position[1]
+        if call.timestep is None:
+            return None
+        if self._follows and self.count < len(self.timesteps):
+            return not self._expects(self.count, call)
+        return call.timestep == first.timestep or self._is_behind(call.timestep, first.timestep)
+
+    def _expects(self, evaluation: int, call: Call) -> bool:
+        return (
+            evaluation < len(self.timesteps)
+            and call.timestep is not None
+            and math.isclose(call.timestep, self.timesteps[evaluation], rel_tol=1e-4, abs_tol=1e-6)
+        )
+
+    def _is_behind(self, timestep: float, first: float | None) -> bool:
+        """Whether `timestep` is nearer the start than the last two evaluations were.
+
+        One of them is not enough: two-evaluation ancestral solvers go up and down.
+        """
+        if first is None or not self._recent:
+            return False
+        descending = self._recent[-1] < first
+        if descending or self._recent[-1] == first:
+            return timestep > max(self._recent)
+        return timestep < min(self._recent)
+
+
+def listening(
+    clock: Clock, model: nn.Module, scheduler: Scheduler | None
+) -> AbstractContextManager[object]:
+    """Let `clock` hear what the pipeline says, where it says anything.
+
+    `model.cache_context(name)` (diffusers) names the branch, `model._reset_stateful_cache()`
+    (called at the end of a pipeline) and `scheduler.set_timesteps` announce a new run. All are
+    restored on leaving.
+    """
+    stack = ExitStack()
+    if callable(getattr(model, "cache_context", None)):
+        stack.enter_context(_replaced(model, "cache_context", _naming(clock)))
+    if callable(getattr(model, "_reset_stateful_cache", None)):
+        stack.enter_context(_replaced(model, "_reset_stateful_cache", _announcing(clock)))
+    if scheduler is not None:
+        stack.enter_context(_replaced(scheduler, "set_timesteps", _announcing(clock)))
+    return stack
+
+
+Around = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+
+@contextmanager
+def _replaced(owner: object, name: str, around: Around) -> Iterator[None]:
+    """Replace a method on the instance `owner`."""
+    before = vars(owner).get(name)
+    vars(owner)[name] = around(getattr(owner, name))
+    try:
+        yield
+    finally:
+        if before is None:
+            del vars(owner)[name]
+        else:
+            vars(owner)[name] = before
+
+
+def _announcing(clock: Clock) -> Around:
+    def around(original: Callable[..., Any]) -> Callable[..., Any]:
+        def announce(*args: Any, **kwargs: Any) -> Any:
+            clock.restart()
+            return original(*args, **kwargs)
+
+        return announce
+
+    return around
+
+
+def _naming(clock: Clock) -> Around:
+    def around(original: Callable[..., Any]) -> Callable[..., Any]:
+        @contextmanager
+        def name_context(name: str, *args: Any, **kwargs: Any) -> Iterator[None]:
+            before, clock.context = clock.context, name
+            try:
+                with original(name, *args, **kwargs):
+                    yield
+            finally:
+                clock.context = before
+
+        return name_context
+
+    return around

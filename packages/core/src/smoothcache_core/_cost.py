@@ -1,0 +1,57 @@
+"""What a denoiser costs: MACs per site and in all, by torch's own flop counter on real shapes."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from pydantic import BaseModel, ConfigDict
+from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
+
+from smoothcache_core._sites import Site
+
+
+class SiteCost(BaseModel):
+    """MACs and output bytes of one site in one evaluation."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    path: str
+    kind: str
+    block: int
+    macs: int
+    bytes: int
+
+    def site(self) -> Site:
+        """Return the site this is the cost of."""
+        return Site(path=self.path, kind=self.kind, block=self.block)
+
+
+class Cost(BaseModel):
+    """MACs of one evaluation over all branches, at the shapes that were measured.
+
+    Attributes:
+        total: MACs of the whole denoiser.
+        sites: MACs and output bytes of every site, in the adapter's order.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    total: int
+    sites: tuple[SiteCost, ...]
+
+    def fraction(self, kind: str | None = None) -> float:
+        """Return the share of the MACs spent in the sites (of one `kind`)."""
+        return sum(s.macs for s in self.sites if kind in (None, s.kind)) / self.total
+
+
+def flop_counter() -> FlopCounterMode:
+    """Return torch's flop counter, taught the attention kernel that it omits on CPU."""
+    kernel = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+    return FlopCounterMode(display=False, custom_mapping={kernel: _cpu_attention_flops})
+
+
+def _cpu_attention_flops(
+    query: Sequence[int], key: Sequence[int], value: Sequence[int], *args: Any, **kwargs: Any
+) -> int:
+    del args, kwargs
+    return sdpa_flop_count(query, key, value)

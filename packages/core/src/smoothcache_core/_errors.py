@@ -1,0 +1,33 @@
+"""Everything this library raises or warns with.
+
+SmoothCacheError
++-- AdapterError       an adapter does not fit the model
++-- AttachError        a cache cannot be put on, or taken off, a model
++-- CalibrationError   a calibration cannot be recorded, merged or read
++-- ScheduleError      a schedule is invalid or does not fit the model or the run
+SmoothCacheWarning     something harmless that a user must know
+"""
+
+
+class SmoothCacheError(Exception):
+    """Base class of every error of this library."""
+
+
+class AdapterError(SmoothCacheError):
+    """An adapter does not fit the model it was given."""
+
+
+class AttachError(SmoothCacheError):
+    """A cache cannot be attached to, or detached from, a model."""
+
+
+class CalibrationError(SmoothCacheError):
+    """A calibration cannot be recorded, merged, saved or loaded."""
+
+
+class ScheduleError(SmoothCacheError):
+    """A schedule is invalid, or does not fit the model or the run."""
+
+
+class SmoothCacheWarning(UserWarning):
+    """Something harmless happened that the user must know about."""

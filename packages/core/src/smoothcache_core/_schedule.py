@@ -1,0 +1,201 @@
+"""Schedules: for each site and evaluation, compute or reuse. Immutable, validated, portable."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from smoothcache_core._cost import Cost
+from smoothcache_core._errors import ScheduleError
+from smoothcache_core._files import write_atomically
+from smoothcache_core._fingerprint import Fingerprint
+from smoothcache_core._sites import Site
+
+Row = tuple[Literal[0, 1], ...]
+FORMAT = "smoothcache-schedule"
+
+
+class Source(BaseModel):
+    """How a schedule was made.
+
+    Attributes:
+        name: The rule, for example `"smooth"` or `"interval"`.
+        settings: Its settings.
+        seeds: Seeds of the calibration runs it was planned from.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    settings: Mapping[str, float | int | str | bool | None] = {}
+    seeds: tuple[int, ...] = ()
+
+
+class Schedule(BaseModel):
+    """Which evaluations of which sites are computed; all others reuse the last computed output.
+
+    Attributes:
+        format: Always `"smoothcache-schedule"`.
+        version: Version of the file format.
+        evaluations: Denoiser evaluations of one run, per branch.
+        rows: For each key one entry per evaluation, 1 compute, 0 reuse. A key is a site's path, a
+            kind and block (`"attn-3"`) or a kind (`"attn"`); the most specific key wins, and a site
+            without a key is always computed. Every row starts with 1.
+        fill: How a skipped output is made; `"reuse"` gives the last computed output.
+        source: How the schedule was made.
+        fingerprint: What it was planned for.
+        cost: MACs per site and in all, if known.
+
+    Raises:
+        ScheduleError: From every constructor, if the content is invalid.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format: Literal["smoothcache-schedule"] = FORMAT
+    version: Literal[2] = 2
+    evaluations: Annotated[int, Field(gt=0)]
+    rows: Mapping[str, Row]
+    fill: Literal["reuse"] = "reuse"
+    source: Source = Source(name="imported")
+    fingerprint: Fingerprint = Fingerprint()
+    cost: Cost | None = None
+
+    def __init__(self, **data: Any) -> None:
+        try:
+            super().__init__(**data)
+        except ValidationError as error:
+            raise ScheduleError(_first_problem(error)) from error
+
+    @model_validator(mode="after")
+    def _validate_rows(self) -> Self:
+        if not self.rows:
+            raise ValueError("a schedule needs at least one row")
+        for key, row in self.rows.items():
+            if len(row) != self.evaluations:
+                raise ValueError(
+                    f"row {key!r} has {len(row)} entries, but the schedule has "
+                    f"{self.evaluations} evaluations"
+                )
+            if row[0] != 1:
+                raise ValueError(f"row {key!r} reuses at the first evaluation; there is nothing to reuse")
+        known = self.fingerprint.evaluations
+        if known is not None and known != self.evaluations:
+            raise ValueError(f"evaluations is {self.evaluations}, but the fingerprint says {known}")
+        return self
+
+    # ------------------------------------------------------------------ what it means for a model
+
+    def row(self, site: Site) -> Row:
+        """Return the row of `site`: one entry per evaluation, 1 compute, 0 reuse."""
+        for key in site.keys():
+            if key in self.rows:
+                return self.rows[key]
+        return (1,) * self.evaluations
+
+    def unknown_keys(self, sites: Sequence[Site]) -> list[str]:
+        """Return the keys that name none of `sites`."""
+        names = {key for site in sites for key in site.keys()}
+        return [key for key in self.rows if key not in names]
+
+    @property
+    def skips(self) -> bool:
+        """Whether anything is reused at all."""
+        return any(0 in row for row in self.rows.values())
+
+    def compute_fraction(self, cost: Cost | None = None) -> float:
+        """Return MACs computed over MACs of the plain run, for the whole denoiser.
+
+        Args:
+            cost: Costs to count with; the schedule's own if not given.
+
+        Raises:
+            ScheduleError: No cost is known.
+        """
+        cost = cost or self.cost
+        if cost is None:
+            raise ScheduleError("the compute fraction needs a cost: pass one, or plan from a calibration")
+        reused = sum(
+            macs.macs * (1 - sum(self.row(macs.site())) / self.evaluations) for macs in cost.sites
+        )
+        return 1.0 - reused / cost.total
+
+    def predicted_speedup(self, cost: Cost | None = None) -> float:
+        """Return plain MACs over computed MACs: the speed-up if time were MACs alone."""
+        return 1.0 / self.compute_fraction(cost)
+
+    # ------------------------------------------------------------------ files
+
+    def save(self, path: str | Path) -> Path:
+        """Write the schedule as JSON, in one step."""
+        return write_atomically(path, self.to_json().encode())
+
+    def to_json(self) -> str:
+        """Return the schedule as JSON with one row per line."""
+        data = json.loads(self.model_dump_json(exclude_none=True))
+        return _dump(data) + "\n"
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Read a schedule file: this library's JSON, or SmoothCache's flat v1 JSON.
+
+        Raises:
+            ScheduleError: The file is missing, is not JSON, or is not a valid schedule.
+        """
+        try:
+            data = json.loads(Path(path).read_text())
+        except OSError as error:
+            raise ScheduleError(f"cannot read schedule {str(path)!r}: {error.strerror}") from error
+        except ValueError as error:
+            raise ScheduleError(f"{str(path)!r} is not JSON: {error}") from error
+        if not isinstance(data, dict):
+            raise ScheduleError(f"{str(path)!r} holds a {type(data).__name__}, not a schedule")
+        return cls(**data) if "format" in data else cls.from_v1(data)
+
+    @classmethod
+    def from_v1(cls, data: Mapping[str, Sequence[int]]) -> Self:
+        """Return the schedule of SmoothCache's flat JSON, `{"attn": [1, 0, ...], "attn-3": ...}`.
+
+        Raises:
+            ScheduleError: A row is not a list of 0 and 1, or the rows differ in length.
+        """
+        wrong = [key for key, row in data.items() if not isinstance(row, list | tuple)]
+        if wrong:
+            raise ScheduleError(f"v1 schedule: {wrong[0]!r} is not a list of 0 and 1")
+        lengths = {key: len(row) for key, row in data.items()}
+        if len(set(lengths.values())) > 1:
+            raise ScheduleError(f"v1 schedule: rows differ in length: {lengths}")
+        evaluations = next(iter(lengths.values()), 0)
+        return cls(evaluations=evaluations, rows=data, source=Source(name="v1"))
+
+    def to_v1(self) -> dict[str, list[int]]:
+        """Return SmoothCache's flat JSON.
+
+        Raises:
+            ScheduleError: A key is a module path, which v1 cannot express.
+        """
+        paths = [key for key in self.rows if "." in key]
+        if paths:
+            raise ScheduleError(
+                f"v1 knows kinds and blocks ('attn', 'attn-3'), not module paths such as {paths[0]!r}"
+            )
+        return {key: list(row) for key, row in self.rows.items()}
+
+
+def _first_problem(error: ValidationError) -> str:
+    problem = error.errors()[0]
+    where = ".".join(str(part) for part in problem["loc"])
+    message = problem["msg"].removeprefix("Value error, ")
+    return f"invalid schedule: {where + ': ' if where else ''}{message}"
+
+
+def _dump(data: Mapping[str, Any]) -> str:
+    """Dump JSON indented, but with each row of numbers on one line."""
+    rows = {key: json.dumps(row) for key, row in data["rows"].items()}
+    marks = {key: f"@row{index}@" for index, key in enumerate(rows)}
+    text = json.dumps({**data, "rows": marks}, indent=2)
+    for key, mark in marks.items():
+        text = text.replace(f'"{mark}"', rows[key])
+    return text

@@ -1,0 +1,181 @@
+"""Sites: the cacheable submodules of a denoiser, and the adapters that find them."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Literal, Protocol
+
+from torch import nn
+
+from smoothcache_core._errors import AdapterError
+
+Target = Literal["output", "delta"]
+_MISSING = object()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Site:
+    """One cacheable submodule of a denoiser.
+
+    Attributes:
+        path: Full module path inside the denoiser, for example `"transformer_blocks.3.attn1"`.
+        kind: Component type shared by sites, for example `"attn1"`.
+        block: Index of the block among the blocks of its list, from 0.
+        target: What is cached: the submodule's `"output"`, or its `"delta"` (output minus input).
+        inputs: For a delta, the names of the forward arguments that correspond to the outputs.
+    """
+
+    path: str
+    kind: str
+    block: int
+    target: Target = "output"
+    inputs: tuple[str, ...] = ()
+
+    def keys(self) -> tuple[str, str, str]:
+        """Return the schedule keys that may name this site, the most specific first."""
+        return self.path, f"{self.kind}-{self.block}", self.kind
+
+
+class Adapter(Protocol):
+    """What is known about a family of models. Any object with these members will do.
+
+    Attributes:
+        name: Name of the family, recorded in calibrations and schedules.
+        latent: Name of the denoiser's forward argument that holds the noisy latent.
+        timestep: Name of the denoiser's forward argument that holds the timestep.
+    """
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def latent(self) -> str: ...
+    @property
+    def timestep(self) -> str: ...
+
+    def sites(self, model: nn.Module) -> Sequence[Site]:
+        """Return the sites of `model` in execution order.
+
+        Raises:
+            AdapterError: The model does not have what this adapter expects.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class SitePattern:
+    """A path pattern and the kind of the sites it finds.
+
+    Attributes:
+        path: Module path whose segments may hold the wildcards of `fnmatch`; a wildcard
+            never crosses a dot. The first wildcard names the block index.
+        kind: Kind of the sites found.
+        target: See `Site`.
+        inputs: See `Site`.
+    """
+
+    path: str
+    kind: str
+    target: Target = "output"
+    inputs: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class PatternAdapter:
+    """An adapter that is only data: path patterns and a few argument names.
+
+    Example:
+        >>> PatternAdapter(
+        ...     name="my-dit",
+        ...     patterns=(SitePattern("blocks.*.attn", "attn"), SitePattern("blocks.*.mlp", "mlp")),
+        ... )
+
+    Attributes:
+        name: Name of the family.
+        patterns: Where the sites are, in execution order inside a block.
+        classes: Names of the model classes this adapter is meant for.
+        latent: See `Adapter`.
+        timestep: See `Adapter`.
+    """
+
+    name: str
+    patterns: tuple[SitePattern, ...]
+    classes: tuple[str, ...] = ()
+    latent: str = "hidden_states"
+    timestep: str = "timestep"
+
+    def sites(self, model: nn.Module) -> tuple[Site, ...]:
+        """Return the sites of `model`; components that are `None` are skipped.
+
+        Raises:
+            AdapterError: A pattern matches nothing, no site is left, or two sites are one module.
+        """
+        found = [self._match(model, pattern) for pattern in self.patterns]
+        barren = [p.path for p, sites in zip(self.patterns, found, strict=True) if sites is None]
+        if barren:
+            raise AdapterError(
+                f"adapter {self.name!r} found nothing at {barren} in {type(model).__name__}; "
+                f"its children are {[name for name, _ in model.named_children()]}"
+            )
+        sites = tuple(site for group in found for site in group or ())
+        if not sites:
+            raise AdapterError(
+                f"adapter {self.name!r} found no site in {type(model).__name__}: every component at "
+                f"{[p.path for p in self.patterns]} is None"
+            )
+        _refuse_shared_modules(model, sites, self.name)
+        return sites
+
+    @staticmethod
+    def _match(model: nn.Module, pattern: SitePattern) -> list[Site] | None:
+        """Return the sites of one pattern, or None if nothing is at its path."""
+        segments = pattern.path.split(".")
+        matches = list(_walk(model, segments, ()))
+        wildcard = next((i for i, s in enumerate(segments) if "*" in s or "?" in s or "[" in s), None)
+        sites = [
+            Site(
+                path=".".join(path),
+                kind=pattern.kind,
+                block=_block_index(path, wildcard),
+                target=pattern.target,
+                inputs=pattern.inputs,
+            )
+            for path, module in matches
+            if module is not None
+        ]
+        return sites if matches else None
+
+
+def _walk(
+    module: nn.Module, segments: Sequence[str], path: tuple[str, ...]
+) -> Iterator[tuple[tuple[str, ...], nn.Module | None]]:
+    """Yield the path and module (None for an absent component) that `segments` lead to."""
+    segment, rest = segments[0], segments[1:]
+    for name, child in _children(module, segment):
+        if rest and child is not None:
+            yield from _walk(child, rest, (*path, name))
+        elif not rest:
+            yield (*path, name), child
+
+
+def _children(module: nn.Module, segment: str) -> Iterator[tuple[str, nn.Module | None]]:
+    registered = [(n, m) for n, m in module._modules.items() if fnmatchcase(n, segment)]
+    yield from registered
+    if not registered and getattr(module, segment, _MISSING) is None:
+        yield segment, None
+
+
+def _block_index(path: Sequence[str], wildcard: int | None) -> int:
+    if wildcard is not None and path[wildcard].isdigit():
+        return int(path[wildcard])
+    return next((int(part) for part in path if part.isdigit()), 0)
+
+
+def _refuse_shared_modules(model: nn.Module, sites: Sequence[Site], adapter: str) -> None:
+    owners: dict[int, str] = {}
+    for site in sites:
+        first = owners.setdefault(id(model.get_submodule(site.path)), site.path)
+        if first != site.path:
+            raise AdapterError(
+                f"adapter {adapter!r}: {first!r} and {site.path!r} are the same module of "
+                f"{type(model).__name__}; a site must be called from one place"
+            )

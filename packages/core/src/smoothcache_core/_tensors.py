@@ -1,0 +1,43 @@
+"""The few things done to module outputs: a tensor, or a tuple of tensors."""
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+import torch
+from torch import Tensor
+
+Output: TypeAlias = Tensor | tuple[Tensor | None, ...]
+
+
+def map_tensors(function: Callable[[Tensor], Tensor], output: Output) -> Output:
+    """Apply `function` to every tensor of `output`, keeping its structure."""
+    if isinstance(output, Tensor):
+        return function(output)
+    return tuple(function(item) if isinstance(item, Tensor) else item for item in output)
+
+
+def detached(output: Output) -> Output:
+    """Return `output` cut off from the autograd graph."""
+    if isinstance(output, Tensor):
+        return output.detach()
+    return tuple(item.detach() if isinstance(item, Tensor) else item for item in output)
+
+
+def flat(output: Output) -> tuple[Tensor, ...]:
+    """Return the tensors of `output` in order."""
+    if isinstance(output, Tensor):
+        return (output,)
+    return tuple(item for item in output if isinstance(item, Tensor))
+
+
+def nbytes(output: Output) -> int:
+    """Return the bytes of all tensors of `output`."""
+    return sum(tensor.numel() * tensor.element_size() for tensor in flat(output))
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait until `device` has done everything asked of it."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
