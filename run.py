@@ -25,7 +25,7 @@ LOCK = ROOT / "requirements.lock"
 MEMBERS = [ROOT / "packages" / name for name in ("core", "image", "video", "audio")]
 VENV = ROOT / ".venv"
 STAMP = VENV / "made-by-run.py"
-PYTHON = getattr(sys, "_base_executable", sys.executable)  # outside any virtual environment
+PYTHON = Path(getattr(sys, "_base_executable", sys.executable)).resolve()  # not that of .venv
 
 TEST = ["python", "-m", "pytest"]
 CHECKS = [["ruff", "format", "--check"], ["ruff", "check"], ["pyright"], ["lint-imports"], TEST]
