@@ -1,4 +1,5 @@
 .DEFAULT_GOAL := help
+export UV_SYSTEM_CERTS := 1
 UV := .venv/bin/uv
 COMPILE := $(UV) pip compile --no-config --quiet --upgrade --universal --python-version 3.11 \
 	--generate-hashes --no-header --annotation-style line --no-emit-package smoothcache-core
