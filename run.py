@@ -29,7 +29,6 @@ PYTHON = Path(getattr(sys, "_base_executable", sys.executable)).resolve()  # not
 
 TEST = ["python", "-m", "pytest"]
 CHECKS = [["ruff", "format", "--check"], ["ruff", "check"], ["pyright"], ["lint-imports"], TEST]
-
 DROPPED = ("PIP_", "UV_", "CONDA_PREFIX", "PYTHONHOME", "PYTHONPATH")  # not handed on, except
 KEPT = ("PIP_CERT", "PIP_INDEX_URL", "PIP_PROXY", "UV_CACHE_DIR", "UV_DEFAULT_INDEX")
 
