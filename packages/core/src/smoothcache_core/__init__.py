@@ -1,6 +1,6 @@
 """Calibrated caching for diffusion transformers: calibrate, plan, apply, judge.
 
-    model + adapter --calibrate--> Calibration --plan--> Schedule --cached--> faster model
+model + adapter --calibrate--> Calibration --plan--> Schedule --cached--> faster model
 """
 
 from importlib.metadata import version

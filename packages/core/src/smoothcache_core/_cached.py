@@ -128,8 +128,8 @@ def _check(schedule: Schedule, sites: Sequence[Site], live: Fingerprint) -> None
     if unknown:
         kinds = sorted({site.kind for site in sites})
         raise ScheduleError(
-            f"the schedule names {unknown[:5]}, which {live.model_class} does not have; with adapter "
-            f"{live.adapter!r} its kinds are {kinds} and its first site is {sites[0].path!r}"
+            f"the schedule names {unknown[:5]}, which {live.model_class} does not have; with "
+            f"adapter {live.adapter!r} its kinds are {kinds}, its first site {sites[0].path!r}"
         )
     for remark in schedule.fingerprint.remarks(live):
         _tell(f"the schedule was planned for something else: {remark}")
@@ -205,7 +205,9 @@ class Attachment:
     def _tell_at_end(self) -> None:
         stats = self.stats
         if not stats.evaluations:
-            _tell("the cache saw no call of the denoiser: is this the model that the sampler calls?")
+            _tell(
+                "the cache saw no call of the denoiser: is this the model that the sampler calls?"
+            )
         elif not self._clock.complete and not self._clock.pending:
             self._tell_incomplete(self._clock.count)
         elif self.schedule.skips and not sum(stats.reused.values()):
@@ -251,8 +253,8 @@ class Attachment:
         if evaluations != self.schedule.evaluations:
             self._clock.restart()
             raise ScheduleError(
-                f"{type(self._scheduler).__name__} is set to {evaluations} evaluations, but the schedule "
-                f"has {self.schedule.evaluations}; plan one for {evaluations} or change the steps"
+                f"{type(self._scheduler).__name__} is set to {evaluations} evaluations, but the "
+                f"schedule has {self.schedule.evaluations}; plan for {evaluations} or change the steps"
             )
 
     def _set_modes(self, tick: Tick) -> None:
@@ -302,9 +304,9 @@ class Attachment:
         if not calls:
             self.abort()
             raise AttachError(
-                f"{path!r} was not called in evaluation {self._tick.evaluation}: either the model does "
-                "not call it as a module (the adapter does not fit), or a hook put on it after the "
-                "cache bypasses it; attach the cache last"
+                f"{path!r} was not called in evaluation {self._tick.evaluation}: either the model "
+                "does not call it as a module (the adapter does not fit), or a hook put on it after "
+                "the cache bypasses it; attach the cache last"
             )
         reused = wrapped.state["_smoothcache_mode"] == REUSE
         counts = self.stats.reused if reused else self.stats.computed

@@ -24,7 +24,7 @@ from smoothcache_core._fingerprint import (
     model_fingerprint,
     solver_name,
 )
-from smoothcache_core._sites import Adapter, Site
+from smoothcache_core._sites import Adapter
 from smoothcache_core._tensors import Output, flat, map_tensors, nbytes
 from smoothcache_core._wrap import Wrapping, is_compiled
 
@@ -56,7 +56,7 @@ def calibrate(
         adapter: Where its sites are.
         sample: Runs the sampler once, from the noise of the given seed.
         seeds: One run each. Keep them apart from the seeds you evaluate with.
-        max_lag: Largest lag, at least 1. Memory grows with it: one copy of all site outputs per lag.
+        max_lag: Largest lag, at least 1. Memory: one copy of all site outputs per lag.
         samples_per_run: Samples in the batch of one run. Guidance may repeat the batch (conditional
             and unconditional rows one block after the other); the rows of one sample are then
             measured together.
@@ -81,7 +81,9 @@ def calibrate(
     fingerprint = fingerprint.model_copy(update={"solver": solver})
     done = _resume(checkpoint, fingerprint, max_lag)
     remaining = [seed for seed in todo if done is None or seed not in done.seeds]
-    recorder = _Recorder(model, adapter, max_lag, samples_per_run, branches, fingerprint, references)
+    recorder = _Recorder(
+        model, adapter, max_lag, samples_per_run, branches, fingerprint, references
+    )
     recorder.scheduler = scheduler
     with tqdm(remaining, desc="calibrating", unit="run", disable=not progress) as bar:
         for seed in bar:
@@ -121,7 +123,7 @@ def _resume(
         reasons.append(f"max_lag is {done.max_lag}, not {max_lag}")
     if reasons:
         raise CalibrationError(
-            f"cannot continue {str(checkpoint)!r}: {'; '.join(reasons)}; give another file or remove it"
+            f"cannot continue {str(checkpoint)!r}: {'; '.join(reasons)}; use another file"
         )
     logger.debug("continuing %s with %d samples", checkpoint, done.samples)
     return done
@@ -296,8 +298,8 @@ class _Recorder:
             return values.sum().reshape(1)
         if values.numel() % rows or rows % self._samples:
             raise CalibrationError(
-                f"a site's output of shape {tuple(values.shape)} and a batch of {rows} rows cannot be "
-                f"divided into {self._samples} samples; set samples_per_run=1"
+                f"a site's output of shape {tuple(values.shape)} and a batch of {rows} rows cannot "
+                f"be divided into {self._samples} samples; set samples_per_run=1"
             )
         return values.reshape(rows // self._samples, self._samples, -1).sum(dim=(0, 2))
 
@@ -332,8 +334,8 @@ class _Recorder:
         expected = self._fingerprint.evaluations
         if expected is not None and expected != self._clock.count:
             raise CalibrationError(
-                f"this run had {self._clock.count} evaluations, the one before {expected}: a solver "
-                "whose number of evaluations depends on the data has no static schedule"
+                f"this run had {self._clock.count} evaluations, the one before {expected}: a "
+                "solver whose number of evaluations depends on the data has no static schedule"
             )
         self._fingerprint = self._fingerprint.model_copy(update={"evaluations": self._clock.count})
         return fingerprint
@@ -368,8 +370,8 @@ class _Recorder:
         if broken.any():
             site, _, _, evaluation = places[int(np.argmax(broken))]
             raise CalibrationError(
-                f"{self._sites[site].path!r} gave NaN or infinite values at evaluation {evaluation} or "
-                "soon after; calibrate in a data type that holds the model's activations"
+                f"{self._sites[site].path!r} gave NaN or infinite values at evaluation {evaluation} "
+                "or soon after; calibrate in a data type that holds the model's activations"
             )
 
 

@@ -121,7 +121,9 @@ class Calibration:
         seeds = [seed for part in parts for seed in part.seeds]
         twice = sorted({seed for seed in seeds if seeds.count(seed) > 1})
         if twice:
-            raise CalibrationError(f"seeds {twice} occur in more than one part; they would count twice")
+            raise CalibrationError(
+                f"seeds {twice} occur in more than one part; they would count twice"
+            )
         return cls(
             sites=first.sites,
             branches=first.branches,
@@ -210,7 +212,7 @@ class Calibration:
 
 
 def quantised(errors: Errors) -> Errors:
-    """Round errors to the grid on which sums are exact; what is above `LARGEST` becomes infinite."""
+    """Round errors to the grid on which sums are exact; above `LARGEST` they become infinite."""
     rounded = np.round(errors * _GRID) / _GRID
     return np.where(rounded > LARGEST, np.inf, rounded)
 
@@ -219,5 +221,7 @@ def _read_header(content: bytes) -> dict[str, object]:
     length = int.from_bytes(content[:8], "little")
     header = json.loads(json.loads(content[8 : 8 + length])["__metadata__"]["smoothcache"])
     if (header["format"], header["version"]) != (FORMAT, VERSION):
-        raise ValueError(f"format {header['format']!r} version {header['version']}, expected {VERSION}")
+        raise ValueError(
+            f"format {header['format']!r} version {header['version']}, expected {VERSION}"
+        )
     return header

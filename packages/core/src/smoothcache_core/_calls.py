@@ -74,7 +74,7 @@ class CallReader:
         return Call(
             layout=layout,
             timestep=float(timestep.reshape(-1)[0]) if on_host else None,
-            position=(timestep.untyped_storage().data_ptr(), timestep.storage_offset()),
+            position=(timestep.untyped_storage().data_ptr(), int(timestep.storage_offset())),
             tensor=timestep,
             context=context,
         )

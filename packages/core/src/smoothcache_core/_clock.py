@@ -7,7 +7,7 @@ first evaluation computes everything, so a tensor of one run never reaches anoth
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -231,7 +231,7 @@ Around = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
 @contextmanager
-def _replaced(owner: object, name: str, around: Around) -> Iterator[None]:
+def _replaced(owner: object, name: str, around: Around) -> Generator[None]:
     """Replace a method on the instance `owner`."""
     before = vars(owner).get(name)
     vars(owner)[name] = around(getattr(owner, name))
@@ -258,7 +258,7 @@ def _announcing(clock: Clock) -> Around:
 def _naming(clock: Clock) -> Around:
     def around(original: Callable[..., Any]) -> Callable[..., Any]:
         @contextmanager
-        def name_context(name: str, *args: Any, **kwargs: Any) -> Iterator[None]:
+        def name_context(name: str, *args: Any, **kwargs: Any) -> Generator[None]:
             before, clock.context = clock.context, name
             try:
                 with original(name, *args, **kwargs):

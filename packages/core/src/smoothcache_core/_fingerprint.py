@@ -44,7 +44,7 @@ class Fingerprint(BaseModel):
     versions: Mapping[str, str] = {}
 
     def conflicts(self, other: "Fingerprint") -> list[str]:
-        """Return why something with fingerprint `other` must be refused; empty if nothing speaks against it."""
+        """Return why something with fingerprint `other` must be refused; empty if it fits."""
         return _differences(self, other, ("model_class", "config_hash", "adapter", "evaluations"))
 
     def remarks(self, other: "Fingerprint") -> list[str]:
@@ -78,7 +78,13 @@ def call_fingerprint(call: Call) -> Fingerprint:
 def solver_name(scheduler: object) -> str:
     """Return the class name of a scheduler and the settings that tell solvers apart."""
     config: Mapping[str, Any] = getattr(scheduler, "config", {})
-    told = ("algorithm_type", "solver_order", "timestep_spacing", "use_karras_sigmas", "prediction_type")
+    told = (
+        "algorithm_type",
+        "solver_order",
+        "timestep_spacing",
+        "use_karras_sigmas",
+        "prediction_type",
+    )
     settings = [f"{name}={config[name]}" for name in told if name in config]
     return f"{type(scheduler).__name__}({', '.join(settings)})"
 

@@ -80,7 +80,9 @@ class Schedule(BaseModel):
                     f"{self.evaluations} evaluations"
                 )
             if row[0] != 1:
-                raise ValueError(f"row {key!r} reuses at the first evaluation; there is nothing to reuse")
+                raise ValueError(
+                    f"row {key!r} reuses at the first evaluation; there is nothing to reuse"
+                )
         known = self.fingerprint.evaluations
         if known is not None and known != self.evaluations:
             raise ValueError(f"evaluations is {self.evaluations}, but the fingerprint says {known}")
@@ -90,14 +92,14 @@ class Schedule(BaseModel):
 
     def row(self, site: Site) -> Row:
         """Return the row of `site`: one entry per evaluation, 1 compute, 0 reuse."""
-        for key in site.keys():
+        for key in site.row_keys():
             if key in self.rows:
                 return self.rows[key]
         return (1,) * self.evaluations
 
     def unknown_keys(self, sites: Sequence[Site]) -> list[str]:
         """Return the keys that name none of `sites`."""
-        names = {key for site in sites for key in site.keys()}
+        names = {key for site in sites for key in site.row_keys()}
         return [key for key in self.rows if key not in names]
 
     @property
@@ -116,7 +118,9 @@ class Schedule(BaseModel):
         """
         cost = cost or self.cost
         if cost is None:
-            raise ScheduleError("the compute fraction needs a cost: pass one, or plan from a calibration")
+            raise ScheduleError(
+                "the compute fraction needs a cost: pass one, or plan from a calibration"
+            )
         reused = sum(
             macs.macs * (1 - sum(self.row(macs.site())) / self.evaluations) for macs in cost.sites
         )
@@ -179,7 +183,7 @@ class Schedule(BaseModel):
         paths = [key for key in self.rows if "." in key]
         if paths:
             raise ScheduleError(
-                f"v1 knows kinds and blocks ('attn', 'attn-3'), not module paths such as {paths[0]!r}"
+                f"v1 knows kinds and blocks ('attn', 'attn-3'), not module paths like {paths[0]!r}"
             )
         return {key: list(row) for key, row in self.rows.items()}
 

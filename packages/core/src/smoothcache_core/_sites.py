@@ -31,7 +31,7 @@ class Site:
     target: Target = "output"
     inputs: tuple[str, ...] = ()
 
-    def keys(self) -> tuple[str, str, str]:
+    def row_keys(self) -> tuple[str, str, str]:
         """Return the schedule keys that may name this site, the most specific first."""
         return self.path, f"{self.kind}-{self.block}", self.kind
 
@@ -119,8 +119,8 @@ class PatternAdapter:
         sites = tuple(site for group in found for site in group or ())
         if not sites:
             raise AdapterError(
-                f"adapter {self.name!r} found no site in {type(model).__name__}: every component at "
-                f"{[p.path for p in self.patterns]} is None"
+                f"adapter {self.name!r} found no site in {type(model).__name__}: every component "
+                f"at {[p.path for p in self.patterns]} is None"
             )
         _refuse_shared_modules(model, sites, self.name)
         return sites
@@ -130,7 +130,9 @@ class PatternAdapter:
         """Return the sites of one pattern, or None if nothing is at its path."""
         segments = pattern.path.split(".")
         matches = list(_walk(model, segments, ()))
-        wildcard = next((i for i, s in enumerate(segments) if "*" in s or "?" in s or "[" in s), None)
+        wildcard = next(
+            (i for i, s in enumerate(segments) if "*" in s or "?" in s or "[" in s), None
+        )
         sites = [
             Site(
                 path=".".join(path),
@@ -158,7 +160,9 @@ def _walk(
 
 
 def _children(module: nn.Module, segment: str) -> Iterator[tuple[str, nn.Module | None]]:
-    registered = [(n, m) for n, m in module._modules.items() if fnmatchcase(n, segment)]
+    # named_children() hides a module that is registered twice
+    own = module._modules  # pyright: ignore[reportPrivateUsage]
+    registered = [(name, child) for name, child in own.items() if fnmatchcase(name, segment)]
     yield from registered
     if not registered and getattr(module, segment, _MISSING) is None:
         yield segment, None

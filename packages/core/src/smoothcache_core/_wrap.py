@@ -158,7 +158,7 @@ def _combine(operation: Callable[[Any, Any], Tensor], left: Output, right: Outpu
 
 @functools.cache
 def _subclass(own: type, mixin: type) -> type:
-    """Return the class that puts `mixin` before `own`; one per pair, so that compiled code is shared."""
+    """Return the class that puts `mixin` before `own`; one per pair: compiled code is shared."""
     names = {"__module__": own.__module__, "__qualname__": own.__qualname__, "__doc__": own.__doc__}
     return type(own.__name__, (mixin, own), names)
 
@@ -191,7 +191,9 @@ class WrappedSite:
         self._undo()
 
 
-def _wrap_site(module: nn.Module, site: Site, mixin: type, attributes: dict[str, Any]) -> WrappedSite:
+def _wrap_site(
+    module: nn.Module, site: Site, mixin: type, attributes: dict[str, Any]
+) -> WrappedSite:
     place = _instance_place(module)
     if place is None:
         return _wrap_by_class(module, site, mixin, attributes)
@@ -199,7 +201,7 @@ def _wrap_site(module: nn.Module, site: Site, mixin: type, attributes: dict[str,
 
 
 def _instance_place(module: nn.Module) -> str | None:
-    """Return where an instance-level `forward` lives; accelerate keeps the original in `_old_forward`."""
+    """Return where an instance-level `forward` lives; accelerate keeps it in `_old_forward`."""
     if "_old_forward" in module.__dict__:
         return "_old_forward"
     return "forward" if "forward" in module.__dict__ else None
@@ -214,7 +216,7 @@ def _wrap_by_class(
     module.__class__ = wrapped
 
     def is_ours(value: object) -> bool:
-        return isinstance(value, types.MethodType) and value.__func__ is mixin.forward  # pyright: ignore[reportAttributeAccessIssue]
+        return isinstance(value, types.MethodType) and value.__func__ is mixin.forward
 
     def verify() -> None:
         later = module.__dict__.get("forward")
@@ -372,9 +374,7 @@ class Wrapping:
         self._undo.close()
 
 
-def _behaviour(
-    module: nn.Module, site: Site, probe: Probe | None
-) -> tuple[type, dict[str, Any]]:
+def _behaviour(module: nn.Module, site: Site, probe: Probe | None) -> tuple[type, dict[str, Any]]:
     delta = site.target == "delta"
     attributes: dict[str, Any] = dict(zip(_STATE, (COMPUTE, 0, ()), strict=True))
     if probe is not None:

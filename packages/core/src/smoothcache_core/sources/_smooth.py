@@ -38,7 +38,7 @@ def smooth(
         raise ScheduleError(f"alpha is a relative error, at least 0, got {alpha}")
     if not 1 <= longest <= calibration.max_lag:
         raise ScheduleError(
-            f"max_lag must be from 1 to {calibration.max_lag}, the largest lag calibrated, got {longest}"
+            f"max_lag must be from 1 to {calibration.max_lag}, the largest measured, got {longest}"
         )
     rows = {
         key: scan(curve[:longest], alpha, strict=strict)
@@ -108,7 +108,7 @@ def smooth_to_compute(
         strict: See `smooth`.
 
     Raises:
-        ScheduleError: `compute` is out of range, or below what the lags allow; says what is possible.
+        ScheduleError: `compute` is out of range, or below what the lags allow.
     """
     if not 0.0 < compute <= 1.0:
         raise ScheduleError(f"compute is a fraction in (0, 1], got {compute}")
@@ -122,8 +122,8 @@ def smooth_to_compute(
     best = plan(alphas[high])
     if best.compute_fraction() > compute:
         raise ScheduleError(
-            f"compute {compute} is out of reach: with lags up to {max_lag or calibration.max_lag} the "
-            f"least is {best.compute_fraction():.3f}; calibrate larger lags"
+            f"compute {compute} is out of reach: with lags up to {max_lag or calibration.max_lag} "
+            f"the least is {best.compute_fraction():.3f}; calibrate larger lags"
         )
     while low < high:
         middle = (low + high) // 2
