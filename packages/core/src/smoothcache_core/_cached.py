@@ -254,7 +254,7 @@ class Attachment:
             self._clock.restart()
             raise ScheduleError(
                 f"{type(self._scheduler).__name__} is set to {evaluations} evaluations, but the "
-                f"schedule has {self.schedule.evaluations}; plan for {evaluations} or change the steps"
+                f"schedule has {self.schedule.evaluations}; plan for {evaluations} or change it"
             )
 
     def _set_modes(self, tick: Tick) -> None:
@@ -305,7 +305,7 @@ class Attachment:
             self.abort()
             raise AttachError(
                 f"{path!r} was not called in evaluation {self._tick.evaluation}: either the model "
-                "does not call it as a module (the adapter does not fit), or a hook put on it after "
+                "does not call it as a module (the adapter does not fit), or a hook put on after "
                 "the cache bypasses it; attach the cache last"
             )
         reused = wrapped.state["_smoothcache_mode"] == REUSE

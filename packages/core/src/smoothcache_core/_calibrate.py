@@ -253,10 +253,7 @@ class _Recorder:
         if self._counter is not None:
             trace.flops += flops
             trace.bytes += nbytes(output)
-            with torch.utils._python_dispatch._disable_current_modes():
-                self._compare(trace, output, tick)
-        else:
-            self._compare(trace, output, tick)
+        self._compare(trace, output, tick)
         trace.calls += 1
 
     def _compare(self, trace: _Trace, output: Output, tick: Tick) -> None:
@@ -370,7 +367,7 @@ class _Recorder:
         if broken.any():
             site, _, _, evaluation = places[int(np.argmax(broken))]
             raise CalibrationError(
-                f"{self._sites[site].path!r} gave NaN or infinite values at evaluation {evaluation} "
+                f"{self._sites[site].path!r} gave NaN or infinity at evaluation {evaluation} "
                 "or soon after; calibrate in a data type that holds the model's activations"
             )
 

@@ -284,8 +284,8 @@ def _wrap_root(model: nn.Module, driver: Driver) -> tuple[Callable[[], None], Ca
     place = _root_place(model)
     inner = model.__dict__.get(place)
     call = getattr(model, place)
-    begin = torch.compiler.disable(driver.begin)
-    end = torch.compiler.disable(driver.end)
+    begin: Callable[..., None] = torch.compiler.disable(driver.begin)
+    end: Callable[[], None] = torch.compiler.disable(driver.end)
 
     @functools.wraps(call)
     def driven(*args: Any, **kwargs: Any) -> Any:
