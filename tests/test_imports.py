@@ -1,0 +1,50 @@
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+CORE = ROOT / "packages" / "core" / "src" / "smoothcache_core"
+MODEL_LIBRARIES = {"accelerate", "diffusers", "timm", "torchaudio", "torchvision", "transformers"}
+
+
+def python(code: str) -> str:
+    command = [sys.executable, "-W", "error", "-c", code]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def imported_packages(file: Path) -> set[str]:
+    nodes = list(ast.walk(ast.parse(file.read_text())))
+    plain = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
+    named = [node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)]
+    return {name.partition(".")[0] for name in plain + named}
+
+
+def test_importing_core_loads_no_model_library():
+    loaded = python("import sys, smoothcache_core; print(*sys.modules)").split()
+    assert "smoothcache_core" in loaded
+    assert not MODEL_LIBRARIES & set(loaded)
+
+
+def test_importing_core_leaves_cuda_alone():
+    code = "import torch, smoothcache_core; print(torch.cuda.is_initialized())"
+    assert python(code).strip() == "False"
+
+
+@pytest.mark.parametrize("file", sorted(CORE.rglob("*.py")), ids=lambda file: file.stem)
+def test_core_source_imports_no_model_library(file: Path):
+    assert not MODEL_LIBRARIES & imported_packages(file)
+
+
+@pytest.mark.parametrize("name", ["core", "image", "video", "audio"])
+def test_every_package_imports_without_a_warning(name: str):
+    assert python(f"import smoothcache_{name} as p; print(p.__version__)").strip()
+
+
+def test_import_directions_hold():
+    report = python("from importlinter.cli import lint_imports; print(lint_imports(no_cache=True))")
+    assert report.splitlines()[-1] == "0", report
