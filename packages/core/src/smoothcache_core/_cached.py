@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from smoothcache_core._calls import Call, CallReader
 from smoothcache_core._clock import Clock, Scheduler, Tick, listening
+from smoothcache_core._compile import graph_variants, recompile_limit
 from smoothcache_core._errors import AttachError, ScheduleError, SmoothCacheWarning
 from smoothcache_core._fingerprint import (
     Fingerprint,
@@ -178,6 +179,16 @@ class Attachment:
         self._timesteps: list[Tensor] = []
         self._wrapping = Wrapping(model, caching, self)
         self._wrapping.add(listening(self._clock, inside, scheduler))
+        self._tell_variants(model, caching)
+
+    def _tell_variants(self, model: nn.Module, caching: Sequence[Site]) -> None:
+        variants = graph_variants(model, caching, self._modes)
+        if variants > recompile_limit():
+            _tell(
+                f"this schedule makes torch.compile build {variants} graphs, more than its limit of "
+                f"{recompile_limit()}; the rest would run eagerly: raise "
+                "torch._dynamo.config.recompile_limit, compile block by block, or plan per kind"
+            )
 
     # ------------------------------------------------------------------ for the user
 

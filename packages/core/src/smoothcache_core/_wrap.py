@@ -284,8 +284,8 @@ def _wrap_root(model: nn.Module, driver: Driver) -> tuple[Callable[[], None], Ca
     place = _root_place(model)
     inner = model.__dict__.get(place)
     call = getattr(model, place)
-    begin: Callable[..., None] = torch.compiler.disable(driver.begin)
-    end: Callable[[], None] = torch.compiler.disable(driver.end)
+    begin = _never_traced(driver.begin)
+    end = _never_traced(driver.end)
 
     @functools.wraps(call)
     def driven(*args: Any, **kwargs: Any) -> Any:
@@ -310,6 +310,11 @@ def _wrap_root(model: nn.Module, driver: Driver) -> tuple[Callable[[], None], Ca
             model.__dict__["_old_forward"] = types.MethodType(type(model).forward, model)
 
     return verify, undo_forward
+
+
+def _never_traced(function: Callable[..., None]) -> Callable[..., None]:
+    """Keep `function` out of compiled code, should the denoiser be compiled with the cache on."""
+    return torch.compiler.disable(function)  # pyright: ignore[reportReturnType]
 
 
 def _root_place(model: nn.Module) -> str:

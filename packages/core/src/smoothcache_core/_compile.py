@@ -1,0 +1,53 @@
+"""How many graphs `torch.compile` makes of a cached model."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from smoothcache_core._sites import Site
+from smoothcache_core._wrap import denoiser
+
+
+def graph_variants(model: nn.Module, sites: Sequence[Site], modes: Sequence[Sequence[int]]) -> int:
+    """Return the largest number of graphs that one piece of compiled code needs.
+
+    Compiled as a whole, a model needs one graph for each distinct row of modes. Compiled block by
+    block, blocks of one class share their graphs, and need one for each distinct tuple of modes of
+    the sites of one block.
+
+    Args:
+        model: The denoiser, compiled or not.
+        sites: The sites that are wrapped.
+        modes: Mode of every site (inner) at every evaluation (outer).
+
+    Returns:
+        The number of graphs, 0 if nothing is compiled.
+    """
+    inside = denoiser(model)
+    if inside is not model or _compiled(inside):
+        return len({tuple(row) for row in modes})
+    tuples: dict[type, set[tuple[int, ...]]] = {}
+    for path, indices in _blocks(sites).items():
+        block = inside.get_submodule(path)
+        if _compiled(block):
+            seen = tuples.setdefault(type(block), set())
+            seen.update(tuple(row[index] for index in indices) for row in modes)
+    return max(map(len, tuples.values()), default=0)
+
+
+def recompile_limit() -> int:
+    """Return after how many graphs of one piece of code torch falls back to eager."""
+    return torch._dynamo.config.recompile_limit  # pyright: ignore[reportPrivateUsage]
+
+
+def _compiled(module: nn.Module) -> bool:
+    return getattr(module, "_compiled_call_impl", None) is not None
+
+
+def _blocks(sites: Sequence[Site]) -> dict[str, list[int]]:
+    """Return the indices of the sites of each block, by the path of the block."""
+    blocks: dict[str, list[int]] = {}
+    for index, site in enumerate(sites):
+        blocks.setdefault(site.path.rpartition(".")[0], []).append(index)
+    return blocks
