@@ -6,6 +6,7 @@ back at their start, the latent changed its layout. What cannot be told apart is
 first evaluation computes everything, so a tensor of one run never reaches another.
 """
 
+import functools
 import math
 from collections.abc import Callable, Generator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -246,6 +247,7 @@ def _replaced(owner: object, name: str, around: Around) -> Generator[None]:
 
 def _announcing(clock: Clock) -> Around:
     def around(original: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(original)  # diffusers reads its signature
         def announce(*args: Any, **kwargs: Any) -> Any:
             clock.restart()
             return original(*args, **kwargs)
@@ -257,6 +259,7 @@ def _announcing(clock: Clock) -> Around:
 
 def _naming(clock: Clock) -> Around:
     def around(original: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(original)
         @contextmanager
         def name_context(name: str, *args: Any, **kwargs: Any) -> Generator[None]:
             before, clock.context = clock.context, name
