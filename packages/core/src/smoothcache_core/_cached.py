@@ -185,7 +185,7 @@ class Attachment:
         variants = graph_variants(model, caching, self._modes)
         if variants > recompile_limit():
             _tell(
-                f"this schedule makes torch.compile build {variants} graphs, more than its limit of "
+                f"this schedule makes torch.compile build {variants} graphs, over its limit of "
                 f"{recompile_limit()}; the rest would be eager: raise "
                 "torch._dynamo.config.recompile_limit, compile block by block, or plan per kind"
             )

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
-from smoothcache_core._calibration import Calibration, Errors, quantised
+from smoothcache_core._calibration import Calibration, Errors, quantised, quantised_squares
 from smoothcache_core._calls import Call, CallReader
 from smoothcache_core._clock import Clock, Scheduler, Tick, listening
 from smoothcache_core._cost import Cost, SiteCost, flop_counter
@@ -397,13 +397,6 @@ def _ratio(numerator: Errors, denominator: Errors) -> Errors:
     """Divide; an output that is zero and stays zero has error 0."""
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where(numerator == 0.0, 0.0, numerator / denominator)
-
-
-def quantised_squares(errors: Errors) -> Errors:
-    """Return the squares of the quantised errors, quantised themselves."""
-    kept = quantised(errors)
-    with np.errstate(over="ignore"):
-        return np.where(np.isinf(kept), np.inf, np.round(kept**2 * 2.0**32) / 2.0**32)
 
 
 def _sum(errors: Errors, values: Errors) -> Errors:

@@ -217,6 +217,12 @@ def quantised(errors: Errors) -> Errors:
     return np.where(rounded > LARGEST, np.inf, rounded)
 
 
+def quantised_squares(errors: Errors) -> Errors:
+    """Return the squares of the quantised errors, on the same grid."""
+    kept = quantised(errors)
+    return np.where(np.isinf(kept), np.inf, np.round(kept**2 * _GRID) / _GRID)
+
+
 def _read_header(content: bytes) -> dict[str, object]:
     length = int.from_bytes(content[:8], "little")
     header = json.loads(json.loads(content[8 : 8 + length])["__metadata__"]["smoothcache"])

@@ -4,6 +4,7 @@ SmoothCacheError
 +-- AdapterError       an adapter does not fit the model
 +-- AttachError        a cache cannot be put on, or taken off, a model
 +-- CalibrationError   a calibration cannot be recorded, merged or read
++-- EvaluationError    policies cannot be compared, or a report cannot be read
 +-- ScheduleError      a schedule is invalid or does not fit the model or the run
 SmoothCacheWarning     something harmless that a user must know
 """
@@ -23,6 +24,10 @@ class AttachError(SmoothCacheError):
 
 class CalibrationError(SmoothCacheError):
     """A calibration cannot be recorded, merged, saved or loaded."""
+
+
+class EvaluationError(SmoothCacheError):
+    """Policies cannot be compared, or a report cannot be written or read."""
 
 
 class ScheduleError(SmoothCacheError):
