@@ -22,5 +22,5 @@ bench-env: ## add the other caches that tools/ compares with to .venv
 	$(UV) pip install --no-config --no-deps --require-hashes --requirements requirements-bench.lock
 build: ## build the four wheels into dist/
 	$(UV) build --no-config --all-packages --wheel --out-dir dist
-test-torch-range: ## run the tests on the oldest and the newest torch, and of all else
+test-torch-range: ## run the tests with the lowest and with the newest versions allowed
 	.venv/bin/python tools/torch_range.py
