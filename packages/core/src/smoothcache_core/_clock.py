@@ -203,10 +203,11 @@ class Clock:
         """
         if first is None or not self._recent:
             return False
-        descending = self._recent[-1] < first
-        if descending or self._recent[-1] == first:
-            return timestep > max(self._recent)
-        return timestep < min(self._recent)
+        if self._recent[-1] > first:
+            return timestep < min(self._recent)
+        if self._recent[-1] == first == 0.0:
+            return False  # time may run upwards, as in models that count from 0 to 1
+        return timestep > max(self._recent)
 
 
 def listening(
