@@ -5,8 +5,8 @@
     python3 run.py check                    format, lint, types, import directions, tests
     python3 run.py env                      only set up
 
-It needs a Python with pip, or uv on the PATH, and installs nothing outside this folder. .venv gets
-what requirements.lock says, hash by hash, and is left alone while it is up to date.
+It needs a Python with pip, or uv on the PATH. It writes to this folder and to the installers' caches
+only. .venv gets what requirements.lock says, hash by hash, and is left alone while up to date.
 """
 
 import hashlib
@@ -59,13 +59,13 @@ def find_uv() -> str:
         sys.exit(f"run.py: {LOCK} does not pin uv; get the file back from git")
     folder = ROOT / ".tools" / f"uv-{pin[1]}"
     if program(folder, "uv") is None:
-        if subprocess.run([PYTHON, "-m", "pip", "--version"], capture_output=True).returncode:
+        pip = [PYTHON, "-m", "pip"]
+        if subprocess.run([*pip, "--version"], capture_output=True, env=environment()).returncode:
             return shutil.which("uv") or sys.exit(f"run.py: install pip for {PYTHON}, or uv")
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "pin.txt").write_text(pin[0])
-        pip = [PYTHON, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-        pin_options = ["--require-hashes", "--requirement", folder / "pin.txt"]
-        step("pip could not install uv", *pip, *pin_options, "--target", folder)
+        pip += ["install", "--quiet", "--disable-pip-version-check", "--require-hashes"]
+        step("pip got no uv", *pip, "--requirement", folder / "pin.txt", "--target", folder)
     return program(folder, "uv") or sys.exit(f"run.py: there is no uv in {folder}; remove it")
 
 
