@@ -5,8 +5,8 @@
     python3 run.py check                    format, lint, types, import directions, tests
     python3 run.py env                      only set up
 
-It needs a Python with pip, or uv on the PATH. It writes to this folder and to the installers' caches
-only. .venv gets what requirements.lock says, hash by hash, and is left alone while up to date.
+It needs a Python with pip, or uv on the PATH, and writes only here and to the installers' caches.
+.venv gets what requirements.lock says, hash by hash, and is left alone while it is up to date.
 """
 
 import hashlib
