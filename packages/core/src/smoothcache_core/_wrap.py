@@ -96,6 +96,8 @@ class _CachingDeltaSite:
         inputs = _named(self._smoothcache_inputs, args, kwargs)
         if self._smoothcache_mode == REUSE:
             return _combine(torch.add, inputs, self._smoothcache_values[call])
+        if self._smoothcache_mode == STORE:
+            inputs = _copied(inputs)
         output = super().forward(*args, **kwargs)  # pyright: ignore[reportAttributeAccessIssue]
         if self._smoothcache_mode == STORE:
             delta = detached(_combine(torch.sub, output, inputs))
@@ -122,8 +124,7 @@ class _ProbedDeltaSite:
     _smoothcache_inputs: tuple[tuple[str, int], ...]
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        inputs = _named(self._smoothcache_inputs, args, kwargs)
-        inputs = tuple(tensor.detach().clone() for tensor in inputs)
+        inputs = _copied(_named(self._smoothcache_inputs, args, kwargs))
         self._smoothcache_probe.enter()
         output = super().forward(*args, **kwargs)  # pyright: ignore[reportAttributeAccessIssue]
         self._smoothcache_probe.leave(detached(_combine(torch.sub, output, inputs)))
@@ -144,6 +145,11 @@ def _named(
     names: tuple[tuple[str, int], ...], args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> tuple[Tensor, ...]:
     return tuple(kwargs[name] if name in kwargs else args[index] for name, index in names)
+
+
+def _copied(inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """Copy what a module may change in place."""
+    return tuple(tensor.detach().clone() for tensor in inputs)
 
 
 def _combine(operation: Callable[[Any, Any], Tensor], left: Output, right: Output) -> Output:
