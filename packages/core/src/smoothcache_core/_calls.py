@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 from torch import Tensor, nn
@@ -68,7 +69,7 @@ class CallReader:
         timestep = _argument(self._timestep, args, kwargs)
         layout = tuple(_layout(item) for item in _tensors(latent))
         if not isinstance(timestep, Tensor):
-            value = float(timestep) if isinstance(timestep, int | float) else None
+            value = float(timestep) if isinstance(timestep, Real) else None
             return Call(layout=layout, timestep=value, context=context)
         on_host = timestep.device.type == "cpu" and timestep.numel() > 0
         return Call(
