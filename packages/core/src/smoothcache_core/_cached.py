@@ -1,6 +1,7 @@
 """Applying a schedule to a live model."""
 
-import math
+import itertools
+import threading
 import warnings
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
@@ -10,7 +11,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from smoothcache_core._calls import Call, CallReader
-from smoothcache_core._clock import Clock, Scheduler, Tick, listening
+from smoothcache_core._clock import Clock, Scheduler, Tick, listening, same_timestep
 from smoothcache_core._compile import graph_variants, recompile_limit
 from smoothcache_core._errors import AttachError, ScheduleError, SmoothCacheWarning
 from smoothcache_core._fingerprint import (
@@ -21,7 +22,7 @@ from smoothcache_core._fingerprint import (
 )
 from smoothcache_core._schedule import Schedule
 from smoothcache_core._sites import Adapter, Site
-from smoothcache_core._tensors import Output, nbytes
+from smoothcache_core._tensors import Output, is_output, nbytes
 from smoothcache_core._wrap import COMPUTE, REUSE, STORE, WrappedSite, Wrapping, denoiser
 
 
@@ -30,12 +31,12 @@ class CacheStats:
     """What a cache did, counted as it happens.
 
     Attributes:
-        computed: Calls of each site that were computed.
-        reused: Calls of each site that were answered from the cache.
+        computed: Evaluations, of all branches, in which each site was computed.
+        reused: Evaluations, of all branches, in which each site was answered from the cache.
         runs: Runs seen.
         evaluations: Calls of the denoiser seen, all branches counted.
         recomputed: Planned reuses that had to be computed because nothing usable was kept
-            (the batch changed inside a run, or guidance joined late).
+            (the batch changed inside a run, or a branch joined late or paused).
         bytes_held: Bytes of cached tensors held now.
         bytes_peak: The most held after any evaluation.
     """
@@ -50,7 +51,7 @@ class CacheStats:
 
     @property
     def reuse_fraction(self) -> float:
-        """Reused calls over all calls of the sites, 0 if there were none."""
+        """Reused over all evaluations of the sites, 0 if there were none."""
         reused, computed = sum(self.reused.values()), sum(self.computed.values())
         return reused / (reused + computed) if reused + computed else 0.0
 
@@ -170,16 +171,21 @@ class Attachment:
             timesteps=schedule.fingerprint.timesteps or (),
         )
         self._told: set[str] = set()
-        self._active = False
+        self._under_way = threading.Lock()
         self._attached = True
         caching = [site for site in sites if 0 in schedule.row(site)]
         self._always = [site.path for site in sites if 0 not in schedule.row(site)]
         self._modes = _modes([schedule.row(site) for site in caching], schedule.evaluations)
         self._kept: dict[str, list[tuple[Output, ...]]] = {}
         self._timesteps: list[Tensor] = []
+        _refuse_nested(caching)
         self._wrapping = Wrapping(model, caching, self)
-        self._wrapping.add(listening(self._clock, inside, scheduler))
-        self._tell_variants(model, caching)
+        try:
+            self._wrapping.add(listening(self._clock, inside, scheduler))
+            self._tell_variants(model, caching)
+        except BaseException:
+            self._wrapping.remove()
+            raise
 
     def _tell_variants(self, model: nn.Module, caching: Sequence[Site]) -> None:
         variants = graph_variants(model, caching, self._modes)
@@ -219,7 +225,7 @@ class Attachment:
             _tell(
                 "the cache saw no call of the denoiser: is this the model that the sampler calls?"
             )
-        elif not self._clock.complete and not self._clock.pending:
+        elif not self._clock.complete:
             self._tell_incomplete(self._clock.count)
         elif self.schedule.skips and not sum(stats.reused.values()):
             _tell("nothing was reused")
@@ -228,27 +234,32 @@ class Attachment:
 
     def begin(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Prepare the sites for one call of the denoiser."""
-        if self._active:
+        if not self._under_way.acquire(blocking=False):
             raise AttachError(
                 "the denoiser was called while a call was under way; a cached model serves one "
                 "thread at a time, so give each its own model"
             )
-        call = self._reader.read(args, kwargs, self._clock.context)
+        try:
+            self._begin(self._reader.read(args, kwargs, self._clock.context))
+        except BaseException:
+            self.abort()
+            raise
+
+    def _begin(self, call: Call) -> None:
         tick = self._clock.tick(call)
         if tick.new_run:
             self._start_run(tick, call)
-        elif tick.changed_layout:
+        elif tick.broken:
             self._drop(tick.branch)
         self._check_timestep(tick, call)
         self._set_modes(tick)
         self._tick = tick
-        self._active = True
 
     def _start_run(self, tick: Tick, call: Call) -> None:
         self._drop_all()
-        self.stats.runs += 1
         self._timesteps = []
         self._check_steps()
+        self.stats.runs += 1
         if tick.ended_at is not None and tick.ended_at < self.schedule.evaluations:
             self._tell_incomplete(tick.ended_at)
         for remark in self.schedule.fingerprint.remarks(call_fingerprint(call)):
@@ -262,7 +273,6 @@ class Attachment:
         begin = getattr(self._scheduler, "begin_index", None) or 0
         evaluations = len(timesteps) - begin
         if evaluations != self.schedule.evaluations:
-            self._clock.restart()
             raise ScheduleError(
                 f"{type(self._scheduler).__name__} is set to {evaluations} evaluations, but the "
                 f"schedule has {self.schedule.evaluations}; plan for {evaluations} or change it"
@@ -286,42 +296,58 @@ class Attachment:
 
     def end(self) -> None:
         """Take what the sites kept, count, and release what is not needed any more."""
-        kept = self._kept[self._tick.branch]
-        following = self._modes[self._tick.evaluation + 1 : self._tick.evaluation + 2]
-        for index, wrapped in enumerate(self._wrapping.sites):
-            self._collect(wrapped)
-            needed = bool(following) and following[0][index] == REUSE
-            self._keep(kept, index, wrapped.state["_smoothcache_values"] if needed else ())
-            wrapped.state["_smoothcache_values"] = ()
+        try:
+            self._collect()
+        except BaseException:
+            self.abort()
+            raise
         for path in self._always:
             self.stats.computed[path] = self.stats.computed.get(path, 0) + 1
         self.stats.evaluations += 1
         self.stats.bytes_peak = max(self.stats.bytes_peak, self.stats.bytes_held)
-        self._active = False
-        if self._tick.evaluation == self.schedule.evaluations - 1:
+        last = self._tick.evaluation == self.schedule.evaluations - 1
+        self._under_way.release()
+        if last:
             self._check_device_timesteps()
+
+    def _collect(self) -> None:
+        kept = self._kept[self._tick.branch]
+        following = self._modes[self._tick.evaluation + 1 : self._tick.evaluation + 2]
+        for index, wrapped in enumerate(self._wrapping.sites):
+            self._check_site(wrapped)
+            reused = wrapped.state["_smoothcache_mode"] == REUSE
+            counts = self.stats.reused if reused else self.stats.computed
+            counts[wrapped.site.path] = counts.get(wrapped.site.path, 0) + 1
+            needed = bool(following) and following[0][index] == REUSE
+            self._keep(kept, index, wrapped.state["_smoothcache_values"] if needed else ())
+        self._rest()
+
+    def _rest(self) -> None:
+        """Let the sites compute and keep nothing, should somebody call them past the cache."""
+        for wrapped in self._wrapping.sites:
+            wrapped.state["_smoothcache_mode"] = COMPUTE
+            wrapped.state["_smoothcache_values"] = ()
 
     def abort(self) -> None:
         """Forget the run after an exception."""
-        self._active = False
-        for wrapped in self._wrapping.sites:
-            wrapped.state["_smoothcache_values"] = ()
+        self._rest()
         self._drop_all()
-        self._clock.restart()
+        self._clock.abandon()
+        self._under_way.release()
 
-    def _collect(self, wrapped: WrappedSite) -> None:
-        """Count one site's calls of this evaluation."""
-        path, calls = wrapped.site.path, wrapped.state["_smoothcache_calls"]
-        if not calls:
-            self.abort()
+    def _check_site(self, wrapped: WrappedSite) -> None:
+        path, values = wrapped.site.path, wrapped.state["_smoothcache_values"]
+        if not wrapped.state["_smoothcache_calls"]:
             raise AttachError(
                 f"{path!r} was not called in evaluation {self._tick.evaluation}: either the model "
                 "does not call it as a module (the adapter does not fit), or a hook put on after "
                 "the cache bypasses it; attach the cache last"
             )
-        reused = wrapped.state["_smoothcache_mode"] == REUSE
-        counts = self.stats.reused if reused else self.stats.computed
-        counts[path] = counts.get(path, 0) + calls
+        strange = [type(value).__name__ for value in values if not is_output(value)]
+        if strange:
+            raise AttachError(
+                f"{path!r} gives a {strange[0]}; only a tensor or a tuple of tensors can be cached"
+            )
 
     # ------------------------------------------------------------------ memory
 
@@ -347,8 +373,7 @@ class Attachment:
         if expected is None:
             return
         if call.timestep is not None:
-            if not self._clock.follows:
-                self._tell_timesteps(tick.evaluation, call.timestep, expected[tick.evaluation])
+            self._compare_timesteps(tick.evaluation, call.timestep, expected[tick.evaluation])
         elif call.tensor is not None and tick.evaluation == len(self._timesteps):
             self._timesteps.append(call.tensor.detach().reshape(-1)[0].clone())
 
@@ -357,27 +382,36 @@ class Attachment:
         expected = self.schedule.fingerprint.timesteps
         if expected is None or len(self._timesteps) != len(expected):
             return
-        seen = [float(timestep) for timestep in self._timesteps]
-        for evaluation, (here, there) in enumerate(zip(seen, expected, strict=True)):
-            if not math.isclose(here, there, rel_tol=1e-4, abs_tol=1e-6):
-                self._tell_timesteps(evaluation, here, there)
-                return
+        for evaluation, timestep in enumerate(self._timesteps):
+            self._compare_timesteps(evaluation, float(timestep), expected[evaluation])
 
-    def _tell_timesteps(self, evaluation: int, here: float, there: float) -> None:
-        self._tell_once(
-            f"the timesteps are not those of the calibration (evaluation {evaluation}: {here:g}, "
-            f"calibrated {there:g}); the schedule may skip in the wrong places"
-        )
+    def _compare_timesteps(self, evaluation: int, here: float, there: float) -> None:
+        if not same_timestep(here, there):
+            self._tell_once(
+                f"the timesteps are not those of the calibration (evaluation {evaluation}: "
+                f"{here:g}, calibrated {there:g}); the schedule may skip in the wrong places",
+                about="timesteps",
+            )
 
     def _tell_incomplete(self, count: int) -> None:
         self._tell_once(
             f"a run ended after {count} of the schedule's {self.schedule.evaluations} evaluations"
         )
 
-    def _tell_once(self, message: str) -> None:
-        if message not in self._told:
-            self._told.add(message)
+    def _tell_once(self, message: str, *, about: str | None = None) -> None:
+        about = about or message
+        if about not in self._told:
+            self._told.add(about)
             _tell(message)
+
+
+def _refuse_nested(sites: Sequence[Site]) -> None:
+    paths = [site.path for site in sites]
+    for outer, inner in itertools.permutations(paths, 2):
+        if inner.startswith(f"{outer}."):
+            raise ScheduleError(
+                f"{inner!r} is inside {outer!r} and the schedule reuses both; let it name one"
+            )
 
 
 def _modes(rows: Sequence[Sequence[int]], evaluations: int) -> list[list[int]]:

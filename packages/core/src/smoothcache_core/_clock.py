@@ -16,7 +16,7 @@ from typing import Any, Protocol
 from torch import nn
 
 from smoothcache_core._calls import Call
-from smoothcache_core._errors import ScheduleError
+from smoothcache_core._errors import AttachError, ScheduleError
 
 
 class Scheduler(Protocol):
@@ -36,14 +36,21 @@ class Tick:
         branch: Name of the conditioning pass; `""` if there is only one.
         new_run: Whether this call is the first of a run.
         ended_at: Evaluations the previous run had, if this call ended it; else None.
-        changed_layout: Whether the latent changed shape, dtype or device inside the run.
+        broken: Whether what was kept of this branch must not be reused: its latent changed shape,
+            dtype or device, it had no call in the previous evaluation, or it may have been taken
+            for another branch.
     """
 
     evaluation: int
     branch: str
     new_run: bool
     ended_at: int | None = None
-    changed_layout: bool = False
+    broken: bool = False
+
+
+def same_timestep(one: float, other: float) -> bool:
+    """Return whether two timesteps are equal up to rounding."""
+    return math.isclose(one, other, rel_tol=1e-4, abs_tol=1e-6)
 
 
 class Clock:
@@ -75,15 +82,22 @@ class Clock:
     def _forget(self) -> None:
         self._evaluation = -1
         self._seen: list[str] = []
+        self._calls: dict[str, tuple[int, Call]] = {}
         self._first: Call | None = None
-        self._last: Call | None = None
+        self._current: Call | None = None
         self._recent: list[float] = []
+        self._doubtful = False
         self._views = False
         self._follows = False
 
     def restart(self) -> None:
         """The next call is the first of a new run."""
         self._pending = True
+
+    def abandon(self) -> None:
+        """The run ended by an exception; the next call is the first of a new run."""
+        self._pending = False
+        self._forget()
 
     @property
     def count(self) -> int:
@@ -95,16 +109,6 @@ class Clock:
         """Whether the current run has had all its evaluations, or has not begun."""
         return self.count in (0, self.evaluations)
 
-    @property
-    def pending(self) -> bool:
-        """Whether a new run was announced."""
-        return self._pending
-
-    @property
-    def follows(self) -> bool:
-        """Whether the current run's timesteps have been the expected ones so far."""
-        return self._follows
-
     def tick(self, call: Call) -> Tick:
         """Return the place of `call`.
 
@@ -112,26 +116,39 @@ class Clock:
             ScheduleError: The run has more evaluations than it should.
         """
         ended_at = None
-        if self._last is not None and self._is_new_run(call, self._last):
+        if self._current is not None and self._is_new_run(call, self._current):
             ended_at = self.count
             self._forget()
         self._pending = False
-        new_run = self._last is None
-        changed = not new_run and self._last is not None and self._last.layout != call.layout
+        new_run = self._current is None
         if self._is_next_evaluation(call):
-            self._evaluation += 1
-            self._seen = []
-            self._note_timestep(call, new_run)
+            self._begin_evaluation(call, new_run)
         branch = self._branch(call)
+        broken = self._is_broken(branch, call)
         self._seen.append(branch)
-        self._note_position(call)
+        self._calls[branch] = self._evaluation, call
         return Tick(
             evaluation=self._evaluation,
             branch=branch,
             new_run=new_run,
             ended_at=ended_at,
-            changed_layout=changed,
+            broken=broken,
         )
+
+    def _begin_evaluation(self, call: Call, new_run: bool) -> None:
+        # a call that is missing from the first evaluation may have been that of another run
+        self._doubtful = self._evaluation == 0 and len(self._seen) < len(self.branches)
+        self._evaluation += 1
+        self._seen = []
+        self._note_timestep(call, new_run)
+        self._note_position(call)
+
+    def _is_broken(self, branch: str, call: Call) -> bool:
+        if branch not in self._calls:
+            return False
+        evaluation, last = self._calls[branch]
+        missed = self._evaluation - evaluation > 1
+        return missed or last.layout != call.layout or self._doubtful
 
     def _note_timestep(self, call: Call, new_run: bool) -> None:
         if call.timestep is not None:
@@ -142,7 +159,7 @@ class Clock:
         first = self._first = self._first or call
         if call.position and first.position and call.position[0] == first.position[0]:
             self._views |= call.position[1] != first.position[1]
-        self._last = call
+        self._current = call
 
     def _branch(self, call: Call) -> str:
         if call.context is not None:
@@ -150,16 +167,17 @@ class Clock:
         return self.branches[len(self._seen)] if self.branches else ""
 
     def _is_next_evaluation(self, call: Call) -> bool:
-        if self._last is None or self._moved(call, self._last):
+        if self._current is None or self._moved(call, self._current):
             return True
         if call.context is not None:
             return call.context in self._seen
         return len(self._seen) >= len(self.branches)
 
-    @staticmethod
-    def _moved(call: Call, last: Call) -> bool:
-        """Whether the timestep is known to differ from the last call's."""
-        return call.timestep is not None and call.timestep != last.timestep
+    def _moved(self, call: Call, last: Call) -> bool:
+        """Whether the timestep is known to differ from the last evaluation's."""
+        if call.timestep is not None:
+            return call.timestep != last.timestep
+        return self._views and call.position is not None and call.position != last.position
 
     def _is_new_run(self, call: Call, last: Call) -> bool:
         if self._pending:
@@ -193,21 +211,21 @@ class Clock:
         return (
             evaluation < len(self.timesteps)
             and call.timestep is not None
-            and math.isclose(call.timestep, self.timesteps[evaluation], rel_tol=1e-4, abs_tol=1e-6)
+            and same_timestep(call.timestep, self.timesteps[evaluation])
         )
 
     def _is_behind(self, timestep: float, first: float | None) -> bool:
-        """Whether `timestep` is nearer the start than the last two evaluations were.
+        """Whether `timestep` is no further from the start than the last two evaluations were.
 
-        One of them is not enough: two-evaluation ancestral solvers go up and down.
+        One of them is not enough: two-evaluation solvers repeat, or go up and down.
         """
         if first is None or not self._recent:
             return False
         if self._recent[-1] > first:
-            return timestep < min(self._recent)
+            return timestep <= min(self._recent)
         if self._recent[-1] == first == 0.0:
             return False  # time may run upwards, as in models that count from 0 to 1
-        return timestep > max(self._recent)
+        return timestep >= max(self._recent)
 
 
 def listening(
@@ -218,15 +236,20 @@ def listening(
     `model.cache_context(name)` (diffusers) names the branch, `model._reset_stateful_cache()`
     (called at the end of a pipeline) and `scheduler.set_timesteps` announce a new run. All are
     restored on leaving.
+
+    Raises:
+        AttachError: `scheduler` is none.
     """
-    stack = ExitStack()
-    if callable(getattr(model, "cache_context", None)):
-        stack.enter_context(_replaced(model, "cache_context", _naming(clock)))
-    if callable(getattr(model, "_reset_stateful_cache", None)):
-        stack.enter_context(_replaced(model, "_reset_stateful_cache", _announcing(clock)))
-    if scheduler is not None:
-        stack.enter_context(_replaced(scheduler, "set_timesteps", _announcing(clock)))
-    return stack
+    if scheduler is not None and not callable(getattr(scheduler, "set_timesteps", None)):
+        raise AttachError(f"a scheduler has set_timesteps, but {type(scheduler).__name__} has not")
+    with ExitStack() as stack:
+        if callable(getattr(model, "cache_context", None)):
+            stack.enter_context(_replaced(model, "cache_context", _naming(clock)))
+        if callable(getattr(model, "_reset_stateful_cache", None)):
+            stack.enter_context(_replaced(model, "_reset_stateful_cache", _announcing(clock)))
+        if scheduler is not None:
+            stack.enter_context(_replaced(scheduler, "set_timesteps", _announcing(clock)))
+        return stack.pop_all()
 
 
 Around = Callable[[Callable[..., Any]], Callable[..., Any]]

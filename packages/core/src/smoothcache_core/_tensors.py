@@ -9,6 +9,13 @@ from torch import Tensor
 Output: TypeAlias = Tensor | tuple[Tensor | None, ...]
 
 
+def is_output(value: object) -> bool:
+    """Return whether `value` is a tensor or a plain tuple of tensors, where some may be None."""
+    if type(value) is tuple:
+        return all(item is None or isinstance(item, Tensor) for item in value)
+    return isinstance(value, Tensor)
+
+
 def map_tensors(function: Callable[[Tensor], Tensor], output: Output) -> Output:
     """Apply `function` to every tensor of `output`, keeping its structure."""
     if isinstance(output, Tensor):
@@ -17,9 +24,11 @@ def map_tensors(function: Callable[[Tensor], Tensor], output: Output) -> Output:
 
 
 def detached(output: Output) -> Output:
-    """Return `output` cut off from the autograd graph."""
+    """Return `output` cut off from the autograd graph; what is no output is returned as it is."""
     if isinstance(output, Tensor):
         return output.detach()
+    if type(output) is not tuple:
+        return output
     return tuple(item.detach() if isinstance(item, Tensor) else item for item in output)
 
 
