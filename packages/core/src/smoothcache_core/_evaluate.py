@@ -137,7 +137,7 @@ def _check_settings(
         raise EvaluationError(f"evaluation needs distinct seeds, got {list(seeds)}")
     if warmup < 0 or keep_samples < 0:
         raise EvaluationError(
-            f"warmup and keep_samples must be at least 0, got {warmup} and {keep_samples}"
+            f"warmup and keep_samples must be at least 0, got {warmup} and {int(keep_samples)}"
         )
     if not schedules or PLAIN in schedules:
         raise EvaluationError(
