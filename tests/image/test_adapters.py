@@ -325,8 +325,7 @@ def test_a_run_after_a_failed_call_starts_afresh(case: Case):
         case.evaluate(model, 0, seed=1)
         with pytest.raises(TypeError, match="nonsense"):
             model(**case.arguments(1), nonsense=True)
-        with pytest.warns(SmoothCacheWarning, match="ended after 2 of the schedule's 4"):
-            outputs = case.run(model)
+        outputs = case.run(model)
     assert same(outputs, expected)
 
 
