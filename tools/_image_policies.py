@@ -1,0 +1,407 @@
+"""What the image speed benchmark compares: the plain DiT, this library, and the peers' caches.
+
+A policy is put on a copy of the model that shares its weights, and taken off again. Peers are
+imported when they are put on; one that is not installed, or that refuses the model, is reported.
+All are given the same work to skip as far as they let themselves be told: most take a fixed
+interval, and those that decide by looking at the data get a threshold that makes them skip where
+the row says, since random weights give them nothing sensible to look at. What deciding costs them
+is still paid.
+"""
+
+import logging
+import warnings
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from diffusers.hooks.faster_cache import FasterCacheConfig
+from diffusers.hooks.first_block_cache import FirstBlockCacheConfig
+from diffusers.hooks.hooks import HookRegistry
+from diffusers.hooks.mag_cache import MagCacheConfig
+from diffusers.hooks.pyramid_attention_broadcast import PyramidAttentionBroadcastConfig
+from diffusers.hooks.sea_cache import SeaCacheConfig
+from diffusers.hooks.taylorseer_cache import TaylorSeerCacheConfig
+from diffusers.models.attention import BasicTransformerBlock
+from diffusers.models.cache_utils import CacheMixin
+from diffusers.models.transformers.dit_transformer_2d import DiTTransformer2DModel
+from diffusers.schedulers.scheduling_ddim import DDIMScheduler
+from smoothcache_core import (
+    CacheStats,
+    Schedule,
+    SmoothCacheWarning,
+    attach,
+)
+from smoothcache_image import DIT
+
+ALWAYS, NEVER = 1e9, -1.0
+"""Thresholds that make a cache deciding by a relative difference skip, or compute."""
+ALMOST_ALWAYS = 0.999
+"""From 1.0 on cache-dit does not look at the difference at all."""
+
+Row = tuple[int, ...]
+Around = Callable[[int], AbstractContextManager[object]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setup:
+    """What the policies of one benchmark have in common.
+
+    Attributes:
+        row: One entry per evaluation, 1 compute, 0 reuse.
+        timesteps: Timestep of each evaluation, falling, in [0, 1000).
+        scheduler: The sampler's scheduler.
+        dtype: Data type of the model.
+    """
+
+    row: Row
+    timesteps: Sequence[int]
+    scheduler: DDIMScheduler
+    dtype: torch.dtype
+
+    @property
+    def evaluations(self) -> int:
+        """Evaluations of one run."""
+        return len(self.row)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attached:
+    """A policy at work.
+
+    Attributes:
+        around: Gives what has to be in force during an evaluation.
+        schedule: This library's schedule.
+        stats: What this library's cache counted.
+    """
+
+    around: Around = lambda evaluation: nullcontext()
+    schedule: Schedule | None = None
+    stats: CacheStats | None = None
+
+
+Attach = Callable[[DiTTransformer2DModel, Setup], AbstractContextManager[Attached]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Policy:
+    """One policy at one setting.
+
+    Attributes:
+        name: Its name in records.
+        setting: Its setting in words.
+        attach: Puts it on a model.
+        ours: Whether it is this library's.
+        looks_at_data: Whether it reads tensors to decide, so that it cannot run on shapes alone.
+    """
+
+    name: str
+    setting: str
+    attach: Attach
+    ours: bool = False
+    looks_at_data: bool = False
+
+    @property
+    def key(self) -> str:
+        """Name and setting."""
+        return f"{self.name} ({self.setting})"
+
+
+def falling_lags(evaluations: int) -> Row:
+    """Return a row that reuses 3 times, then twice, twice again, then once; the last is computed.
+
+    With 50 evaluations 24 are computed, in the pattern of SmoothCache's published schedule for
+    DiT-XL at alpha 0.18.
+    """
+    computed, gaps = {0, evaluations - 1}, iter((4, 3, 3))
+    position = 0
+    while position < evaluations:
+        computed.add(position)
+        position += next(gaps, 2)
+    return tuple(int(i in computed) for i in range(evaluations))
+
+
+# ---------------------------------------------------------------------------- plain and ours
+
+
+@contextmanager
+def plain(model: DiTTransformer2DModel, setup: Setup) -> Generator[Attached]:
+    """Change nothing."""
+    del model, setup
+    yield Attached()
+
+
+def smoothcache(*kinds: str, row: Callable[[Setup], Row] = lambda setup: setup.row) -> Attach:
+    """Return this library's cache on sites of `kinds`."""
+
+    @contextmanager
+    def put(model: DiTTransformer2DModel, setup: Setup) -> Generator[Attached]:
+        rows: Any = dict.fromkeys(kinds, row(setup))
+        schedule = Schedule(evaluations=setup.evaluations, rows=rows)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", SmoothCacheWarning)  # that all is computed is meant
+            attachment = attach(model, DIT, schedule, scheduler=setup.scheduler)
+        yield Attached(schedule=schedule, stats=attachment.stats)
+        attachment.detach(quietly=True)
+
+    return put
+
+
+def _all_computed(setup: Setup) -> Row:
+    return (1,) * setup.evaluations
+
+
+def _one_reused(setup: Setup) -> Row:
+    return tuple(int(i != setup.evaluations // 2) for i in range(setup.evaluations))
+
+
+# ---------------------------------------------------------------------------- dit-smoothcache
+
+
+def dit_smoothcache(*components: str) -> Attach:
+    """Return the package of the paper; its own helper for diffusers wraps `attn1` only."""
+
+    @contextmanager
+    def put(model: DiTTransformer2DModel, setup: Setup) -> Generator[Attached]:
+        from SmoothCache import SmoothCacheHelper  # pyright: ignore[reportMissingImports]
+
+        helper = SmoothCacheHelper(
+            model=model,
+            block_classes=BasicTransformerBlock,
+            components_to_wrap=list(components),
+            schedule={component: list(setup.row) for component in components},
+        )
+        helper.enable()
+
+        @contextmanager
+        def around(evaluation: int) -> Generator[None]:
+            if evaluation == 0:
+                helper.reset_state()
+            yield
+
+        yield Attached(around=around)
+        helper.disable()
+
+    return put
+
+
+# ---------------------------------------------------------------------------- diffusers
+
+
+def hooks(config: Callable[[Setup, Callable[[], int]], Any], *, follow: bool = False) -> Attach:
+    """Return one of diffusers' own caches.
+
+    DiTTransformer2DModel is not among the models that offer them, so `CacheMixin` is added to the
+    copy's class; the hooks themselves are diffusers' own.
+
+    Args:
+        config: Makes the configuration from the setup and a function that tells the timestep.
+        follow: Set the threshold before every evaluation, to skip where the row says.
+    """
+
+    @contextmanager
+    def put(model: DiTTransformer2DModel, setup: Setup) -> Generator[Attached]:
+        model.__class__ = type("DiTWithCaches", (DiTTransformer2DModel, CacheMixin), {})
+        cacheable: Any = model
+        place = {"evaluation": 0}
+        cacheable.enable_cache(config(setup, lambda: setup.timesteps[place["evaluation"]]))
+        head = _hooks(model.transformer_blocks[0])
+        if not any(_hooks(module) for module in model.modules()):
+            raise ValueError("its configuration matches no module of DiTTransformer2DModel")
+
+        @contextmanager
+        def around(evaluation: int) -> Generator[None]:
+            if evaluation == 0:
+                HookRegistry.check_if_exists_or_initialize(model).reset_stateful_hooks()
+            place["evaluation"] = evaluation
+            if follow:
+                head[0].threshold = NEVER if setup.row[evaluation] else ALWAYS
+            sigma = setup.timesteps[evaluation] / 1000
+            steps = setup.evaluations
+            with cacheable.cache_context(
+                "cfg", step_index=evaluation, num_inference_steps=steps, sigma=sigma
+            ):
+                yield
+
+        yield Attached(around=around)
+        cacheable.disable_cache()
+
+    return put
+
+
+def _hooks(module: torch.nn.Module) -> list[Any]:
+    registry = getattr(module, "_diffusers_hook", None)
+    return list(registry.hooks.values()) if registry is not None else []
+
+
+def _pyramid(setup: Setup, timestep: Callable[[], int]) -> PyramidAttentionBroadcastConfig:
+    del setup
+    return PyramidAttentionBroadcastConfig(
+        spatial_attention_block_skip_range=2,
+        spatial_attention_timestep_skip_range=(-1, 1001),
+        current_timestep_callback=timestep,
+    )
+
+
+def _first_block(setup: Setup, timestep: Callable[[], int]) -> FirstBlockCacheConfig:
+    del setup, timestep
+    return FirstBlockCacheConfig(threshold=NEVER)
+
+
+def _taylorseer(**given: Any) -> Callable[[Setup, Callable[[], int]], TaylorSeerCacheConfig]:
+    def config(setup: Setup, timestep: Callable[[], int]) -> TaylorSeerCacheConfig:
+        del timestep
+        return TaylorSeerCacheConfig(
+            cache_interval=2,
+            disable_cache_before_step=1,
+            max_order=1,
+            taylor_factors_dtype=setup.dtype,
+            **given,
+        )
+
+    return config
+
+
+def _mag(setup: Setup, timestep: Callable[[], int]) -> MagCacheConfig:
+    del timestep
+    return MagCacheConfig(
+        mag_ratios=[1.0] * setup.evaluations,
+        max_skip_steps=1,
+        retention_ratio=0.0,
+        num_inference_steps=setup.evaluations,
+    )
+
+
+def _sea(setup: Setup, timestep: Callable[[], int]) -> SeaCacheConfig:
+    del setup, timestep
+    return SeaCacheConfig(
+        threshold=ALWAYS,
+        max_consecutive_cached=1,
+        raw_vision_callback=lambda module, arguments, named: [
+            latent.unsqueeze(1) for latent in arguments[0]
+        ],
+    )
+
+
+def _faster(*more: str) -> Callable[[Setup, Callable[[], int]], FasterCacheConfig]:
+    def config(setup: Setup, timestep: Callable[[], int]) -> FasterCacheConfig:
+        del setup
+        made = FasterCacheConfig(
+            spatial_attention_block_skip_range=2,
+            spatial_attention_timestep_skip_range=(-1, 1001),
+            unconditional_batch_skip_range=2,
+            unconditional_batch_timestep_skip_range=(-1, 1001),
+            attention_weight_callback=lambda module: 0.5,
+            tensor_format="BCHW",
+            current_timestep_callback=timestep,
+        )
+        identifiers: Any = (*made._unconditional_conditional_input_kwargs_identifiers, *more)  # pyright: ignore[reportPrivateUsage]
+        made._unconditional_conditional_input_kwargs_identifiers = identifiers  # pyright: ignore[reportPrivateUsage]
+        return made
+
+    return config
+
+
+# ---------------------------------------------------------------------------- cache-dit
+
+
+def cache_dit(*, blocks: int) -> Attach:
+    """Return cache-dit's DBCache with a mask of evaluations and `blocks` blocks always computed."""
+
+    @contextmanager
+    def put(model: DiTTransformer2DModel, setup: Setup) -> Generator[Attached]:
+        import cache_dit as package  # pyright: ignore[reportMissingImports]
+
+        logging.getLogger("CACHE_DIT").setLevel(logging.ERROR)
+        config = package.DBCacheConfig(
+            Fn_compute_blocks=blocks,
+            Bn_compute_blocks=0,
+            residual_diff_threshold=ALMOST_ALWAYS,
+            max_warmup_steps=0,
+            num_inference_steps=setup.evaluations,
+            steps_computation_mask=list(setup.row),
+            steps_computation_policy="dynamic",
+            enable_separate_cfg=False,
+        )
+        package.enable_cache(model, cache_config=config)
+
+        @contextmanager
+        def around(evaluation: int) -> Generator[None]:
+            if evaluation == 0:
+                package.refresh_context(model, cache_config=config)
+            yield
+
+        yield Attached(around=around)
+        package.disable_cache(model)
+
+    return put
+
+
+# ---------------------------------------------------------------------------- all of them
+
+
+def policies() -> list[Policy]:
+    """Return everything that is compared, the plain model first."""
+    return [
+        Policy(name="plain", setting="-", attach=plain),
+        *_ours(),
+        Policy(name="dit-smoothcache", setting="attn1", attach=dit_smoothcache("attn1")),
+        Policy(name="dit-smoothcache", setting="attn1, ff", attach=dit_smoothcache("attn1", "ff")),
+        *_of_diffusers(),
+        Policy(
+            name="cache-dit",
+            setting="DBCache, 1 block always computed, mask of evaluations",
+            attach=cache_dit(blocks=1),
+            looks_at_data=True,
+        ),
+    ]
+
+
+def _ours() -> Sequence[Policy]:
+    settings: Mapping[str, Attach] = {
+        "attn1, ff": smoothcache("attn1", "ff"),
+        "attn1": smoothcache("attn1"),
+        "all computed": smoothcache("attn1", "ff", row=_all_computed),
+        "all sites wrapped, one evaluation reused": smoothcache("attn1", "ff", row=_one_reused),
+    }
+    return [
+        Policy(name="smoothcache", setting=setting, attach=made, ours=True)
+        for setting, made in settings.items()
+    ]
+
+
+def _of_diffusers() -> Sequence[Policy]:
+    sites = [r"transformer_blocks\.\d+\.(attn1|ff)"]
+    return [
+        Policy(
+            name="pyramid-attention-broadcast",
+            setting="attn1, every second evaluation",
+            attach=hooks(_pyramid),
+        ),
+        Policy(
+            name="first-block-cache",
+            setting="all blocks but the first",
+            attach=hooks(_first_block, follow=True),
+            looks_at_data=True,
+        ),
+        Policy(name="taylorseer", setting="default modules, order 1", attach=hooks(_taylorseer())),
+        Policy(
+            name="taylorseer",
+            setting="attn1, ff, order 1, every second evaluation",
+            attach=hooks(_taylorseer(cache_identifiers=sites)),
+        ),
+        Policy(name="magcache", setting="all blocks, every second evaluation", attach=hooks(_mag)),
+        Policy(
+            name="seacache",
+            setting="all blocks, every second evaluation",
+            attach=hooks(_sea),
+            looks_at_data=True,
+        ),
+        Policy(name="fastercache", setting="default inputs", attach=hooks(_faster())),
+        Policy(
+            name="fastercache",
+            setting="class_labels among the inputs, every second evaluation",
+            attach=hooks(_faster("class_labels")),
+        ),
+    ]
