@@ -288,7 +288,7 @@ def _file_names(policies: Iterable[str]) -> dict[str, str]:
 
 def _check_names(pictures: Iterable[str], taken: Sequence[str]) -> None:
     for name in pictures:
-        if Path(name).name != name or name in taken:
+        if not name or Path(name).name != name or name in taken:
             raise EvaluationError(
                 f"a picture needs a file name of its own, such as 'samples.png', got {name!r}"
             )
@@ -379,7 +379,7 @@ def _settings(report: Report) -> list[tuple[str, str]]:
         ("samples", f"{report.num_samples} of shape {report.sample_shape}, {report.sample_dtype}"),
         ("evaluation seeds", _ranges(report.seeds)),
         ("calibration seeds", _ranges(report.calibration_seeds) or "none"),
-        ("warm-up", f"{report.warmup} untimed runs of every policy"),
+        ("untimed runs of every policy", report.warmup),
         ("rel_l2 of a repeated plain run", None if repeat is None else f"{repeat:.3g}"),
         ("device", report.device),
         ("versions", ", ".join(f"{name} {version}" for name, version in report.versions.items())),
