@@ -31,7 +31,7 @@ COST = Cost(
 SCHEDULE = Schedule(
     evaluations=4,
     rows={"attn": (1, 0, 0, 1)},
-    source=Source(name="smooth", settings={"alpha": 0.2, "per": "kind"}, seeds=(1, 2)),
+    source=Source(name="smooth", settings={"alpha": 0.123456789, "per": "kind"}, seeds=(1, 2)),
 )
 
 
@@ -232,9 +232,9 @@ def test_table_shows_every_row():
         "policy", "compute", "seconds", "speedup", "of limit", "rel_l2", "psnr_db", "accuracy",
         "cached",
     ]  # fmt: skip
-    assert plain == ["plain", "1.000", "0.5", "1.00x", "1.00", "-", "-", "-", "0 B"]
+    assert plain == ["plain", "1.000", "0.500", "1.00x", "1.00", "-", "-", "-", "0 B"]
     assert smooth == [
-        "smooth", "0.500", "0.5", "1.90x", "0.95", "0.125 +- 0.25", "33 +- 2", "0.9375", "3 MiB",
+        "smooth", "0.500", "0.500", "1.90x", "0.95", "0.125 +- 0.25", "33 +- 2", "0.9375", "3 MiB",
     ]  # fmt: skip
 
 
@@ -253,6 +253,14 @@ def test_names_cannot_break_the_table():
     rows = table(report(row("a | b\nc", metrics={"x|y": metric(1.0)})).to_markdown())
     assert len({line.count("|") - line.count("\\|") for line in map("|".join, rows)}) == 1
     assert "a \\" in rows[2][0]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"),
+    [(0.00012345, "0.000123"), (2.0, "2.00"), (123.4, "123"), (4321.0, "4321")],
+)
+def test_seconds_are_shown_to_three_digits(seconds: float, shown: str):
+    assert table(report(row(seconds=seconds)).to_markdown())[2][1] == shown
 
 
 @pytest.mark.parametrize(
@@ -278,7 +286,7 @@ def test_markdown_tells_the_settings():
         "- versions: torch 2.11",
         "- date: 2026-11-21 04:05 UTC",
         "- plain: computes everything, without a cache",
-        "- smooth: smooth(alpha=0.2, per=kind); 24 site calls computed, 8 reused, "
+        "- smooth: smooth(alpha=0.1235, per=kind); 24 site calls computed, 8 reused, "
         "3 of the computed were to be reused",
     ):
         assert line in text.splitlines()

@@ -16,7 +16,7 @@ import numpy as np
 from smoothcache_core._calibration import Calibration, Errors
 from smoothcache_core._errors import EvaluationError
 from smoothcache_core._files import write_atomically
-from smoothcache_core._schedule import Schedule
+from smoothcache_core._schedule import Schedule, Source
 from smoothcache_core._sites import Site
 
 if TYPE_CHECKING:
@@ -212,11 +212,16 @@ def _draw_groups(axes: "Axes", groups: Mapping[str, Sequence[Site]]) -> None:
 
 
 def _map_title(schedule: Schedule, cells: "np.ndarray", name: str | None) -> str:
-    settings = [f"{key}={value}" for key, value in schedule.source.settings.items()]
-    title = name or f"{schedule.source.name}({', '.join(settings)})"
+    title = name or described(schedule.source)
     if schedule.cost is not None:
         return f"{title}: compute {schedule.compute_fraction():.3f} of plain"
     return f"{title}: {cells.mean():.3f} of the site calls computed"
+
+
+def described(source: Source) -> str:
+    """Return how a schedule was made, as short text."""
+    values = {k: f"{v:.4g}" if isinstance(v, float) else v for k, v in source.settings.items()}
+    return f"{source.name}({', '.join(f'{key}={value}' for key, value in values.items())})"
 
 
 # ---------------------------------------------------------------------------- report

@@ -16,7 +16,7 @@ from smoothcache_core._calibration import Calibration
 from smoothcache_core._errors import EvaluationError
 from smoothcache_core._files import write_atomically
 from smoothcache_core._fingerprint import Fingerprint
-from smoothcache_core._plots import error_curves, png, skip_map, trade_off
+from smoothcache_core._plots import described, error_curves, png, skip_map, trade_off
 from smoothcache_core._schedule import Schedule, Source
 from smoothcache_core._sites import Site
 
@@ -327,7 +327,7 @@ def _columns(rows: Sequence[ReportRow]) -> list[_Column]:
     return [
         ("policy", lambda row: _cell(row.policy)),
         ("compute", lambda row: None if row.compute is None else f"{row.compute:.3f}"),
-        ("seconds", lambda row: f"{row.seconds:.3g}"),
+        ("seconds", lambda row: _seconds(row.seconds)),
         ("speedup", lambda row: f"{row.speedup:.2f}x"),
         ("of limit", lambda row: None if row.of_limit is None else f"{row.of_limit:.2f}"),
         *((_cell(name), _metric_column(name)) for name in metrics),
@@ -357,6 +357,10 @@ def _summary_column(name: str) -> Callable[[ReportRow], str | None]:
 
 def _cell(text: str) -> str:
     return re.sub(r"\s+", " ", text).replace("|", "\\|")
+
+
+def _seconds(value: float) -> str:
+    return f"{value:.0f}" if value >= 1000.0 else f"{value:#.3g}".rstrip(".")
 
 
 def _bytes(count: int) -> str:
@@ -402,10 +406,9 @@ def _ranges(seeds: Iterable[int]) -> str:
 def _described(row: ReportRow) -> str:
     if row.source is None:
         return "computes everything, without a cache"
-    settings = [f"{name}={value}" for name, value in row.source.settings.items()]
     counts = f"{row.computed} site calls computed, {row.reused} reused"
     late = f", {row.recomputed} of the computed were to be reused" if row.recomputed else ""
-    return f"{row.source.name}({', '.join(settings)}); {counts}{late}"
+    return f"{described(row.source)}; {counts}{late}"
 
 
 # ---------------------------------------------------------------------------- JSON
