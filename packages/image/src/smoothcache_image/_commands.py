@@ -1,0 +1,172 @@
+"""What the commands `calibrate`, `sample` and `evaluate` do."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+
+from rich.console import Console
+from smoothcache_core import CacheStats, Calibration, Schedule
+from torch import Tensor
+from tqdm import tqdm
+
+from smoothcache_image._errors import PipelineError, PlanError
+from smoothcache_image._evaluation import evaluate_pipeline, show_report
+from smoothcache_image._loading import DIGITS
+from smoothcache_image._pipelines import cached_pipeline, calibrate_pipeline
+from smoothcache_image._sampling import Sampler, label_name
+from smoothcache_image._source import Source
+
+DEFAULT_STEPS = 50
+
+# ---------------------------------------------------------------------------- calibrate
+
+
+def calibrate_to_file(source: Source, output: Path, *, max_lag: int) -> None:
+    """Calibrate a model into a file, or continue the file.
+
+    Raises:
+        PipelineError: The model cannot be loaded, or the file was made with other settings.
+        SmoothCacheError: See `smoothcache_core.calibrate`.
+    """
+    console = Console(soft_wrap=True)
+    done = _continued(source, output, console)
+    if done is None or set(source.seeds) - set(done.seeds):
+        sampler = source.sampler(steps=source.steps or DEFAULT_STEPS)
+        if done is not None:
+            _check_steps(sampler, done.evaluations, output)
+        done = calibrate_pipeline(
+            sampler.pipe,
+            sampler,
+            seeds=source.seeds,
+            max_lag=max_lag,
+            samples_per_run=sampler.batch,
+            branches=sampler.branches,
+            checkpoint=output,
+        )
+    shares = ", ".join(f"{kind} {done.cost.fraction(kind):.0%}" for kind in done.kinds)
+    console.print(
+        f"{output}: {done.samples} samples of {done.evaluations} evaluations each, "
+        f"{len(done.sites)} sites. Of the MACs, the sites do: {shares}."
+    )
+    console.print(f"Next: smoothcache-image plan {output} --compute 0.5")
+
+
+def _continued(source: Source, output: Path, console: Console) -> Calibration | None:
+    """Return what the file holds already, and say so."""
+    if not output.exists():
+        return None
+    done = Calibration.load(output)
+    batch = done.samples // len(done.seeds)
+    if batch != source.run_samples:
+        raise PipelineError(
+            f"cannot continue {str(output)!r}: its runs are batches of {batch}, not of "
+            f"{source.run_samples}; set the batch or give another output"
+        )
+    left = len(set(source.seeds) - set(done.seeds)) * batch
+    console.print(f"Continuing {output}: {done.samples} samples are there, {left} to go.")
+    return done
+
+
+def _check_steps(sampler: Sampler, evaluations: int, file: Path) -> None:
+    """Refuse a wrong number of steps where steps and evaluations are the same thing."""
+    scheduler = sampler.pipe.scheduler
+    if getattr(scheduler, "order", 1) == 1 and sampler.steps != evaluations:
+        raise PipelineError(
+            f"{str(file)!r} is for {evaluations} evaluations, but {type(scheduler).__name__} makes "
+            f"{sampler.steps} in {sampler.steps} steps; set the steps to {evaluations}"
+        )
+
+
+# ---------------------------------------------------------------------------- sample
+
+
+def sample_to_folder(source: Source, output: Path, *, schedule: Path | None) -> None:
+    """Sample pictures into a folder, plain or by a schedule file.
+
+    Raises:
+        SmoothCacheError: The model or the schedule cannot be used.
+    """
+    plan = None if schedule is None else Schedule.load(schedule)
+    sampler = _sampler_for(source, {} if schedule is None or plan is None else {schedule: plan})
+    runs = tqdm(source.seeds, desc="sampling", unit="run")
+    context = nullcontext() if plan is None else cached_pipeline(sampler.pipe, plan)
+    with context as stats:
+        start = time.perf_counter()
+        latents = [sampler(seed) for seed in runs]
+        seconds = time.perf_counter() - start
+    files = _save_pictures(sampler, source.seeds, latents, output)
+    console = Console(soft_wrap=True)
+    console.print(_told(seconds, source.samples, plan, stats))
+    console.print(f"{len(files)} pictures in {output}: {files[0].name} ...")
+
+
+def _sampler_for(source: Source, plans: dict[Path, Schedule]) -> Sampler:
+    """Load the model, with as many steps as the schedules have evaluations if none are given."""
+    evaluations = [plan.evaluations for plan in plans.values()]
+    sampler = source.sampler(steps=source.steps or (evaluations or [DEFAULT_STEPS])[0])
+    for file, plan in plans.items():
+        _check_steps(sampler, plan.evaluations, file)
+    return sampler
+
+
+def _save_pictures(
+    sampler: Sampler, seeds: Sequence[int], latents: Iterable[Tensor], output: Path
+) -> list[Path]:
+    from torchvision.utils import save_image
+
+    output.mkdir(parents=True, exist_ok=True)
+    files: list[Path] = []
+    for seed, part in zip(seeds, latents, strict=True):
+        for condition, picture in zip(
+            sampler.conditions_of(seed), sampler.images(part), strict=True
+        ):
+            name = re.sub(r"[^a-z0-9]+", "-", label_name(sampler.pipe, condition).lower())
+            files.append(output / f"{len(files):04d}-{name.strip('-')}.png")
+            save_image(picture, files[-1])
+    return files
+
+
+def _told(seconds: float, samples: int, plan: Schedule | None, stats: CacheStats | None) -> str:
+    """Say how long it took and what was computed and reused."""
+    text = f"{samples} samples in {seconds:.2f} s, without decoding"
+    if stats is None or plan is None:
+        return f"{text}; everything computed."
+    computed, reused = sum(stats.computed.values()), sum(stats.reused.values())
+    cost = "" if plan.cost is None else f"; {plan.compute_fraction():.3f} of the MACs"
+    return f"{text}; {computed} site calls computed, {reused} reused{cost}."
+
+
+# ---------------------------------------------------------------------------- evaluate
+
+
+def evaluate_to_folder(
+    source: Source, files: Sequence[Path], output: Path, *, calibration: Path | None
+) -> None:
+    """Compare schedule files with the plain model and write a report folder.
+
+    Raises:
+        PlanError: Two schedules have the same name.
+        SmoothCacheError: The model or a schedule cannot be used, or the seeds are those of the
+            calibration.
+    """
+    names = [file.stem for file in files]
+    if len(set(names)) < len(names):
+        raise PlanError(f"the schedules need different file names, got {names}")
+    plans = {file: Schedule.load(file) for file in files}
+    known = None if calibration is None else Calibration.load(calibration)
+    sampler = _sampler_for(source, plans)
+    evaluation = evaluate_pipeline(
+        sampler,
+        {file.stem: plan for file, plan in plans.items()},
+        seeds=source.seeds,
+        digits=source.model == DIGITS,
+    )
+    title = f"{source.model}: {source.samples} samples, {sampler.steps} steps"
+    text = evaluation.write(output, calibration=known, title=title)
+    console = Console(soft_wrap=True)
+    show_report(evaluation.report, console)
+    console.print(f"Everything is in {output}: open {text} and samples.png first.")

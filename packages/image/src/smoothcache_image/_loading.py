@@ -1,0 +1,161 @@
+"""Loading a diffusers pipeline and choosing its solver."""
+
+from __future__ import annotations
+
+import textwrap
+import warnings
+from collections.abc import Generator
+from contextlib import contextmanager
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from smoothcache_image._errors import PipelineError
+
+if TYPE_CHECKING:
+    import torch
+    from diffusers.pipelines.pipeline_utils import DiffusionPipeline
+
+Solver = Literal["default", "ddim", "dpmsolver++"]
+Dtype = Literal["auto", "float32", "float16", "bfloat16"]
+
+DIGITS = "digits"
+"""Name of the small model that comes with this package: handwritten digits, ten classes."""
+
+_NOISE_PREDICTIONS = ("epsilon", "sample", "v_prediction")
+
+
+def digits_folder() -> Path:
+    """Return the pipeline folder of the shipped digits model."""
+    return Path(str(resources.files("smoothcache_image") / "data" / "digits-dit"))
+
+
+def load_pipeline(
+    model: str | Path = DIGITS,
+    *,
+    device: str = "auto",
+    dtype: Dtype = "auto",
+    solver: Solver = "default",
+) -> DiffusionPipeline:
+    """Load a pipeline as diffusers does, onto a device, with a solver.
+
+    Args:
+        model: `"digits"` (the shipped model), a pipeline folder, or a name on the model hub.
+        device: A torch device, or `"auto"`: CUDA if there is any, else the CPU.
+        dtype: Data type of the weights; `"auto"` is float32 on the CPU and bfloat16 elsewhere.
+        solver: See `with_solver`.
+
+    Raises:
+        PipelineError: There is no such model, device or pipeline, or it cannot have that solver.
+    """
+    from diffusers.pipelines.pipeline_utils import DiffusionPipeline
+
+    place = _device(device)
+    source, local = _source(model)
+    try:
+        with _quietly():
+            pipe = DiffusionPipeline.from_pretrained(
+                source, torch_dtype=_dtype(dtype, place), local_files_only=local
+            )
+    except Exception as error:  # diffusers, the hub's client and its transport have one each
+        raise PipelineError(
+            f"cannot load model {str(model)!r} (a folder, a name on the model hub, or {DIGITS!r}): "
+            f"{_first_line(error)}"
+        ) from error
+    pipe.scheduler = with_solver(pipe.scheduler, solver)
+    return pipe.to(place)
+
+
+def with_solver(scheduler: Any, solver: Solver) -> Any:
+    """Return the scheduler of a pipeline, rebuilt as another solver from the same settings.
+
+    Args:
+        scheduler: The pipeline's scheduler.
+        solver: `"default"` keeps it; `"ddim"` and `"dpmsolver++"` (second order, multistep) are
+            for models that predict noise, not for flow matching.
+
+    Raises:
+        PipelineError: The model is not one that the solver can sample.
+    """
+    if solver == "default":
+        return scheduler
+    from diffusers.schedulers.scheduling_ddim import DDIMScheduler
+    from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
+
+    config = scheduler.config
+    prediction = config.get("prediction_type", "flow")
+    if prediction not in _NOISE_PREDICTIONS or config.get("use_flow_sigmas"):
+        raise PipelineError(
+            f"solver {solver!r} needs a model that predicts noise, but {type(scheduler).__name__} "
+            "samples a flow; use 'default'"
+        )
+    if solver == "ddim":
+        return DDIMScheduler.from_config(config)
+    return DPMSolverMultistepScheduler.from_config(config, algorithm_type="dpmsolver++")
+
+
+@contextmanager
+def _quietly() -> Generator[None]:
+    """Load without diffusers' progress bars and remarks."""
+    from diffusers.utils import logging
+
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # torch_dtype is dtype from 0.42 on
+            yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
+
+
+def _source(model: str | Path) -> tuple[str, bool]:
+    """Return what to load, and whether it is a folder."""
+    if str(model) == DIGITS:
+        return str(digits_folder()), True
+    folder = Path(model).expanduser()
+    if folder.is_dir():
+        if not (folder / "model_index.json").exists():
+            raise PipelineError(
+                f"{str(model)!r} is not a pipeline folder: it has no model_index.json"
+            )
+        return str(folder), True
+    if folder.is_absolute() or str(model).startswith((".", "~")) or str(model).count("/") != 1:
+        raise PipelineError(
+            f"there is no model folder {str(model)!r}; give a pipeline folder, a name on the model "
+            f"hub ('owner/name'), or {DIGITS!r}"
+        )
+    return str(model), False
+
+
+def _device(name: str) -> torch.device:
+    import torch
+
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        place = torch.device(name)
+        torch.empty(0, device=place)
+    except (RuntimeError, AssertionError) as error:
+        raise PipelineError(f"device {name!r} cannot be used: {_first_line(error)}") from error
+    return place
+
+
+def _dtype(name: Dtype, device: torch.device) -> torch.dtype:
+    import torch
+
+    if name == "auto":
+        return torch.float32 if device.type == "cpu" else torch.bfloat16
+    return {
+        "float32": torch.float32,
+        "float16": torch.float16,
+        "bfloat16": torch.bfloat16,
+    }[name]
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return textwrap.shorten(lines[0], 240) if lines else type(error).__name__

@@ -1,0 +1,104 @@
+"""Pictures of samples: one row per policy, the same samples below each other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from torch import Tensor
+from torch.nn import functional
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+INK, QUIET = "#333333", "#777777"
+_LARGEST = 256  # pixels of one picture in the sheet
+
+
+@dataclass(frozen=True, kw_only=True)
+class PictureRow:
+    """The samples of one policy.
+
+    Attributes:
+        name: Name of the policy.
+        remark: What there is to say of it, on one or two lines.
+        pictures: (n, 3, height, width), values in [0, 1].
+    """
+
+    name: str
+    remark: str
+    pictures: Tensor
+
+
+def sample_sheet(rows: Sequence[PictureRow], *, captions: Sequence[str], title: str) -> Figure:
+    """Draw rows of samples, the same sample in the same column.
+
+    Args:
+        rows: At least one, all with as many pictures of one size.
+        captions: What each column shows.
+        title: Title of the sheet.
+    """
+    from matplotlib.figure import Figure
+
+    strips = [_strip(row.pictures) for row in rows]
+    height, width = strips[0].shape[:2]
+    inches = min(9.0, 0.85 * len(captions))
+    tall = inches * height / width
+    figure = Figure(figsize=(inches + 2.9, (tall + 0.09) * len(rows) + 0.85), facecolor="white")
+    grid = figure.subplots(
+        len(rows),
+        1,
+        squeeze=False,
+        gridspec_kw={
+            "left": 2.65 / (inches + 2.9),
+            "right": 1 - 0.2 / (inches + 2.9),
+            "top": 1 - 0.72 / figure.get_figheight(),
+            "bottom": 0.1 / figure.get_figheight(),
+            "hspace": 0.09 / tall,
+        },
+    )
+    for axes, row, strip in zip(grid.ravel(), rows, strips, strict=True):
+        _draw_row(axes, row, strip)
+    _draw_captions(grid[0, 0], captions, width)
+    figure.text(0.2 / (inches + 2.9), 1 - 0.3 / figure.get_figheight(), title, color=INK, size=11)
+    return figure
+
+
+def _strip(pictures: Tensor) -> np.ndarray:
+    """Put pictures side by side with white between them, (height, width, 3)."""
+    largest = max(pictures.shape[-2:])
+    if largest > _LARGEST:
+        scale = _LARGEST / largest
+        pictures = functional.interpolate(pictures, scale_factor=scale, mode="area")
+    gap = max(1, pictures.shape[-1] // 24)
+    spaced = functional.pad(pictures, (0, gap), value=1.0)
+    strip = spaced.permute(2, 0, 3, 1).flatten(1, 2)
+    return strip[:, :-gap].numpy()
+
+
+def _draw_row(axes: Axes, row: PictureRow, strip: np.ndarray) -> None:
+    axes.imshow(strip, vmin=0, vmax=1, interpolation="nearest", aspect="auto")
+    axes.set_axis_off()
+    _write(axes, row.name, offset=9, size=10.5, color=INK)
+    _write(axes, row.remark, offset=-10, size=8.5, color=QUIET)
+
+
+def _write(axes: Axes, text: str, *, offset: float, size: float, color: str) -> None:
+    """Write on the left of a row, `offset` points above its middle."""
+    axes.annotate(
+        text, (0, 0.5), (-10, offset), xycoords="axes fraction", textcoords="offset points",
+        ha="right", va="center", size=size, color=color,
+    )  # fmt: skip
+
+
+def _draw_captions(axes: Axes, captions: Sequence[str], width: int) -> None:
+    each = (width + 1) / len(captions)
+    for index, caption in enumerate(captions):
+        place = (index + 0.5) * each
+        axes.annotate(
+            caption[:18], (place, 0), (0, 5), textcoords="offset points", ha="center", size=9,
+            color=QUIET, annotation_clip=False,
+        )  # fmt: skip

@@ -1,0 +1,251 @@
+"""Sampling a pipeline from seeds, with the autoencoder's decoding kept apart."""
+
+from __future__ import annotations
+
+import inspect
+import random
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from smoothcache_image._errors import PipelineError
+
+SEQUENTIAL_GUIDANCE = ("Lumina2Pipeline",)
+"""Pipelines whose guidance makes two calls per evaluation without announcing them."""
+
+_IN_ORDER = 100  # classes: with more, neighbours are alike (ImageNet), so they are shuffled
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampler:
+    """Samples one batch per seed.
+
+    The n-th sample of all (n = seed x batch + row) has condition n, counted round.
+
+    Attributes:
+        pipe: A pipeline that takes `class_labels` or `prompt`.
+        conditions: Class numbers, or prompts.
+        steps: Steps of the solver.
+        guidance: Strength of classifier-free guidance; None is the pipeline's own.
+        batch: Samples of one call.
+        size: Height and width in pixels; None is the pipeline's own.
+
+    Raises:
+        PipelineError: The pipeline does not take what is asked.
+    """
+
+    pipe: Any
+    conditions: Sequence[int] | Sequence[str]
+    steps: int
+    guidance: float | None = None
+    batch: int = 1
+    size: int | None = None
+
+    def __post_init__(self) -> None:
+        if not self.conditions:
+            raise PipelineError("there is nothing to sample: give class labels or prompts")
+        if self.steps < 1 or self.batch < 1:
+            raise PipelineError(
+                f"steps and batch must be at least 1, got {self.steps} and {self.batch}"
+            )
+        names = call_arguments(self.pipe)
+        if self.size is not None and "height" not in names:
+            raise PipelineError(
+                f"{type(self.pipe).__name__} has one size of its own; omit the size"
+            )
+        if self.guidance is not None and "guidance_scale" not in names:
+            raise PipelineError(f"{type(self.pipe).__name__} takes no guidance")
+
+    def __call__(self, seed: int) -> Tensor:
+        """Return what the solver ends with for `seed`: the input of the autoencoder's decoder.
+
+        Returns:
+            Float32 latents, (batch, channels, height, width), or with a frame dimension before
+            height where the autoencoder is one for video.
+        """
+        generator = torch.Generator("cpu").manual_seed(seed)
+        with _decoding_put_off(self.pipe.vae) as latents:
+            self.pipe(
+                **self._condition(seed),
+                **self._options(),
+                generator=generator,
+                num_inference_steps=self.steps,
+                output_type="pt",
+            )
+        if len(latents) != 1:
+            raise PipelineError(
+                f"{type(self.pipe).__name__} decoded {len(latents)} times in one call, expected 1"
+            )
+        return latents[0].float()
+
+    def conditions_of(self, seed: int) -> list[Any]:
+        """Return the class numbers or prompts of the samples of `seed`."""
+        first = seed * self.batch
+        return [self.conditions[n % len(self.conditions)] for n in range(first, first + self.batch)]
+
+    @torch.no_grad()
+    def images(self, latents: Tensor) -> Tensor:
+        """Decode what a call returned.
+
+        Returns:
+            Float32 pictures, (batch, 3, height, width), values in [0, 1].
+        """
+        vae = self.pipe.vae
+        decoded = vae.decode(latents.to(vae.device, vae.dtype), return_dict=False)[0]
+        if decoded.ndim == 5:
+            decoded = decoded[:, :, 0]
+        return (decoded.float() / 2 + 0.5).clamp(0, 1)
+
+    @property
+    def branches(self) -> tuple[str, ...]:
+        """Names of the conditioning passes, if guidance makes calls that are not announced."""
+        scale = self.guidance
+        if scale is None:
+            scale = call_arguments(self.pipe)["guidance_scale"].default
+        sequential = type(self.pipe).__name__ in SEQUENTIAL_GUIDANCE
+        return ("cond", "uncond") if sequential and scale > 1 else ()
+
+    def _condition(self, seed: int) -> dict[str, Any]:
+        name = "class_labels" if takes_labels(self.pipe) else "prompt"
+        return {name: self.conditions_of(seed)}
+
+    def _options(self) -> dict[str, Any]:
+        options: dict[str, Any] = {}
+        if self.size is not None:
+            options |= {"height": self.size, "width": self.size}
+        if self.guidance is not None:
+            options |= _guidance(self.pipe, self.guidance)
+        return options
+
+
+def call_arguments(pipe: Any) -> dict[str, inspect.Parameter]:
+    """Return the arguments that calling a pipeline takes."""
+    return dict(inspect.signature(type(pipe).__call__).parameters)
+
+
+def takes_labels(pipe: Any) -> bool:
+    """Return whether a pipeline is class-conditional.
+
+    Raises:
+        PipelineError: It takes neither class labels nor prompts.
+    """
+    names = call_arguments(pipe)
+    if "class_labels" in names:
+        return True
+    if "prompt" in names:
+        return False
+    raise PipelineError(
+        f"{type(pipe).__name__} takes neither class labels nor prompts, but {sorted(names)}"
+    )
+
+
+def choose_conditions(pipe: Any, *, labels: str | None, prompts: Sequence[str]) -> list[Any]:
+    """Return the conditions to sample, from what a user gave.
+
+    Args:
+        pipe: The pipeline.
+        labels: Class numbers, ranges `"0-9"` or names, separated by commas; None for all classes.
+        prompts: Prompts, for text-conditional pipelines.
+
+    Raises:
+        PipelineError: The pipeline takes the other kind, or does not know a class.
+    """
+    name = type(pipe).__name__
+    if not takes_labels(pipe):
+        if labels is not None:
+            raise PipelineError(f"{name} takes prompts, not class labels")
+        if not prompts:
+            raise PipelineError(f"{name} takes prompts: give at least one")
+        return list(prompts)
+    if prompts:
+        raise PipelineError(f"{name} takes class labels, not prompts")
+    if labels is None:
+        return _all_classes(pipe)
+    return [number for part in labels.split(",") for number in _classes(pipe, part.strip())]
+
+
+def label_name(pipe: Any, condition: int | str) -> str:
+    """Return the name of a class, or of a prompt, short enough for a caption or a file name."""
+    if isinstance(condition, str):
+        return condition[:40]
+    names = {number: name for name, number in reversed(_named_classes(pipe).items())}
+    return names.get(condition, str(condition))
+
+
+def _all_classes(pipe: Any) -> list[int]:
+    numbers = sorted(set(_named_classes(pipe).values()))
+    if not numbers:
+        raise PipelineError(f"{type(pipe).__name__} does not list its classes: give class labels")
+    if len(numbers) > _IN_ORDER:
+        random.Random(0).shuffle(numbers)
+    return numbers
+
+
+def _classes(pipe: Any, text: str) -> list[int]:
+    first, dash, last = text.partition("-")
+    known = _named_classes(pipe)
+    if text in known:
+        return [known[text]]
+    if not first.isdigit() or (dash and not last.isdigit()):
+        raise PipelineError(
+            f"{text!r} is no class of this model; give numbers, ranges such as 0-9, or names such "
+            f"as {list(known)[:3]}"
+        )
+    numbers = list(range(int(first), int(last if dash else first) + 1))
+    count = _class_count(pipe)
+    if not numbers or numbers[-1] >= count:
+        raise PipelineError(f"classes {text!r} are not among 0-{count - 1}, those of this model")
+    return numbers
+
+
+def _class_count(pipe: Any) -> int:
+    known = _named_classes(pipe)
+    return max(known.values()) + 1 if known else pipe.transformer.config.num_embeds_ada_norm
+
+
+def _named_classes(pipe: Any) -> dict[str, int]:
+    return pipe.labels
+
+
+def _guidance(pipe: Any, scale: float) -> dict[str, Any]:
+    """Return the arguments that set classifier-free guidance.
+
+    Where `guidance_scale` is for distilled models only and off by default (Qwen-Image), it is
+    `true_cfg_scale`, and that needs a negative prompt.
+    """
+    names = call_arguments(pipe)
+    if names["guidance_scale"].default is None and "true_cfg_scale" in names:
+        return {"true_cfg_scale": scale, "negative_prompt": " "}
+    return {"guidance_scale": scale}
+
+
+@contextmanager
+def _decoding_put_off(vae: Any) -> Generator[list[Tensor]]:
+    """Catch what a pipeline gives to its autoencoder's decoder, and give it black pictures.
+
+    Every pipeline scales and unpacks its latents in a way of its own before decoding, and not all
+    can leave decoding out.
+    """
+    caught: list[Tensor] = []
+
+    def decode(latents: Tensor, *args: Any, return_dict: bool = True, **kwargs: Any) -> Any:
+        from diffusers.models.autoencoders.vae import DecoderOutput
+
+        del args, kwargs
+        caught.append(latents)
+        black = latents.new_zeros((latents.shape[0], 3, *latents.shape[2:]))
+        return DecoderOutput(sample=black) if return_dict else (black,)
+
+    before = vars(vae).get("decode")
+    vars(vae)["decode"] = decode
+    try:
+        yield caught
+    finally:
+        if before is None:
+            del vars(vae)["decode"]
+        else:
+            vars(vae)["decode"] = before
