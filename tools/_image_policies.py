@@ -156,6 +156,9 @@ def _one_reused(setup: Setup) -> Row:
     return tuple(int(i != setup.evaluations // 2) for i in range(setup.evaluations))
 
 
+PLAIN = Policy(name="plain", setting="-", attach=plain)
+
+
 # ---------------------------------------------------------------------------- dit-smoothcache
 
 
@@ -313,7 +316,8 @@ def cache_dit(*, blocks: int) -> Attach:
     def put(model: DiTTransformer2DModel, setup: Setup) -> Generator[Attached]:
         import cache_dit as package  # pyright: ignore[reportMissingImports]
 
-        logging.getLogger("CACHE_DIT").setLevel(logging.ERROR)
+        for handler in logging.getLogger("CACHE_DIT").handlers:
+            handler.setLevel(logging.ERROR)
         config = package.DBCacheConfig(
             Fn_compute_blocks=blocks,
             Bn_compute_blocks=0,
@@ -342,9 +346,10 @@ def cache_dit(*, blocks: int) -> Attach:
 
 
 def policies() -> list[Policy]:
-    """Return everything that is compared, the plain model first."""
+    """Return everything that is compared: the plain model, itself again as a control, caches."""
     return [
-        Policy(name="plain", setting="-", attach=plain),
+        PLAIN,
+        Policy(name="plain", setting="a second time, as a control", attach=plain),
         *_ours(),
         Policy(name="dit-smoothcache", setting="attn1", attach=dit_smoothcache("attn1")),
         Policy(name="dit-smoothcache", setting="attn1, ff", attach=dit_smoothcache("attn1", "ff")),

@@ -19,7 +19,6 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-PLAIN = "plain"
 Piece = Literal["evaluation", "run"]
 Seconds = NDArray[np.float64]
 """Measured times, (rounds, pieces): a piece is one evaluation, or a whole run."""

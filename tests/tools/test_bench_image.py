@@ -8,9 +8,9 @@ import pytest
 import torch
 from _image_policies import Policy, falling_lags, policies
 from _image_sampler import Size, dit, sharing
+from _image_speed import Settings, cost_of, count, measure_compile, measure_speed
 from _records import Record, common
 from _side_by_side import Piece, judge, race
-from bench_image import Settings, cost_of, count, measure_compile, measure_speed
 from diffusers.models.transformers.dit_transformer_2d import DiTTransformer2DModel
 from hypothesis import given, strategies as st
 
