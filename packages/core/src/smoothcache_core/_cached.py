@@ -382,7 +382,8 @@ class Attachment:
         expected = self.schedule.fingerprint.timesteps
         if expected is None or len(self._timesteps) != len(expected):
             return
-        for evaluation, timestep in enumerate(self._timesteps):
+        seen, self._timesteps = self._timesteps, []  # once, though every branch comes here
+        for evaluation, timestep in enumerate(seen):
             self._compare_timesteps(evaluation, float(timestep), expected[evaluation])
 
     def _compare_timesteps(self, evaluation: int, here: float, there: float) -> None:

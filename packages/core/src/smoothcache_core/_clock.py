@@ -246,9 +246,9 @@ def listening(
         if callable(getattr(model, "cache_context", None)):
             stack.enter_context(_replaced(model, "cache_context", _naming(clock)))
         if callable(getattr(model, "_reset_stateful_cache", None)):
-            stack.enter_context(_replaced(model, "_reset_stateful_cache", _announcing(clock)))
+            stack.enter_context(_announced(model, "_reset_stateful_cache", clock))
         if scheduler is not None:
-            stack.enter_context(_replaced(scheduler, "set_timesteps", _announcing(clock)))
+            stack.enter_context(_announced(scheduler, "set_timesteps", clock))
         return stack.pop_all()
 
 
@@ -269,16 +269,44 @@ def _replaced(owner: object, name: str, around: Around) -> Generator[None]:
             vars(owner)[name] = before
 
 
-def _announcing(clock: Clock) -> Around:
-    def around(original: Callable[..., Any]) -> Callable[..., Any]:
-        @functools.wraps(original)  # diffusers reads its signature
-        def announce(*args: Any, **kwargs: Any) -> Any:
+class _Announcer:
+    """Stands in for a method of an instance and tells clocks of its calls.
+
+    Models may share a scheduler and be detached in any order, so there is one for all of them.
+    """
+
+    def __init__(self, owner: object, name: str) -> None:
+        self._owner, self._name = owner, name
+        self._before = vars(owner).get(name)
+        self._original: Callable[..., Any] = getattr(owner, name)
+        self.clocks: list[Clock] = []
+        functools.update_wrapper(self, self._original)  # diffusers reads its signature
+        vars(owner)[name] = self
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        for clock in self.clocks:
             clock.restart()
-            return original(*args, **kwargs)
+        return self._original(*args, **kwargs)
 
-        return announce
+    def remove(self) -> None:
+        if self._before is None:
+            del vars(self._owner)[self._name]
+        else:
+            vars(self._owner)[self._name] = self._before
 
-    return around
+
+@contextmanager
+def _announced(owner: object, name: str, clock: Clock) -> Generator[None]:
+    """Restart `clock` whenever the method `name` of `owner` is called."""
+    current = vars(owner).get(name)
+    announcer = current if isinstance(current, _Announcer) else _Announcer(owner, name)
+    announcer.clocks.append(clock)
+    try:
+        yield
+    finally:
+        announcer.clocks.remove(clock)
+        if not announcer.clocks:
+            announcer.remove()
 
 
 def _naming(clock: Clock) -> Around:
