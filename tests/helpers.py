@@ -210,7 +210,7 @@ def _takes_generator(scheduler: Any) -> bool:
 # ---------------------------------------------------------------------------- what must hold
 
 Place = tuple[object, int, str]
-"""Run, evaluation and branch of one call."""
+"""What a call belongs to: a run (or a part of one that must share nothing), evaluation, branch."""
 
 
 def places(
@@ -221,13 +221,18 @@ def places(
 
 
 def sources(row: Sequence[int], calls: Sequence[Place]) -> list[int]:
-    """Return for each call the number of the call whose output `row` says it is given."""
-    latest: dict[tuple[object, str], int] = {}
+    """Return for each call the number of the call whose output `row` says it is given.
+
+    What a branch kept serves the next evaluation only: after a pause it is computed anew.
+    """
+    latest: dict[tuple[object, str], tuple[int, int]] = {}
     given = []
     for number, (run, evaluation, branch) in enumerate(calls):
-        if row[evaluation] or (run, branch) not in latest:
-            latest[run, branch] = number
-        given.append(latest[run, branch])
+        before, source = latest.get((run, branch), (-2, number))
+        reused = not row[evaluation] and evaluation - before == 1
+        source = source if reused else number
+        latest[run, branch] = evaluation, source
+        given.append(source)
     return given
 
 
