@@ -1,6 +1,6 @@
 """Small random models of the real classes, one per adapter of `smoothcache_image`."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -392,8 +392,3 @@ CASES = (
         conditions=lambda: {"cap_feats": list(text(5, 12))},
     ),
 )
-
-
-def leaves(module: nn.Module) -> Iterator[nn.Module]:
-    """Yield the modules inside `module` that have no children."""
-    return (inner for inner in module.modules() if not any(True for _ in inner.children()))

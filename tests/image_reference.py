@@ -2,12 +2,11 @@
 
 import inspect
 from collections import Counter
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
-from image_models import leaves
 from smoothcache_core import Site
 from torch import Tensor, nn
 
@@ -93,23 +92,28 @@ def counted(model: nn.Module, sites: Sequence[Site]) -> Generator[Counter[tuple[
             handle.remove()
 
 
-def snapshot(model: nn.Module) -> dict[str, tuple[type, dict[str, Any], dict[str, int]]]:
+def leaves(module: nn.Module) -> Iterator[nn.Module]:
+    """Yield the modules inside `module` that have no children."""
+    return (inner for inner in module.modules() if not any(True for _ in inner.children()))
+
+
+Snapshot = dict[str, tuple[type, dict[str, Any], dict[str, int]]]
+
+
+def snapshot(model: nn.Module) -> Snapshot:
     """Return class, attributes and the contents of every dictionary attribute of every module."""
     return {
-        name: (
-            type(module),
-            dict(vars(module)),
-            {f"{k}.{n}": id(v) for k, d in vars(module).items() if _plain(d) for n, v in d.items()},
-        )
+        name: (type(module), dict(vars(module)), _contents(module))
         for name, module in model.named_modules()
     }
 
 
-def _plain(value: object) -> bool:
-    return isinstance(value, dict)
+def _contents(module: nn.Module) -> dict[str, int]:
+    dictionaries = {name: value for name, value in vars(module).items() if isinstance(value, dict)}
+    return {f"{name}.{key}": id(v) for name, d in dictionaries.items() for key, v in d.items()}
 
 
-def assert_restored(model: nn.Module, before: dict[str, Any]) -> None:
+def assert_restored(model: nn.Module, before: Snapshot) -> None:
     """Assert that no class and no attribute differs from `before`."""
     after = snapshot(model)
     assert after.keys() == before.keys()
