@@ -53,7 +53,7 @@ class Adapter(Protocol):
     def timestep(self) -> str: ...
 
     def sites(self, model: nn.Module) -> Sequence[Site]:
-        """Return the sites of `model` in execution order.
+        """Return the sites of `model`, kind by kind or in execution order.
 
         Raises:
             AdapterError: The model does not have what this adapter expects.
