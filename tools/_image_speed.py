@@ -43,6 +43,9 @@ SPEED_NOTES = (
     "The row of 24 of 50 has the pattern of SmoothCache's published schedule for alpha 0.18. "
     "Caches that decide by looking at the data are made to skip by that row; those that only know "
     "an interval skip every second evaluation (of_limit compares them).",
+    "DiTTransformer2DModel offers none of diffusers' own caches (pyramid-attention-broadcast, "
+    "first-block-cache, taylorseer, magcache, seacache, fastercache): it has no CacheMixin. Here "
+    "the mixin is added to the class of a copy; the hooks are diffusers' own.",
     "Lines that a peer prints go nowhere, at the cost of formatting them.",
 )
 
