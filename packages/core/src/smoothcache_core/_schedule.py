@@ -114,17 +114,18 @@ class Schedule(BaseModel):
             cost: Costs to count with; the schedule's own if not given.
 
         Raises:
-            ScheduleError: No cost is known.
+            ScheduleError: No cost is known, or it is 0.
         """
         cost = cost or self.cost
         if cost is None:
             raise ScheduleError(
                 "the compute fraction needs a cost: pass one, or plan from a calibration"
             )
-        reused = sum(
-            macs.macs * (1 - sum(self.row(macs.site())) / self.evaluations) for macs in cost.sites
-        )
-        return 1.0 - reused / cost.total
+        if not cost.total:
+            raise ScheduleError("the denoiser costs no MACs, so there is no fraction of them")
+        reused = sum(macs.macs * self.row(macs.site()).count(0) for macs in cost.sites)
+        whole = cost.total * self.evaluations
+        return (whole - reused) / whole
 
     def predicted_speedup(self, cost: Cost | None = None) -> float:
         """Return plain MACs over computed MACs: the speed-up if time were MACs alone."""
@@ -149,7 +150,7 @@ class Schedule(BaseModel):
             ScheduleError: The file is missing, is not JSON, or is not a valid schedule.
         """
         try:
-            data = json.loads(Path(path).read_text())
+            data = json.loads(Path(path).read_bytes())
         except OSError as error:
             raise ScheduleError(f"cannot read schedule {str(path)!r}: {error.strerror}") from error
         except ValueError as error:
@@ -197,9 +198,10 @@ def _first_problem(error: ValidationError) -> str:
 
 def _dump(data: Mapping[str, Any]) -> str:
     """Dump JSON indented, but with each row of numbers on one line."""
-    rows = {key: json.dumps(row) for key, row in data["rows"].items()}
-    marks = {key: f"@row{index}@" for index, key in enumerate(rows)}
-    text = json.dumps({**data, "rows": marks}, indent=2)
-    for key, mark in marks.items():
-        text = text.replace(f'"{mark}"', rows[key])
-    return text
+    rows = [f"    {json.dumps(key)}: {json.dumps(row)}" for key, row in data["rows"].items()]
+    texts = {
+        name: json.dumps(value, indent=2).replace("\n", "\n  ")  # strings hold no bare newline
+        for name, value in data.items()
+    }
+    texts["rows"] = "{\n" + ",\n".join(rows) + "\n  }"
+    return "{\n" + ",\n".join(f'  "{name}": {text}' for name, text in texts.items()) + "\n}"
