@@ -11,8 +11,18 @@ from contextlib import contextmanager, nullcontext
 from types import MethodType
 from typing import Any
 
+import numpy as np
 import torch
-from smoothcache_core import PatternAdapter, Schedule, SitePattern
+from numpy.typing import NDArray
+from smoothcache_core import (
+    Calibration,
+    Cost,
+    Fingerprint,
+    PatternAdapter,
+    Schedule,
+    SiteCost,
+    SitePattern,
+)
 from torch import Tensor, nn
 
 ADAPTER = PatternAdapter(
@@ -269,3 +279,35 @@ def _inside(value: object) -> object:
     if isinstance(value, MethodType):
         return value.__func__, id(value.__self__)
     return value if isinstance(value, int | float | str | None) else id(value)
+
+
+def calibration_of(
+    means: NDArray[np.float64],
+    *,
+    seeds: Sequence[int] = (0,),
+    macs: int = 1,
+    total: int | None = None,
+) -> Calibration:
+    """Return a calibration of a `Toy` with one block.
+
+    Args:
+        means: Errors of attn and ff, (2, lags, evaluations); those past the end are ignored.
+        seeds: One sample each, all with these errors.
+        macs: MACs of each site.
+        total: MACs of the denoiser; those of the sites if not given.
+    """
+    _, lags, evaluations = means.shape
+    inside = np.add.outer(np.arange(1, lags + 1), np.arange(evaluations)) < evaluations
+    errors = np.where(inside, np.round(means * 2.0**32) / 2.0**32, np.nan)[:, None]
+    sites = ADAPTER.sites(Toy(blocks=1))
+    costs = [SiteCost(path=s.path, kind=s.kind, block=s.block, macs=macs, bytes=1) for s in sites]
+    return Calibration(
+        sites=sites,
+        branches=("",),
+        totals=errors * len(seeds),
+        squares=np.round(errors**2 * 2.0**32) / 2.0**32 * len(seeds),
+        samples=len(seeds),
+        seeds=tuple(seeds),
+        fingerprint=Fingerprint(model_class="Toy", adapter="toy", evaluations=evaluations),
+        cost=Cost(total=2 * macs if total is None else total, sites=tuple(costs)),
+    )

@@ -1,0 +1,314 @@
+"""Schedules as values and as files."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from helpers import ROW, STEPS
+from hypothesis import given, strategies as st
+from smoothcache_core import Cost, Fingerprint, Schedule, ScheduleError, Site, SiteCost, Source
+
+SITE = Site(path="blocks.3.attn", kind="attn", block=3)
+GOLDEN = """\
+{
+  "format": "smoothcache-schedule",
+  "version": 2,
+  "evaluations": 6,
+  "rows": {
+    "attn": [1, 0, 0, 1, 0, 1],
+    "ff-3": [1, 1, 1, 1, 1, 0],
+    "blocks.7.ff": [1, 1, 1, 1, 1, 1]
+  },
+  "fill": "reuse",
+  "source": {
+    "name": "smooth",
+    "settings": {
+      "alpha": 0.18,
+      "max_lag": 3,
+      "per": "kind",
+      "strict": false
+    },
+    "seeds": [
+      0,
+      1
+    ]
+  },
+  "fingerprint": {
+    "model_class": "Toy",
+    "evaluations": 6,
+    "timesteps": [
+      9.0,
+      7.0,
+      5.0,
+      4.0,
+      2.0,
+      1.0
+    ],
+    "branches": [
+      "cond",
+      "uncond"
+    ],
+    "versions": {
+      "torch": "2.11.0"
+    }
+  },
+  "cost": {
+    "total": 10,
+    "sites": [
+      {
+        "path": "blocks.3.attn",
+        "kind": "attn",
+        "block": 3,
+        "macs": 4,
+        "bytes": 96
+      }
+    ]
+  }
+}
+"""
+FULL = Schedule(
+    evaluations=6,
+    rows={"attn": ROW, "ff-3": (1, 1, 1, 1, 1, 0), "blocks.7.ff": (1,) * 6},
+    source=Source(
+        name="smooth",
+        settings={"alpha": 0.18, "max_lag": 3, "per": "kind", "strict": False},
+        seeds=(0, 1),
+    ),
+    fingerprint=Fingerprint(
+        model_class="Toy",
+        evaluations=6,
+        timesteps=STEPS,
+        branches=("cond", "uncond"),
+        versions={"torch": "2.11.0"},
+    ),
+    cost=Cost(
+        total=10,
+        sites=(SiteCost(path="blocks.3.attn", kind="attn", block=3, macs=4, bytes=96),),
+    ),
+)
+
+
+def rows(evaluations: int, keys: st.SearchStrategy[str]) -> st.SearchStrategy[dict[str, Any]]:
+    row = st.lists(st.integers(0, 1), min_size=evaluations - 1, max_size=evaluations - 1)
+    return st.dictionaries(keys, row.map(lambda rest: [1, *rest]), min_size=1, max_size=5)
+
+
+# keys that a careless writer of files would trip over are among them
+KEYS = st.text(min_size=1) | st.sampled_from(["@row0@", '"@row1@"', "a\n", "\\", "rows", "é"])
+SCALARS = st.none() | st.booleans() | st.integers(-9, 9) | st.text() | st.just("@row0@")
+NUMBERS = st.floats(allow_nan=False, allow_infinity=False)
+
+
+# ---------------------------------------------------------------------------- files
+
+
+def test_saved_bytes_are_golden(tmp_path: Path):
+    assert FULL.save(tmp_path / "schedule.json").read_bytes() == GOLDEN.encode()
+    assert Schedule.load(tmp_path / "schedule.json") == FULL
+
+
+@given(st.data())
+def test_load_gives_what_was_saved(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject):
+    evaluations = data.draw(st.integers(1, 8))
+    settings = data.draw(st.dictionaries(KEYS, SCALARS | NUMBERS))
+    schedule = Schedule(
+        evaluations=evaluations,
+        rows=data.draw(rows(evaluations, KEYS)),
+        source=Source(name=data.draw(KEYS), settings=settings, seeds=(3, 1)),
+        fingerprint=Fingerprint(
+            solver=data.draw(st.none() | KEYS),
+            timesteps=tuple(data.draw(st.lists(NUMBERS, min_size=1))),
+            latent_shape=(4, 8, 8),
+        ),
+        cost=data.draw(st.sampled_from([None, FULL.cost])),
+    )
+    path = tmp_path_factory.getbasetemp() / "schedule.json"
+    loaded = Schedule.load(schedule.save(path))
+    assert loaded == schedule
+    kinds = [type(value) for value in loaded.source.settings.values()]
+    assert kinds == [type(value) for value in settings.values()]
+
+
+@given(st.data())
+def test_v1_comes_back_as_it_was(data: st.DataObject):
+    evaluations = data.draw(st.integers(1, 8))
+    flat = data.draw(rows(evaluations, KEYS.filter(lambda key: "." not in key)))
+    schedule = Schedule.from_v1(flat)
+    assert schedule.to_v1() == flat
+    assert list(schedule.to_v1()) == list(flat)
+    assert (schedule.evaluations, schedule.source.name) == (evaluations, "v1")
+
+
+def test_v1_files_load(tmp_path: Path):
+    path = tmp_path / "50-N-3.json"
+    path.write_text('{"attn": [1, 0, 1], "mlp-3": [1, 1, 0]}')
+    schedule = Schedule.load(path)
+    assert schedule == Schedule.from_v1({"attn": [1, 0, 1], "mlp-3": [1, 1, 0]})
+    assert schedule.row(SITE) == (1, 0, 1)
+
+
+def test_v1_cannot_name_modules():
+    with pytest.raises(ScheduleError, match=r"not module paths like 'blocks.7.ff'"):
+        FULL.to_v1()
+
+
+@pytest.mark.parametrize(
+    ("flat", "message"),
+    [
+        ({"attn": [1, 0], "mlp": [1, 0, 0]}, r"rows differ in length: {'attn': 2, 'mlp': 3}"),
+        ({"attn": "10"}, "'attn' is not a list"),
+        ({"attn": {"0": 1}}, "'attn' is not a list"),
+        ({"attn": [1, 2]}, r"rows.attn.1: Input should be 0 or 1"),
+        ({"attn": [0, 1]}, "row 'attn' reuses at the first evaluation"),
+        ({"attn": []}, "evaluations: Input should be greater than 0"),
+        ({}, "evaluations: Input should be greater than 0"),
+    ],
+)
+def test_wrong_v1_is_refused(flat: Any, message: str, tmp_path: Path):
+    with pytest.raises(ScheduleError, match=message):
+        Schedule.from_v1(flat)
+    path = tmp_path / "v1.json"
+    path.write_text(json.dumps(flat))
+    with pytest.raises(ScheduleError, match=message):
+        Schedule.load(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"{", "is not JSON"),
+        (b"\xff\xfe", "is not JSON"),
+        (b"[1, 0]", "holds a list, not a schedule"),
+        (b'"attn"', "holds a str, not a schedule"),
+    ],
+)
+def test_what_is_no_schedule_file_is_refused(content: bytes, message: str, tmp_path: Path):
+    path = tmp_path / "schedule.json"
+    path.write_bytes(content)
+    with pytest.raises(ScheduleError, match=f"schedule.json' {message}"):
+        Schedule.load(path)
+
+
+def test_a_missing_file_is_refused(tmp_path: Path):
+    with pytest.raises(ScheduleError, match="cannot read schedule .*No such file"):
+        Schedule.load(tmp_path / "nothing.json")
+
+
+# ---------------------------------------------------------------------------- validation
+
+WRONG: dict[str, tuple[dict[str, Any], str]] = {
+    "short": ({"rows": {"ff": [1, 0]}}, "row 'ff' has 2 entries, but the schedule has 3 eval"),
+    "long": ({"rows": {"ff": [1, 0, 0, 0]}}, "row 'ff' has 4 entries, but the schedule has 3 eval"),
+    "first reused": ({"rows": {"ff": [0, 1, 1]}}, "row 'ff' reuses at the first evaluation"),
+    "no rows": ({"rows": {}}, "at least one row"),
+    "two": ({"rows": {"ff": [1, 2, 0]}}, "rows.ff.1: Input should be 0 or 1"),
+    "negative": ({"rows": {"ff": [1, -1, 0]}}, "rows.ff.1: Input should be 0 or 1"),
+    "half": ({"rows": {"ff": [1, 0.5, 0]}}, "rows.ff.1: Input should be 0 or 1"),
+    "text": ({"rows": {"ff": [1, "0", 0]}}, "rows.ff.1: Input should be 0 or 1"),
+    "null": ({"rows": {"ff": [1, None, 0]}}, "rows.ff.1: Input should be 0 or 1"),
+    "zero evaluations": ({"evaluations": 0}, "evaluations: Input should be greater than 0"),
+    "part of an evaluation": ({"evaluations": 2.5}, "evaluations: Input should be a valid integer"),
+    "extra field": ({"alpha": 0.1}, "alpha: Extra inputs are not permitted"),
+    "extra source": ({"source": {"name": "x", "why": 1}}, "source.why: Extra inputs are not"),
+    "extra print": ({"fingerprint": {"model": "x"}}, "fingerprint.model: Extra inputs are not"),
+    "format": ({"format": "other"}, "format: Input should be 'smoothcache-schedule'"),
+    "version": ({"version": 3}, "version: Input should be 2"),
+    "fill": ({"fill": "taylor"}, "fill: Input should be 'reuse'"),
+    "fingerprint": ({"fingerprint": {"evaluations": 4}}, "is 3, but the fingerprint says 4"),
+}
+
+
+@pytest.mark.parametrize(("change", "message"), WRONG.values(), ids=WRONG)
+def test_wrong_content_is_refused(change: Mapping[str, Any], message: str, tmp_path: Path):
+    content = {"format": "smoothcache-schedule", "evaluations": 3, "rows": {"ff": [1, 0, 1]}}
+    assert Schedule(**content).rows == {"ff": (1, 0, 1)}
+    with pytest.raises(ScheduleError, match=message):
+        Schedule(**{**content, **change})
+    path = tmp_path / "schedule.json"
+    path.write_text(json.dumps({**content, **change}))
+    with pytest.raises(ScheduleError, match=message):
+        Schedule.load(path)
+
+
+@pytest.mark.parametrize("missing", ["evaluations", "rows"])
+def test_missing_fields_are_refused(missing: str):
+    content: dict[str, Any] = {"evaluations": 2, "rows": {"ff": (1, 0)}}
+    del content[missing]
+    with pytest.raises(ScheduleError, match=f"{missing}: Field required"):
+        Schedule(**content)
+
+
+def test_truth_values_count_as_numbers():
+    """`true` and `false` are what other tools write."""
+    schedule = Schedule.from_v1({"attn": [True, False, 1.0]})  # pyright: ignore[reportArgumentType]
+    assert [type(entry) for entry in schedule.rows["attn"]] == [int] * 3
+    assert schedule.to_v1() == {"attn": [1, 0, 1]}
+
+
+def test_a_schedule_does_not_change():
+    given = {"ff": [1, 0]}
+    schedule = Schedule(evaluations=2, rows=given)  # pyright: ignore[reportArgumentType]
+    given["ff"][1] = 1
+    given["attn"] = [1, 1]
+    assert schedule.rows == {"ff": (1, 0)}
+    with pytest.raises(ValueError, match="frozen"):
+        schedule.evaluations = 3  # pyright: ignore[reportAttributeAccessIssue]
+
+
+# ---------------------------------------------------------------------------- meaning
+
+
+def test_the_most_specific_key_counts():
+    all_keys = {"attn": (1, 0, 0), "attn-3": (1, 0, 1), "blocks.3.attn": (1, 1, 0)}
+    for key in ("blocks.3.attn", "attn-3", "attn"):
+        assert Schedule(evaluations=3, rows=all_keys).row(SITE) == all_keys[key]
+        del all_keys[key]
+        all_keys["ff"] = (1, 0, 0)
+    assert Schedule(evaluations=3, rows=all_keys).row(SITE) == (1, 1, 1)
+
+
+def test_unknown_keys_are_those_of_no_site():
+    schedule = Schedule(evaluations=1, rows=dict.fromkeys(["attn", "attn-2", "ff", "b.attn"], (1,)))
+    assert schedule.unknown_keys([SITE]) == ["attn-2", "ff", "b.attn"]
+
+
+@pytest.mark.parametrize("computed", [46, 24, 26])
+def test_compute_fraction_is_that_of_the_rows_if_all_cost_is_in_the_sites(computed: int):
+    row = (1,) * (computed - 1) + (0,) * (50 - computed) + (1,)
+    sites = [Site(path=f"b.{i}.{k}", kind=k, block=i) for i in range(7) for k in ("attn", "mlp")]
+    cost = cost_of({site: 123_457 for site in sites}, total=14 * 123_457)
+    schedule = Schedule(evaluations=50, rows={"attn": row, "mlp": row}, cost=cost)
+    assert schedule.compute_fraction() == computed / 50
+    assert schedule.predicted_speedup() == 1 / (computed / 50)
+
+
+def test_compute_fraction_counts_what_lies_outside_the_sites():
+    other = Site(path="blocks.3.ff", kind="ff", block=3)
+    schedule = Schedule(evaluations=4, rows={"attn": (1, 0, 0, 1), "ff": (1, 1, 0, 1)})
+    # attn 4 of 10 at 2/4, ff 2 of 10 at 3/4, the other 4 always
+    assert schedule.compute_fraction(cost_of({SITE: 4, other: 2}, total=10)) == 0.75
+
+
+def cost_of(macs: Mapping[Site, int], *, total: int) -> Cost:
+    sites = [
+        SiteCost(path=site.path, kind=site.kind, block=site.block, macs=each, bytes=1)
+        for site, each in macs.items()
+    ]
+    return Cost(total=total, sites=tuple(sites))
+
+
+def test_compute_fraction_without_cost_is_refused():
+    with pytest.raises(ScheduleError, match="needs a cost"):
+        Schedule(evaluations=1, rows={"ff": (1,)}).compute_fraction()
+
+
+def test_compute_fraction_of_no_cost_is_refused():
+    with pytest.raises(ScheduleError, match="the denoiser costs no MACs"):
+        Schedule(evaluations=1, rows={"ff": (1,)}).compute_fraction(Cost(total=0, sites=()))
+
+
+@pytest.mark.parametrize(("row", "skips"), [((1, 1), False), ((1, 0), True)])
+def test_skips_says_whether_anything_is_reused(row: tuple[int, ...], skips: bool):
+    assert Schedule(evaluations=2, rows={"a": (1, 1), "b": row}).skips is skips
