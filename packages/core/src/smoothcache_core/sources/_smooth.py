@@ -31,11 +31,11 @@ def smooth(
             scan checks the longest only.
 
     Raises:
-        ScheduleError: `alpha` is negative, or `max_lag` is not in what was calibrated.
+        ScheduleError: `alpha` is negative or infinite, or `max_lag` is not in what was calibrated.
     """
     longest = calibration.max_lag if max_lag is None else max_lag
-    if not alpha >= 0.0:
-        raise ScheduleError(f"alpha is a relative error, at least 0, got {alpha}")
+    if not 0.0 <= alpha < np.inf:
+        raise ScheduleError(f"alpha is a finite relative error, at least 0, got {alpha}")
     if not 1 <= longest <= calibration.max_lag:
         raise ScheduleError(
             f"max_lag must be from 1 to {calibration.max_lag}, the largest measured, got {longest}"
