@@ -192,7 +192,7 @@ def test_what_is_no_schedule_file_is_refused(content: bytes, message: str, tmp_p
 
 
 def test_a_missing_file_is_refused(tmp_path: Path):
-    with pytest.raises(ScheduleError, match="cannot read schedule .*No such file"):
+    with pytest.raises(ScheduleError, match=r"cannot read schedule .*No such file"):
         Schedule.load(tmp_path / "nothing.json")
 
 
@@ -249,12 +249,12 @@ def test_truth_values_count_as_numbers():
 
 def test_a_schedule_does_not_change():
     given = {"ff": [1, 0]}
-    schedule = Schedule(evaluations=2, rows=given)  # pyright: ignore[reportArgumentType]
+    schedule = Schedule(evaluations=2, rows=given)
     given["ff"][1] = 1
     given["attn"] = [1, 1]
     assert schedule.rows == {"ff": (1, 0)}
     with pytest.raises(ValueError, match="frozen"):
-        schedule.evaluations = 3  # pyright: ignore[reportAttributeAccessIssue]
+        schedule.evaluations = 3
 
 
 # ---------------------------------------------------------------------------- meaning
