@@ -162,20 +162,21 @@ def test_skip_map_names_kinds_and_blocks():
 
 
 @pytest.mark.parametrize(
-    ("cost", "name", "title"),
+    ("total", "name", "title"),
     [
-        (True, "mine", "mine: compute 0.625 of plain"),
-        (False, "mine", "mine: 0.250 of the site calls computed"),
-        (True, None, "smooth(alpha=0.5): compute 0.625 of plain"),
+        (6, "mine", "mine: compute 0.625 of plain"),
+        (None, "mine", "mine: 0.250 of the site calls computed"),
+        (0, "mine", "mine: 0.250 of the site calls computed"),
+        (6, None, "smooth(alpha=0.5): compute 0.625 of plain"),
     ],
 )
-def test_skip_map_tells_the_compute(cost: bool, name: str | None, title: str):
+def test_skip_map_tells_the_compute(total: int | None, name: str | None, title: str):
     sites = sites_of(["attn"], 3)
     schedule = Schedule(
         evaluations=4,
         rows={"attn": (1, 0, 0, 0)},
         source=Source(name="smooth", settings={"alpha": 0.5}),
-        cost=cost_of(sites, 6) if cost else None,
+        cost=None if total is None else cost_of(sites, total),
     )
     shown = skip_map(schedule, sites, name=name).axes[0].get_title(loc="left")
     assert shown.replace("\n", " ") == title

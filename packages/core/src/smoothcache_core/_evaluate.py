@@ -444,7 +444,7 @@ def _compute(schedule: Schedule | None, cost: Cost | None) -> float | None:
     if schedule is None:
         return 1.0
     known = cost or schedule.cost
-    return None if known is None else schedule.compute_fraction(known)
+    return schedule.compute_fraction(known) if known is not None and known.total else None
 
 
 def _counts(policy: Policy, stats: Sequence[CacheStats]) -> dict[str, int]:

@@ -213,7 +213,7 @@ def _draw_groups(axes: "Axes", groups: Mapping[str, Sequence[Site]]) -> None:
 
 def _map_title(schedule: Schedule, cells: "np.ndarray", name: str | None) -> str:
     title = name or described(schedule.source)
-    if schedule.cost is not None:
+    if schedule.cost is not None and schedule.cost.total:
         return f"{title}: compute {schedule.compute_fraction():.3f} of plain"
     return f"{title}: {cells.mean():.3f} of the site calls computed"
 
