@@ -6,56 +6,95 @@ model + adapter --calibrate--> Calibration --plan--> Schedule --cached--> faster
 from importlib.metadata import version
 
 from smoothcache_core._cached import (
-    Attachment as Attachment,
-    CacheStats as CacheStats,
-    attach as attach,
-    cached as cached,
+    Attachment,
+    CacheStats,
+    attach,
+    cached,
 )
-from smoothcache_core._calibrate import calibrate as calibrate
-from smoothcache_core._calibration import Calibration as Calibration
-from smoothcache_core._clock import Scheduler as Scheduler
-from smoothcache_core._cost import Cost as Cost, SiteCost as SiteCost
+from smoothcache_core._calibrate import calibrate
+from smoothcache_core._calibration import Calibration
+from smoothcache_core._clock import Scheduler
+from smoothcache_core._cost import Cost, SiteCost
 from smoothcache_core._errors import (
-    AdapterError as AdapterError,
-    AttachError as AttachError,
-    CalibrationError as CalibrationError,
-    EvaluationError as EvaluationError,
-    ScheduleError as ScheduleError,
-    SmoothCacheError as SmoothCacheError,
-    SmoothCacheWarning as SmoothCacheWarning,
+    AdapterError,
+    AttachError,
+    CalibrationError,
+    EvaluationError,
+    ScheduleError,
+    SmoothCacheError,
+    SmoothCacheWarning,
 )
-from smoothcache_core._evaluate import evaluate as evaluate
-from smoothcache_core._fingerprint import Fingerprint as Fingerprint
+from smoothcache_core._evaluate import evaluate
+from smoothcache_core._fingerprint import Fingerprint
 from smoothcache_core._plots import (
-    error_curves as error_curves,
-    save_figure as save_figure,
-    skip_map as skip_map,
-    trade_off as trade_off,
+    error_curves,
+    save_figure,
+    skip_map,
+    trade_off,
 )
 from smoothcache_core._report import (
-    MetricResult as MetricResult,
-    Report as Report,
-    ReportRow as ReportRow,
+    MetricResult,
+    Report,
+    ReportRow,
 )
-from smoothcache_core._schedule import Schedule as Schedule, Source as Source
+from smoothcache_core._schedule import Schedule, Source
 from smoothcache_core._sites import (
-    Adapter as Adapter,
-    PatternAdapter as PatternAdapter,
-    Site as Site,
-    SitePattern as SitePattern,
+    Adapter,
+    PatternAdapter,
+    Site,
+    SitePattern,
 )
 from smoothcache_core.metrics import (
-    frechet_distance as frechet_distance,
-    psnr_db as psnr_db,
-    relative_l2 as relative_l2,
+    frechet_distance,
+    psnr_db,
+    relative_l2,
 )
 from smoothcache_core.sources import (
-    interval as interval,
-    scan as scan,
-    smooth as smooth,
-    smooth_to_compute as smooth_to_compute,
+    interval,
+    scan,
+    smooth,
+    smooth_to_compute,
 )
 
 __version__ = version("smoothcache-core")
 
-__all__ = [name for name in dir() if not name.startswith("_")]
+__all__ = [
+    "Adapter",
+    "AdapterError",
+    "AttachError",
+    "Attachment",
+    "CacheStats",
+    "Calibration",
+    "CalibrationError",
+    "Cost",
+    "EvaluationError",
+    "Fingerprint",
+    "MetricResult",
+    "PatternAdapter",
+    "Report",
+    "ReportRow",
+    "Schedule",
+    "ScheduleError",
+    "Scheduler",
+    "Site",
+    "SiteCost",
+    "SitePattern",
+    "SmoothCacheError",
+    "SmoothCacheWarning",
+    "Source",
+    "attach",
+    "cached",
+    "calibrate",
+    "error_curves",
+    "evaluate",
+    "frechet_distance",
+    "interval",
+    "psnr_db",
+    "relative_l2",
+    "save_figure",
+    "scan",
+    "skip_map",
+    "smooth",
+    "smooth_to_compute",
+    "trade_off",
+]
