@@ -118,7 +118,9 @@ def _resume(
     if checkpoint is None or not Path(checkpoint).exists():
         return None
     done = Calibration.load(checkpoint)
-    reasons = fingerprint.conflicts(done.fingerprint) + fingerprint.remarks(done.fingerprint)
+    reasons = fingerprint.conflicts(done.fingerprint)
+    if done.fingerprint.solver != fingerprint.solver:
+        reasons.append(f"solver is {done.fingerprint.solver!r}, not {fingerprint.solver!r}")
     if done.max_lag != max_lag:
         reasons.append(f"max_lag is {done.max_lag}, not {max_lag}")
     if reasons:

@@ -59,6 +59,17 @@ class Calibration:
     fingerprint: Fingerprint
     cost: Cost
 
+    def __post_init__(self) -> None:
+        expected = (len(self.sites), len(self.branches))
+        shape = self.totals.shape
+        if len(shape) != 4 or shape[:2] != expected or self.squares.shape != shape:
+            raise CalibrationError(
+                "totals and squares are (sites, branches, lags, evaluations), here "
+                f"({expected[0]}, {expected[1]}, ...), got {shape} and {self.squares.shape}"
+            )
+        if self.samples < 1:
+            raise CalibrationError(f"a calibration has at least 1 sample, got {self.samples}")
+
     @property
     def evaluations(self) -> int:
         """Evaluations of one run."""
@@ -79,12 +90,14 @@ class Calibration:
         return self.totals / self.samples
 
     def spread(self) -> Errors:
-        """Return the standard deviation over samples (0 for a single sample), same shape."""
-        if self.samples < 2:
-            return np.where(np.isnan(self.totals), np.nan, 0.0)
+        """Return the standard deviation over samples (0 for a single sample), same shape.
+
+        It is infinite where any error was.
+        """
         with np.errstate(invalid="ignore"):
-            variance = (self.squares - self.totals**2 / self.samples) / (self.samples - 1)
-        return np.sqrt(np.maximum(variance, 0.0))
+            sums = self.squares - self.totals**2 / self.samples
+        variance = sums / max(self.samples - 1, 1)
+        return np.where(np.isinf(self.totals), np.inf, np.sqrt(np.maximum(variance, 0.0)))
 
     def curves(self, *, per: str = "kind") -> dict[str, Errors]:
         """Return mean error curves over branches, (lags, evaluations) each.
@@ -131,15 +144,12 @@ class Calibration:
             squares=np.sum([part.squares for part in parts], axis=0),
             samples=sum(part.samples for part in parts),
             seeds=tuple(sorted(seeds)),
-            fingerprint=first.fingerprint,
-            cost=first.cost,
+            fingerprint=_common_fingerprint(parts),
+            cost=min((part.cost for part in parts), key=Cost.model_dump_json),
         )
 
     def _check_mergeable(self, other: Self) -> None:
-        mine, theirs = self.fingerprint, other.fingerprint
-        reasons = mine.conflicts(theirs) + mine.remarks(theirs)
-        if mine.timesteps != theirs.timesteps:
-            reasons.append("the timesteps differ")
+        reasons = self.fingerprint.mismatches(other.fingerprint)
         if self.sites != other.sites or self.branches != other.branches:
             reasons.append("the sites or branches differ")
         if self.max_lag != other.max_lag:
@@ -174,12 +184,11 @@ class Calibration:
         """
         try:
             content = Path(path).read_bytes()
-            arrays, header = load_arrays(content), _read_header(content)
+            return cls._from_parts(load_arrays(content), _read_header(content))
         except OSError as error:
             raise CalibrationError(f"cannot read {str(path)!r}: {error.strerror}") from error
-        except (SafetensorError, ValueError, KeyError) as error:
+        except (SafetensorError, CalibrationError, ValueError, KeyError, TypeError) as error:
             raise CalibrationError(f"{str(path)!r} is not a calibration file: {error}") from error
-        return cls._from_parts(arrays, header)
 
     def _header(self) -> dict[str, object]:
         return {
@@ -209,6 +218,13 @@ class Calibration:
             fingerprint=Fingerprint.model_validate(header["fingerprint"]),
             cost=Cost.model_validate(header["cost"]),
         )
+
+
+def _common_fingerprint(parts: Sequence[Calibration]) -> Fingerprint:
+    """Return the fingerprint of all parts, with the versions that all agree on."""
+    agreed = set.intersection(*(set(part.fingerprint.versions.items()) for part in parts))
+    versions = {k: v for k, v in parts[0].fingerprint.versions.items() if (k, v) in agreed}
+    return parts[0].fingerprint.model_copy(update={"versions": versions})
 
 
 def quantised(errors: Errors) -> Errors:

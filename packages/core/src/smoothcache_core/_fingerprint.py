@@ -51,10 +51,22 @@ class Fingerprint(BaseModel):
         """Return what differs in `other` without making it wrong."""
         return _differences(self, other, ("solver", "branches", "latent_shape", "dtype"))
 
+    def mismatches(self, other: "Fingerprint") -> list[str]:
+        """Return how `other` is not the same, unknown fields included and versions left out."""
+        names = [name for name in type(self).model_fields if name not in ("versions", "timesteps")]
+        reasons = [_difference(self, other, name) for name in names]
+        timesteps = [] if self.timesteps == other.timesteps else ["the timesteps differ"]
+        return [reason for reason in reasons if reason] + timesteps
+
 
 def _differences(one: Fingerprint, other: Fingerprint, fields: Iterable[str]) -> list[str]:
-    pairs = [(name, getattr(one, name), getattr(other, name)) for name in fields]
-    return [f"{n} is {b!r}, not {a!r}" for n, a, b in pairs if None not in (a, b) and a != b]
+    known = [f for f in fields if None not in (getattr(one, f), getattr(other, f))]
+    return [reason for field in known if (reason := _difference(one, other, field))]
+
+
+def _difference(one: Fingerprint, other: Fingerprint, field: str) -> str:
+    here, there = getattr(one, field), getattr(other, field)
+    return "" if here == there else f"{field} is {there!r}, not {here!r}"
 
 
 def model_fingerprint(model: nn.Module, adapter: str) -> Fingerprint:
