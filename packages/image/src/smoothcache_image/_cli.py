@@ -48,7 +48,8 @@ class _Commands(TyperGroup):
 
 
 def _complain(message: str) -> int:
-    typer.echo(f"{NAME}: {' '.join(message.split())}", err=True)
+    if message:  # there is none where no command was given, and help was shown
+        typer.echo(f"{NAME}: {' '.join(message.split())}", err=True)
     return 2
 
 

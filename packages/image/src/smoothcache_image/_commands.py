@@ -92,11 +92,10 @@ def sample_to_folder(source: Source, output: Path, *, schedule: Path | None) -> 
     """
     plan = None if schedule is None else Schedule.load(schedule)
     sampler = _sampler_for(source, {} if schedule is None or plan is None else {schedule: plan})
-    runs = tqdm(source.seeds, desc="sampling", unit="run")
     context = nullcontext() if plan is None else cached_pipeline(sampler.pipe, plan)
     with context as stats:
         start = time.perf_counter()
-        latents = [sampler(seed) for seed in runs]
+        latents = [sampler(seed) for seed in tqdm(source.seeds, desc="sampling", unit="run")]
         seconds = time.perf_counter() - start
     files = _save_pictures(sampler, source.seeds, latents, output)
     console = Console(soft_wrap=True)

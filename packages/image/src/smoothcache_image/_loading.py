@@ -96,20 +96,24 @@ def with_solver(scheduler: Any, solver: Solver) -> Any:
 
 @contextmanager
 def _quietly() -> Generator[None]:
-    """Load without diffusers' progress bars and remarks."""
-    from diffusers.utils import logging
+    """Load without the progress bars and remarks of the libraries that load."""
+    from diffusers.utils import logging as diffusers_log
+    from transformers.utils import logging as transformers_log
 
-    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
+    logs = (diffusers_log, transformers_log)
+    before = [(log, log.get_verbosity(), log.is_progress_bar_enabled()) for log in logs]
+    for log in logs:
+        log.set_verbosity_error()
+        log.disable_progress_bar()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # torch_dtype is dtype from 0.42 on
             yield
     finally:
-        logging.set_verbosity(verbosity)
-        if bars:
-            logging.enable_progress_bar()
+        for log, verbosity, bars in before:
+            log.set_verbosity(verbosity)
+            if bars:
+                log.enable_progress_bar()
 
 
 def _source(model: str | Path) -> tuple[str, bool]:

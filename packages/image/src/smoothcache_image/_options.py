@@ -24,7 +24,8 @@ Model = Annotated[
 Device = Annotated[
     str,
     typer.Option(
-        help="'cpu', 'cuda', 'cuda:1', ...; 'auto' is CUDA if there is any.", rich_help_panel=MODEL
+        help="Device: 'cpu', 'cuda', 'cuda:1'; 'auto' is CUDA if there is any.",
+        rich_help_panel=MODEL,
     ),
 ]
 DtypeOption = Annotated[

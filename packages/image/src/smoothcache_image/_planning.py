@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 from smoothcache_core import (
@@ -117,14 +118,20 @@ def _files(names: Sequence[str], output: Path) -> dict[str, Path]:
 
 
 def _show(schedules: Mapping[str, Schedule], files: Mapping[str, Path]) -> None:
-    table = Table("schedule", "alpha", "compute", "speed-up, at most", "file")
+    """Show what the schedules promise, and where they are."""
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), header_style="bold")
+    for column in ("alpha", "compute", "speed-up"):
+        table.add_column(column, justify="right")
+    table.add_column("file", no_wrap=True)
     for name, schedule in schedules.items():
         alpha = schedule.source.settings.get("alpha")
         table.add_row(
-            name,
             "-" if alpha is None else f"{alpha:.4g}",
             f"{schedule.compute_fraction():.3f}",
             f"{schedule.predicted_speedup():.2f}x",
-            str(files[name]),
+            files[name].name,
         )
-    Console().print(table)
+    console = Console(soft_wrap=True, highlight=False)
+    console.print(table)
+    console.print("compute: MACs over those of the plain model. speed-up: if time were MACs alone.")
+    console.print(f"Written to {next(iter(files.values())).parent}.")

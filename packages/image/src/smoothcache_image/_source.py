@@ -72,7 +72,7 @@ class Source:
     def sampler(self, *, steps: int) -> Sampler:
         """Load the model and return its sampler."""
         pipe = load_pipeline(self.model, device=self.device, dtype=self.dtype, solver=self.solver)
-        pipe.set_progress_bar_config(desc="steps", leave=False)
+        pipe.set_progress_bar_config(desc="steps", leave=False, disable=None)
         own = DIGITS_GUIDANCE if self.model == DIGITS else None
         return Sampler(
             pipe=pipe,

@@ -1,0 +1,61 @@
+import pytest
+import torch
+from smoothcache_image._classifier import real_digits
+from smoothcache_image._judge import RecentlyDecoded, digit_summaries, picture_metrics
+from torch import Tensor
+
+
+def test_decoding_is_batched_and_remembered():
+    sizes: list[int] = []
+
+    def decode(latents: Tensor) -> Tensor:
+        sizes.append(len(latents))
+        return 2 * latents
+
+    recent = RecentlyDecoded(decode, batch=2)
+    first, second, third = torch.arange(15.0).reshape(3, 5, 1)
+    assert torch.equal(recent(first), 2 * first)
+    assert torch.equal(recent(second), 2 * second)
+    assert torch.equal(recent(first), 2 * first)
+    assert sizes == [2, 2, 1] * 2
+    recent(third)
+    assert torch.equal(recent(first), 2 * first)
+    assert sizes == [2, 2, 1] * 4
+
+
+def test_equal_latents_are_not_taken_for_the_same():
+    """A sampler may write its next samples to the memory of the last ones."""
+    recent = RecentlyDecoded(lambda latents: latents + 1, batch=2)
+    latents = torch.zeros(2, 1)
+    assert torch.equal(recent(latents.clone()), torch.ones(2, 1))
+    latents += 1
+    assert torch.equal(recent(latents.clone()), torch.full((2, 1), 2.0))
+
+
+def test_psnr_is_that_of_the_decoded_pictures():
+    psnr_db = picture_metrics(lambda latents: latents / 10)["psnr_db"]
+    plain, other = torch.zeros(2, 3, 4, 4), torch.ones(2, 3, 4, 4)
+    assert psnr_db(plain, other).tolist() == pytest.approx([20.0, 20.0], rel=1e-6)
+
+
+def test_real_digits_are_recognised_and_at_no_distance():
+    pictures, labels = real_digits()
+    summaries = digit_summaries(lambda latents: latents, labels.tolist())
+    assert summaries["accuracy"](pictures) > 0.99
+    assert summaries["frechet"](pictures) == pytest.approx(0.0, abs=1e-6)
+
+
+def test_wrong_labels_are_not_recognised():
+    pictures, labels = real_digits()
+    summaries = digit_summaries(lambda latents: latents, ((labels + 1) % 10).tolist())
+    assert summaries["accuracy"](pictures) < 0.01
+
+
+def test_paper_is_at_a_distance():
+    summaries = digit_summaries(lambda latents: latents, list(range(10)))
+    real = real_digits()[0][:10]
+    assert summaries["frechet"](torch.zeros(10, 1, 32, 32)) > summaries["frechet"](real)
+
+
+def test_one_sample_has_no_distance():
+    assert set(digit_summaries(lambda latents: latents, [3])) == {"accuracy"}

@@ -1,0 +1,40 @@
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from smoothcache_image._pictures import PictureRow, sample_sheet
+from torch import Tensor
+
+
+def sheet(*pictures: Tensor, captions: tuple[str, ...] = ("one", "two")) -> Any:
+    rows = [
+        PictureRow(name=f"row {index}", remark="remark", pictures=each)
+        for index, each in enumerate(pictures)
+    ]
+    return sample_sheet(rows, captions=captions, title="title")
+
+
+def strip(figure: Any, row: int) -> np.ndarray:
+    return np.asarray(figure.axes[row].images[0].get_array())
+
+
+def test_pictures_stand_side_by_side_with_white_between():
+    pictures = torch.rand(2, 3, 48, 48)
+    shown = strip(sheet(torch.zeros(2, 3, 48, 48), pictures), 1)
+    assert shown.shape == (48, 98, 3)
+    assert np.array_equal(shown[:, :48], pictures[0].permute(1, 2, 0).numpy())
+    assert np.array_equal(shown[:, 50:], pictures[1].permute(1, 2, 0).numpy())
+    assert (shown[:, 48:50] == 1.0).all()
+
+
+@pytest.mark.parametrize(("pixels", "shown"), [(256, 256), (1024, 256)])
+def test_large_pictures_are_made_smaller(pixels: int, shown: int):
+    assert strip(sheet(torch.rand(2, 3, pixels, pixels)), 0).shape[0] == shown
+
+
+def test_every_row_and_column_is_labelled():
+    figure = sheet(torch.rand(2, 3, 8, 8), torch.rand(2, 3, 8, 8))
+    texts = [{text.get_text() for text in axes.texts} for axes in figure.axes]
+    assert texts == [{"row 0", "remark", "one", "two"}, {"row 1", "remark"}]
+    assert [text.get_text() for text in figure.texts] == ["title"]
