@@ -127,7 +127,7 @@ def demo(
         list[float] | None,
         typer.Option(
             help="Compute fraction to plan for, in (0, 1]: MACs over those of the plain model. "
-            "Give it several times for several schedules. Default: 0.75, 0.5, 0.35.",
+            "Give it several times for several schedules. Default: 0.75, 0.55, 0.35.",
             show_default=False,
             rich_help_panel=opt.PLAN,
         ),
@@ -154,7 +154,7 @@ def demo(
         steps=steps,
         solver=solver,
         guidance=guidance,
-        computes=tuple(compute or (0.75, 0.5, 0.35)),
+        computes=tuple(compute or (0.75, 0.55, 0.35)),
         max_lag=max_lag,
         seed=seed,
         threads=threads,

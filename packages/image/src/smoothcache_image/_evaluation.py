@@ -118,7 +118,7 @@ def _remark(row: ReportRow) -> str:
 def show_report(report: Report, console: Console) -> None:
     """Show the report as a table."""
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), header_style="bold")
-    table.add_column("policy", no_wrap=True)
+    table.add_column("policy", overflow="fold")
     columns = [(title, [show(row) for row in report.rows]) for title, show in _COLUMNS]
     columns = [(title, cells) for title, cells in columns if any(cells)]
     for title, _ in columns:

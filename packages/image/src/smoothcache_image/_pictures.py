@@ -47,14 +47,14 @@ def sample_sheet(rows: Sequence[PictureRow], *, captions: Sequence[str], title: 
     height, width = strips[0].shape[:2]
     inches = min(9.0, 0.85 * len(captions))
     tall = inches * height / width
-    figure = Figure(figsize=(inches + 2.9, (tall + 0.09) * len(rows) + 0.85), facecolor="white")
+    figure = Figure(figsize=(inches + 2.45, (tall + 0.09) * len(rows) + 0.85), facecolor="white")
     grid = figure.subplots(
         len(rows),
         1,
         squeeze=False,
         gridspec_kw={
-            "left": 2.65 / (inches + 2.9),
-            "right": 1 - 0.2 / (inches + 2.9),
+            "left": 2.2 / (inches + 2.45),
+            "right": 1 - 0.2 / (inches + 2.45),
             "top": 1 - 0.72 / figure.get_figheight(),
             "bottom": 0.1 / figure.get_figheight(),
             "hspace": 0.09 / tall,
@@ -63,7 +63,7 @@ def sample_sheet(rows: Sequence[PictureRow], *, captions: Sequence[str], title: 
     for axes, row, strip in zip(grid.ravel(), rows, strips, strict=True):
         _draw_row(axes, row, strip)
     _draw_captions(grid[0, 0], captions, width)
-    figure.text(0.2 / (inches + 2.9), 1 - 0.3 / figure.get_figheight(), title, color=INK, size=11)
+    figure.text(0.2 / (inches + 2.45), 1 - 0.3 / figure.get_figheight(), title, color=INK, size=11)
     return figure
 
 
