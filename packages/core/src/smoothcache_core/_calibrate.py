@@ -1,5 +1,6 @@
 """Calibration: run the unmodified sampler and measure how much every site's output changes."""
 
+import itertools
 import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
@@ -25,7 +26,7 @@ from smoothcache_core._fingerprint import (
     solver_name,
 )
 from smoothcache_core._sites import Adapter
-from smoothcache_core._tensors import Output, flat, map_tensors, nbytes
+from smoothcache_core._tensors import Output, flat, is_output, map_tensors, nbytes
 from smoothcache_core._wrap import Wrapping, is_compiled
 
 logger = logging.getLogger(__name__)
@@ -151,13 +152,22 @@ class _Trace:
     """What one site did in the run so far.
 
     `pairs` is keyed by (branch, lag, evaluation), `history` by (branch, call in the evaluation).
+    `place` tells when it was first called, among the sites.
     """
 
+    path: str
+    place: int = -1
     pairs: dict[tuple[str, int, int], _Pair] = field(default_factory=dict)
     history: dict[tuple[str, int], deque[tuple[int, Output]]] = field(default_factory=dict)
     calls: int = 0
     flops: int = 0
     bytes: int = 0
+
+    def add(self, key: tuple[str, int, int], pair: _Pair) -> None:
+        """Add a pair to what other calls of the same evaluation gave."""
+        known = self.pairs.setdefault(key, pair)
+        if known is not pair:
+            known.add(pair)
 
 
 class _Recorder:
@@ -187,7 +197,8 @@ class _Recorder:
     def run(self, sample: Callable[[int], object], seed: int) -> Calibration:
         """Record the run of one seed."""
         self._clock = Clock(branches=self._branches)
-        self._traces = [_Trace() for _ in self._sites]
+        self._traces = [_Trace(site.path) for site in self._sites]
+        self._places = itertools.count()
         self._flops = 0
         self._counter: FlopCounterMode | None = None
         self._timesteps: list[float | Tensor | None] = []
@@ -252,6 +263,13 @@ class _Recorder:
     def observe(self, trace: _Trace, output: Output, flops: int) -> None:
         """Compare an output with the earlier ones of its site, then keep it."""
         tick = self._tick
+        if not is_output(output):
+            raise CalibrationError(
+                f"{trace.path!r} gives a {type(output).__name__}; only a tensor or a tuple of "
+                "tensors can be measured"
+            )
+        if trace.place < 0:
+            trace.place = next(self._places)
         if self._counter is not None:
             trace.flops += flops
             trace.bytes += nbytes(output)
@@ -261,13 +279,12 @@ class _Recorder:
     def _compare(self, trace: _Trace, output: Output, tick: Tick) -> None:
         key = (tick.branch, trace.calls)
         history = trace.history.setdefault(key, deque(maxlen=self._max_lag))
+        if not history:  # with itself, to see whether it is finite
+            trace.add((tick.branch, 0, tick.evaluation), self._pair(output, output))
         for evaluation, earlier in history:
             lag = tick.evaluation - evaluation
             if lag <= self._max_lag:
-                pair = self._pair(earlier, output)
-                known = trace.pairs.setdefault((tick.branch, lag, evaluation), pair)
-                if known is not pair:
-                    known.add(pair)
+                trace.add((tick.branch, lag, evaluation), self._pair(earlier, output))
         history.append((tick.evaluation, map_tensors(self._reference, output)))
 
     def _reference(self, tensor: Tensor) -> Tensor:
@@ -355,23 +372,31 @@ class _Recorder:
         places, pairs = [], []
         for index, trace in enumerate(self._traces):
             for (branch, lag, evaluation), pair in trace.pairs.items():
-                places.append((index, branches.index(branch), lag - 1, evaluation))
+                places.append((index, branches.index(branch), lag, evaluation))
                 pairs.append(torch.stack((pair.numerator, pair.denominator)))
-        if not pairs:
-            return errors
         values = torch.stack(pairs).double().cpu().numpy()
         self._refuse_nan(values, places)
-        errors[tuple(np.transpose(places))] = _ratio(values[:, 0], values[:, 1])
+        site, branch, lag, evaluation = np.transpose(places)
+        measured = lag > 0
+        where = (site[measured], branch[measured], lag[measured] - 1, evaluation[measured])
+        errors[where] = _ratio(values[measured, 0], values[measured, 1])
         return errors
 
     def _refuse_nan(self, values: Errors, places: Sequence[tuple[int, int, int, int]]) -> None:
-        broken = np.isnan(values).any(axis=(1, 2)) | np.isinf(values[:, 1]).any(axis=1)
-        if broken.any():
-            site, _, _, evaluation = places[int(np.argmax(broken))]
-            raise CalibrationError(
-                f"{self._sites[site].path!r} gave NaN or infinity at evaluation {evaluation} "
-                "or soon after; calibrate in a data type that holds the model's activations"
-            )
+        """Name the site that was called first, in the first evaluation that is not finite."""
+        later = ~np.isfinite(values[:, 1])
+        found = []
+        for index in np.flatnonzero((np.isnan(values[:, 0]) | later).any(axis=1)):
+            site, _, lag, evaluation = places[index]
+            when = evaluation + lag if later[index].any() else evaluation
+            found.append((when, self._traces[site].place, site))
+        if not found:
+            return
+        evaluation, _, site = min(found)
+        raise CalibrationError(
+            f"{self._sites[site].path!r} gave NaN or infinity at evaluation {evaluation}; "
+            "calibrate in a data type that holds the model's activations"
+        )
 
 
 @dataclass
