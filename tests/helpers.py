@@ -147,6 +147,32 @@ class ContextToy(Toy):
         self._reset_stateful_cache()
 
 
+class Residual(nn.Module):
+    """A block that changes its input in place, as some models do."""
+
+    def forward(self, hidden: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
+        hidden += 2 * other
+        return hidden, 3 * other
+
+
+class DeltaToy(nn.Module):
+    """A denoiser of one block whose two outputs are cached as deltas."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.block: nn.Module = Residual()
+
+    def forward(self, hidden_states: Tensor, timestep: float) -> Tensor:
+        del timestep
+        one, other = self.block(hidden_states.clone(), other=hidden_states)
+        return one + other
+
+
+DELTA = PatternAdapter(
+    name="delta", patterns=(SitePattern("block", "block", "delta", ("hidden", "other")),)
+)
+
+
 # ---------------------------------------------------------------------------- samplers
 
 

@@ -9,9 +9,11 @@ import pytest
 import torch
 from helpers import (
     ADAPTER,
+    DELTA,
     ROW,
     STEPS,
     ContextToy,
+    DeltaToy,
     Toy,
     anatomy,
     assert_followed,
@@ -209,30 +211,6 @@ def test_cache_may_be_made_in_inference_mode_and_used_outside():
 
 
 # ---------------------------------------------------------------------------- delta
-
-
-class Residual(nn.Module):
-    """A block that changes its input in place, as some models do."""
-
-    def forward(self, hidden: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
-        hidden += 2 * other
-        return hidden, 3 * other
-
-
-class DeltaToy(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.block: nn.Module = Residual()
-
-    def forward(self, hidden_states: Tensor, timestep: float) -> Tensor:
-        del timestep
-        one, other = self.block(hidden_states.clone(), other=hidden_states)
-        return one + other
-
-
-DELTA = PatternAdapter(
-    name="delta", patterns=(SitePattern("block", "block", "delta", ("hidden", "other")),)
-)
 
 
 def test_a_delta_is_added_to_the_present_input():
