@@ -386,7 +386,7 @@ class _Recorder:
         """Name the site that was called first, in the first evaluation that is not finite."""
         later = ~np.isfinite(values[:, 1])
         found = []
-        for index in np.flatnonzero((np.isnan(values[:, 0]) | later).any(axis=1)):
+        for index in np.flatnonzero((np.isnan(values[:, 0]) | later).any(axis=1)).tolist():
             site, _, lag, evaluation = places[index]
             when = evaluation + lag if later[index].any() else evaluation
             found.append((when, self._traces[site].place, site))
