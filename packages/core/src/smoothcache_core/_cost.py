@@ -40,8 +40,8 @@ class Cost(BaseModel):
     sites: tuple[SiteCost, ...]
 
     def fraction(self, kind: str | None = None) -> float:
-        """Return the share of the MACs spent in the sites (of one `kind`)."""
-        return sum(s.macs for s in self.sites if kind in (None, s.kind)) / self.total
+        """Return the share of the MACs spent in the sites (of one `kind`), 0 of nothing."""
+        return sum(s.macs for s in self.sites if kind in (None, s.kind)) / (self.total or 1)
 
 
 def flop_counter() -> FlopCounterMode:

@@ -175,6 +175,10 @@ def _block_index(path: Sequence[str], wildcard: int | None) -> int:
 
 
 def _refuse_shared_modules(model: nn.Module, sites: Sequence[Site], adapter: str) -> None:
+    paths = [site.path for site in sites]
+    twice = [path for path in paths if paths.count(path) > 1]
+    if twice:
+        raise AdapterError(f"adapter {adapter!r}: {twice[0]!r} is found by more than one pattern")
     owners: dict[int, str] = {}
     for site in sites:
         first = owners.setdefault(id(model.get_submodule(site.path)), site.path)
