@@ -65,6 +65,7 @@ def evaluate_pipeline(
     seeds: Sequence[int],
     digits: bool,
     ours: Collection[str] = (),
+    warmup: int = 1,
 ) -> Evaluation:
     """Compare schedules with the plain run of a pipeline.
 
@@ -74,6 +75,7 @@ def evaluate_pipeline(
         seeds: Runs to make.
         digits: Whether the samples are the shipped model's digits, which can be recognised.
         ours: See `smoothcache_core.evaluate`.
+        warmup: See `smoothcache_core.evaluate`.
 
     Raises:
         SmoothCacheError: See `smoothcache_core.evaluate`.
@@ -92,6 +94,7 @@ def evaluate_pipeline(
         ours=ours,
         branches=sampler.branches,
         scheduler=sampler.pipe.scheduler,
+        warmup=warmup,
         keep_samples=_SHOWN,
     )
     return Evaluation(
