@@ -1,0 +1,28 @@
+"""Every Python block of the documentation runs, block after block of one file in one namespace."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+FILES = ["README.md", "docs/tutorial.md", "docs/add-a-model.md"]
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_python_blocks_run(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    blocks = re.findall(
+        r"^```python\n(.*?)^```", (ROOT / name).read_text(), re.DOTALL | re.MULTILINE
+    )
+    assert blocks
+    namespace: dict[str, object] = {}
+    for block in blocks:
+        exec(compile(block, name, "exec"), namespace)
+
+
+@pytest.mark.parametrize("file", sorted(ROOT.glob("*.md")) + sorted(ROOT.glob("docs/*.md")))
+def test_links_lead_somewhere(file: Path):
+    targets = re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", file.read_text())
+    local = [target for target in targets if "://" not in target]
+    assert [target for target in local if not (file.parent / target).exists()] == []
