@@ -259,20 +259,28 @@ def _instance_undo(
 ) -> tuple[Callable[[], None], Callable[[], None]]:
     """Return (verify, undo) of an attribute `place` that was set from `inner` to `ours`."""
 
-    def current() -> str:
+    def current() -> str | None:
         for name in (place, "_old_forward", "forward"):
             if module.__dict__.get(name) is ours:
                 return name
+        if module.__dict__.get(place) in _below(inner):
+            return None  # the hook was removed by restoring what was before it, and took us along
         raise _wrapped_on_top(path)
 
     def undo() -> None:
         name = current()
-        if inner is None:
+        if name is not None and inner is None:
             del module.__dict__[name]
-        else:
+        elif name is not None:
             module.__dict__[name] = inner
 
     return lambda: (current(), None)[1], undo
+
+
+def _below(wrapper: object) -> list[object]:
+    """Return what `wrapper` wraps, by `functools.wraps`, down to the innermost function."""
+    inner = getattr(wrapper, "__wrapped__", None)
+    return [] if inner is None else [inner, *_below(inner)]
 
 
 def _wrapped_on_top(path: str) -> AttachError:
