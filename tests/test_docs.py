@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
+import readme_results
 
 ROOT = Path(__file__).parents[1]
 FILES = ["README.md", "docs/tutorial.md", "docs/add-a-model.md"]
@@ -26,3 +27,8 @@ def test_links_lead_somewhere(file: Path):
     targets = re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", file.read_text())
     local = [target for target in targets if "://" not in target]
     assert [target for target in local if not (file.parent / target).exists()] == []
+
+
+def test_results_in_the_readme_are_those_of_the_records():
+    text = readme_results.README.read_text()
+    assert readme_results.rewritten(text) == text
