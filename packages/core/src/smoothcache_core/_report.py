@@ -213,6 +213,7 @@ class Report(BaseModel):
         schedules: Mapping[str, Schedule] | None = None,
         calibration: Calibration | None = None,
         pictures: "Mapping[str, Figure | bytes] | None" = None,
+        notes: str = "",
     ) -> tuple[Path, ...]:
         """Write `report.json`, pictures, and `report.md`, which shows them, each in one step.
 
@@ -222,6 +223,7 @@ class Report(BaseModel):
             calibration: Errors to draw; also tells the maps all sites.
             pictures: Further files by name, for example `"samples.png"`: a figure, or the bytes of
                 a file.
+            notes: Markdown to end `report.md` with.
 
         Returns:
             The files written, `report.md` last.
@@ -239,7 +241,7 @@ class Report(BaseModel):
         for name, content in {**files, **(pictures or {})}.items():
             data = content if isinstance(content, bytes) else png(content)
             written.append(write_atomically(target / name, data))
-        text = self.to_markdown(pictures=shown)
+        text = self.to_markdown(pictures=shown) + notes
         return (*written, write_atomically(target / "report.md", text.encode()))
 
 

@@ -52,9 +52,8 @@ class Evaluation:
             schedules=self.schedules,
             calibration=calibration,
             pictures={"samples.png": sheet},
+            notes=self.about,
         )
-        with text.open("a") as file:
-            file.write(self.about)
         return text
 
 
