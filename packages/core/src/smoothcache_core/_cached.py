@@ -175,7 +175,11 @@ class Attachment:
         self._attached = True
         caching = [site for site in sites if 0 in schedule.row(site)]
         self._always = [site.path for site in sites if 0 not in schedule.row(site)]
-        self._modes = _modes([schedule.row(site) for site in caching], schedule.evaluations)
+        rows = [schedule.row(site) for site in caching]
+        self._modes = _modes(rows, schedule.evaluations)
+        if graph_variants(model, caching, self._modes) > recompile_limit():
+            # fewer graphs, at the price of memory while an evaluation is under way
+            self._modes = _modes(rows, schedule.evaluations, keep_always=True)
         self._kept: dict[str, list[tuple[Output, ...]]] = {}
         self._timesteps: list[Tensor] = []
         _refuse_nested(caching)
@@ -191,8 +195,8 @@ class Attachment:
         variants = graph_variants(model, caching, self._modes)
         if variants > recompile_limit():
             _tell(
-                f"this schedule makes torch.compile build {variants} graphs, over its limit of "
-                f"{recompile_limit()}; the rest would be eager: raise "
+                f"this schedule may make torch.compile build {variants} graphs of one code object; "
+                f"its limit is {recompile_limit()}, and what is over it runs eager or fails: raise "
                 "torch._dynamo.config.recompile_limit, compile block by block, or plan per kind"
             )
 
@@ -415,12 +419,16 @@ def _refuse_nested(sites: Sequence[Site]) -> None:
             )
 
 
-def _modes(rows: Sequence[Sequence[int]], evaluations: int) -> list[list[int]]:
+def _modes(
+    rows: Sequence[Sequence[int]], evaluations: int, *, keep_always: bool = False
+) -> list[list[int]]:
     """Return the mode of every site (inner) at every evaluation (outer).
 
-    An output is kept only if the next evaluation reuses it.
+    An output is kept only if the next evaluation reuses it, or `keep_always`.
     """
     padded = [(*row, 1) for row in rows]
+    if keep_always:
+        return [[STORE if row[e] else REUSE for row in rows] for e in range(evaluations)]
     return [
         [_mode(row[evaluation], row[evaluation + 1]) for row in padded]
         for evaluation in range(evaluations)

@@ -10,11 +10,12 @@ from smoothcache_core._wrap import denoiser
 
 
 def graph_variants(model: nn.Module, sites: Sequence[Site], modes: Sequence[Sequence[int]]) -> int:
-    """Return the largest number of graphs that one piece of compiled code needs.
+    """Return how many graphs one piece of compiled code may need.
 
-    Compiled as a whole, a model needs one graph for each distinct row of modes. Compiled block by
-    block, blocks of one class share their graphs, and need one for each distinct tuple of modes of
-    the sites of one block.
+    Compiled as a whole, a model needs one graph for each distinct row of modes, and one without the
+    cache. Compiled block by block, blocks of one class share their graphs, and need one for each
+    distinct tuple of modes of the sites of one block, and one without the cache; twice as many,
+    since the input of the first block is often laid out otherwise than that of the next.
 
     Args:
         model: The denoiser, compiled or not.
@@ -26,14 +27,14 @@ def graph_variants(model: nn.Module, sites: Sequence[Site], modes: Sequence[Sequ
     """
     inside = denoiser(model)
     if inside is not model or _compiled(inside):
-        return len({tuple(row) for row in modes})
+        return len({tuple(row) for row in modes}) + 1
     tuples: dict[type, set[tuple[int, ...]]] = {}
     for path, indices in _blocks(sites).items():
         block = inside.get_submodule(path)
         if _compiled(block):
             seen = tuples.setdefault(type(block), set())
             seen.update(tuple(row[index] for index in indices) for row in modes)
-    return max(map(len, tuples.values()), default=0)
+    return max((2 * (len(seen) + 1) for seen in tuples.values()), default=0)
 
 
 def recompile_limit() -> int:
