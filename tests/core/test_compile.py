@@ -1,0 +1,166 @@
+"""Caching what `torch.compile` compiled: how many graphs, no breaks, the same numbers."""
+
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+import torch
+from diffusers.models.transformers.dit_transformer_2d import DiTTransformer2DModel
+from smoothcache_core import (
+    PatternAdapter,
+    Schedule,
+    SitePattern,
+    SmoothCacheWarning,
+    attach,
+    cached,
+)
+from torch import Tensor, nn
+from torch._dynamo.testing import CompileCounter
+from torch._dynamo.utils import counters
+
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")]
+
+DIT = PatternAdapter(
+    name="dit",
+    patterns=(
+        SitePattern("transformer_blocks.*.attn1", "attn1"),
+        SitePattern("transformer_blocks.*.ff", "ff"),
+    ),
+)
+STEPS = (9, 7, 5, 4, 2, 1)
+SAME = Schedule(evaluations=6, rows={"attn1": (1, 1, 0, 1, 0, 1), "ff": (1, 1, 0, 1, 0, 1)})
+OTHER = Schedule(evaluations=6, rows={"attn1": (1, 0, 0, 1, 0, 1), "ff": (1, 1, 0, 0, 1, 0)})
+ALTERNATE = Schedule(evaluations=6, rows={"attn1": (1, 0, 1, 0, 1, 0), "ff": (1, 0, 1, 0, 1, 0)})
+
+
+def dit(layers: int) -> DiTTransformer2DModel:
+    model = DiTTransformer2DModel(
+        num_attention_heads=2,
+        attention_head_dim=4,
+        in_channels=4,
+        num_layers=layers,
+        sample_size=4,
+        patch_size=2,
+        num_embeds_ada_norm=10,
+    ).eval()
+    for parameter in model.parameters():
+        nn.init.normal_(parameter, std=0.3)
+    return model
+
+
+@torch.no_grad()
+def sample(model: Callable[..., Any]) -> list[Tensor]:
+    latent = torch.randn(2, 4, 4, 4, generator=torch.Generator().manual_seed(1))
+    labels, outputs = torch.tensor([1, 2]), []
+    for step in STEPS:
+        timestep = torch.tensor([step, step])
+        outputs.append(model(latent, timestep, class_labels=labels, return_dict=False)[0])
+        latent = latent - outputs[-1] / 8
+    return outputs
+
+
+def by_block(model: DiTTransformer2DModel, backend: Any) -> Any:
+    for block in model.transformer_blocks:
+        block.compile(fullgraph=True, backend=backend)
+    return model
+
+
+def whole(model: DiTTransformer2DModel, backend: Any) -> Any:
+    return torch.compile(model, fullgraph=True, backend=backend)
+
+
+def in_place(model: DiTTransformer2DModel, backend: Any) -> Any:
+    model.compile(fullgraph=True, backend=backend)
+    return model
+
+
+@pytest.fixture(autouse=True)
+def nothing_compiled() -> Generator[None]:
+    torch.compiler.reset()
+    counters.clear()
+    yield
+    assert not counters["graph_break"]
+    torch.compiler.reset()
+
+
+@contextmanager
+def limit(graphs: int) -> Generator[None]:
+    with torch._dynamo.config.patch(recompile_limit=graphs):  # pyright: ignore[reportPrivateUsage]
+        yield
+
+
+def equal(one: Sequence[Tensor], other: Sequence[Tensor]) -> bool:
+    return all(map(torch.equal, one, other))
+
+
+# Graphs of the plain model, and of the plain and the cached model. The input of the first block is
+# laid out unlike that of the others, so block by block there are two graphs of everything.
+GRAPHS = {
+    "2 blocks": (by_block, 2, SAME, 2, 2 * (1 + 3)),
+    "5 blocks": (by_block, 5, SAME, 2, 2 * (1 + 3)),
+    "3 blocks, kinds apart": (by_block, 3, OTHER, 2, 2 * (1 + 4)),
+    "whole, 2 blocks": (whole, 2, SAME, 1, 1 + 3),
+    "whole, 4 blocks": (whole, 4, SAME, 1, 1 + 3),
+    "whole, kinds apart": (whole, 2, OTHER, 1, 1 + 5),
+    "in place": (in_place, 2, SAME, 1, 1 + 3),
+}
+
+
+@pytest.mark.parametrize(
+    ("compiled", "layers", "schedule", "plain", "both"), GRAPHS.values(), ids=[*GRAPHS]
+)
+def test_graphs_depend_on_the_schedule_and_not_on_the_depth(
+    compiled: Callable[..., Any], layers: int, schedule: Schedule, plain: int, both: int
+):
+    model, counter = dit(layers), CompileCounter()
+    expected = sample(model)
+    with cached(model, DIT, schedule):
+        reused = sample(model)
+    model = compiled(model, counter)
+    assert equal(sample(model), expected)
+    assert counter.frame_count == plain
+    with limit(max(both, 8)), cached(model, DIT, schedule) as stats:
+        assert equal(sample(model), reused)
+        assert equal(sample(model), reused)
+    assert counter.frame_count == both
+    assert equal(sample(model), expected)
+    assert counter.frame_count == both
+    assert (stats.runs, stats.recomputed) == (2, 0)
+
+
+def test_blocks_may_be_compiled_while_the_cache_is_on():
+    model, counter = dit(3), CompileCounter()
+    expected = sample(model)
+    attachment = attach(model, DIT, SAME)
+    reused = sample(model)
+    by_block(model, counter)
+    assert equal(sample(model), reused)
+    assert counter.frame_count == 2 * 3
+    attachment.detach()
+    assert equal(sample(model), expected)
+    assert counter.frame_count == 2 * (3 + 1)
+
+
+@pytest.mark.parametrize("compiled", [by_block, whole])
+def test_too_many_graphs_are_told(compiled: Callable[..., Any]):
+    rows = {f"ff-{block}": [1, *[int(e == block) for e in range(1, 6)]] for block in range(2, 6)}
+    rows |= {f"attn1-{block}": [1, 1, *[int(e != block) for e in range(2, 6)]] for block in (3, 4)}
+    schedule = Schedule.from_v1(rows)
+    model = compiled(dit(6), CompileCounter())
+    with limit(5), pytest.warns(SmoothCacheWarning, match="build [0-9]+ graphs .* its limit is 5"):
+        attachment = attach(model, DIT, schedule)
+    attachment.detach(quietly=True)
+
+
+@pytest.mark.parametrize("compiled", [by_block, whole])
+def test_compiled_code_gives_the_numbers_of_eager_code(compiled: Callable[..., Any]):
+    """Up to float32 rounding, which fused kernels do in another order."""
+    model = dit(2)
+    with cached(model, DIT, ALTERNATE):
+        reused = sample(model)
+    model = compiled(model, "inductor")
+    with cached(model, DIT, ALTERNATE) as stats:
+        outputs = sample(model)
+    torch.testing.assert_close(outputs, reused, rtol=1e-4, atol=1e-4)
+    assert stats.reuse_fraction == 0.5
