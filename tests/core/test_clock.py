@@ -54,7 +54,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:__array:DeprecationWarning"),  # diffusers
     pytest.mark.filterwarnings("ignore:Should have t:UserWarning"),  # torchsde
 ]
-SHORT = "default:a run ended after:smoothcache_core.SmoothCacheWarning"
+SHORT = "ignore:a run ended after:smoothcache_core.SmoothCacheWarning"
 
 
 @functools.cache  # some take a second to make
@@ -204,17 +204,28 @@ def test_one_evaluation_too_many_is_refused_before_it_is_computed(
     assert_followed(toy, schedule, places(0, evaluations=evaluations - 1))
 
 
+@pytest.mark.filterwarnings(SHORT)
 def test_another_number_of_steps_is_refused_before_anything_is_computed(solver: tuple[Any, int]):
+    """After a whole run, and after one that was cut."""
     scheduler, evaluations = solver
     toy, schedule = Toy(), schedule_of(row_of(evaluations))
     message = f"is set to [0-9]+ evaluations, but the schedule has {evaluations}"
     with cached(toy, ADAPTER, schedule, scheduler=scheduler) as stats:
+        for calls in (evaluations, 2):
+            with pytest.raises(Cut):
+                solve_again(cut_after(calls, toy), scheduler)
+            with pytest.raises(ScheduleError, match=message):
+                solve(toy, scheduler, SOLVER_STEPS + 1)
         solve(toy, scheduler, SOLVER_STEPS)
-        with pytest.raises(ScheduleError, match=message):
-            solve(toy, scheduler, SOLVER_STEPS + 1)
-        solve(toy, scheduler, SOLVER_STEPS)
-    assert stats.runs == 2
-    assert_followed(toy, schedule, places(0, 1, evaluations=evaluations))
+    assert stats.runs == 3
+    calls = [*places(0, evaluations=evaluations), *places(1, evaluations=2)]
+    assert_followed(toy, schedule, [*calls, *places(2, evaluations=evaluations)])
+
+
+def solve_again(model: Callable[..., Tensor], scheduler: Any) -> None:
+    """Sample until the model raises."""
+    while True:
+        solve(model, scheduler, SOLVER_STEPS)
 
 
 # ---------------------------------------------------------------------------- runs cut short
