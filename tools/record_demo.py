@@ -56,5 +56,9 @@ def record(report: Report) -> Record:
 
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as folder:
-        app(["demo", "--output", folder, *sys.argv[1:]], standalone_mode=False)
+        try:
+            app(["demo", "--output", folder, *sys.argv[1:]])
+        except SystemExit as done:
+            if done.code:
+                raise
         print(record(Report.load(Path(folder) / "report.json")).save())
