@@ -50,7 +50,8 @@ def table(rows: Sequence[dict[str, Any]], names: dict[str, str]) -> str:
     lines.append("| --- |" + " ---: |" * len(names))
     for row in rows:
         cells = [shown(key, row.get(key)) for key in names]
-        lines.append(f"| {row['policy']} | " + " | ".join(cells) + " |")
+        name = ": ".join(part for part in (row["policy"], row.get("setting", "-")) if part != "-")
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
