@@ -28,3 +28,8 @@ def test_public_functions_and_classes_are_documented(package: str):
         if not name.startswith("_") and inspect.isfunction(member) and not member.__doc__
     ]
     assert methods == []
+
+
+def test_image_names_are_those_it_knows_the_home_of():
+    module = importlib.import_module("smoothcache_image")
+    assert set(module.__all__) == set(vars(module)["_HOMES"])

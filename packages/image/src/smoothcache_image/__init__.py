@@ -45,7 +45,25 @@ _HOMES = {
 
 __version__ = version("smoothcache-image")
 
-__all__ = sorted(_HOMES)
+__all__ = [
+    "ADAPTERS",
+    "DIT",
+    "FACEBOOK_DIT",
+    "FLUX",
+    "HUNYUAN_DIT",
+    "LUMINA2",
+    "PIXART",
+    "PipelineError",
+    "QWEN_IMAGE",
+    "SANA",
+    "SD3",
+    "Z_IMAGE",
+    "adapter_for",
+    "cached_pipeline",
+    "calibrate_pipeline",
+    "digits_folder",
+    "load_pipeline",
+]
 
 
 def __getattr__(name: str) -> Any:
