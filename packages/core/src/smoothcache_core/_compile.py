@@ -38,8 +38,11 @@ def graph_variants(model: nn.Module, sites: Sequence[Site], modes: Sequence[Sequ
 
 
 def recompile_limit() -> int:
-    """Return after how many graphs of one piece of code torch falls back to eager."""
-    return torch._dynamo.config.recompile_limit  # pyright: ignore[reportPrivateUsage]
+    """Return after how many graphs of one piece of code torch gives up (8 by default)."""
+    config = torch._dynamo.config  # pyright: ignore[reportPrivateUsage]
+    if hasattr(config, "recompile_limit"):
+        return config.recompile_limit
+    return config.cache_size_limit  # its name in torch 2.6
 
 
 def _compiled(module: nn.Module) -> bool:
