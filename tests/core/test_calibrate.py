@@ -129,6 +129,14 @@ def test_errors_have_a_meaning_everywhere(numbers: tuple[float, ...], errors: li
     assert emitted(*numbers).mean()[0, 0, 0, :2].tolist() == errors
 
 
+def test_outputs_may_be_changed_after_they_were_given():
+    toy = Emitter(1.0, 4.0, 4.0)
+    toy.register_forward_hook(lambda *call: call[2].zero_())  # it is the very output of the site
+    with torch.no_grad():
+        errors = record(toy, toy.run, adapter=EMITTED).mean()[0, 0, 0, :2]
+    assert errors.tolist() == [0.75, 0.0]
+
+
 def test_a_run_of_one_evaluation_has_no_errors():
     calibration = emitted(3.0, max_lag=2)
     assert np.isnan(calibration.mean()).all()

@@ -409,12 +409,12 @@ def test_branches_may_be_handed_parts_of_one_tensor_of_timesteps(device: bool):
 
 def test_an_announced_branch_is_forgotten_after_an_exception():
     toy = ContextToy()
-    with cached(toy, ADAPTER, schedule_of()):
+    with cached(toy, ADAPTER, schedule_of(), branches=PAIR):
         with pytest.raises(Cut), toy.cache_context("uncond"):
             raise Cut
-        sample(toy)
+        sample(toy, branches=PAIR)
         sample(toy, branches=PAIR, announce=True)
-    assert_followed(toy, schedule_of(), [*places(0), *places(1, branches=PAIR)])
+    assert_followed(toy, schedule_of(), places(0, 1, branches=PAIR))
 
 
 @pytest.mark.parametrize("steps", [(0.0, 0.2, 0.4, 0.6, 0.8, 1.0), (9.0, 9.5, 7.0, 7.5, 1.0, 1.5)])
@@ -439,12 +439,15 @@ def test_a_run_that_leaves_the_calibrated_timesteps_is_taken_for_another():
     assert_followed(toy, schedule, [*places(0, evaluations=2), *places(1, evaluations=4)])
 
 
-def test_time_may_run_upwards_from_zero():
-    toy = Toy()
+@pytest.mark.filterwarnings(SHORT)
+@pytest.mark.parametrize("calls", [1, 4, N])
+def test_time_may_run_upwards_from_zero(calls: int):
+    toy, steps = Toy(), [1.0 - step / STEPS[0] for step in STEPS]
     with cached(toy, ADAPTER, schedule_of()):
-        for _ in range(3):
-            sample(toy, [1.0 - step / STEPS[0] for step in STEPS])
-    assert_followed(toy, schedule_of(), places(0, 1, 2))
+        sample(toy, steps[:calls])
+        sample(toy, steps)
+        sample(toy, steps)
+    assert_followed(toy, schedule_of(), [*places(0, evaluations=calls), *places(1, 2)])
 
 
 # ---------------------------------------------------------------------------- exceptions
