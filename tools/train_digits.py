@@ -15,7 +15,12 @@ and runs five stages one after the other, each of which is also a command of its
     transformer  the DiT itself, on those latents; writes the pipeline folder
     check        draws 1000 digits from the written folder, grades them, records the numbers
 
-One fifth of the digits is kept out of all training. An interrupted `transformer` stage goes on
+`flow` makes a twin of it, a rectified flow, starting from the weights of the shipped DiT:
+
+    python tools/train_digits.py flow --minutes 40
+    python tools/train_digits.py check --model flow
+
+One fifth of the digits is kept out of all training. An interrupted `transformer` or `flow` goes on
 with `--resume`, and one that ended may be prolonged by `--resume` and more `--minutes`. The stages
 pass their results on through the work folder. The numbers go to `benchmarks/`.
 """
@@ -30,6 +35,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -42,6 +48,7 @@ from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.transformers.dit_transformer_2d import DiTTransformer2DModel
 from diffusers.pipelines.dit.pipeline_dit import DiTPipeline
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
+from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
 from safetensors.torch import save as to_safetensors
 from sklearn.model_selection import train_test_split
 from smoothcache_image._classifier import (
@@ -56,7 +63,6 @@ from tqdm import tqdm
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 DATA = REPOSITORY / "packages" / "image" / "src" / "smoothcache_image" / "data"
-FOLDER = DATA / "digits-dit"
 NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 NULL_LABEL = 1000  # DiTPipeline hard-codes this label for "no class", whatever the model
 TRAIN_STEPS = 1000  # steps of the noise schedule
@@ -96,6 +102,14 @@ SCHEDULER = {
     "set_alpha_to_one": True,
     "steps_offset": 0,
     "prediction_type": "epsilon",
+}
+FLOW_SCHEDULER = {  # of first order this is Euler's method on the straight path
+    "num_train_timesteps": TRAIN_STEPS,
+    "prediction_type": "flow_prediction",
+    "use_flow_sigmas": True,
+    "flow_shift": 1.0,
+    "solver_order": 1,
+    "algorithm_type": "dpmsolver++",
 }
 
 HELP = (__doc__ or "").replace("\n\n    ", "\n\n\b\n    ")  # keep indented lines as they are
@@ -382,17 +396,51 @@ def encode_digits(autoencoder: AutoencoderKL) -> tuple[Tensor, Tensor]:
     return torch.cat(latents).clone() * scaling(autoencoder), labels.repeat(len(moves))
 
 
-def noisy_batch(
-    latents: Tensor, labels: Tensor, signal: Tensor, size: int = BATCH
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Draw (noisy latents, time steps, labels with 10 % of them dropped, the noise itself)."""
-    index = torch.randint(len(latents), (size,))
-    when = torch.randint(TRAIN_STEPS, (size,))
-    noise = torch.randn(size, *latents.shape[1:])
+def noisy_batch(clean: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Draw (noisy latents, time steps, the noise to predict)."""
+    signal = DDIMScheduler(**SCHEDULER).alphas_cumprod
+    when = torch.randint(TRAIN_STEPS, (len(clean),))
+    noise = torch.randn_like(clean)
     part = signal[when].view(-1, 1, 1, 1)
-    noisy = part.sqrt() * latents[index] + (1 - part).sqrt() * noise
-    dropped = torch.rand(size) < 0.1
-    return noisy, when, labels[index].masked_fill(dropped, NULL_LABEL), noise
+    return part.sqrt() * clean + (1 - part).sqrt() * noise, when, noise
+
+
+def flow_batch(clean: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Draw (points between latents and noise, time steps, the velocity to predict)."""
+    part = torch.rand(len(clean))
+    noise = torch.randn_like(clean)
+    noisy = torch.lerp(clean, noise, part.view(-1, 1, 1, 1))
+    return noisy, part * TRAIN_STEPS, noise - clean
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What tells the two models apart."""
+
+    name: str
+    folder: Path
+    draw: Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]
+    scheduler: Callable[[], Any]
+    peak: float  # highest learning rate
+
+    def batch(self, latents: Tensor, labels: Tensor) -> tuple[Tensor, ...]:
+        """Draw (noisy latents, time steps, labels with 10 % of them dropped, target)."""
+        index = torch.randint(len(latents), (BATCH,))
+        noisy, when, target = self.draw(latents[index])
+        dropped = torch.rand(BATCH) < 0.1
+        return noisy, when, labels[index].masked_fill(dropped, NULL_LABEL), target
+
+
+DIFFUSION = Recipe(
+    "transformer", DATA / "digits-dit", noisy_batch, lambda: DDIMScheduler(**SCHEDULER), 1e-3
+)
+FLOW = Recipe(
+    "flow",
+    DATA / "digits-flow",
+    flow_batch,
+    lambda: DPMSolverMultistepScheduler(**FLOW_SCHEDULER),
+    5e-4,
+)
 
 
 @torch.no_grad()
@@ -430,19 +478,18 @@ class Training:
         torch.set_rng_state(saved["random"])
 
 
-def new_training() -> Training:
+def new_training(model: DiTTransformer2DModel) -> Training:
     """A transformer at its first step."""
-    model = new_transformer()
     optimizer = torch.optim.AdamW(model.parameters(), betas=(0.9, 0.99), weight_decay=0.0)
     return Training(model, copy.deepcopy(model).requires_grad_(False), optimizer)
 
 
 def train_one_step(training: Training, batch: tuple[Tensor, ...], rate: float) -> None:
-    """One step of noise prediction."""
-    noisy, when, labels, noise = batch
+    """One step of predicting the noise, or the velocity."""
+    noisy, when, labels, target = batch
     training.optimizer.param_groups[0]["lr"] = rate
     guess = training.model(noisy, timestep=when, class_labels=labels).sample
-    loss = functional.mse_loss(guess, noise)
+    loss = functional.mse_loss(guess, target)
     training.optimizer.zero_grad()
     loss.backward()
     nn.utils.clip_grad_norm_(training.model.parameters(), 1.0)
@@ -466,11 +513,10 @@ def draw(pipeline: DiTPipeline, per_class: int, seed: int, steps: int) -> tuple[
     return output.images, labels
 
 
-def report(training: Training, autoencoder: AutoencoderKL, work: Path) -> float:
+def report(training: Training, recipe: Recipe, autoencoder: AutoencoderKL, work: Path) -> float:
     """Checkpoint, draw 200 digits, print and return the part that is recognised."""
-    training.save(work / "transformer.pt")
-    scheduler: Any = DDIMScheduler(**SCHEDULER)
-    pipeline = DiTPipeline(training.average, autoencoder, scheduler)
+    training.save(work / f"{recipe.name}.pt")
+    pipeline = DiTPipeline(training.average, autoencoder, recipe.scheduler())
     images, labels = draw(pipeline, per_class=20, seed=1, steps=25)
     score = accuracy(load_digit_classifier(), images, labels)
     minutes = training.seconds / 60
@@ -480,12 +526,12 @@ def report(training: Training, autoencoder: AutoencoderKL, work: Path) -> float:
     return score
 
 
-def export(transformer: DiTTransformer2DModel, autoencoder: AutoencoderKL, folder: Path) -> None:
+def export(transformer: DiTTransformer2DModel, recipe: Recipe, autoencoder: AutoencoderKL) -> None:
     """Write the pipeline folder, weights in float16, each file atomically."""
     parts = {
         "transformer": copy.deepcopy(transformer).half(),
         "vae": copy.deepcopy(autoencoder).half(),
-        "scheduler": DDIMScheduler(**SCHEDULER),
+        "scheduler": recipe.scheduler(),
     }
     index: dict[str, Any] = {"_class_name": "DiTPipeline"}
     index["_diffusers_version"] = version("diffusers")
@@ -495,27 +541,52 @@ def export(transformer: DiTTransformer2DModel, autoencoder: AutoencoderKL, folde
             part.save_pretrained(Path(scratch) / name)
             index[name] = ["diffusers", type(part).__name__]
         for path in sorted(Path(scratch).rglob("*.*")):
-            write_atomically(folder / path.relative_to(scratch), path.read_bytes())
-    write_atomically(folder / "model_index.json", (json.dumps(index, indent=2) + "\n").encode())
+            write_atomically(recipe.folder / path.relative_to(scratch), path.read_bytes())
+    text = json.dumps(index, indent=2) + "\n"
+    write_atomically(recipe.folder / "model_index.json", text.encode())
 
 
-def fit(training: Training, autoencoder: AutoencoderKL, budget: Budget, work: Path) -> None:
+def fit(
+    training: Training, recipe: Recipe, autoencoder: AutoencoderKL, budget: Budget, work: Path
+) -> None:
     """Train until the budget is used up; save every 5 minutes; export as soon as usable."""
     latents, labels = encode_digits(autoencoder)
-    signal = DDIMScheduler(**SCHEDULER).alphas_cumprod
     last, exported = budget.seconds(), False
-    with tqdm(total=budget.steps, initial=training.step, desc="transformer", mininterval=5) as bar:
+    with tqdm(total=budget.steps, initial=training.step, desc=recipe.name, mininterval=5) as bar:
         while (progress := budget.progress(training.step)) < 1:
-            batch = noisy_batch(latents, labels, signal)
-            train_one_step(training, batch, learning_rate(progress, peak=1e-3))
+            batch = recipe.batch(latents, labels)
+            train_one_step(training, batch, learning_rate(progress, peak=recipe.peak))
             training.seconds = budget.seconds()
             bar.update()
             bar.set_postfix(loss=f"{training.loss:.4f}", refresh=False)
             if training.seconds - last > 300:
                 last = training.seconds
-                if report(training, autoencoder, work) > 0.9 and not exported:
-                    export(training.average, load_autoencoder(work), FOLDER)
+                if report(training, recipe, autoencoder, work) > 0.9 and not exported:
+                    export(training.average, recipe, load_autoencoder(work))
                     exported = True
+
+
+def train(
+    recipe: Recipe,
+    model: DiTTransformer2DModel,
+    budget: tuple[float, int],
+    resume: bool,
+    work: Path,
+    threads: int,
+) -> None:
+    """Train `model` by `recipe`, write its pipeline folder and record the numbers."""
+    torch.set_num_threads(threads)
+    torch.manual_seed(SEED)
+    autoencoder, training = load_autoencoder(work), new_training(model)
+    if resume and (work / f"{recipe.name}.pt").exists():
+        training.load(work / f"{recipe.name}.pt")
+    fit(training, recipe, autoencoder, Budget(*budget, before=training.seconds), work)
+    score = report(training, recipe, autoencoder, work)
+    export(training.average, recipe, load_autoencoder(work))
+    row = {"stage": recipe.name, "steps": training.step, "batch": BATCH, "threads": threads}
+    row |= {"seconds": round(training.seconds, 1), "final_loss": round(training.loss, 5)}
+    row["parameters"] = sum(value.numel() for value in training.model.parameters())
+    record(work, row | {"recognised_200_samples_25_steps": round(score, 4)})
 
 
 @app.command("transformer")
@@ -527,19 +598,22 @@ def train_transformer(
     threads: Threads = 3,
 ) -> None:
     """Train the diffusion transformer on the latents and write the pipeline folder."""
-    torch.set_num_threads(threads)
     torch.manual_seed(SEED)
-    autoencoder, training = load_autoencoder(work), new_training()
-    if resume and (work / "transformer.pt").exists():
-        training.load(work / "transformer.pt")
-    budget = Budget(minutes, steps, before=training.seconds)
-    fit(training, autoencoder, budget, work)
-    score = report(training, autoencoder, work)
-    export(training.average, load_autoencoder(work), FOLDER)
-    row = {"stage": "transformer", "steps": training.step, "batch": BATCH, "threads": threads}
-    row |= {"seconds": round(training.seconds, 1), "final_loss": round(training.loss, 5)}
-    row["parameters"] = sum(value.numel() for value in training.model.parameters())
-    record(work, row | {"recognised_200_samples_25_steps": round(score, 4)})
+    train(DIFFUSION, new_transformer(), (minutes, steps), resume, work, threads)
+
+
+@app.command("flow")
+def train_flow(
+    minutes: Annotated[float, typer.Option(help="Training time, resumed time included.")] = 40.0,
+    steps: Annotated[int, typer.Option(help="Most steps of 128 latents.")] = 20000,
+    resume: Annotated[bool, typer.Option(help="Go on from the last checkpoint.")] = False,
+    work: Work = DEFAULT_WORK,
+    threads: Threads = 3,
+) -> None:
+    """Train the shipped transformer further, into a rectified flow, and write its folder."""
+    folder = DIFFUSION.folder / "transformer"
+    model = DiTTransformer2DModel.from_pretrained(folder, local_files_only=True)
+    train(FLOW, model.float().eval(), (minutes, steps), resume, work, threads)
 
 
 # --- check ---------------------------------------------------------------------------------------
@@ -600,21 +674,24 @@ def save_grid(images: Tensor, path: Path) -> None:
 
 @app.command("check")
 def check(
-    steps: Annotated[int, typer.Option(help="DDIM steps of each sample.")] = 50,
+    model: Annotated[str, typer.Option(help="transformer or flow.")] = "transformer",
+    steps: Annotated[int, typer.Option(help="Steps of each sample.")] = 50,
     work: Work = DEFAULT_WORK,
     threads: Threads = 3,
 ) -> None:
     """Draw 1000 digits from the written folder, grade them and record all numbers."""
     torch.set_num_threads(threads)
-    pipeline = DiTPipeline.from_pretrained(FOLDER, local_files_only=True)
+    recipe = {"transformer": DIFFUSION, "flow": FLOW}[model]
+    pipeline = DiTPipeline.from_pretrained(recipe.folder, local_files_only=True)
     seeds = [0, 1, 2, 3, 4]
     start = time.monotonic()
     parts = [draw(pipeline, 20, seed, steps) for seed in tqdm(seeds, desc="samples")]
     seconds = round(time.monotonic() - start, 1)
     images, labels = (torch.cat(kind) for kind in zip(*parts, strict=True))
-    save_grid(images, work / "grid.png")
-    size = sum(path.stat().st_size for path in FOLDER.rglob("*") if path.is_file())
-    row = {"stage": "check", "scheduler": "DDIM", "steps": steps, "guidance": GUIDANCE}
+    save_grid(images, work / f"grid-{model}.png")
+    size = sum(path.stat().st_size for path in recipe.folder.rglob("*") if path.is_file())
+    row = {"stage": f"check-{model}", "scheduler": type(pipeline.scheduler).__name__}
+    row |= {"steps": steps, "guidance": GUIDANCE}
     row |= {"dtype": str(pipeline.transformer.dtype), "seconds": seconds, "folder_bytes": size}
     row["test_psnr_db"] = round(psnr(pipeline.vae, split_digits()[2]), 2)
     record(work, row | judge(images, labels))
