@@ -1,19 +1,30 @@
-"""Schedules: for each site and evaluation, compute or reuse. Immutable, validated, portable."""
+"""Schedules: for each site and evaluation, compute or fill. Immutable, validated, portable."""
 
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    FiniteFloat,
+    NonNegativeFloat,
+    NonNegativeInt,
+    ValidationError,
+    model_validator,
+)
 
 from smoothcache_core._cost import Cost
 from smoothcache_core._errors import ScheduleError
 from smoothcache_core._files import write_atomically
 from smoothcache_core._fingerprint import Fingerprint
-from smoothcache_core._sites import Site
+from smoothcache_core._sites import DENOISER, GUIDANCE, Site
 
 Row = tuple[Literal[0, 1], ...]
+MOST_TERMS = 3
+Terms = Annotated[tuple[FiniteFloat, ...], Field(min_length=1, max_length=MOST_TERMS)]
 FORMAT = "smoothcache-schedule"
 
 
@@ -33,20 +44,63 @@ class Source(BaseModel):
     seeds: tuple[int, ...] = ()
 
 
+class Fill(BaseModel):
+    """How the skipped outputs of one row are made: a linear combination of computed ones.
+
+    Attributes:
+        terms: For each skipped evaluation the coefficients of the outputs computed last, the newest
+            first, 1 to `MOST_TERMS` of them. Evaluations that are not listed reuse the newest.
+        inputs: For skipped evaluations of the denoiser, the coefficient of the latent that it would
+            have been given.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    terms: Mapping[NonNegativeInt, Terms]
+    inputs: Mapping[NonNegativeInt, FiniteFloat] = {}
+
+
+class Prediction(BaseModel):
+    """What a schedule promises.
+
+    Attributes:
+        error: Relative L2 error of the final sample against the plain run's.
+        low: Lower end of the 95 % confidence interval of `error`, if known.
+        high: Upper end.
+        measured: Whether `error` was measured by running the schedule on calibration seeds, rather
+            than estimated from sensitivities.
+        bytes: The most bytes of cached tensors held between evaluations, if known.
+        seconds: Seconds of one run, all evaluations, if known.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    error: NonNegativeFloat
+    low: NonNegativeFloat | None = None
+    high: NonNegativeFloat | None = None
+    measured: bool = False
+    bytes: int | None = None
+    seconds: float | None = None
+
+
 class Schedule(BaseModel):
-    """Which evaluations of which sites are computed; all others reuse the last computed output.
+    """Which evaluations of which sites are computed, and how all others are filled.
 
     Attributes:
         format: Always `"smoothcache-schedule"`.
-        version: Version of the file format.
+        version: Version of the file format; files of version 2 are read as well.
         evaluations: Denoiser evaluations of one run, per branch.
-        rows: For each key one entry per evaluation, 1 compute, 0 reuse. A key is a site's path, a
+        rows: For each key one entry per evaluation, 1 compute, 0 fill. A key is a site's path, a
             kind and block (`"attn-3"`) or a kind (`"attn"`); the most specific key wins, and a site
-            without a key is always computed. Every row starts with 1.
-        fill: How a skipped output is made; `"reuse"` gives the last computed output.
+            without a key is always computed. Every row starts with 1. The key `"denoiser"` stands
+            for the output of the whole model, `"guidance"` for the guidance difference; with them
+            there are no rows of sites.
+        fills: For keys as in `rows`, how skipped outputs are made; without one the output computed
+            last is reused.
         source: How the schedule was made.
         fingerprint: What it was planned for.
         cost: MACs per site and in all, if known.
+        prediction: What it promises, if known.
 
     Raises:
         ScheduleError: From every constructor, if the content is invalid.
@@ -55,19 +109,30 @@ class Schedule(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     format: Literal["smoothcache-schedule"] = FORMAT
-    version: Literal[2] = 2
+    version: Literal[3] = 3
     evaluations: Annotated[int, Field(gt=0)]
     rows: Mapping[str, Row]
-    fill: Literal["reuse"] = "reuse"
+    fills: Mapping[str, Fill] = {}
     source: Source = Source(name="imported")
     fingerprint: Fingerprint = Fingerprint()
     cost: Cost | None = None
+    prediction: Prediction | None = None
 
     def __init__(self, **data: Any) -> None:
         try:
             super().__init__(**data)
         except ValidationError as error:
             raise ScheduleError(_first_problem(error)) from error
+
+    @model_validator(mode="before")
+    @classmethod
+    def _upgrade(cls, data: Any) -> Any:
+        """Read version 2, which knew reuse only."""
+        if isinstance(data, Mapping) and data.get("version") == 2 and "fills" not in data:
+            if data.get("fill", "reuse") != "reuse":
+                raise ValueError(f"fill is 'reuse' in version 2, got {data['fill']!r}")
+            return {k: v for k, v in data.items() if k != "fill"} | {"version": 3}
+        return data
 
     @model_validator(mode="after")
     def _validate_rows(self) -> Self:
@@ -83,9 +148,32 @@ class Schedule(BaseModel):
                 raise ValueError(
                     f"row {key!r} reuses at the first evaluation; there is nothing to reuse"
                 )
+        whole = {DENOISER.kind, GUIDANCE.kind} & set(self.rows)
+        if whole and set(self.rows) - whole:
+            raise ValueError(
+                f"row {min(whole)!r} is of the whole model and cannot be combined with rows of "
+                f"sites, here {sorted(set(self.rows) - whole)[:3]}"
+            )
         known = self.fingerprint.evaluations
         if known is not None and known != self.evaluations:
             raise ValueError(f"evaluations is {self.evaluations}, but the fingerprint says {known}")
+        return self
+
+    @model_validator(mode="after")
+    def _validate_fills(self) -> Self:
+        for key, fill in self.fills.items():
+            for evaluation, terms in fill.terms.items():
+                if evaluation >= self.evaluations:
+                    raise ValueError(f"fill {key!r} names evaluation {evaluation}, past the end")
+                if key in self.rows and len(terms) > sum(self.rows[key][:evaluation]):
+                    raise ValueError(
+                        f"fill {key!r} has {len(terms)} terms at evaluation {evaluation}, but only "
+                        f"{sum(self.rows[key][:evaluation])} outputs are computed before it"
+                    )
+            if fill.inputs and key != DENOISER.kind:
+                raise ValueError(
+                    f"fill {key!r} has inputs; only {DENOISER.kind!r} may use the latent"
+                )
         return self
 
     # ------------------------------------------------------------------ what it means for a model
@@ -97,10 +185,21 @@ class Schedule(BaseModel):
                 return self.rows[key]
         return (1,) * self.evaluations
 
+    def fill(self, site: Site) -> Fill:
+        """Return how the skipped outputs of `site` are made."""
+        found = next((self.fills[key] for key in site.row_keys() if key in self.fills), None)
+        return found or Fill(terms={})
+
+    def terms(self, site: Site) -> tuple[tuple[float, ...], ...]:
+        """Return the coefficients of `site` at every evaluation, empty where it is computed."""
+        given = self.fill(site).terms
+        row = self.row(site)
+        return tuple(() if computed else given.get(i, (1.0,)) for i, computed in enumerate(row))
+
     def unknown_keys(self, sites: Sequence[Site]) -> list[str]:
-        """Return the keys that name none of `sites`."""
-        names = {key for site in sites for key in site.row_keys()}
-        return [key for key in self.rows if key not in names]
+        """Return the keys that name none of `sites`, and not the whole model either."""
+        names = {key for site in (*sites, DENOISER, GUIDANCE) for key in site.row_keys()}
+        return [key for key in (*self.rows, *self.fills) if key not in names]
 
     @property
     def skips(self) -> bool:
@@ -123,9 +222,12 @@ class Schedule(BaseModel):
             )
         if not cost.total:
             raise ScheduleError("the denoiser costs no MACs, so there is no fraction of them")
-        reused = sum(macs.macs * self.row(macs.site()).count(0) for macs in cost.sites)
+        saved = sum(macs.macs * self.row(macs.site()).count(0) for macs in cost.sites)
+        evaluated, guided = self.row(DENOISER), self.row(GUIDANCE)
+        saved += cost.total * evaluated.count(0)
+        halves = sum(one and not both for one, both in zip(evaluated, guided, strict=True))
         whole = cost.total * self.evaluations
-        return (whole - reused) / whole
+        return (whole - saved - cost.total * halves / 2) / whole
 
     def predicted_speedup(self, cost: Cost | None = None) -> float:
         """Return plain MACs over computed MACs: the speed-up if time were MACs alone."""
@@ -179,9 +281,11 @@ class Schedule(BaseModel):
         """Return SmoothCache's flat JSON.
 
         Raises:
-            ScheduleError: A key is a module path, which v1 cannot express.
+            ScheduleError: A key is a module path, or there are fills, which v1 cannot express.
         """
         paths = [key for key in self.rows if "." in key]
+        if self.fills:
+            raise ScheduleError("v1 knows reuse only, and this schedule has calibrated fills")
         if paths:
             raise ScheduleError(
                 f"v1 knows kinds and blocks ('attn', 'attn-3'), not module paths like {paths[0]!r}"
@@ -197,11 +301,16 @@ def _first_problem(error: ValidationError) -> str:
 
 
 def _dump(data: Mapping[str, Any]) -> str:
-    """Dump JSON indented, but with each row of numbers on one line."""
-    rows = [f"    {json.dumps(key)}: {json.dumps(row)}" for key, row in data["rows"].items()]
+    """Dump JSON indented, but with each row and each fill on one line."""
     texts = {
-        name: json.dumps(value, indent=2).replace("\n", "\n  ")  # strings hold no bare newline
+        name: _lines(value)
+        if name in ("rows", "fills") and value
+        else json.dumps(value, indent=2).replace("\n", "\n  ")  # strings hold no bare newline
         for name, value in data.items()
     }
-    texts["rows"] = "{\n" + ",\n".join(rows) + "\n  }"
     return "{\n" + ",\n".join(f'  "{name}": {text}' for name, text in texts.items()) + "\n}"
+
+
+def _lines(data: Mapping[str, Any]) -> str:
+    rows = [f"    {json.dumps(key)}: {json.dumps(value)}" for key, value in data.items()]
+    return "{\n" + ",\n".join(rows) + "\n  }"

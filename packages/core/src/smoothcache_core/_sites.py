@@ -9,7 +9,8 @@ from torch import nn
 
 from smoothcache_core._errors import AdapterError
 
-Target = Literal["output", "delta"]
+Target = Literal["output", "delta", "denoiser", "guidance"]
+Guidance = Literal["cond-first", "uncond-first"]
 _MISSING = object()
 
 
@@ -18,11 +19,15 @@ class Site:
     """One cacheable submodule of a denoiser.
 
     Attributes:
-        path: Full module path inside the denoiser, for example `"transformer_blocks.3.attn1"`.
+        path: Full module path inside the denoiser, for example `"transformer_blocks.3.attn1"`;
+            empty for the denoiser itself.
         kind: Component type shared by sites, for example `"attn1"`.
         block: Index of the block among the blocks of its list, from 0.
-        target: What is cached: the submodule's `"output"`, or its `"delta"` (output minus input).
+        target: What is cached: the submodule's `"output"`, its `"delta"` (output minus input), the
+            output of the whole `"denoiser"`, or the `"guidance"` difference (conditional minus
+            unconditional output of the denoiser).
         inputs: For a delta, the names of the forward arguments that correspond to the outputs.
+        last: For the delta of a span of blocks, the path of its last block; `path` is the first.
     """
 
     path: str
@@ -30,10 +35,20 @@ class Site:
     block: int
     target: Target = "output"
     inputs: tuple[str, ...] = ()
+    last: str = ""
 
-    def row_keys(self) -> tuple[str, str, str]:
+    def row_keys(self) -> tuple[str, ...]:
         """Return the schedule keys that may name this site, the most specific first."""
+        if not self.path:
+            return (self.kind,)
         return self.path, f"{self.kind}-{self.block}", self.kind
+
+
+DENOISER = Site(path="", kind="denoiser", block=0, target="denoiser")
+"""The denoiser's output: where it is filled, the whole evaluation is skipped."""
+
+GUIDANCE = Site(path="", kind="guidance", block=0, target="guidance")
+"""The guidance difference: where it is filled, the unconditional pass is skipped."""
 
 
 class Adapter(Protocol):
@@ -43,6 +58,9 @@ class Adapter(Protocol):
         name: Name of the family, recorded in calibrations and schedules.
         latent: Name of the denoiser's forward argument that holds the noisy latent.
         timestep: Name of the denoiser's forward argument that holds the timestep.
+
+    An adapter may also have `guidance`, see `PatternAdapter`; without it the guidance difference
+    of batched guidance is no target.
     """
 
     @property
@@ -95,6 +113,8 @@ class PatternAdapter:
         classes: Names of the model classes this adapter is meant for.
         latent: See `Adapter`.
         timestep: See `Adapter`.
+        guidance: Which half of the batch is conditional, where guidance is batched; None where it
+            is not, or not known.
     """
 
     name: str
@@ -102,6 +122,7 @@ class PatternAdapter:
     classes: tuple[str, ...] = ()
     latent: str = "hidden_states"
     timestep: str = "timestep"
+    guidance: Guidance | None = None
 
     def sites(self, model: nn.Module) -> tuple[Site, ...]:
         """Return the sites of `model`; components that are `None` are skipped.
@@ -145,6 +166,11 @@ class PatternAdapter:
             if module is not None
         ]
         return sites if matches else None
+
+
+def guidance_order(adapter: Adapter) -> Guidance | None:
+    """Return which half of a guided batch is conditional, if the adapter says so."""
+    return getattr(adapter, "guidance", None)
 
 
 def _walk(
