@@ -8,23 +8,21 @@ the row says, since random weights give them nothing sensible to look at. What d
 is still paid.
 """
 
-import logging
 import warnings
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
+import _image_peers
 import torch
+from _image_peers import ALMOST_ALWAYS, ALWAYS, NEVER, Around, diffusers_cache, hooks_of
 from diffusers.hooks.faster_cache import FasterCacheConfig
 from diffusers.hooks.first_block_cache import FirstBlockCacheConfig
-from diffusers.hooks.hooks import HookRegistry
 from diffusers.hooks.mag_cache import MagCacheConfig
 from diffusers.hooks.pyramid_attention_broadcast import PyramidAttentionBroadcastConfig
 from diffusers.hooks.sea_cache import SeaCacheConfig
 from diffusers.hooks.taylorseer_cache import TaylorSeerCacheConfig
-from diffusers.models.attention import BasicTransformerBlock
-from diffusers.models.cache_utils import CacheMixin
 from diffusers.models.transformers.dit_transformer_2d import DiTTransformer2DModel
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from smoothcache_core import (
@@ -35,13 +33,7 @@ from smoothcache_core import (
 )
 from smoothcache_image import DIT
 
-ALWAYS, NEVER = 1e9, -1.0
-"""Thresholds that make a cache deciding by a relative difference skip, or compute."""
-ALMOST_ALWAYS = 0.999
-"""From 1.0 on cache-dit does not look at the difference at all."""
-
 Row = tuple[int, ...]
-Around = Callable[[int], AbstractContextManager[object]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,28 +155,13 @@ PLAIN = Policy(name="plain", setting="-", attach=plain)
 
 
 def dit_smoothcache(*components: str) -> Attach:
-    """Return the package of the paper; its own helper for diffusers wraps `attn1` only."""
+    """Return the package of the paper on `components`."""
 
     @contextmanager
     def put(model: DiTTransformer2DModel, setup: Setup) -> Generator[Attached]:
-        from SmoothCache import SmoothCacheHelper  # pyright: ignore[reportMissingImports]
-
-        helper = SmoothCacheHelper(
-            model=model,
-            block_classes=BasicTransformerBlock,
-            components_to_wrap=list(components),
-            schedule={component: list(setup.row) for component in components},
-        )
-        helper.enable()
-
-        @contextmanager
-        def around(evaluation: int) -> Generator[None]:
-            if evaluation == 0:
-                helper.reset_state()
-            yield
-
-        yield Attached(around=around)
-        helper.disable()
+        schedule = dict.fromkeys(components, setup.row)
+        with _image_peers.dit_smoothcache(model, schedule) as around:
+            yield Attached(around=around)
 
     return put
 
@@ -195,9 +172,6 @@ def dit_smoothcache(*components: str) -> Attach:
 def hooks(config: Callable[[Setup, Callable[[], int]], Any], *, follow: bool = False) -> Attach:
     """Return one of diffusers' own caches.
 
-    DiTTransformer2DModel is not among the models that offer them, so `CacheMixin` is added to the
-    copy's class; the hooks themselves are diffusers' own.
-
     Args:
         config: Makes the configuration from the setup and a function that tells the timestep.
         follow: Set the threshold before every evaluation, to skip where the row says.
@@ -205,37 +179,23 @@ def hooks(config: Callable[[Setup, Callable[[], int]], Any], *, follow: bool = F
 
     @contextmanager
     def put(model: DiTTransformer2DModel, setup: Setup) -> Generator[Attached]:
-        model.__class__ = type("DiTWithCaches", (DiTTransformer2DModel, CacheMixin), {})
-        cacheable: Any = model
         place = {"evaluation": 0}
-        cacheable.enable_cache(config(setup, lambda: setup.timesteps[place["evaluation"]]))
-        head = _hooks(model.transformer_blocks[0])
-        if not any(_hooks(module) for module in model.modules()):
-            raise ValueError("its configuration matches no module of DiTTransformer2DModel")
 
-        @contextmanager
-        def around(evaluation: int) -> Generator[None]:
-            if evaluation == 0:
-                HookRegistry.check_if_exists_or_initialize(model).reset_stateful_hooks()
+        def before(evaluation: int) -> None:
             place["evaluation"] = evaluation
             if follow:
-                head[0].threshold = NEVER if setup.row[evaluation] else ALWAYS
-            sigma = setup.timesteps[evaluation] / 1000
-            steps = setup.evaluations
-            with cacheable.cache_context(
-                "cfg", step_index=evaluation, num_inference_steps=steps, sigma=sigma
-            ):
-                yield
+                head, *_ = hooks_of(model.transformer_blocks[0])
+                head.threshold = NEVER if setup.row[evaluation] else ALWAYS
 
-        yield Attached(around=around)
-        cacheable.disable_cache()
+        with diffusers_cache(
+            model,
+            config(setup, lambda: setup.timesteps[place["evaluation"]]),
+            sigmas=[timestep / 1000 for timestep in setup.timesteps],
+            before=before,
+        ) as around:
+            yield Attached(around=around)
 
     return put
-
-
-def _hooks(module: torch.nn.Module) -> list[Any]:
-    registry = getattr(module, "_diffusers_hook", None)
-    return list(registry.hooks.values()) if registry is not None else []
 
 
 def _pyramid(setup: Setup, timestep: Callable[[], int]) -> PyramidAttentionBroadcastConfig:
@@ -314,30 +274,17 @@ def cache_dit(*, blocks: int) -> Attach:
 
     @contextmanager
     def put(model: DiTTransformer2DModel, setup: Setup) -> Generator[Attached]:
-        import cache_dit as package  # pyright: ignore[reportMissingImports]
-
-        for handler in logging.getLogger("CACHE_DIT").handlers:
-            handler.setLevel(logging.ERROR)
-        config = package.DBCacheConfig(
-            Fn_compute_blocks=blocks,
-            Bn_compute_blocks=0,
-            residual_diff_threshold=ALMOST_ALWAYS,
-            max_warmup_steps=0,
-            num_inference_steps=setup.evaluations,
-            steps_computation_mask=list(setup.row),
-            steps_computation_policy="dynamic",
-            enable_separate_cfg=False,
-        )
-        package.enable_cache(model, cache_config=config)
-
-        @contextmanager
-        def around(evaluation: int) -> Generator[None]:
-            if evaluation == 0:
-                package.refresh_context(model, cache_config=config)
-            yield
-
-        yield Attached(around=around)
-        package.disable_cache(model)
+        config = {
+            "Fn_compute_blocks": blocks,
+            "Bn_compute_blocks": 0,
+            "residual_diff_threshold": ALMOST_ALWAYS,
+            "max_warmup_steps": 0,
+            "num_inference_steps": setup.evaluations,
+            "steps_computation_mask": list(setup.row),
+            "steps_computation_policy": "dynamic",
+        }
+        with _image_peers.cache_dit(model, config) as around:
+            yield Attached(around=around)
 
     return put
 

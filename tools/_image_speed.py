@@ -1,17 +1,14 @@
 """Counting and timing of policies on the image model, for `bench_image.py`."""
 
-import contextlib
-import os
 import sys
-import warnings
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
 from _image_compile import TOLERANCE, measure_ways
+from _image_peers import quiet
 from _image_policies import PLAIN, Policy, policies
 from _image_sampler import Sampler, Size, dit, sampling, shapes_of, sharing
 from _records import Record, Row, command, commit, hardware, now, versions
@@ -130,7 +127,7 @@ def count_all(
     for policy in settings.chosen():
         slow = settings.progress and policy.looks_at_data
         try:
-            with _quiet():
+            with quiet():
                 counted[policy] = count(model, policy, settings.evaluations, progress=slow)
         except Exception as error:
             if policy.ours or policy.name == PLAIN.name:
@@ -138,18 +135,6 @@ def count_all(
             reason = f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
             refused.append({"policy": policy.name, "setting": policy.setting, "reason": reason})
     return counted, refused
-
-
-@contextlib.contextmanager
-def _quiet() -> Generator[None]:
-    """Drop what peers print and torch's warnings of what they call."""
-    with (
-        Path(os.devnull).open("w") as nowhere,
-        contextlib.redirect_stdout(nowhere),
-        warnings.catch_warnings(),
-    ):
-        warnings.filterwarnings("ignore", message="torch.meshgrid")
-        yield
 
 
 def cost_of(model: DiTTransformer2DModel) -> Cost:
@@ -262,7 +247,7 @@ def _race(samplers: Mapping[Policy, Sampler], settings: Settings) -> dict[str, S
     """Time the samplers; whole runs get one unrecorded round first."""
     runs = {policy.key: sampler for policy, sampler in samplers.items()}
     rounds = settings.rounds + (settings.piece == "run")
-    with _quiet():
+    with quiet():
         seconds = race(
             runs,
             evaluations=settings.evaluations,

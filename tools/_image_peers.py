@@ -1,0 +1,157 @@
+"""Other people's caches, put on a diffusers DiT and taken off again.
+
+A peer is imported when it is put on. Each context manager gives an `Around`: what has to be in
+force during an evaluation, by its index. Entering evaluation 0 begins a new run.
+"""
+
+import contextlib
+import logging
+import os
+import warnings
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Any
+
+from diffusers.hooks.hooks import HookRegistry
+from diffusers.models.attention import BasicTransformerBlock
+from diffusers.models.cache_utils import CacheMixin
+from diffusers.models.transformers.dit_transformer_2d import DiTTransformer2DModel
+from torch import nn
+
+ALWAYS, NEVER = 1e9, -1.0
+"""Thresholds that make a cache deciding by a relative difference skip, or compute."""
+ALMOST_ALWAYS = 0.999
+"""From 1.0 on cache-dit does not look at the difference at all."""
+
+Around = Callable[[int], AbstractContextManager[object]]
+
+
+@contextmanager
+def quiet() -> Generator[None]:
+    """Drop what peers print and torch's warnings of what they call."""
+    with (
+        Path(os.devnull).open("w") as nowhere,
+        contextlib.redirect_stdout(nowhere),
+        warnings.catch_warnings(),
+    ):
+        warnings.filterwarnings("ignore", message="torch.meshgrid")
+        yield
+
+
+@contextmanager
+def dit_smoothcache(
+    model: DiTTransformer2DModel, schedule: Mapping[str, Sequence[int]]
+) -> Generator[Around]:
+    """Put the package of the paper on; its own helper for diffusers wraps `attn1` only.
+
+    Args:
+        model: The model.
+        schedule: For each component, `attn1` or `ff`, one entry per evaluation: 1 compute, 0 reuse.
+    """
+    from SmoothCache import SmoothCacheHelper  # pyright: ignore[reportMissingImports]
+
+    helper = SmoothCacheHelper(
+        model=model,
+        block_classes=BasicTransformerBlock,
+        components_to_wrap=list(schedule),
+        schedule={component: list(row) for component, row in schedule.items()},
+    )
+    helper.enable()
+
+    @contextmanager
+    def around(evaluation: int) -> Generator[None]:
+        if evaluation == 0:
+            helper.reset_state()
+        yield
+
+    yield around
+    helper.disable()
+
+
+@contextmanager
+def diffusers_cache(
+    model: DiTTransformer2DModel,
+    config: object,
+    *,
+    sigmas: Sequence[float],
+    before: Callable[[int], None] = lambda evaluation: None,
+) -> Generator[Around]:
+    """Put one of diffusers' own caches on.
+
+    DiTTransformer2DModel is not among the models that offer them, so `CacheMixin` is added to the
+    class of this instance; the hooks themselves are diffusers' own.
+
+    Args:
+        model: The model.
+        config: The configuration of the cache.
+        sigmas: Noise level of each evaluation, of a scale in [0, 1].
+        before: Called with the evaluation before it.
+
+    Raises:
+        ValueError: The configuration matches no module.
+    """
+    model.__class__ = type("DiTWithCaches", (DiTTransformer2DModel, CacheMixin), {})
+    cacheable: Any = model
+    cacheable.enable_cache(config)
+    if not any(hooks_of(module) for module in model.modules()):
+        raise ValueError("its configuration matches no module of DiTTransformer2DModel")
+
+    @contextmanager
+    def around(evaluation: int) -> Generator[None]:
+        if evaluation == 0:
+            HookRegistry.check_if_exists_or_initialize(model).reset_stateful_hooks()
+        before(evaluation)
+        with cacheable.cache_context(
+            "cfg",
+            step_index=evaluation,
+            num_inference_steps=len(sigmas),
+            sigma=sigmas[evaluation],
+        ):
+            yield
+
+    yield around
+    cacheable.disable_cache()
+
+
+def hooks_of(module: nn.Module) -> list[Any]:
+    """Return diffusers' hooks on a module."""
+    registry = getattr(module, "_diffusers_hook", None)
+    return list(registry.hooks.values()) if registry is not None else []
+
+
+@contextmanager
+def cache_dit(
+    model: DiTTransformer2DModel,
+    config: Mapping[str, Any],
+    *,
+    taylor_order: int | None = None,
+) -> Generator[Around]:
+    """Put cache-dit's DBCache on.
+
+    Args:
+        model: The model.
+        config: Fields of its `DBCacheConfig`.
+        taylor_order: Also extrapolate by its TaylorSeer calibrator, of this order.
+    """
+    import cache_dit as package  # pyright: ignore[reportMissingImports]
+
+    for handler in logging.getLogger("CACHE_DIT").handlers:
+        handler.setLevel(logging.ERROR)
+    settings: dict[str, Any] = {
+        "cache_config": package.DBCacheConfig(enable_separate_cfg=False, **config)
+    }
+    if taylor_order is not None:
+        settings["calibrator_config"] = package.TaylorSeerCalibratorConfig(
+            taylorseer_order=taylor_order
+        )
+    package.enable_cache(model, **settings)
+
+    @contextmanager
+    def around(evaluation: int) -> Generator[None]:
+        if evaluation == 0:
+            package.refresh_context(model, **settings)
+        yield
+
+    yield around
+    package.disable_cache(model)
