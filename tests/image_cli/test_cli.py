@@ -10,6 +10,7 @@ import pytest
 import typer
 from smoothcache_core import Calibration, Report, Schedule
 from smoothcache_image._cli import app
+from smoothcache_image._loading import SHIPPED
 from typer.testing import CliRunner
 
 COMMANDS = ("demo", "calibrate", "plan", "sample", "evaluate")
@@ -355,6 +356,21 @@ def test_evaluate_writes_a_report(shell: Shell, calibrated: Path, planned: Path)
     names = {file.name for file in output.iterdir()}
     assert {"report.md", "samples.png", "error-curves.png", "skip-map-interval-2.png"} <= names
     assert "enter the autoencoder's decoder" in (output / "report.md").read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SHIPPED)
+def test_digits_of_every_shipped_model_are_recognised(name: str, tmp_path: Path):
+    shell = Shell(model=Path(name), folder=tmp_path)
+    schedule = shell.plan(shell.calibrate(), "--interval", 2) / "interval-2.json"
+    output = tmp_path / "evaluation"
+    shell.run("evaluate", schedule, "--model", name, "--samples", 10, "--output", output)
+    report = Report.load(output / "report.json")
+    accuracies = [row.accuracy for row in report.rows]
+    assert all(accuracy is not None and accuracy >= 0.5 for accuracy in accuracies)
+    assert all(row.frechet is not None for row in report.rows)
+    assert report.seeds == (1000,)
+    assert "that the packaged classifier takes for the digit" in (output / "report.md").read_text()
 
 
 def test_seeds_of_the_calibration_cannot_judge(shell: Shell, planned: Path):

@@ -12,8 +12,10 @@ from diffusers.schedulers.scheduling_flow_match_euler_discrete import (
 )
 from diffusers.utils import logging as diffusers_log
 from smoothcache_image import PipelineError, digits_folder, load_pipeline
-from smoothcache_image._loading import Solver, with_solver
+from smoothcache_image._loading import SHIPPED, Solver, with_solver
 from transformers.utils import logging as transformers_log
+
+FLOW: Any = {"prediction_type": "flow_prediction", "use_flow_sigmas": True}
 
 
 def test_a_folder_loads_as_the_class_it_names(dit_folder: Path):
@@ -38,13 +40,26 @@ def test_loading_says_nothing(lumina2_folder: Path, capfd: pytest.CaptureFixture
     assert capfd.readouterr() == ("", "")
 
 
-def test_the_shipped_model_is_a_pipeline_of_ten_classes():
-    pipe = load_pipeline(device="cpu")
+@pytest.mark.parametrize("name", SHIPPED)
+def test_a_shipped_model_is_a_pipeline_of_ten_classes(name: str):
+    pipe: Any = load_pipeline(name, device="cpu")
     assert sorted(pipe.labels.values()) == list(range(10))
-    assert json.loads((digits_folder() / "model_index.json").read_text())["transformer"]
+    assert json.loads((digits_folder(name) / "model_index.json").read_text())["transformer"]
+    assert bool(pipe.scheduler.config.get("use_flow_sigmas")) == (name == "digits-flow")
 
 
-@pytest.mark.parametrize("name", ["missing", "a/b/c", "~/missing-model"])
+def test_the_digits_are_the_model_when_none_is_named():
+    assert digits_folder() == digits_folder("digits")
+    pipe: Any = load_pipeline(device="cpu")
+    assert pipe.config["_name_or_path"] == str(digits_folder())
+
+
+def test_a_model_that_is_not_shipped_has_no_folder():
+    with pytest.raises(PipelineError, match="models are 'digits', 'digits-flow', not 'letters'"):
+        digits_folder("letters")
+
+
+@pytest.mark.parametrize("name", ["missing", "digits-diffusion", "a/b/c", "~/missing-model"])
 def test_a_missing_folder_is_refused(name: str):
     with pytest.raises(PipelineError, match=f"no model folder '{name}'"):
         load_pipeline(name)
@@ -71,12 +86,27 @@ def test_a_device_that_is_not_there_is_refused(dit_folder: Path, device: str):
 # ---------------------------------------------------------------------------- solvers
 
 
-def test_a_solver_keeps_the_noise_schedule(dit_folder: Path):
+@pytest.mark.parametrize("solver", ["dpmsolver++", "sde-dpmsolver++"])
+def test_a_solver_keeps_the_noise_schedule(dit_folder: Path, solver: Solver):
     own = load_pipeline(dit_folder, device="cpu").scheduler
-    pipe = load_pipeline(dit_folder, device="cpu", solver="dpmsolver++")
+    pipe = load_pipeline(dit_folder, device="cpu", solver=solver)
     assert isinstance(pipe.scheduler, DPMSolverMultistepScheduler)
-    assert pipe.scheduler.config["algorithm_type"] == "dpmsolver++"
+    assert pipe.scheduler.config["algorithm_type"] == solver
+    assert pipe.scheduler.config["solver_order"] == 2
     assert torch.equal(pipe.scheduler.alphas_cumprod, own.alphas_cumprod)
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation")  # of diffusers, under numpy 2
+@pytest.mark.parametrize("solver", ["dpmsolver++", "sde-dpmsolver++"])
+def test_a_flow_gets_a_solver_of_second_order_at_the_same_sigmas(solver: Solver):
+    own = DPMSolverMultistepScheduler(flow_shift=3.0, solver_order=1, **FLOW)
+    other = with_solver(own, solver)
+    for scheduler in (own, other):
+        scheduler.set_timesteps(7)
+    assert (own.config["solver_order"], other.config["solver_order"]) == (1, 2)
+    assert other.config["algorithm_type"] == solver
+    assert torch.equal(other.sigmas, own.sigmas)
+    assert torch.equal(other.timesteps, own.timesteps)
 
 
 def test_ddim_is_rebuilt_from_another_solver():
@@ -90,15 +120,13 @@ def test_default_is_the_very_scheduler():
     assert with_solver(scheduler, "default") is scheduler
 
 
-@pytest.mark.parametrize(
-    "flow",
-    [
-        FlowMatchEulerDiscreteScheduler(),
-        DPMSolverMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True),
-    ],
-    ids=lambda flow: type(flow).__name__,
-)
-@pytest.mark.parametrize("solver", ["ddim", "dpmsolver++"])
-def test_flow_matching_keeps_its_own_solver(flow: object, solver: Solver):
-    with pytest.raises(PipelineError, match="needs a model that predicts noise"):
-        with_solver(flow, solver)
+@pytest.mark.parametrize("solver", ["ddim", "dpmsolver++", "sde-dpmsolver++"])
+def test_flow_matching_without_such_sigmas_keeps_its_own_solver(solver: Solver):
+    message = "needs a model that predicts noise, .* samples a flow; use 'default'$"
+    with pytest.raises(PipelineError, match=message):
+        with_solver(FlowMatchEulerDiscreteScheduler(), solver)
+
+
+def test_a_flow_is_not_sampled_by_ddim():
+    with pytest.raises(PipelineError, match=r"samples a flow; use 'default' or another solver$"):
+        with_solver(DPMSolverMultistepScheduler(**FLOW), "ddim")

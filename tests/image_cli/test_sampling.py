@@ -3,10 +3,14 @@ from typing import Any
 
 import pytest
 import torch
+from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
 from image_folders import PIXELS, SIZE
 from smoothcache_image import PipelineError, cached_pipeline, calibrate_pipeline, load_pipeline
 from smoothcache_image._planning import plan_interval
 from smoothcache_image._sampling import Sampler, choose_conditions, label_name
+from torch import Tensor
+
+diffusers_warns = pytest.mark.filterwarnings("ignore:__array__ implementation")  # under numpy 2
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +70,82 @@ def test_the_seed_is_all_the_noise(dit: Any):
     sampler = dit_sampler(dit)
     assert torch.equal(sampler(1), sampler(1))
     assert not torch.equal(sampler(1), sampler(4))
+
+
+class Watched(DPMSolverMultistepScheduler):
+    """Keeps the samples it is given and the noise that it adds to them."""
+
+    def watch(self, sample: Tensor | None, noise: Tensor | None) -> None:
+        assert sample is not None
+        assert noise is not None
+        self.samples.append(sample)
+        self.noise.append(noise)
+
+    def set_timesteps(self, *args: Any, **kwargs: Any) -> None:
+        super().set_timesteps(*args, **kwargs)
+        self.samples: list[Tensor] = []
+        self.noise: list[Tensor] = []
+
+    def dpm_solver_first_order_update(
+        self, output: Tensor, *, sample: Tensor | None = None, noise: Tensor | None = None
+    ) -> Tensor:
+        self.watch(sample, noise)
+        return super().dpm_solver_first_order_update(output, sample=sample, noise=noise)
+
+    def multistep_dpm_solver_second_order_update(
+        self, outputs: list[Tensor], *, sample: Tensor | None = None, noise: Tensor | None = None
+    ) -> Tensor:
+        self.watch(sample, noise)
+        return super().multistep_dpm_solver_second_order_update(outputs, sample=sample, noise=noise)
+
+
+@pytest.fixture
+def noisy(dit_folder: Path) -> Any:
+    """A pipeline whose solver draws noise, and is given no generator to draw it from."""
+    pipe: Any = load_pipeline(dit_folder, device="cpu", solver="sde-dpmsolver++")
+    pipe.scheduler = Watched.from_config(pipe.scheduler.config)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+@diffusers_warns
+def test_the_seed_is_all_the_noise_of_a_stochastic_solver(noisy: Any):
+    sampler = dit_sampler(noisy)
+    first = sampler(1)
+    torch.manual_seed(99)
+    assert torch.equal(sampler(1), first)
+
+
+@diffusers_warns
+def test_a_stochastic_solver_leaves_the_global_generator_alone(noisy: Any):
+    before = torch.get_rng_state()
+    dit_sampler(noisy)(0)
+    assert torch.equal(torch.get_rng_state(), before)
+    with pytest.raises(RuntimeError, match="dtype of NoneType"):
+        dit_sampler(noisy, conditions=(None,))(0)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@diffusers_warns
+def test_a_cached_run_has_the_noise_of_the_plain_run(noisy: Any):
+    sampler = dit_sampler(noisy)
+    calibration = calibrate_pipeline(noisy, sampler, seeds=[0], max_lag=1, progress=False)
+    with cached_pipeline(noisy, plan_interval(calibration, 2)):
+        reused = sampler(0)
+    noise = noisy.scheduler.noise
+    assert not torch.equal(sampler(0), reused)
+    assert len(noise) == 3
+    assert all(torch.equal(*pair) for pair in zip(noise, noisy.scheduler.noise, strict=True))
+
+
+@diffusers_warns
+def test_every_step_of_every_seed_has_noise_of_its_own(noisy: Any):
+    sampler = dit_sampler(noisy, guidance=1.0)
+    drawn = []
+    for seed in range(3):
+        sampler(seed)
+        drawn += [noisy.scheduler.samples[0], *noisy.scheduler.noise]
+    assert len({tuple(each.flatten().tolist()) for each in drawn}) == 3 * (1 + 3)
 
 
 def test_guidance_reaches_the_pipeline(dit: Any):

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from smoothcache_image._errors import PipelineError, PlanError
 from smoothcache_image._evaluation import evaluate_pipeline, show_report
-from smoothcache_image._loading import DIGITS
+from smoothcache_image._loading import SHIPPED
 from smoothcache_image._pipelines import cached_pipeline, calibrate_pipeline
 from smoothcache_image._sampling import Sampler, label_name
 from smoothcache_image._source import Source
@@ -162,7 +162,7 @@ def evaluate_to_folder(
         sampler,
         {file.stem: plan for file, plan in plans.items()},
         seeds=source.seeds,
-        digits=source.model == DIGITS,
+        digits=source.model in SHIPPED,
     )
     title = f"{source.model}: {source.samples} samples, {sampler.steps} steps"
     text = evaluation.write(output, calibration=known, title=title)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import textwrap
 import warnings
-from collections.abc import Generator
+from collections.abc import Generator, Iterable, Mapping
 from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
 from smoothcache_image._errors import PipelineError
@@ -16,18 +17,28 @@ if TYPE_CHECKING:
     import torch
     from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
-Solver = Literal["default", "ddim", "dpmsolver++"]
+Solver = Literal["default", "ddim", "dpmsolver++", "sde-dpmsolver++"]
 Dtype = Literal["auto", "float32", "float16", "bfloat16"]
 
 DIGITS = "digits"
-"""Name of the small model that comes with this package: handwritten digits, ten classes."""
+SHIPPED: Mapping[str, str] = MappingProxyType({DIGITS: "digits-dit", "digits-flow": "digits-flow"})
+"""The small models that come with this package, by name, and the folders they are in.
+
+Both draw handwritten digits, ten classes: `"digits"` predicts noise, `"digits-flow"` a flow.
+"""
 
 _NOISE_PREDICTIONS = ("epsilon", "sample", "v_prediction")
 
 
-def digits_folder() -> Path:
-    """Return the pipeline folder of the shipped digits model."""
-    return Path(str(resources.files("smoothcache_image") / "data" / "digits-dit"))
+def digits_folder(model: str = DIGITS) -> Path:
+    """Return the pipeline folder of a shipped model, `"digits"` or `"digits-flow"`.
+
+    Raises:
+        PipelineError: No such model comes with this package.
+    """
+    if model not in SHIPPED:
+        raise PipelineError(f"the shipped models are {_quoted(SHIPPED)}, not {model!r}")
+    return Path(str(resources.files("smoothcache_image") / "data" / SHIPPED[model]))
 
 
 def load_pipeline(
@@ -40,7 +51,8 @@ def load_pipeline(
     """Load a pipeline as diffusers does, onto a device, with a solver.
 
     Args:
-        model: `"digits"` (the shipped model), a pipeline folder, or a name on the model hub.
+        model: `"digits"` or `"digits-flow"` (the shipped models), a pipeline folder, or a name on
+            the model hub.
         device: A torch device, or `"auto"`: CUDA if there is any, else the CPU.
         dtype: Data type of the weights; `"auto"` is float32 on the CPU and bfloat16 elsewhere.
         solver: See `with_solver`.
@@ -59,8 +71,8 @@ def load_pipeline(
             )
     except Exception as error:  # diffusers, the hub's client and its transport have one each
         raise PipelineError(
-            f"cannot load model {str(model)!r} (a folder, a name on the model hub, or {DIGITS!r}): "
-            f"{_first_line(error)}"
+            f"cannot load model {str(model)!r} (a folder, a name on the model hub, or one of "
+            f"{_quoted(SHIPPED)}): {_first_line(error)}"
         ) from error
     pipe.scheduler = with_solver(pipe.scheduler, solver)
     return pipe.to(place)
@@ -71,8 +83,9 @@ def with_solver(scheduler: Any, solver: Solver) -> Any:
 
     Args:
         scheduler: The pipeline's scheduler.
-        solver: `"default"` keeps it; `"ddim"` and `"dpmsolver++"` (second order, multistep) are
-            for models that predict noise, not for flow matching.
+        solver: `"default"` keeps it. `"ddim"` is for models that predict noise. `"dpmsolver++"`
+            and `"sde-dpmsolver++"` (second order, multistep; the latter adds noise at every step)
+            are also for models that predict a flow, if their scheduler has `use_flow_sigmas`.
 
     Raises:
         PipelineError: The model is not one that the solver can sample.
@@ -83,15 +96,16 @@ def with_solver(scheduler: Any, solver: Solver) -> Any:
     from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
 
     config = scheduler.config
-    prediction = config.get("prediction_type", "flow")
-    if prediction not in _NOISE_PREDICTIONS or config.get("use_flow_sigmas"):
+    flow_sigmas = bool(config.get("use_flow_sigmas"))
+    noise = not flow_sigmas and config.get("prediction_type", "flow") in _NOISE_PREDICTIONS
+    if not noise and (solver == "ddim" or not flow_sigmas):
         raise PipelineError(
             f"solver {solver!r} needs a model that predicts noise, but {type(scheduler).__name__} "
-            "samples a flow; use 'default'"
+            f"samples a flow; use 'default'{' or another solver' if flow_sigmas else ''}"
         )
     if solver == "ddim":
         return DDIMScheduler.from_config(config)
-    return DPMSolverMultistepScheduler.from_config(config, algorithm_type="dpmsolver++")
+    return DPMSolverMultistepScheduler.from_config(config, algorithm_type=solver, solver_order=2)
 
 
 @contextmanager
@@ -118,8 +132,8 @@ def _quietly() -> Generator[None]:
 
 def _source(model: str | Path) -> tuple[str, bool]:
     """Return what to load, and whether it is a folder."""
-    if str(model) == DIGITS:
-        return str(digits_folder()), True
+    if str(model) in SHIPPED:
+        return str(digits_folder(str(model))), True
     folder = Path(model).expanduser()
     if folder.is_dir():
         if not (folder / "model_index.json").exists():
@@ -130,7 +144,7 @@ def _source(model: str | Path) -> tuple[str, bool]:
     if folder.is_absolute() or str(model).startswith((".", "~")) or str(model).count("/") != 1:
         raise PipelineError(
             f"there is no model folder {str(model)!r}; give a pipeline folder, a name on the model "
-            f"hub ('owner/name'), or {DIGITS!r}"
+            f"hub ('owner/name'), or one of {_quoted(SHIPPED)}"
         )
     return str(model), False
 
@@ -158,6 +172,10 @@ def _dtype(name: Dtype, device: torch.device) -> torch.dtype:
         "float16": torch.float16,
         "bfloat16": torch.bfloat16,
     }[name]
+
+
+def _quoted(names: Iterable[str]) -> str:
+    return ", ".join(repr(name) for name in names)
 
 
 def _first_line(error: BaseException) -> str:

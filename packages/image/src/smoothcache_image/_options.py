@@ -10,14 +10,14 @@ SAMPLES = "What to sample"
 PLAN = "What may be reused"
 FILES = "Files"
 
-Solver = Literal["default", "ddim", "dpmsolver++"]
+Solver = Literal["default", "ddim", "dpmsolver++", "sde-dpmsolver++"]
 Dtype = Literal["auto", "float32", "float16", "bfloat16"]
 
 Model = Annotated[
     str,
     typer.Option(
-        help="A pipeline folder, a name on the model hub ('facebook/DiT-XL-2-256'), or 'digits': "
-        "the small model that comes with this package.",
+        help="A pipeline folder, a name on the model hub ('facebook/DiT-XL-2-256'), or a small "
+        "model that comes with this package: 'digits' predicts noise, 'digits-flow' a flow.",
         rich_help_panel=MODEL,
     ),
 ]
@@ -40,7 +40,8 @@ SolverOption = Annotated[
     Solver,
     typer.Option(
         "--solver",
-        help="Solver; 'default' is the model's own. The others are for models that predict noise.",
+        help="Solver; 'default' is the model's own, 'ddim' is for models that predict noise, "
+        "'sde-dpmsolver++' adds noise at every step.",
         rich_help_panel=MODEL,
     ),
 ]
@@ -62,7 +63,7 @@ Guidance = Annotated[
     typer.Option(
         min=0.0,
         help="Strength of classifier-free guidance, at least 0; 1 is none. Default: the model's "
-        "own; 1.5 for 'digits'.",
+        "own; 1.5 for the small models.",
         show_default=False,
         rich_help_panel=MODEL,
     ),
@@ -103,7 +104,7 @@ Batch = Annotated[
     typer.Option(
         min=1,
         help="Samples of one run (one call of the pipeline); must divide --samples. Default: up "
-        "to 10 for 'digits', else 1.",
+        "to 10 for the small models, else 1.",
         show_default=False,
         rich_help_panel=SAMPLES,
     ),

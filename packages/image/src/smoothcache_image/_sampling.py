@@ -5,18 +5,19 @@ from __future__ import annotations
 import inspect
 import random
 from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from smoothcache_image._errors import PipelineError
 
 SEQUENTIAL_GUIDANCE = ("Lumina2Pipeline",)
 """Pipelines whose guidance makes two calls per evaluation without announcing them."""
 
+_SOLVER_NOISE = 0x9E3779B9  # keeps a solver's noise apart from the latents' that it starts from
 _IN_ORDER = 100  # classes: with more, neighbours are alike (ImageNet), so they are shuffled
 
 
@@ -63,12 +64,15 @@ class Sampler:
     def __call__(self, seed: int) -> Tensor:
         """Return what the solver ends with for `seed`: the input of the autoencoder's decoder.
 
+        Noise that the solver adds depends on `seed` alone too, also where the pipeline leaves it to
+        torch's global generators; these are afterwards as they were before.
+
         Returns:
             Float32 latents, (batch, channels, height, width), or with a frame dimension before
             height where the autoencoder is one for video.
         """
         generator = torch.Generator("cpu").manual_seed(seed)
-        with _decoding_put_off(self.pipe.vae) as latents:
+        with _global_noise(self.pipe, seed), _decoding_put_off(self.pipe.vae) as latents:
             self.pipe(
                 **self._condition(seed),
                 **self._options(),
@@ -221,6 +225,35 @@ def _guidance(pipe: Any, scale: float) -> dict[str, Any]:
     if names["guidance_scale"].default is None and "true_cfg_scale" in names:
         return {"true_cfg_scale": scale, "negative_prompt": " "}
     return {"guidance_scale": scale}
+
+
+@contextmanager
+def _global_noise(pipe: Any, seed: int) -> Generator[None]:
+    """Seed the global generators of all devices of a pipeline for a while."""
+    with ExitStack() as stack:
+        for device in _devices(pipe):
+            stack.enter_context(_seeded(device, seed ^ _SOLVER_NOISE))
+        yield
+
+
+@contextmanager
+def _seeded(device: torch.device, seed: int) -> Generator[None]:
+    module: Any = torch.random if device.type == "cpu" else torch.get_device_module(device)
+    where = () if device.type in ("cpu", "mps") else (device,)  # these two have one generator
+    before = module.get_rng_state(*where)
+    module.set_rng_state(torch.Generator(device).manual_seed(seed).get_state(), *where)
+    try:
+        yield
+    finally:
+        module.set_rng_state(before, *where)
+
+
+def _devices(pipe: Any) -> list[torch.device]:
+    """Return the CPU, and the devices that the parts of a pipeline are on or are run on."""
+    modules = [part for part in pipe.components.values() if isinstance(part, nn.Module)]
+    found = {parameter.device for module in modules for parameter in module.parameters()}
+    found |= {torch.device("cpu"), pipe._execution_device}
+    return sorted((device for device in found if device.type != "meta"), key=str)
 
 
 @contextmanager

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from smoothcache_image._errors import PipelineError
-from smoothcache_image._loading import DIGITS, Dtype, Solver, load_pipeline
+from smoothcache_image._loading import SHIPPED, Dtype, Solver, load_pipeline
 from smoothcache_image._sampling import Sampler, choose_conditions
 
 DIGITS_GUIDANCE = 1.5
-"""Guidance that the shipped digits model looks best with."""
+"""Guidance that the shipped models look best with."""
 
 _DIGITS_BATCH = 10
 
@@ -25,12 +25,12 @@ class Source:
         dtype: See `load_pipeline`.
         solver: See `load_pipeline`.
         steps: Steps of the solver, if given.
-        guidance: Strength of guidance; None is 1.5 for the shipped model, else the model's own.
+        guidance: Strength of guidance; None is 1.5 for a shipped model, else the model's own.
         size: Height and width in pixels; None is the model's own.
         labels: See `choose_conditions`.
         prompts: See `choose_conditions`.
         samples: Samples in all.
-        batch: Samples of one run; None is up to 10 for the shipped model, else 1.
+        batch: Samples of one run; None is up to 10 for a shipped model, else 1.
         seed: Seed of the first run.
 
     Raises:
@@ -61,7 +61,7 @@ class Source:
         """Samples of one run."""
         if self.batch is not None:
             return self.batch
-        limit = _DIGITS_BATCH if self.model == DIGITS else 1
+        limit = _DIGITS_BATCH if self.model in SHIPPED else 1
         return largest_divisor(self.samples, limit)
 
     @property
@@ -73,7 +73,7 @@ class Source:
         """Load the model and return its sampler."""
         pipe = load_pipeline(self.model, device=self.device, dtype=self.dtype, solver=self.solver)
         pipe.set_progress_bar_config(desc="steps", leave=False, disable=None)
-        own = DIGITS_GUIDANCE if self.model == DIGITS else None
+        own = DIGITS_GUIDANCE if self.model in SHIPPED else None
         return Sampler(
             pipe=pipe,
             conditions=choose_conditions(pipe, labels=self.labels, prompts=self.prompts),

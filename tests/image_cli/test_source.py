@@ -1,0 +1,43 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+from smoothcache_image import PipelineError
+from smoothcache_image._loading import SHIPPED
+from smoothcache_image._source import Source, largest_divisor
+
+
+def source(model: str, **settings: Any) -> Source:
+    given = {"samples": 20, "batch": None, "guidance": None, "labels": None, "prompts": ()}
+    given |= {"device": "cpu", "dtype": "auto", "solver": "default", "size": None}
+    return Source(**{"model": model, "steps": None, "seed": 5, **given, **settings})
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_a_shipped_model_has_a_guidance_and_a_batch_of_its_own(name: str):
+    sampler = source(name).sampler(steps=2)
+    assert (sampler.guidance, sampler.batch) == (1.5, 10)
+    assert source(name).seeds == range(5, 7)
+    assert source(name, samples=14).run_samples == 7
+
+
+def test_another_model_has_neither(dit_folder: Path):
+    sampler = source(str(dit_folder)).sampler(steps=2)
+    assert (sampler.guidance, sampler.batch) == (None, 1)
+    assert source(str(dit_folder)).seeds == range(5, 25)
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_what_is_given_counts(name: str):
+    sampler = source(name, guidance=1.0, batch=4).sampler(steps=2)
+    assert (sampler.guidance, sampler.batch) == (1.0, 4)
+
+
+def test_a_batch_that_leaves_samples_over_is_refused():
+    with pytest.raises(PipelineError, match="a batch of 3 does not divide 20 samples"):
+        source("digits", batch=3)
+
+
+@pytest.mark.parametrize(("number", "limit", "expected"), [(20, 10, 10), (14, 10, 7), (13, 10, 1)])
+def test_the_largest_divisor(number: int, limit: int, expected: int):
+    assert largest_divisor(number, limit) == expected
