@@ -9,9 +9,76 @@ import pytest
 from helpers import ROW, STEPS
 from hypothesis import given, strategies as st
 from smoothcache_core import Cost, Fingerprint, Schedule, ScheduleError, Site, SiteCost, Source
+from smoothcache_core._schedule import Fill, Prediction
+from smoothcache_core._sites import DENOISER, GUIDANCE
 
 SITE = Site(path="blocks.3.attn", kind="attn", block=3)
 GOLDEN = """\
+{
+  "format": "smoothcache-schedule",
+  "version": 3,
+  "evaluations": 6,
+  "rows": {
+    "attn": [1, 0, 0, 1, 0, 1],
+    "ff-3": [1, 1, 1, 1, 1, 0],
+    "blocks.7.ff": [1, 1, 1, 1, 1, 1]
+  },
+  "fills": {
+    "attn": {"terms": {"2": [0.5], "4": [1.75, -0.75]}, "inputs": {}}
+  },
+  "source": {
+    "name": "smooth",
+    "settings": {
+      "alpha": 0.18,
+      "max_lag": 3,
+      "per": "kind",
+      "strict": false
+    },
+    "seeds": [
+      0,
+      1
+    ]
+  },
+  "fingerprint": {
+    "model_class": "Toy",
+    "evaluations": 6,
+    "timesteps": [
+      9.0,
+      7.0,
+      5.0,
+      4.0,
+      2.0,
+      1.0
+    ],
+    "branches": [
+      "cond",
+      "uncond"
+    ],
+    "versions": {
+      "torch": "2.11.0"
+    }
+  },
+  "cost": {
+    "total": 10,
+    "sites": [
+      {
+        "path": "blocks.3.attn",
+        "kind": "attn",
+        "block": 3,
+        "macs": 4,
+        "bytes": 96
+      }
+    ]
+  },
+  "prediction": {
+    "error": 0.125,
+    "low": 0.1,
+    "measured": true,
+    "bytes": 4096
+  }
+}
+"""
+VERSION_2 = """\
 {
   "format": "smoothcache-schedule",
   "version": 2,
@@ -71,6 +138,7 @@ GOLDEN = """\
 FULL = Schedule(
     evaluations=6,
     rows={"attn": ROW, "ff-3": (1, 1, 1, 1, 1, 0), "blocks.7.ff": (1,) * 6},
+    fills={"attn": Fill(terms={2: (0.5,), 4: (1.75, -0.75)})},
     source=Source(
         name="smooth",
         settings={"alpha": 0.18, "max_lag": 3, "per": "kind", "strict": False},
@@ -87,12 +155,20 @@ FULL = Schedule(
         total=10,
         sites=(SiteCost(path="blocks.3.attn", kind="attn", block=3, macs=4, bytes=96),),
     ),
+    prediction=Prediction(error=0.125, low=0.1, measured=True, bytes=4096),
 )
+REUSE_ONLY = FULL.model_copy(update={"fills": {}, "prediction": None})
 
 
 def rows(evaluations: int, keys: st.SearchStrategy[str]) -> st.SearchStrategy[dict[str, Any]]:
     row = st.lists(st.integers(0, 1), min_size=evaluations - 1, max_size=evaluations - 1)
     return st.dictionaries(keys, row.map(lambda rest: [1, *rest]), min_size=1, max_size=5)
+
+
+def fills(evaluations: int) -> st.SearchStrategy[Fill]:
+    terms = st.tuples(st.floats(allow_nan=False, allow_infinity=False))
+    places = st.dictionaries(st.integers(0, evaluations - 1), terms, max_size=3)
+    return st.builds(Fill, terms=places)
 
 
 # keys that a careless writer of files would trip over are among them
@@ -109,6 +185,19 @@ def test_saved_bytes_are_golden(tmp_path: Path):
     assert Schedule.load(tmp_path / "schedule.json") == FULL
 
 
+def test_files_of_version_2_load(tmp_path: Path):
+    path = tmp_path / "schedule.json"
+    path.write_text(VERSION_2)
+    assert Schedule.load(path) == REUSE_ONLY
+
+
+def test_version_2_has_no_fill_but_reuse(tmp_path: Path):
+    path = tmp_path / "schedule.json"
+    path.write_text(VERSION_2.replace('"reuse"', '"taylor"'))
+    with pytest.raises(ScheduleError, match="fill is 'reuse' in version 2, got 'taylor'"):
+        Schedule.load(path)
+
+
 @given(st.data())
 def test_load_gives_what_was_saved(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject):
     evaluations = data.draw(st.integers(1, 8))
@@ -116,6 +205,8 @@ def test_load_gives_what_was_saved(tmp_path_factory: pytest.TempPathFactory, dat
     schedule = Schedule(
         evaluations=evaluations,
         rows=data.draw(rows(evaluations, KEYS)),
+        fills=data.draw(st.dictionaries(KEYS, fills(evaluations), max_size=3)),
+        prediction=data.draw(st.sampled_from([None, FULL.prediction])),
         source=Source(name=data.draw(KEYS), settings=settings, seeds=(3, 1)),
         fingerprint=Fingerprint(
             solver=data.draw(st.none() | KEYS),
@@ -151,6 +242,11 @@ def test_v1_files_load(tmp_path: Path):
 
 def test_v1_cannot_name_modules():
     with pytest.raises(ScheduleError, match=r"not module paths like 'blocks.7.ff'"):
+        REUSE_ONLY.to_v1()
+
+
+def test_v1_knows_no_fills():
+    with pytest.raises(ScheduleError, match="v1 knows reuse only"):
         FULL.to_v1()
 
 
@@ -214,8 +310,29 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "extra source": ({"source": {"name": "x", "why": 1}}, "source.why: Extra inputs are not"),
     "extra print": ({"fingerprint": {"model": "x"}}, "fingerprint.model: Extra inputs are not"),
     "format": ({"format": "other"}, "format: Input should be 'smoothcache-schedule'"),
-    "version": ({"version": 3}, "version: Input should be 2"),
-    "fill": ({"fill": "taylor"}, "fill: Input should be 'reuse'"),
+    "version": ({"version": 4}, "version: Input should be 3"),
+    "fill of version 2": ({"fill": "reuse"}, "fill: Extra inputs are not permitted"),
+    "fill past the end": ({"fills": {"ff": {"terms": {3: [1]}}}}, "names evaluation 3, past the"),
+    "inputs past the end": (
+        {"rows": {"denoiser": [1, 0, 1]}, "fills": {"denoiser": {"terms": {}, "inputs": {3: 1}}}},
+        "fill 'denoiser' names evaluation 3, past the end",
+    ),
+    "negative evaluation": ({"fills": {"ff": {"terms": {-1: [1]}}}}, "fills.ff.terms.-1"),
+    "no terms": ({"fills": {"ff": {"terms": {1: []}}}}, "fills.ff.terms.1: Tuple should have at"),
+    "four terms": ({"fills": {"ff": {"terms": {2: [1] * 4}}}}, "fills.ff.terms.2: Tuple should"),
+    "infinite term": ({"fills": {"ff": {"terms": {1: [float("inf")]}}}}, "finite number"),
+    "too many terms": (
+        {"fills": {"ff": {"terms": {1: [2, -1]}}}},
+        "fill 'ff' has 2 terms at evaluation 1, but only 1 outputs are computed before it",
+    ),
+    "inputs of a site": (
+        {"fills": {"ff": {"terms": {}, "inputs": {1: 0.5}}}},
+        "fill 'ff' has inputs; only 'denoiser' may use the latent",
+    ),
+    "denoiser and site": (
+        {"rows": {"ff": [1, 0, 1], "denoiser": [1, 0, 1]}},
+        r"row 'denoiser' is of the whole model .* here \['ff'\]",
+    ),
     "fingerprint": ({"fingerprint": {"evaluations": 4}}, "is 3, but the fingerprint says 4"),
 }
 
@@ -269,9 +386,28 @@ def test_the_most_specific_key_counts():
     assert Schedule(evaluations=3, rows=all_keys).row(SITE) == (1, 1, 1)
 
 
+def test_the_most_specific_fill_counts():
+    rows = {"attn": (1, 1, 0, 1, 0)}
+    fills = {"attn": Fill(terms={2: (2.0, -1.0), 4: (0.5,)}), "attn-3": Fill(terms={4: (3.0,)})}
+    other = Site(path="blocks.2.attn", kind="attn", block=2)
+    schedule = Schedule(evaluations=5, rows=rows, fills=fills)
+    assert schedule.terms(SITE) == ((), (), (1.0,), (), (3.0,))
+    assert schedule.terms(other) == ((), (), (2.0, -1.0), (), (0.5,))
+    assert schedule.terms(DENOISER) == ((),) * 5
+
+
 def test_unknown_keys_are_those_of_no_site():
-    schedule = Schedule(evaluations=1, rows=dict.fromkeys(["attn", "attn-2", "ff", "b.attn"], (1,)))
-    assert schedule.unknown_keys([SITE]) == ["attn-2", "ff", "b.attn"]
+    schedule = Schedule(
+        evaluations=1,
+        rows=dict.fromkeys(["attn", "attn-2", "ff", "b.attn"], (1,)),
+        fills=dict.fromkeys(["attn-3", "ff-1", "denoiser"], Fill(terms={})),
+    )
+    assert schedule.unknown_keys([SITE]) == ["attn-2", "ff", "b.attn", "ff-1"]
+
+
+def test_the_whole_model_is_always_known():
+    rows = dict.fromkeys(["denoiser", "guidance"], (1, 0))
+    assert Schedule(evaluations=2, rows=rows).unknown_keys([]) == []
 
 
 @pytest.mark.parametrize("computed", [46, 24, 26])
@@ -289,6 +425,15 @@ def test_compute_fraction_counts_what_lies_outside_the_sites():
     schedule = Schedule(evaluations=4, rows={"attn": (1, 0, 0, 1), "ff": (1, 1, 0, 1)})
     # attn 4 of 10 at 2/4, ff 2 of 10 at 3/4, the other 4 always
     assert schedule.compute_fraction(cost_of({SITE: 4, other: 2}, total=10)) == 0.75
+
+
+def test_compute_fraction_counts_skipped_evaluations_and_halves():
+    rows = {"denoiser": (1, 1, 0, 1), "guidance": (1, 0, 0, 1)}
+    schedule = Schedule(evaluations=4, rows=rows)
+    # whole, half, nothing, whole
+    assert schedule.compute_fraction(cost_of({}, total=10)) == 2.5 / 4
+    assert schedule.row(DENOISER).count(0) == 1
+    assert schedule.row(GUIDANCE).count(0) == 2
 
 
 def cost_of(macs: Mapping[Site, int], *, total: int) -> Cost:

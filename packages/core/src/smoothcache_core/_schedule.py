@@ -162,9 +162,10 @@ class Schedule(BaseModel):
     @model_validator(mode="after")
     def _validate_fills(self) -> Self:
         for key, fill in self.fills.items():
+            past = [e for e in (*fill.terms, *fill.inputs) if e >= self.evaluations]
+            if past:
+                raise ValueError(f"fill {key!r} names evaluation {past[0]}, past the end")
             for evaluation, terms in fill.terms.items():
-                if evaluation >= self.evaluations:
-                    raise ValueError(f"fill {key!r} names evaluation {evaluation}, past the end")
                 if key in self.rows and len(terms) > sum(self.rows[key][:evaluation]):
                     raise ValueError(
                         f"fill {key!r} has {len(terms)} terms at evaluation {evaluation}, but only "
