@@ -23,7 +23,7 @@ from smoothcache_core._fingerprint import (
 from smoothcache_core._schedule import Schedule
 from smoothcache_core._sites import Adapter, Site
 from smoothcache_core._tensors import Output, is_output, nbytes
-from smoothcache_core._wrap import COMPUTE, REUSE, STORE, WrappedSite, Wrapping, denoiser
+from smoothcache_core._wrap import COMPUTE, REUSE, STORE, Step, WrappedSite, Wrapping, denoiser
 
 
 @dataclass
@@ -236,7 +236,7 @@ class Attachment:
 
     # ------------------------------------------------------------------ driver
 
-    def begin(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def begin(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Step:
         """Prepare the sites for one call of the denoiser."""
         if not self._under_way.acquire(blocking=False):
             raise AttachError(
@@ -248,6 +248,7 @@ class Attachment:
         except BaseException:
             self.abort()
             raise
+        return Step(args, kwargs)
 
     def _begin(self, call: Call) -> None:
         tick = self._clock.tick(call)
@@ -298,7 +299,7 @@ class Attachment:
             if mode != REUSE:
                 self._keep(kept, index, ())
 
-    def end(self) -> None:
+    def end(self, output: Any) -> Any:
         """Take what the sites kept, count, and release what is not needed any more."""
         try:
             self._collect()
@@ -313,6 +314,7 @@ class Attachment:
         self._under_way.release()
         if last:
             self._check_device_timesteps()
+        return output
 
     def _collect(self) -> None:
         kept = self._kept[self._tick.branch]

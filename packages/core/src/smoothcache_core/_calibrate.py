@@ -27,7 +27,7 @@ from smoothcache_core._fingerprint import (
 )
 from smoothcache_core._sites import Adapter
 from smoothcache_core._tensors import Output, flat, is_output, map_tensors, nbytes
-from smoothcache_core._wrap import Wrapping, is_compiled
+from smoothcache_core._wrap import Step, Wrapping, is_compiled
 
 logger = logging.getLogger(__name__)
 
@@ -214,7 +214,7 @@ class _Recorder:
 
     # -- driver
 
-    def begin(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def begin(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Step:
         call = self._reader.read(args, kwargs, self._clock.context)
         tick = self._clock.tick(call)
         if tick.new_run and self._call is not None:
@@ -226,6 +226,7 @@ class _Recorder:
         if tick.evaluation == len(self._timesteps):
             self._timesteps.append(_timestep(call))
         self._begin_evaluation(tick, call)
+        return Step(args, kwargs)
 
     def _begin_evaluation(self, tick: Tick, call: Call) -> None:
         self._tick = tick
@@ -236,7 +237,7 @@ class _Recorder:
             self._counter = flop_counter()
             self._counter.__enter__()
 
-    def end(self) -> None:
+    def end(self, output: Any) -> Any:
         self._stop_counting()
         silent = [s.path for s, t in zip(self._sites, self._traces, strict=True) if not t.calls]
         if silent and self._tick.evaluation == 0:
@@ -244,6 +245,7 @@ class _Recorder:
                 f"{silent[0]!r} ({len(silent)} of {len(self._sites)} sites) is never called as a "
                 f"module by {type(self._model).__name__}; this adapter does not fit the model"
             )
+        return output
 
     def abort(self) -> None:
         self._stop_counting()

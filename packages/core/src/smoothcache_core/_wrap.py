@@ -34,12 +34,35 @@ _PROBE = "_smoothcache_probe"
 _INPUTS = "_smoothcache_inputs"
 
 
-class Driver(Protocol):
-    """What is told about every call of the denoiser."""
+@dataclass(frozen=True)
+class Step:
+    """What to do with one call of the denoiser.
 
-    def begin(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None: ...
-    def end(self) -> None: ...
-    def abort(self) -> None: ...
+    Attributes:
+        args: Positional arguments to call it with.
+        kwargs: Keyword arguments to call it with.
+        answer: What to take for its output instead of calling it, if not None.
+    """
+
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    answer: Any = None
+
+
+class Driver(Protocol):
+    """What stands around every call of the denoiser."""
+
+    def begin(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Step:
+        """Return what to do with a call of these arguments."""
+        ...
+
+    def end(self, output: Any) -> Any:
+        """Return what the caller gets, given the output of the denoiser or the answer."""
+        ...
+
+    def abort(self) -> None:
+        """The denoiser raised an exception; it is passed on."""
+        ...
 
 
 class Probe(Protocol):
@@ -303,14 +326,15 @@ def _wrap_root(model: nn.Module, driver: Driver) -> tuple[Callable[[], None], Ca
 
     @functools.wraps(call)
     def driven(*args: Any, **kwargs: Any) -> Any:
-        begin(args, kwargs)
-        try:
-            output = call(*args, **kwargs)
-        except BaseException:
-            driver.abort()
-            raise
-        end()
-        return output
+        step: Step = begin(args, kwargs)
+        output = step.answer
+        if output is None:
+            try:
+                output = call(*step.args, **step.kwargs)
+            except BaseException:
+                driver.abort()
+                raise
+        return end(output)
 
     model.__dict__[place] = driven
     if place != "forward":
@@ -326,9 +350,9 @@ def _wrap_root(model: nn.Module, driver: Driver) -> tuple[Callable[[], None], Ca
     return verify, undo_forward
 
 
-def _never_traced(function: Callable[..., None]) -> Callable[..., None]:
+def _never_traced(function: Callable[..., Any]) -> Callable[..., Any]:
     """Keep `function` out of compiled code, should the denoiser be compiled with the cache on."""
-    return torch.compiler.disable(function)  # pyright: ignore[reportReturnType]
+    return torch.compiler.disable(function)
 
 
 def _root_place(model: nn.Module) -> str:
