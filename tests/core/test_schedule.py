@@ -68,7 +68,8 @@ GOLDEN = """\
         "macs": 4,
         "bytes": 96
       }
-    ]
+    ],
+    "output_bytes": 0
   },
   "prediction": {
     "error": 0.125,
@@ -442,6 +443,46 @@ def cost_of(macs: Mapping[Site, int], *, total: int) -> Cost:
         for site, each in macs.items()
     ]
     return Cost(total=total, sites=tuple(sites))
+
+
+def test_predicted_bytes_by_hand():
+    other = Site(path="blocks.3.ff", kind="ff", block=3)
+    cost = Cost(
+        total=1,
+        sites=(
+            SiteCost(path=SITE.path, kind="attn", block=3, macs=0, bytes=100),
+            SiteCost(path=other.path, kind="ff", block=3, macs=0, bytes=1000),
+        ),
+    )
+    rows = {"attn": (1, 1, 0, 0, 1), "ff": (1, 0, 1, 0, 1)}
+    schedule = Schedule(evaluations=5, rows=rows, fills={"attn": Fill(terms={3: (2.0, -1.0)})})
+    # attn holds 1, 2, 2, 0, 0 outputs, ff 1, 0, 1, 0, 0
+    assert schedule.predicted_bytes(cost) == 1200
+    assert Schedule(evaluations=5, rows=rows).predicted_bytes(cost) == 1100
+    assert Schedule(evaluations=1, rows={"attn": (1,)}).predicted_bytes(cost) == 0
+
+
+def test_predicted_bytes_of_the_whole_model_by_hand():
+    rows = {"denoiser": (1, 1, 0, 1, 0), "guidance": (1, 0, 0, 0, 0)}
+    schedule = Schedule(evaluations=5, rows=rows, fills={"denoiser": Fill(terms={4: (2.0, -1.0)})})
+    cost = Cost(total=1, sites=(), output_bytes=100)
+    # 0, 1, 1, 2, 0 outputs and 1, 1, 1, 0, 0 differences, which are half as large
+    assert schedule.predicted_bytes(cost) == 200
+    assert schedule.course(GUIDANCE).sources == ((), (0,), (), (0,), ())
+
+
+def test_predicted_bytes_of_unknown_sizes_are_refused():
+    with pytest.raises(ScheduleError, match="bytes need a cost"):
+        Schedule(evaluations=1, rows={"ff": (1,)}).predicted_bytes()
+    with pytest.raises(ScheduleError, match="does not know the size of the denoiser's output"):
+        Schedule(evaluations=2, rows={"denoiser": (1, 0)}).predicted_bytes(cost_of({}, total=1))
+
+
+def test_a_fill_that_a_more_specific_row_starves_is_refused():
+    rows = {"attn": (1, 1, 0), "attn-3": (1, 0, 0)}
+    schedule = Schedule(evaluations=3, rows=rows, fills={"attn": Fill(terms={2: (2.0, -1.0)})})
+    with pytest.raises(ScheduleError, match=r"'blocks.3.attn' has 2 terms at evaluation 2, but on"):
+        schedule.course(SITE)
 
 
 def test_compute_fraction_without_cost_is_refused():

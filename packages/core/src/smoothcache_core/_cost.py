@@ -32,12 +32,14 @@ class Cost(BaseModel):
     Attributes:
         total: MACs of the whole denoiser.
         sites: MACs and output bytes of every site, in the adapter's order.
+        output_bytes: Bytes of the denoiser's output, 0 if not known.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     total: int
     sites: tuple[SiteCost, ...]
+    output_bytes: int = 0
 
     def fraction(self, kind: str | None = None) -> float:
         """Return the share of the MACs spent in the sites (of one `kind`), 0 of nothing."""

@@ -17,6 +17,7 @@ from pydantic import (
 )
 
 from smoothcache_core._cost import Cost
+from smoothcache_core._course import PLAIN, Course, course, held
 from smoothcache_core._errors import ScheduleError
 from smoothcache_core._files import write_atomically
 from smoothcache_core._fingerprint import Fingerprint
@@ -195,7 +196,20 @@ class Schedule(BaseModel):
         """Return the coefficients of `site` at every evaluation, empty where it is computed."""
         given = self.fill(site).terms
         row = self.row(site)
-        return tuple(() if computed else given.get(i, (1.0,)) for i, computed in enumerate(row))
+        return tuple(() if computed else given.get(i, PLAIN) for i, computed in enumerate(row))
+
+    def course(self, site: Site) -> Course:
+        """Return what happens to `site` at every evaluation.
+
+        Raises:
+            ScheduleError: A fill has more terms than outputs are computed before it.
+        """
+        terms = self.terms(site)
+        if site != GUIDANCE:
+            return course(terms, site.path or site.kind)
+        called = self.row(DENOISER)
+        present = [t if c else None for t, c in zip(terms, called, strict=True)]
+        return course(present, site.kind)
 
     def unknown_keys(self, sites: Sequence[Site]) -> list[str]:
         """Return the keys that name none of `sites`, and not the whole model either."""
@@ -233,6 +247,29 @@ class Schedule(BaseModel):
     def predicted_speedup(self, cost: Cost | None = None) -> float:
         """Return plain MACs over computed MACs: the speed-up if time were MACs alone."""
         return 1.0 / self.compute_fraction(cost)
+
+    def predicted_bytes(self, cost: Cost | None = None) -> int:
+        """Return the most bytes of cached tensors held after any evaluation, all branches counted.
+
+        Args:
+            cost: Output sizes to count with; the schedule's own if not given.
+
+        Raises:
+            ScheduleError: No cost is known, or it does not know the size of the denoiser's output,
+                or a fill has more terms than outputs are computed before it.
+        """
+        cost = cost or self.cost
+        if cost is None:
+            raise ScheduleError("bytes need a cost: pass one, or plan from a calibration")
+        sizes = {each.site(): each.bytes for each in cost.sites}
+        sizes |= {DENOISER: cost.output_bytes, GUIDANCE: cost.output_bytes // 2}
+        if not cost.output_bytes and (0 in self.row(DENOISER) or 0 in self.row(GUIDANCE)):
+            raise ScheduleError("this cost does not know the size of the denoiser's output")
+        totals = [0] * self.evaluations
+        for site, size in sizes.items():
+            for evaluation, number in enumerate(held(self.course(site))):
+                totals[evaluation] += size * number
+        return max(totals)
 
     # ------------------------------------------------------------------ files
 
