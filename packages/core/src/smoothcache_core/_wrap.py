@@ -223,13 +223,13 @@ class WrappedSite:
 def _wrap_site(
     module: nn.Module, site: Site, mixin: type, attributes: dict[str, Any]
 ) -> WrappedSite:
-    place = _instance_place(module)
+    place = instance_place(module)
     if place is None:
         return _wrap_by_class(module, site, mixin, attributes)
     return _wrap_by_instance(module, site, mixin, attributes, place)
 
 
-def _instance_place(module: nn.Module) -> str | None:
+def instance_place(module: nn.Module) -> str | None:
     """Return where an instance-level `forward` lives; accelerate keeps it in `_old_forward`."""
     if "_old_forward" in module.__dict__:
         return "_old_forward"
@@ -358,7 +358,7 @@ def _never_traced(function: Callable[..., Any]) -> Callable[..., Any]:
 def _root_place(model: nn.Module) -> str:
     if model.__dict__.get("_compiled_call_impl") is not None:
         return "_compiled_call_impl"
-    return _instance_place(model) or "forward"
+    return instance_place(model) or "forward"
 
 
 # ---------------------------------------------------------------------------- both together
