@@ -1,0 +1,236 @@
+"""How policies of the quality benchmark are put on a sampler: this library's, peers', fewer steps.
+
+Whatever is put on stays on the copy of the denoiser that the sampler owns, for one run.
+"""
+
+import ast
+import contextlib
+import copy
+import io
+import itertools
+import warnings
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import _image_peers
+import numpy as np
+import torch
+from _image_peers import Around, diffusers_cache, hooks_of, quiet
+from _quality_testbed import Put, Testbed, Working
+from _quality_tuning import OutOfReachError
+from diffusers.hooks.first_block_cache import FirstBlockCacheConfig
+from diffusers.hooks.mag_cache import MagCacheConfig
+from diffusers.hooks.taylorseer_cache import TaylorSeerCacheConfig
+from smoothcache_core import Calibration, Schedule, SmoothCacheWarning, Source
+from smoothcache_image import cached_pipeline
+from smoothcache_image._sampling import Sampler
+from torch import nn
+
+_NEVER_AGAIN = 10**9
+
+
+# ---------------------------------------------------------------------------- without a cache
+
+
+def fewer_steps(scheduler: Any, steps: int) -> Put:
+    """Return a solver that takes `steps` steps from the same noise."""
+
+    @contextmanager
+    def put(sampler: Sampler) -> Generator[Working]:
+        sampler.pipe.scheduler = copy.deepcopy(scheduler)
+        yield Working(sampler=replace(sampler, steps=steps))
+
+    return put
+
+
+# ---------------------------------------------------------------------------- by schedules
+
+
+def scheduled(schedule: Schedule) -> Put:
+    """Return this library's cache by a schedule."""
+
+    @contextmanager
+    def put(sampler: Sampler) -> Generator[Working]:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", SmoothCacheWarning)  # the batch and noise are others
+            with cached_pipeline(sampler.pipe, schedule) as stats:
+                yield Working(sampler=sampler, stats=stats)
+
+    return put
+
+
+def dit_smoothcache(schedule: Schedule) -> Put:
+    """Return the package of the paper, by the rows of a schedule that has one per kind."""
+
+    @contextmanager
+    def put(sampler: Sampler) -> Generator[Working]:
+        with (
+            quiet(),
+            _image_peers.dit_smoothcache(sampler.pipe.transformer, schedule.to_v1()) as around,
+            _driven(sampler.pipe.transformer, around),
+        ):
+            yield Working(sampler=sampler)
+
+    return put
+
+
+def evenly_spaced(calibration: Calibration, budget: float) -> Schedule:
+    """Return the schedule of evenly spaced computed evaluations nearest to `budget` from below.
+
+    FORA (arXiv 2407.01425) computes every n-th evaluation; the same for a distance that is no
+    whole number. The first and the last evaluation are computed.
+
+    Raises:
+        OutOfReachError: Not even one evaluation fits into the budget.
+    """
+    evaluations = calibration.evaluations
+    outside = 1.0 - calibration.cost.fraction()
+    computed = int((budget - outside) / (1.0 - outside) * evaluations + 1e-9)
+    if computed < 1:
+        raise OutOfReachError(f"what is not in the sites costs {outside:.3f} of the MACs already")
+    places = set(np.linspace(0, evaluations - 1, computed).round().astype(int).tolist())
+    row = tuple(int(i in places) for i in range(evaluations))
+    return Schedule(
+        evaluations=evaluations,
+        rows=dict.fromkeys(calibration.kinds, row),
+        source=Source(name="interval", settings={"computed": computed}, seeds=calibration.seeds),
+        fingerprint=calibration.fingerprint,
+        cost=calibration.cost,
+    )
+
+
+# ---------------------------------------------------------------------------- diffusers
+
+
+def taylorseer(schedule: Schedule, order: int) -> Put:
+    """Return diffusers' TaylorSeer on the sites of a schedule that has one row for all of them.
+
+    Its configuration knows whole intervals only, so the hooks are told before every evaluation
+    whether to compute.
+    """
+    (row,) = set(schedule.rows.values())
+    kinds = "|".join(schedule.rows)
+
+    @contextmanager
+    def put(sampler: Sampler) -> Generator[Working]:
+        model = sampler.pipe.transformer
+        config = TaylorSeerCacheConfig(
+            cache_interval=_NEVER_AGAIN,
+            max_order=order,
+            taylor_factors_dtype=torch.float32,
+            cache_identifiers=[rf"transformer_blocks\.\d+\.({kinds})"],
+        )
+
+        def before(evaluation: int) -> None:
+            for module in model.modules():
+                for hook in hooks_of(module):
+                    hook.disable_cache_before_step = _NEVER_AGAIN if row[evaluation] else -1
+
+        with _diffusers(sampler, config, before):
+            yield Working(sampler=sampler)
+
+    return put
+
+
+def first_block_cache(threshold: float) -> Put:
+    """Return diffusers' FirstBlockCache."""
+    return _of_diffusers(lambda steps: FirstBlockCacheConfig(threshold=threshold))
+
+
+def mag_cache(
+    ratios: Sequence[float], threshold: float, *, max_skip_steps: int, retention_ratio: float
+) -> Put:
+    """Return diffusers' MagCache."""
+    return _of_diffusers(
+        lambda steps: MagCacheConfig(
+            threshold=threshold,
+            max_skip_steps=max_skip_steps,
+            retention_ratio=retention_ratio,
+            num_inference_steps=steps,
+            mag_ratios=list(ratios),
+        )
+    )
+
+
+def mag_ratios(bed: Testbed, *, samples: int, seed: int) -> list[float]:
+    """Return the ratios that MagCache measures and prints in its calibration mode."""
+    put = _of_diffusers(lambda steps: MagCacheConfig(calibrate=True, num_inference_steps=steps))
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        bed.run(put, samples=samples, seed=seed)
+    lists = [line for line in printed.getvalue().splitlines() if line.startswith("[1.0")]
+    return ast.literal_eval(lists[-1])
+
+
+def _of_diffusers(config: Callable[[int], object]) -> Put:
+    @contextmanager
+    def put(sampler: Sampler) -> Generator[Working]:
+        with _diffusers(sampler, config(sampler.steps)):
+            yield Working(sampler=sampler)
+
+    return put
+
+
+@contextmanager
+def _diffusers(
+    sampler: Sampler, config: object, before: Callable[[int], None] = lambda evaluation: None
+) -> Generator[None]:
+    scheduler = copy.deepcopy(sampler.pipe.scheduler)
+    scheduler.set_timesteps(sampler.steps)
+    sigmas = [float(timestep) / 1000 for timestep in scheduler.timesteps]
+    model = sampler.pipe.transformer
+    with (
+        diffusers_cache(model, config, sigmas=sigmas, before=before) as around,
+        _driven(model, around),
+    ):
+        yield
+
+
+# ---------------------------------------------------------------------------- cache-dit
+
+
+def cache_dit(threshold: float, *, taylor_order: int | None, config: Mapping[str, Any]) -> Put:
+    """Return cache-dit's DBCache.
+
+    Args:
+        threshold: Its `residual_diff_threshold`, below 1.
+        taylor_order: Also extrapolate, see `_image_peers.cache_dit`.
+        config: Further fields of its configuration.
+    """
+
+    @contextmanager
+    def put(sampler: Sampler) -> Generator[Working]:
+        model = sampler.pipe.transformer
+        given = {
+            "residual_diff_threshold": threshold,
+            "num_inference_steps": sampler.steps,
+            **config,
+        }
+        with (
+            quiet(),
+            _image_peers.cache_dit(model, given, taylor_order=taylor_order) as around,
+            _driven(model, around),
+        ):
+            yield Working(sampler=sampler)
+
+    return put
+
+
+@contextmanager
+def _driven(model: nn.Module, around: Around) -> Generator[None]:
+    """Put `around` into force during every call of the denoiser."""
+    before = model.__dict__.get("forward")
+    forward, count = model.forward, itertools.count()
+
+    def driven(*args: Any, **kwargs: Any) -> Any:
+        with around(next(count)):
+            return forward(*args, **kwargs)
+
+    model.__dict__["forward"] = driven
+    yield
+    if before is None:
+        del model.__dict__["forward"]
+    else:
+        model.__dict__["forward"] = before

@@ -1,0 +1,387 @@
+"""Running the quality benchmark: calibrate, choose settings, sample, judge.
+
+The runs of one budget and one seed are a block: all policies from the same noise, with a plain run
+among them whose time is compared with theirs. A finished block is kept on disk.
+"""
+
+import hashlib
+import json
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from _image_peers import quiet
+from _quality_policies import PLAIN, Known, Policy, families, is_peer
+from _quality_puts import scheduled
+from _quality_testbed import Testbed, load_testbed, ode_solution, save_tensors
+from _quality_tuning import OutOfReachError, Trials
+from _records import REPOSITORY, versions
+from smoothcache_core import Calibration, Schedule, ScheduleError
+from smoothcache_image import calibrate_pipeline
+from torch import Tensor
+from tqdm import tqdm
+
+BUDGETS = (0.7, 0.5, 0.35, 0.25, 0.15)
+PACKAGES = ("torch", "diffusers", "smoothcache-core", "dit-smoothcache", "cache-dit")
+CALIBRATION_SEED = 0
+WORK = Path(tempfile.gettempdir()) / "smoothcache-bench-quality"
+TWICE = "plain runs from one seed are equal bit for bit"
+_MAX_LAG = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Settings of one benchmark.
+
+    Attributes:
+        model: Name of a shipped model.
+        solver: See `load_pipeline`.
+        steps: Steps of the plain run.
+        budgets: Compute fractions, in (0, 1).
+        samples: Samples of every evaluation seed.
+        seeds: Evaluation seeds, one batch each.
+        calibration_samples: Samples to calibrate and to choose settings with, one batch.
+        reference_steps: Evaluations of the run that stands for the exact solution.
+        repeats: Timed runs of every policy from every seed.
+        device: Where.
+        only: Names of the policies to run, all if empty; the plain run is always among them.
+        work: Folder of what is kept between runs.
+        resume: Go on with what an earlier run of the same settings and code has finished.
+        progress: Show progress bars.
+
+    Raises:
+        ValueError: A setting is impossible.
+    """
+
+    model: str = "digits"
+    solver: str = "default"
+    steps: int = 50
+    budgets: Sequence[float] = BUDGETS
+    samples: int = 40
+    seeds: Sequence[int] = (1000, 2000, 3000)
+    calibration_samples: int = 16
+    reference_steps: int = 1000
+    repeats: int = 1
+    device: str = "cpu"
+    only: Sequence[str] = ()
+    work: Path = WORK
+    resume: bool = False
+    progress: bool = True
+
+    def __post_init__(self) -> None:
+        least = {"steps": 4, "samples": 2, "calibration_samples": 1, "reference_steps": 1}
+        for name, value in (least | {"repeats": 1}).items():
+            if getattr(self, name) < value:
+                raise ValueError(f"{name} must be at least {value}, got {getattr(self, name)}")
+        if not self.budgets or not all(0.0 < budget < 1.0 for budget in self.budgets):
+            raise ValueError(f"budgets are fractions in (0, 1), got {list(self.budgets)}")
+        for name in ("budgets", "seeds"):
+            values = getattr(self, name)
+            if not values or len(set(values)) < len(values):
+                raise ValueError(f"{name} must be distinct, got {list(values)}")
+        if CALIBRATION_SEED in self.seeds:
+            raise ValueError(f"seed {CALIBRATION_SEED} calibrates, so it cannot judge")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """What one policy did at one budget from one seed.
+
+    Attributes:
+        latents: Final samples, (samples, channels, height, width).
+        seconds: Times of its runs.
+        compute: MACs counted over those of the plain run.
+        bytes_peak: See `Run`.
+    """
+
+    latents: Tensor
+    seconds: Sequence[float]
+    compute: float
+    bytes_peak: int | None
+
+
+Block = Mapping[str, Cell]
+"""The cells of one budget and seed by the label of the policy."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """All that was measured.
+
+    Attributes:
+        bed: What was sampled.
+        policies: The policies of every budget.
+        blocks: The blocks of every budget, in the order of the seeds.
+        exact: The exact solutions from the same noise, in the order of the seeds; None if the
+            solver is stochastic.
+        refused: Policies that could not be run, with their reason.
+        checks: What was verified.
+    """
+
+    bed: Testbed
+    policies: Mapping[float, Sequence[Policy]]
+    blocks: Mapping[float, Sequence[Block]]
+    exact: Sequence[Tensor] | None
+    refused: Sequence[Mapping[str, Any]]
+    checks: Mapping[str, bool]
+
+
+@dataclass
+class _Refusals:
+    """Policies that could not be run."""
+
+    budgets: dict[tuple[str, str], list[float]] = field(default_factory=dict)
+
+    def add(self, budget: float, label: str, error: Exception) -> None:
+        """Note that a policy refused at a budget."""
+        reason = (str(error).strip().splitlines() or [""])[0]
+        if not isinstance(error, OutOfReachError | ScheduleError):
+            reason = f"{type(error).__name__}: {reason}"
+        self.budgets.setdefault((label, reason), []).append(budget)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return one row for each policy and reason."""
+        return [
+            {"policy": label, "budgets": ", ".join(f"{b:g}" for b in budgets), "reason": reason}
+            for (label, reason), budgets in self.budgets.items()
+        ]
+
+
+# ---------------------------------------------------------------------------- all of it
+
+
+@torch.no_grad()
+def measure(settings: Settings) -> Measured:
+    """Run the benchmark."""
+    bed = load_testbed(
+        settings.model, settings.solver, steps=settings.steps, device=settings.device
+    )
+    names = {label.split(" (")[0] for label in families(bed)}
+    if unknown := sorted(set(settings.only) - names):
+        raise ValueError(f"no policy is called {unknown}; there are {sorted(names)}")
+    folder = work_folder(settings)
+    known, checks = _prepared(settings, bed, folder)
+    refusals = _Refusals()
+    policies = {
+        budget: [PLAIN, *_at_budget(settings, known, budget, refusals)]
+        for budget in sorted(settings.budgets, reverse=True)
+    }
+    blocks = _sampled(settings, bed, folder, policies)
+    return Measured(
+        bed=bed,
+        policies=policies,
+        blocks=blocks,
+        exact=_exact(settings, bed),
+        refused=refusals.rows(),
+        checks=_checked(settings, known, blocks, checks),
+    )
+
+
+def work_folder(settings: Settings) -> Path:
+    """Return the folder of what is finished, named by settings, versions and code.
+
+    Without `resume` it is emptied.
+    """
+    given = asdict(settings)
+    for name in ("work", "resume", "progress", "budgets", "only"):
+        del given[name]
+    known = [given, versions(*PACKAGES), torch.get_num_threads(), _code()]
+    digest = hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:16]
+    folder = settings.work / digest
+    if folder.exists() and not settings.resume:
+        for path in folder.iterdir():
+            path.unlink()
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _code() -> str:
+    """Return a digest of the code and the weights that results depend on."""
+    packages = [REPOSITORY / "packages" / name / "src" for name in ("core", "image")]
+    files = [path for folder in packages for path in folder.rglob("*") if path.is_file()]
+    files += [*(REPOSITORY / "tools").glob("_quality_*.py"), REPOSITORY / "tools/_image_peers.py"]
+    digest = hashlib.sha256()
+    for path in sorted(path for path in files if path.suffix in (".py", ".json", ".safetensors")):
+        digest.update(str(path.relative_to(REPOSITORY)).encode())
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+# ---------------------------------------------------------------------------- before sampling
+
+
+def _prepared(settings: Settings, bed: Testbed, folder: Path) -> tuple[Known, dict[str, bool]]:
+    """Calibrate, and sample the calibration seed plain and by a schedule that skips nothing."""
+    calibration = _calibrated(settings, bed, folder)
+    samples = settings.calibration_samples
+    reference, again = (
+        bed.run(PLAIN.put, samples=samples, seed=CALIBRATION_SEED) for _ in range(2)
+    )
+    rows = dict.fromkeys(calibration.kinds, (1,) * calibration.evaluations)
+    everything = Schedule(evaluations=calibration.evaluations, rows=rows)
+    computed = bed.run(scheduled(everything), samples=samples, seed=CALIBRATION_SEED)
+    trials = Trials(
+        bed=bed,
+        samples=samples,
+        seed=CALIBRATION_SEED,
+        reference=reference.latents,
+        path=folder / "trials.json",
+    )
+    checks = {
+        TWICE: torch.equal(reference.latents, again.latents),
+        "a schedule that computes everything gives the plain samples bit for bit": torch.equal(
+            reference.latents, computed.latents
+        ),
+    }
+    return Known(bed=bed, calibration=calibration, trials=trials), checks
+
+
+def _calibrated(settings: Settings, bed: Testbed, folder: Path) -> Calibration:
+    sampler = bed.of_batch(settings.calibration_samples)
+    return calibrate_pipeline(
+        sampler.pipe,
+        sampler,
+        seeds=[CALIBRATION_SEED],
+        max_lag=min(_MAX_LAG, settings.steps - 1),
+        samples_per_run=sampler.batch,
+        checkpoint=folder / "calibration.safetensors",
+        progress=settings.progress,
+    )
+
+
+def _at_budget(
+    settings: Settings, known: Known, budget: float, refusals: _Refusals
+) -> list[Policy]:
+    """Return the policies of a budget that work."""
+    chosen = {
+        label: family
+        for label, family in families(known.bed).items()
+        if not settings.only or label.split(" (")[0] in settings.only
+    }
+    found: list[Policy] = []
+    bar = tqdm(chosen.items(), desc=f"choosing for {budget:g}", disable=not settings.progress)
+    for label, family in bar:
+        bar.set_postfix_str(label)
+        accepted = Exception if is_peer(label) else (OutOfReachError, ScheduleError)
+        try:
+            with quiet():
+                policies = list(family(known, budget))
+                if is_peer(label):
+                    for policy in policies:
+                        known.bed.run(policy.put, samples=1, seed=CALIBRATION_SEED)
+        except accepted as error:
+            refusals.add(budget, label, error)
+        else:
+            found += policies
+    return found
+
+
+# ---------------------------------------------------------------------------- sampling
+
+
+def _sampled(
+    settings: Settings,
+    bed: Testbed,
+    folder: Path,
+    policies: Mapping[float, Sequence[Policy]],
+) -> dict[float, list[Block]]:
+    """Return the blocks of every budget; the sets of samples go one after the other."""
+    blocks: dict[float, list[Block]] = {budget: [] for budget in policies}
+    runs = len(settings.seeds) * settings.repeats * sum(len(each) for each in policies.values())
+    bed.run(PLAIN.put, samples=settings.samples, seed=CALIBRATION_SEED)  # warm up
+    with tqdm(total=runs, desc="sampling", unit="run", disable=not settings.progress) as bar:
+        for index, seed in enumerate(settings.seeds):
+            for budget, entries in policies.items():
+                path = folder / f"block-{_digest(entries)}-{budget:g}-{seed}.pt"
+                if path.exists():
+                    block = _loaded(path)
+                    bar.update(settings.repeats * len(entries))
+                else:
+                    block = _block(settings, bed, entries, index, bar)
+                    save_tensors(path, {label: vars(cell) for label, cell in block.items()})
+                blocks[budget].append(block)
+    return blocks
+
+
+def _digest(entries: Sequence[Policy]) -> str:
+    """Return what tells blocks of other policies, or settings of them, apart."""
+    known = [
+        (policy.label, policy.setting, policy.schedule and policy.schedule.to_json())
+        for policy in entries
+    ]
+    return hashlib.sha256(json.dumps(known).encode()).hexdigest()[:8]
+
+
+def _loaded(path: Path) -> Block:
+    return {label: Cell(**values) for label, values in torch.load(path).items()}
+
+
+def _block(
+    settings: Settings, bed: Testbed, entries: Sequence[Policy], index: int, bar: "tqdm[Any]"
+) -> Block:
+    """Sample one seed by the policies of one budget, each time starting with another one."""
+    seed, repeats = settings.seeds[index], settings.repeats
+    cells: dict[str, Cell] = {}
+    for repeat in range(repeats):
+        turn = index * repeats + repeat
+        first = turn * len(entries) // (repeats * len(settings.seeds))
+        for policy in (*entries[first:], *entries[:first]):
+            bar.set_postfix_str(policy.label)
+            with quiet():
+                run = bed.run(policy.put, samples=settings.samples, seed=seed)
+            before = cells.get(policy.label)
+            cells[policy.label] = Cell(
+                latents=run.latents,
+                seconds=[*(before.seconds if before else ()), run.seconds],
+                compute=bed.compute(run),
+                bytes_peak=run.bytes_peak,
+            )
+            bar.update()
+    return {policy.label: cells[policy.label] for policy in entries}
+
+
+def _exact(settings: Settings, bed: Testbed) -> list[Tensor] | None:
+    if bed.is_stochastic:
+        return None
+    bar = tqdm(settings.seeds, desc="exact solutions", unit="seed", disable=not settings.progress)
+    return [
+        ode_solution(
+            bed,
+            samples=settings.samples,
+            seed=seed,
+            steps=settings.reference_steps,
+            folder=settings.work,
+        )
+        for seed in bar
+    ]
+
+
+# ---------------------------------------------------------------------------- checks
+
+
+def _checked(
+    settings: Settings,
+    known: Known,
+    blocks: Mapping[float, Sequence[Block]],
+    before: Mapping[str, bool],
+) -> dict[str, bool]:
+    """Return what was verified before, and what can be verified on the samples."""
+    of_seeds = zip(*blocks.values(), strict=True)
+    plain = [[block[PLAIN.label].latents for block in of_seed] for of_seed in of_seeds]
+    repeats = all(torch.equal(first, other) for first, *others in plain for other in others)
+    disjoint = not set(known.calibration.seeds) & set(settings.seeds)
+    checks = {**before, TWICE: before[TWICE] and repeats}
+    checks["calibration and evaluation seeds are disjoint"] = disjoint
+    same = [
+        torch.equal(block[label].latents, block[label.removeprefix("dit-")].latents)
+        for of_budget in blocks.values()
+        for block in of_budget
+        for label in block
+        if label.startswith("dit-smoothcache") and label.removeprefix("dit-") in block
+    ]
+    if same:
+        checks["dit-smoothcache gives the samples of smoothcache bit for bit"] = all(same)
+    return checks
