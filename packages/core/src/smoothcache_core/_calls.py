@@ -61,6 +61,10 @@ class CallReader:
         self._latent = adapter.latent, names.index(adapter.latent)
         self._timestep = adapter.timestep, names.index(adapter.timestep)
 
+    def latent(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        """Return the latent of one call."""
+        return _argument(self._latent, args, kwargs)
+
     def read(
         self, args: tuple[Any, ...], kwargs: Mapping[str, Any], context: str | None = None
     ) -> Call:

@@ -1,0 +1,159 @@
+"""What a solver makes of the denoiser's outputs, learned from the outside.
+
+Solvers and guidance are affine in the denoiser's outputs: with everything else as it was, changing
+output y_p of conditioning pass p at evaluation j by r moves the latent of evaluation i + 1 by
+m[i, j] w[j, p] r, with the same numbers for all entries of the latent. One run in which every
+output is replayed with random noise added, and a least-squares fit, give all these numbers, for
+any solver, multistep and stochastic ones included (the same seed draws the same noise).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from smoothcache_core._clock import Tick
+from smoothcache_core._errors import CalibrationError
+from smoothcache_core._trajectory import Answer, Stage, Trajectory
+
+Array = NDArray[np.float64]
+
+_AMPLITUDE = 0.3  # of the outputs' own size
+_ENTRIES = 16384  # as many of a large latent are enough for the fit
+_EQUATIONS = 2.0  # per unknown
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Response:
+    """The affine answer of a solver.
+
+    Attributes:
+        matrix: (E, E), lower triangular: [i, j] is the change of the latent of evaluation i + 1 (of
+            the final sample for i = E - 1) per change of the guided output of evaluation j.
+        weights: (E, parts): guidance as a weighting of the conditioning passes; rows sum to 1.
+        residual: What the fit leaves of the changes, relative L2; about 0 for an affine solver.
+    """
+
+    matrix: Array
+    weights: Array
+    residual: float
+
+    def guided(self, outputs: Tensor) -> Tensor:
+        """Return the guided outputs (E, n) of the outputs (E, parts, n)."""
+        weights = torch.from_numpy(self.weights).to(outputs)
+        return torch.einsum("ep,epn->en", weights, outputs)
+
+    def drift(self, evaluation: int, changes: Tensor) -> Tensor:
+        """Return the change of the latent of `evaluation`, (n,).
+
+        Args:
+            evaluation: From 0 to E, where E is the final sample.
+            changes: Changes of the guided outputs made so far, (evaluation, n) or more.
+        """
+        if not evaluation:
+            return torch.zeros_like(changes[0])
+        row = torch.from_numpy(self.matrix[evaluation - 1, :evaluation]).to(changes)
+        return row @ changes[:evaluation]
+
+
+def measure_response(stage: Stage, plain: Trajectory) -> Response:
+    """Learn the solver from replays of one plain trajectory; the model is not called.
+
+    Raises:
+        CalibrationError: Two runs of one seed differ.
+    """
+    evaluations, parts, entries = plain.outputs.shape
+    chosen = _chosen(entries)
+    passes = int(np.ceil(_EQUATIONS * evaluations * parts / len(chosen)))
+    noises, changes = [], []
+    for number in range(passes):
+        noise = _Noise(plain, number)
+        run = stage.record(plain.seed, noise.reply)
+        _refuse_unlike(plain, run)
+        noises.append(torch.stack([noise.of(i)[:, chosen] for i in range(evaluations)]))
+        changes.append(_moved(plain, run)[:, chosen])
+    return _fit(torch.cat(noises, dim=2).double(), torch.cat(changes, dim=1).double())
+
+
+def _moved(plain: Trajectory, run: Trajectory) -> Tensor:
+    """Return how far every latent after an evaluation moved, (E, n); 0 at the end if not known."""
+    end = torch.zeros_like(plain.end) if plain.final is None else run.end - plain.end
+    return torch.cat(((run.latents - plain.latents)[1:], end[None]))
+
+
+def _chosen(entries: int) -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return torch.randperm(entries, generator=generator)[:_ENTRIES]
+
+
+class _Noise:
+    """Replays a trajectory with noise added to every output."""
+
+    def __init__(self, plain: Trajectory, number: int) -> None:
+        self._plain = plain
+        self._number = number
+        self._size = _AMPLITUDE * float(plain.outputs.square().mean().sqrt())
+
+    def of(self, evaluation: int) -> Tensor:
+        """Return the noise of one evaluation, (parts, n)."""
+        _, parts, entries = self._plain.outputs.shape
+        generator = torch.Generator().manual_seed(evaluation + 1000003 * self._number)
+        return self._size * torch.randn(parts, entries, generator=generator)
+
+    def reply(self, number: int, tick: Tick, model: Callable[[], Any]) -> Answer:
+        del model
+        return changed(self._plain, number, self.of(tick.evaluation))
+
+
+def changed(plain: Trajectory, number: int, change: Tensor) -> Answer:
+    """Return the recorded answer to call `number` with `change`, (parts, n), added."""
+    if number >= len(plain.calls):
+        raise _differs(plain)
+    call = plain.calls[number]
+    calls = len(plain.calls) // plain.evaluations
+    own = change if calls == 1 else change[number % calls : number % calls + 1]
+    return call.answer.plus(own.reshape(call.latent.shape))
+
+
+def _refuse_unlike(plain: Trajectory, run: Trajectory) -> None:
+    same = run.outputs.shape == plain.outputs.shape
+    if not same or not torch.equal(run.latents[0], plain.latents[0]):
+        raise _differs(plain)
+
+
+def _differs(plain: Trajectory) -> CalibrationError:
+    return CalibrationError(
+        f"two runs of seed {plain.seed} differ; `sample(seed)` must draw everything from the seed, "
+        "the noise that a stochastic solver adds included"
+    )
+
+
+def _fit(noise: Tensor, changes: Tensor) -> Response:
+    """Fit changes (E, m) of the latents after each evaluation to noise (E, parts, m)."""
+    evaluations, parts, entries = noise.shape
+    flat = noise.reshape(evaluations * parts, entries)
+    basis, triangle = torch.linalg.qr(flat.T)  # the first columns span the first regressors
+    seen = basis.T @ changes.T
+    full = torch.zeros(evaluations, evaluations, parts, dtype=torch.float64)
+    left = 0.0
+    for i in range(evaluations):
+        k = (i + 1) * parts
+        solved = torch.linalg.solve_triangular(triangle[:k, :k], seen[:k, i : i + 1], upper=True)
+        full[i, : i + 1] = solved.reshape(i + 1, parts)
+        left += float((changes[i] - flat[:k].T @ solved[:, 0]).square().sum())
+    return Response(
+        matrix=full.sum(dim=2).numpy(),
+        weights=_weights(torch.diagonal(full).T),
+        residual=float(np.sqrt(left / max(float(changes.square().sum()), 1e-300))),
+    )
+
+
+def _weights(own: Tensor) -> Array:
+    """Return each pass's share of the immediate effect, (E, parts); equal where there is none."""
+    total = own.sum(dim=1, keepdim=True)
+    tiny = total.abs() <= 1e-9 * own.abs().max()
+    return torch.where(tiny, 1.0 / own.shape[1], own / torch.where(tiny, 1.0, total)).numpy()

@@ -1,0 +1,155 @@
+"""Searching what to compute, by simulating cached runs.
+
+The error of the final sample is not a sum over evaluations: an early error is taken back by the
+fills that follow, a late one is not. So the search judges whole schedules, from several evenly
+spread ones on, and moves one computed evaluation at a time.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from smoothcache_core._reduced import ReducedRun, Skips
+
+_BENDS = (0.8, 1.0, 1.2, 1.5)
+"""How unevenly the starting points are spread: above 1, more is computed late."""
+_STARTS = 2
+_REACH = 2
+_ROUNDS = 12
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What every schedule must keep to.
+
+    Attributes:
+        pinned: Evaluations that are computed in any case.
+        max_lag: The most evaluations skipped in a row.
+    """
+
+    pinned: frozenset[int] = frozenset({0})
+    max_lag: int = 1000
+
+    def allow(self, skips: Skips) -> bool:
+        """Return whether `skips` keeps to them."""
+        computed = [i for i, one in enumerate(skips.denoiser) if one]
+        edges = [*computed, len(skips.denoiser)]
+        gaps = [later - earlier - 1 for earlier, later in zip(edges, edges[1:], strict=False)]
+        return self.pinned <= set(computed) and max(gaps) <= self.max_lag
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """The best skips found, and their simulated error."""
+
+    skips: Skips
+    error: float
+
+
+class Search:
+    """Searches skips of one budget after the other; simulations are remembered."""
+
+    def __init__(
+        self, reduced: ReducedRun, limits: Limits, *, terms: int = 3, use_input: bool = True
+    ) -> None:
+        self._reduced = reduced
+        self._limits = limits
+        self._simulate: Callable[[Skips], tuple[float, float]] = self._judge
+        self._terms = terms
+        self._use_input = use_input
+        self._known: dict[Skips, float] = {}
+
+    def _judge(self, skips: Skips) -> tuple[float, float]:
+        run = self._reduced.simulate(skips, terms=self._terms, use_input=self._use_input)
+        return run.error, run.drift
+
+    def cost(self, skips: Skips) -> float:
+        """Return what is minimised: the final error, and the drift under way, which makes the
+        linear feedback less true."""
+        if skips not in self._known:
+            error, drift = self._simulate(skips)
+            self._known[skips] = float(np.hypot(error, drift))
+        return self._known[skips]
+
+    def best(self, budget: float, *, guidance: bool) -> Found:
+        """Return the best skips that compute at most `budget` evaluations.
+
+        Args:
+            budget: Evaluations; those without their unconditional pass count a half.
+            guidance: Whether unconditional passes may be skipped.
+        """
+        starts = [s for s in self._starts(budget, guidance) if self._limits.allow(s)]
+        starts = sorted(set(starts), key=self.cost)[:_STARTS]
+        ends = [self._descend(start) for start in starts]
+        chosen = min(ends, key=self.cost)
+        return Found(skips=chosen, error=self._judge(chosen)[0])
+
+    def _starts(self, budget: float, guidance: bool) -> Iterator[Skips]:
+        total = self._reduced.evaluations
+        shares = (1.0, 0.75, 0.5) if guidance else (1.0,)
+        for share in shares:
+            count = min(int(budget / (0.5 + 0.5 * share) + 1e-9), total)
+            both = min(int(2 * budget - count + 1e-9), count)
+            for bend in _BENDS:
+                computed = _spread(total, count, bend, self._limits.pinned)
+                guided = {computed[k] for k in _spread(len(computed), both, 1.0, frozenset({0}))}
+                yield _skips(total, computed, guided)
+
+    def _descend(self, skips: Skips) -> Skips:
+        for _ in range(_ROUNDS):
+            better = skips
+            for position in reversed(range(1, self._reduced.evaluations)):
+                options = [s for s in _moves(better, position) if self._limits.allow(s)]
+                better = min([better, *options], key=self.cost)
+            if better == skips:
+                break
+            skips = better
+        return skips
+
+
+def _spread(total: int, count: int, bend: float, pinned: frozenset[int]) -> list[int]:
+    """Return `count` evaluations from 0 on, evenly spread up to a bend, with the pinned ones."""
+    chosen = set(pinned) | {0}
+    places = np.linspace(0, 1, count, endpoint=False)
+    for place in places:
+        ideal = total * (1 - (1 - place) ** bend)
+        free = [i for i in range(total) if i not in chosen]
+        if len(chosen) < count and free and int(ideal) not in chosen:
+            chosen.add(min(free, key=lambda i: abs(i - ideal)))
+    free = [i for i in reversed(range(total)) if i not in chosen]
+    chosen.update(free[: max(count - len(chosen), 0)])
+    return sorted(chosen)
+
+
+def _skips(total: int, computed: Sequence[int], guided: set[int]) -> Skips:
+    members = set(computed)
+    return Skips(
+        denoiser=tuple(i in members for i in range(total)),
+        guidance=tuple(i in guided for i in range(total)),
+    )
+
+
+def _moves(skips: Skips, position: int) -> Iterator[Skips]:
+    """Yield what moving the computed evaluation at `position` a little gives."""
+    if not skips.denoiser[position]:
+        return
+    for step in range(-_REACH, _REACH + 1):
+        other = position + step
+        if 0 < other < len(skips.denoiser) and not skips.denoiser[other]:
+            yield _swapped(skips, position, other)
+        elif 0 < other < len(skips.denoiser) and skips.guidance[other] != skips.guidance[position]:
+            yield replace(skips, guidance=_exchange(skips.guidance, position, other))
+
+
+def _swapped(skips: Skips, one: int, other: int) -> Skips:
+    return Skips(
+        denoiser=_exchange(skips.denoiser, one, other),
+        guidance=_exchange(skips.guidance, one, other),
+    )
+
+
+def _exchange(row: tuple[bool, ...], one: int, other: int) -> tuple[bool, ...]:
+    values = list(row)
+    values[one], values[other] = values[other], values[one]
+    return tuple(values)
