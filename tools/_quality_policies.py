@@ -20,7 +20,7 @@ from _quality_puts import (
     taylorseer,
 )
 from _quality_testbed import Put, Testbed, other_solvers, plain, solver_title, with_spacing
-from _quality_tuning import FAR, Dial, Trial, Trials, best_setting, choose
+from _quality_tuning import FAR, Dial, Trial, Trials, Tuner, choose
 from smoothcache_core import Calibration, Schedule, ScheduleError, smooth, smooth_to_compute
 
 MAX_LAGS = (3, 10)
@@ -72,16 +72,18 @@ class Known:
         bed: The testbed.
         calibration: This library's measurements.
         trials: Tries policies.
+        tuner: Finds settings of peers.
     """
 
     bed: Testbed
     calibration: Calibration
     trials: Trials
+    tuner: Tuner
 
     @cached_property
     def mag_ratios(self) -> list[float]:
         """What MagCache measures."""
-        return mag_ratios(self.bed, samples=self.trials.samples, seed=self.trials.seed)
+        return mag_ratios(self.bed, samples=len(self.trials.reference), seed=self.trials.seed)
 
 
 Family = Callable[[Known, float], Iterable[Policy]]
@@ -111,8 +113,7 @@ def families(bed: Testbed) -> dict[str, Family]:
     found["first-block-cache"] = _first_block_cache
     found["magcache"] = _mag_cache
     found["cache-dit"] = partial(_cache_dit, None)
-    for order in (1, 2):
-        found[f"cache-dit (taylor {order})"] = partial(_cache_dit, order)
+    found["cache-dit (taylor 1)"] = partial(_cache_dit, 1)
     found[OURS] = _ours
     return found
 
@@ -227,6 +228,7 @@ def _mag_cache(known: Known, budget: float) -> Iterable[Policy]:
         options=_MAG_OPTIONS,
         low=1e-5,
         high=100.0,
+        blind=True,
     )
     yield _tuned(dial, known, budget)
 
@@ -253,7 +255,7 @@ def _cache_dit(order: int | None, known: Known, budget: float) -> Iterable[Polic
 def _tuned(
     dial: Dial, known: Known, budget: float, *, name: str | None = None, variant: str = ""
 ) -> Policy:
-    found = best_setting(dial, budget, known.trials)
+    found = known.tuner.best(dial, budget)
     return Policy(
         name=name or dial.name,
         variant=variant,

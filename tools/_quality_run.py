@@ -17,7 +17,7 @@ from _image_peers import quiet
 from _quality_policies import PLAIN, Known, Policy, families, is_peer
 from _quality_puts import scheduled
 from _quality_testbed import Testbed, load_testbed, ode_solution, save_tensors
-from _quality_tuning import OutOfReachError, Trials
+from _quality_tuning import OutOfReachError, Trials, Tuner
 from _records import REPOSITORY, versions
 from smoothcache_core import Calibration, Schedule, ScheduleError
 from smoothcache_image import calibrate_pipeline
@@ -60,7 +60,7 @@ class Settings:
     solver: str = "default"
     steps: int = 50
     budgets: Sequence[float] = BUDGETS
-    samples: int = 40
+    samples: int = 32
     seeds: Sequence[int] = (1000, 2000, 3000)
     calibration_samples: int = 16
     reference_steps: int = 1000
@@ -225,7 +225,6 @@ def _prepared(settings: Settings, bed: Testbed, folder: Path) -> tuple[Known, di
     computed = bed.run(scheduled(everything), samples=samples, seed=CALIBRATION_SEED)
     trials = Trials(
         bed=bed,
-        samples=samples,
         seed=CALIBRATION_SEED,
         reference=reference.latents,
         path=folder / "trials.json",
@@ -236,7 +235,8 @@ def _prepared(settings: Settings, bed: Testbed, folder: Path) -> tuple[Known, di
             reference.latents, computed.latents
         ),
     }
-    return Known(bed=bed, calibration=calibration, trials=trials), checks
+    known = Known(bed=bed, calibration=calibration, trials=trials, tuner=Tuner(trials))
+    return known, checks
 
 
 def _calibrated(settings: Settings, bed: Testbed, folder: Path) -> Calibration:

@@ -7,7 +7,7 @@ error is taken: peers are measured at their best. Evaluation samples have no par
 
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,7 +18,7 @@ from torch import Tensor
 
 NEAR = 0.02
 """How far from the budget compute may be to count as equal."""
-FAR = 0.05
+FAR = 0.07
 """How far from the budget compute may be to be shown at all."""
 _BISECTIONS = 10
 
@@ -49,14 +49,12 @@ class Trials:
 
     Attributes:
         bed: The testbed.
-        samples: Calibration samples.
-        seed: Seed of their noise.
+        seed: Seed of the calibration samples' noise.
         reference: Final samples of their plain run.
         path: File that remembers.
     """
 
     bed: Testbed
-    samples: int
     seed: int
     reference: Tensor
     path: Path
@@ -67,14 +65,22 @@ class Trials:
             stored = json.loads(self.path.read_text())
             self.known.update({name: Trial(**values) for name, values in stored.items()})
 
-    def of(self, name: str, put: Put) -> Trial:
-        """Return the trial of a policy; one of the same name is not made again."""
-        if name not in self.known:
-            run = self.bed.run(put, samples=self.samples, seed=self.seed)
-            error = float(relative_l2(self.reference, run.latents).mean())
-            self.known[name] = Trial(compute=self.bed.compute(run), error=error)
+    def of(self, name: str, put: Put, *, one: bool = False) -> Trial:
+        """Return the trial of a policy; one of the same name is not made again.
+
+        Args:
+            name: Name of the policy at its setting.
+            put: Puts it on a sampler.
+            one: Try it on the first sample only, to learn what it computes.
+        """
+        key = f"{name} on one sample" if one else name
+        if key not in self.known:
+            reference = self.reference[:1] if one else self.reference
+            run = self.bed.run(put, samples=len(reference), seed=self.seed)
+            error = float(relative_l2(reference, run.latents).mean())
+            self.known[key] = Trial(compute=self.bed.compute(run), error=error)
             self._save()
-        return self.known[name]
+        return self.known[key]
 
     def _save(self) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -94,6 +100,7 @@ class Dial:
         options: Options to choose from.
         low: Smallest threshold, above 0.
         high: Largest threshold.
+        blind: Whether what is computed depends on the settings alone, so that one sample tells.
     """
 
     name: str
@@ -101,6 +108,7 @@ class Dial:
     options: Sequence[Options]
     low: float
     high: float
+    blind: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,14 +124,61 @@ class Setting:
         return ", ".join([f"threshold {self.threshold:.4g}", *words])
 
 
-def best_setting(dial: Dial, budget: float, trials: Trials) -> Setting:
-    """Return the setting of a dial for a budget.
+class Tuner:
+    """Finds settings of dials.
 
-    Raises:
-        OutOfReachError: No setting computes about as much.
+    Args:
+        trials: Tries policies.
     """
-    found = [_bisected(dial, options, budget, trials) for options in dial.options]
-    return choose(found, budget, lambda setting: setting.trial)
+
+    def __init__(self, trials: Trials) -> None:
+        self._trials = trials
+        self._evaluation = 1.0 / trials.bed.sampler.steps
+        self._tried: dict[str, dict[float, Trial]] = {}
+
+    def best(self, dial: Dial, budget: float) -> Setting:
+        """Return the setting of a dial for a budget.
+
+        Raises:
+            OutOfReachError: No setting computes about as much.
+        """
+        found = [self._bisected(dial, options, budget) for options in dial.options]
+        return choose(found, budget, lambda setting: setting.trial)
+
+    def _bisected(self, dial: Dial, options: Options, budget: float) -> Setting:
+        """Return the setting of these options whose compute is nearest to the budget."""
+        name = f"{dial.name} {sorted(options.items())}"
+        tried = self._tried.setdefault(name, {})
+
+        def put(threshold: float) -> Put:
+            return dial.put(options, threshold)
+
+        def attempt(threshold: float) -> None:
+            tried[threshold] = self._trials.of(
+                f"{name} {threshold!r}", put(threshold), one=dial.blind
+            )
+
+        def distance(threshold: float) -> float:
+            return abs(tried[threshold].compute - budget)
+
+        if dial.high not in tried:
+            attempt(dial.high)
+        if tried[dial.high].compute <= budget:
+            for _ in range(_BISECTIONS):
+                low, high = _bracket(tried, budget, dial.low)
+                most = tried[low].compute if low in tried else 1.0
+                if most - tried[high].compute <= self._evaluation:
+                    break
+                attempt(math.sqrt(low * high))
+        nearest = min(tried, key=distance)
+        trial = self._trials.of(f"{name} {nearest!r}", put(nearest))
+        return Setting(options=options, threshold=nearest, trial=trial)
+
+
+def _bracket(tried: Mapping[float, Trial], budget: float, low: float) -> tuple[float, float]:
+    """Return neighbouring thresholds, the first of which computes more than the budget."""
+    high = min(each for each, trial in tried.items() if trial.compute <= budget)
+    return max((each for each in tried if each < high), default=low), high
 
 
 def choose(found: Sequence[Found], budget: float, trial: Callable[[Found], Trial]) -> Found:
@@ -143,34 +198,3 @@ def choose(found: Sequence[Found], budget: float, trial: Callable[[Found], Trial
             f"no setting is near this budget; the nearest computes {trial(best).compute:.3f}"
         )
     return best
-
-
-def _bisected(dial: Dial, options: Options, budget: float, trials: Trials) -> Setting:
-    """Return the setting of these options whose compute is nearest to the budget."""
-
-    def at(threshold: float) -> Setting:
-        name = f"{dial.name} {sorted(options.items())} {threshold!r}"
-        trial = trials.of(name, dial.put(options, threshold))
-        return Setting(options=options, threshold=threshold, trial=trial)
-
-    tried = [at(dial.high)]
-    if tried[0].trial.compute <= budget:
-        tried += _halving(dial, budget, at, evaluation=1.0 / trials.bed.sampler.steps)
-    return min(tried, key=lambda setting: abs(setting.trial.compute - budget))
-
-
-def _halving(
-    dial: Dial, budget: float, at: Callable[[float], Setting], *, evaluation: float
-) -> Iterator[Setting]:
-    """Bisect down to a difference of one evaluation in compute."""
-    low, high, most, least = dial.low, dial.high, 1.0, 0.0
-    for _ in range(_BISECTIONS):
-        middle = math.sqrt(low * high)
-        setting = at(middle)
-        yield setting
-        if setting.trial.compute > budget:
-            low, most = middle, setting.trial.compute
-        else:
-            high, least = middle, setting.trial.compute
-        if most - least <= evaluation or abs(setting.trial.compute - budget) <= evaluation / 4:
-            return

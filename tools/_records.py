@@ -90,17 +90,17 @@ class Record:
             self.question,
             table(self.rows),
             *([_bullets("Checked in the same run", _checked(self.checks))] if self.checks else []),
-            *([f"Could not be run:\n\n{table(self.refused)}"] if self.refused else []),
+            *([f"Could not be run:\n\n{table(self.refused, whole=True)}"] if self.refused else []),
             *([_bullets("How to read this", self.notes)] if self.notes else []),
             _bullets("Where this comes from", [f"{k}: {v}" for k, v in facts.items()]),
         ]
         return "\n\n".join(parts) + "\n"
 
 
-def table(rows: Sequence[Row]) -> str:
-    """Return rows as a Markdown table, without the columns that `common` returns."""
+def table(rows: Sequence[Row], *, whole: bool = False) -> str:
+    """Return rows as a Markdown table; if not `whole`, without the columns of `common`."""
     keys = dict.fromkeys(key for row in rows for key in row)
-    shown = [key for key in keys if key not in common(rows)]
+    shown = [key for key in keys if whole or key not in common(rows)]
     lines = [shown, ["---"] * len(shown)]
     lines += [[_cell(row[key]) if key in row else "" for key in shown] for row in rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)

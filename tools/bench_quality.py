@@ -36,7 +36,7 @@ def image(
     solver: Annotated[str, typer.Option(help="As in load_pipeline.")] = "default",
     steps: Annotated[int, typer.Option(help="Steps of the plain run.")] = 50,
     budget: Annotated[list[float] | None, typer.Option(help="Compute fractions.")] = None,
-    samples: Annotated[int, typer.Option(help="Samples of every evaluation seed.")] = 40,
+    samples: Annotated[int, typer.Option(help="Samples of every evaluation seed.")] = 32,
     seed: Annotated[list[int] | None, typer.Option(help="Evaluation seeds.")] = None,
     calibration_samples: Annotated[int, typer.Option(help="Samples to calibrate with.")] = 16,
     reference_steps: Annotated[int, typer.Option(help="Of the exact solution.")] = 1000,
