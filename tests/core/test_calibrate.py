@@ -58,7 +58,8 @@ def record(
     **settings: Any,
 ) -> Calibration:
     sampler = sampler or runs(toy)
-    return calibrate(toy, adapter, sampler, seeds=seeds, progress=False, **settings)
+    settings = {"sensitivity": 0, "progress": False} | settings
+    return calibrate(toy, adapter, sampler, seeds=seeds, **settings)
 
 
 def runs(toy: Any, **settings: Any) -> Callable[[int], list[Tensor]]:

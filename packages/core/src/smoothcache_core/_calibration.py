@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as load_arrays, save as save_arrays
 
 from smoothcache_core._cost import Cost
+from smoothcache_core._dynamics import Dynamics
 from smoothcache_core._errors import CalibrationError
 from smoothcache_core._files import write_atomically
 from smoothcache_core._fingerprint import Fingerprint
@@ -25,7 +26,7 @@ from smoothcache_core._sites import Site
 Errors = NDArray[np.float64]
 
 FORMAT = "smoothcache-calibration"
-VERSION = 1
+VERSION = 2
 LARGEST = 16.0
 """Relative errors above this are stored as infinite: reuse is out of the question."""
 _GRID = 2.0**32
@@ -48,6 +49,11 @@ class Calibration:
         seeds: Seeds of the runs recorded, ascending.
         fingerprint: What was measured.
         cost: MACs and bytes at the measured shapes.
+        products: Inner products of the outputs of every site, per entry, summed over samples in
+            exact parts, (3, sites, evaluations, lags + 1). Entry [s, i, k] is of evaluations i and
+            i - k over all branches.
+        dynamics: What was learned of whole runs.
+        remark: Why there are no `dynamics`, if that was tried.
     """
 
     sites: tuple[Site, ...]
@@ -58,6 +64,9 @@ class Calibration:
     seeds: tuple[int, ...]
     fingerprint: Fingerprint
     cost: Cost
+    products: Errors | None = None
+    dynamics: Dynamics | None = None
+    remark: str = ""
 
     def __post_init__(self) -> None:
         expected = (len(self.sites), len(self.branches))
@@ -146,6 +155,9 @@ class Calibration:
             seeds=tuple(sorted(seeds)),
             fingerprint=_common_fingerprint(parts),
             cost=min((part.cost for part in parts), key=Cost.model_dump_json),
+            products=_sum_of([part.products for part in parts]),
+            dynamics=_merged_dynamics(parts),
+            remark=min((part.remark for part in parts if part.remark), default=""),
         )
 
     def _check_mergeable(self, other: Self) -> None:
@@ -160,9 +172,7 @@ class Calibration:
     def __eq__(self, other: object) -> bool:
         """Compare everything that was measured."""
         return isinstance(other, Calibration) and (
-            self._header() == other._header()
-            and np.array_equal(self.totals, other.totals, equal_nan=True)
-            and np.array_equal(self.squares, other.squares, equal_nan=True)
+            self._header() == other._header() and _same_arrays(self._arrays(), other._arrays())
         )
 
     __hash__ = None  # pyright: ignore[reportAssignmentType]
@@ -171,9 +181,14 @@ class Calibration:
 
     def save(self, path: str | Path) -> Path:
         """Write the calibration as a safetensors file, in one step."""
-        arrays = {"totals": self.totals, "squares": self.squares}
         metadata = {"smoothcache": json.dumps(self._header())}
-        return write_atomically(path, save_arrays(arrays, metadata=metadata))
+        return write_atomically(path, save_arrays(self._arrays(), metadata=metadata))
+
+    def _arrays(self) -> dict[str, Errors]:
+        arrays = {"totals": self.totals, "squares": self.squares}
+        if self.products is not None:
+            arrays["products"] = self.products
+        return arrays | ({} if self.dynamics is None else self.dynamics.arrays())
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
@@ -194,12 +209,16 @@ class Calibration:
         return {
             "format": FORMAT,
             "version": VERSION,
-            "sites": [[s.path, s.kind, s.block, s.target, list(s.inputs)] for s in self.sites],
+            "sites": [
+                [s.path, s.kind, s.block, s.target, list(s.inputs), s.last] for s in self.sites
+            ],
             "branches": list(self.branches),
             "samples": self.samples,
             "seeds": list(self.seeds),
             "fingerprint": self.fingerprint.model_dump(mode="json"),
             "cost": self.cost.model_dump(mode="json"),
+            "dynamics": None if self.dynamics is None else self.dynamics.header(),
+            "remark": self.remark,
         }
 
     @classmethod
@@ -207,8 +226,8 @@ class Calibration:
         sites: Sequence[Sequence] = header["sites"]  # pyright: ignore[reportAssignmentType]
         return cls(
             sites=tuple(
-                Site(path=path, kind=kind, block=block, target=target, inputs=tuple(inputs))
-                for path, kind, block, target, inputs in sites
+                Site(path=p, kind=kind, block=block, target=target, inputs=tuple(names), last=last)
+                for p, kind, block, target, names, last in sites
             ),
             branches=tuple(header["branches"]),  # pyright: ignore[reportArgumentType]
             totals=arrays["totals"],
@@ -217,7 +236,30 @@ class Calibration:
             seeds=tuple(header["seeds"]),  # pyright: ignore[reportArgumentType]
             fingerprint=Fingerprint.model_validate(header["fingerprint"]),
             cost=Cost.model_validate(header["cost"]),
+            products=arrays.get("products"),
+            dynamics=_read_dynamics(arrays, header["dynamics"]),
+            remark=str(header["remark"]),
         )
+
+
+def _sum_of(parts: Sequence[Errors | None]) -> Errors | None:
+    known = [part for part in parts if part is not None]
+    return np.sum(known, axis=0) if len(known) == len(parts) else None
+
+
+def _merged_dynamics(parts: Sequence[Calibration]) -> Dynamics | None:
+    known = [part.dynamics for part in parts if part.dynamics is not None]
+    return Dynamics.merge(known) if len(known) == len(parts) else None
+
+
+def _read_dynamics(arrays: Mapping[str, Errors], header: Any) -> Dynamics | None:
+    return None if header is None else Dynamics.from_parts(arrays, header)
+
+
+def _same_arrays(one: Mapping[str, Errors], other: Mapping[str, Errors]) -> bool:
+    return one.keys() == other.keys() and all(
+        np.array_equal(one[name], other[name], equal_nan=True) for name in one
+    )
 
 
 def _common_fingerprint(parts: Sequence[Calibration]) -> Fingerprint:

@@ -5,6 +5,7 @@ fills that follow, a late one is not. So the search judges whole schedules, from
 spread ones on, and moves one computed evaluation at a time.
 """
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -35,7 +36,7 @@ class Limits:
         """Return whether `skips` keeps to them."""
         computed = [i for i, one in enumerate(skips.denoiser) if one]
         edges = [*computed, len(skips.denoiser)]
-        gaps = [later - earlier - 1 for earlier, later in zip(edges, edges[1:], strict=False)]
+        gaps = [later - earlier - 1 for earlier, later in itertools.pairwise(edges)]
         return self.pinned <= set(computed) and max(gaps) <= self.max_lag
 
 
@@ -65,8 +66,7 @@ class Search:
         return run.error, run.drift
 
     def cost(self, skips: Skips) -> float:
-        """Return what is minimised: the final error, and the drift under way, which makes the
-        linear feedback less true."""
+        """Return what is minimised: the final error, and the drift that makes it less certain."""
         if skips not in self._known:
             error, drift = self._simulate(skips)
             self._known[skips] = float(np.hypot(error, drift))

@@ -173,6 +173,24 @@ def guidance_order(adapter: Adapter) -> Guidance | None:
     return getattr(adapter, "guidance", None)
 
 
+def conditional_part(adapter: Adapter, branches: Sequence[str]) -> int | None:
+    """Return which conditioning pass is the conditional one, if that can be told.
+
+    Args:
+        adapter: Says it for batched guidance.
+        branches: Names of passes that are calls of their own, in their order.
+    """
+    if len(branches) == 2:
+        named = [is_unconditional(branch) for branch in branches]
+        return named.index(False) if any(named) and not all(named) else None
+    return {"cond-first": 0, "uncond-first": 1, None: None}[guidance_order(adapter)]
+
+
+def is_unconditional(branch: str) -> bool:
+    """Return whether a conditioning pass of this name is the unconditional (or negative) one."""
+    return "uncond" in branch or "neg" in branch
+
+
 def _walk(
     module: nn.Module, segments: Sequence[str], path: tuple[str, ...]
 ) -> Iterator[tuple[tuple[str, ...], nn.Module | None]]:

@@ -63,6 +63,12 @@ class Answer:
         leaves, spec = tree_flatten(output)
         return cls(tuple(_copy(leaf) for leaf in leaves), spec)
 
+    @property
+    def bytes(self) -> int:
+        """Bytes of its tensors."""
+        tensors = [leaf for leaf in self.leaves if isinstance(leaf, Tensor)]
+        return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
     def output(self) -> Any:
         """Return a fresh output."""
         return tree_unflatten([_copy(leaf) for leaf in self.leaves], self.spec)
@@ -127,7 +133,7 @@ class Trajectory:
         seed: Its seed.
         calls: Every call of the denoiser.
         parts: Conditioning passes of an evaluation: calls of their own, or halves of the batch.
-        latents: The latent at every evaluation, (E, n) float32 on the CPU, n entries in all samples.
+        latents: The latent at every evaluation, (E, n) float32 on the CPU; n counts all samples.
         outputs: The denoiser's output, (E, parts, n).
         final: The final sample, (n,); None if `sample` returned nothing that is like a latent.
     """
@@ -181,7 +187,7 @@ class Stage:
         def around(call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             evidence = self._reader.read(args, kwargs, clock.context)
             tick = clock.tick(evidence)
-            latent = _rows(self._reader.latent(args, kwargs)).detach().clone()
+            latent = rows_of(self._reader.latent(args, kwargs)).detach().clone()
             model = functools.partial(call, *args, **kwargs)
             answer = None if reply is None else reply(len(calls), tick, model)
             if answer is None:
@@ -234,11 +240,13 @@ def trajectory(seed: int, calls: Sequence[CallRecord], result: object) -> Trajec
     parts = 2 if halves else len(branches)
     latents = torch.stack([_flat(call.latent, halves)[0] for call in first])
     outputs = [
-        torch.cat([
-            _flat(call.answer.signal(call.latent), halves)
-            for call in calls
-            if call.evaluation == evaluation
-        ])
+        torch.cat(
+            [
+                _flat(call.answer.signal(call.latent), halves)
+                for call in calls
+                if call.evaluation == evaluation
+            ]
+        )
         for evaluation in range(evaluations)
     ]
     return Trajectory(
@@ -257,7 +265,8 @@ def is_doubled(latent: Tensor) -> bool:
     return rows % 2 == 0 and torch.equal(latent[: rows // 2], latent[rows // 2 :])
 
 
-def _rows(latent: Any) -> Tensor:
+def rows_of(latent: Any) -> Tensor:
+    """Return the latent as one tensor, (rows, ...)."""
     return latent if isinstance(latent, Tensor) else torch.stack(tuple(latent))
 
 
