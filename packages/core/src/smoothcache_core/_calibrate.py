@@ -6,14 +6,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 from torch import nn
 from tqdm import tqdm
 
 from smoothcache_core._calibration import Calibration
 from smoothcache_core._clock import Scheduler
-from smoothcache_core._dynamics import Dynamics, measure_dynamics
+from smoothcache_core._dynamics import measure_dynamics
 from smoothcache_core._errors import CalibrationError
+from smoothcache_core._exact import joined
 from smoothcache_core._fingerprint import Fingerprint, model_fingerprint, solver_name
+from smoothcache_core._influence import measure_influence
 from smoothcache_core._recorder import Recorder
 from smoothcache_core._sites import Adapter, conditional_part
 from smoothcache_core._trajectory import Stage, Trajectory
@@ -146,18 +149,32 @@ class _Whole:
     def add(self, part: Calibration, plain: Trajectory | CalibrationError) -> Calibration:
         """Measure the run that `part` was recorded in; say why if that is not possible."""
         try:
-            return replace(part, dynamics=self._measure(plain))
+            return self._measure(part, plain)
         except CalibrationError as error:
             return replace(part, remark=str(error))
 
-    def _measure(self, plain: Trajectory | CalibrationError) -> Dynamics:
+    def _measure(self, part: Calibration, plain: Trajectory | CalibrationError) -> Calibration:
         if isinstance(plain, CalibrationError):
             raise plain
         branches = tuple(dict.fromkeys(call.branch for call in plain.calls))
-        return measure_dynamics(
+        places = _places(plain.evaluations) if plain.seed in self._chosen else []
+        dynamics = measure_dynamics(
             self._stage,
             plain,
             self._samples,
-            probes=PROBES if plain.seed in self._chosen else 0,
+            probes=places,
             conditional=conditional_part(self._stage.adapter, branches),
         )
+        assert part.products is not None
+        products = joined(part.products) / part.samples
+        response = dynamics.response
+        influence = measure_influence(self._stage, plain, response, part.sites, products, places)
+        return replace(part, dynamics=dynamics, influence=influence)
+
+
+def _places(evaluations: int) -> list[int]:
+    """Return up to `PROBES` evaluations, evenly spread over those that have a predecessor."""
+    if evaluations < 2:
+        return []
+    places = np.linspace(1, evaluations - 1, min(PROBES, evaluations - 1))
+    return sorted({round(place) for place in places.tolist()})

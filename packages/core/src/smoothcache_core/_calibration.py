@@ -6,10 +6,10 @@ the very numbers of the whole.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,8 +21,10 @@ from smoothcache_core._dynamics import Dynamics
 from smoothcache_core._errors import CalibrationError
 from smoothcache_core._files import write_atomically
 from smoothcache_core._fingerprint import Fingerprint
+from smoothcache_core._influence import Influence
 from smoothcache_core._sites import Site
 
+Part = TypeVar("Part")
 Errors = NDArray[np.float64]
 
 FORMAT = "smoothcache-calibration"
@@ -53,6 +55,7 @@ class Calibration:
             exact parts, (3, sites, evaluations, lags + 1). Entry [s, i, k] is of evaluations i and
             i - k over all branches.
         dynamics: What was learned of whole runs.
+        influence: How much errors of the sites' outputs move the denoiser's output.
         remark: Why there are no `dynamics`, if that was tried.
     """
 
@@ -66,6 +69,7 @@ class Calibration:
     cost: Cost
     products: Errors | None = None
     dynamics: Dynamics | None = None
+    influence: Influence | None = None
     remark: str = ""
 
     def __post_init__(self) -> None:
@@ -156,7 +160,8 @@ class Calibration:
             fingerprint=_common_fingerprint(parts),
             cost=min((part.cost for part in parts), key=Cost.model_dump_json),
             products=_sum_of([part.products for part in parts]),
-            dynamics=_merged_dynamics(parts),
+            dynamics=_merged(Dynamics.merge, [part.dynamics for part in parts]),
+            influence=_merged(Influence.merge, [part.influence for part in parts]),
             remark=min((part.remark for part in parts if part.remark), default=""),
         )
 
@@ -188,7 +193,9 @@ class Calibration:
         arrays = {"totals": self.totals, "squares": self.squares}
         if self.products is not None:
             arrays["products"] = self.products
-        return arrays | ({} if self.dynamics is None else self.dynamics.arrays())
+        for part in (self.dynamics, self.influence):
+            arrays |= {} if part is None else part.arrays()
+        return arrays
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
@@ -238,6 +245,7 @@ class Calibration:
             cost=Cost.model_validate(header["cost"]),
             products=arrays.get("products"),
             dynamics=_read_dynamics(arrays, header["dynamics"]),
+            influence=Influence.from_arrays(arrays),
             remark=str(header["remark"]),
         )
 
@@ -247,9 +255,9 @@ def _sum_of(parts: Sequence[Errors | None]) -> Errors | None:
     return np.sum(known, axis=0) if len(known) == len(parts) else None
 
 
-def _merged_dynamics(parts: Sequence[Calibration]) -> Dynamics | None:
-    known = [part.dynamics for part in parts if part.dynamics is not None]
-    return Dynamics.merge(known) if len(known) == len(parts) else None
+def _merged(merge: Callable[[list[Part]], Part], parts: Sequence[Part | None]) -> Part | None:
+    known = [part for part in parts if part is not None]
+    return merge(known) if len(known) == len(parts) else None
 
 
 def _read_dynamics(arrays: Mapping[str, Errors], header: Any) -> Dynamics | None:

@@ -153,7 +153,7 @@ def measure_dynamics(
     plain: Trajectory,
     samples: int,
     *,
-    probes: int,
+    probes: Sequence[int],
     conditional: int | None,
 ) -> Dynamics:
     """Measure one plain trajectory.
@@ -162,7 +162,7 @@ def measure_dynamics(
         stage: The model and its sampler.
         plain: The trajectory.
         samples: Samples in it.
-        probes: Evaluations at which the output is perturbed and the run continued; 0 for none.
+        probes: Evaluations, from 1 on, whose output is perturbed before the run is continued.
         conditional: Index of the conditional pass if the adapter says so.
 
     Raises:
@@ -177,7 +177,7 @@ def measure_dynamics(
             "not come from the seed"
         )
     sums = _Perturbed(plain, known)
-    for evaluation in _places(plain.evaluations, probes):
+    for evaluation in probes:
         sums.add(stage, evaluation)
     return Dynamics(
         gram=_cut(_gram(plain) * samples),
@@ -198,14 +198,6 @@ def _cut(values: Array) -> Array:
         return cut(values)
     except ValueError as error:
         raise CalibrationError(str(error)) from error
-
-
-def _places(evaluations: int, probes: int) -> list[int]:
-    """Return up to `probes` evaluations, evenly spread, the first that has a predecessor first."""
-    if evaluations < 2 or not probes:
-        return []
-    places = np.linspace(1, evaluations - 1, min(probes, evaluations - 1))
-    return sorted({round(place) for place in places.tolist()})
 
 
 def _gram(plain: Trajectory) -> Array:

@@ -67,7 +67,7 @@ def measure_response(stage: Stage, plain: Trajectory) -> Response:
         CalibrationError: Two runs of one seed differ.
     """
     evaluations, parts, entries = plain.outputs.shape
-    chosen = _chosen(entries)
+    chosen = chosen_entries(entries)
     passes = int(np.ceil(_EQUATIONS * evaluations * parts / len(chosen)))
     noises, changes = [], []
     for number in range(passes):
@@ -85,7 +85,8 @@ def _moved(plain: Trajectory, run: Trajectory) -> Tensor:
     return torch.cat(((run.latents - plain.latents)[1:], end[None]))
 
 
-def _chosen(entries: int) -> Tensor:
+def chosen_entries(entries: int) -> Tensor:
+    """Return which entries of a latent to look at; all of a small one."""
     generator = torch.Generator().manual_seed(0)
     return torch.randperm(entries, generator=generator)[:_ENTRIES]
 
