@@ -15,6 +15,7 @@ from smoothcache_core._calibrate import calibrate
 from smoothcache_core._calibration import Calibration
 from smoothcache_core._clock import Scheduler
 from smoothcache_core._cost import Cost, SiteCost
+from smoothcache_core._distributed import calibrate_sharded
 from smoothcache_core._errors import (
     AdapterError,
     AttachError,
@@ -26,6 +27,7 @@ from smoothcache_core._errors import (
 )
 from smoothcache_core._evaluate import evaluate
 from smoothcache_core._fingerprint import Fingerprint
+from smoothcache_core._plan import PlanLimits, Planner, Point, plan
 from smoothcache_core._plots import (
     error_curves,
     save_figure,
@@ -37,28 +39,37 @@ from smoothcache_core._report import (
     Report,
     ReportRow,
 )
-from smoothcache_core._schedule import Schedule, Source
+from smoothcache_core._schedule import Fill, Prediction, Schedule, Source
 from smoothcache_core._sites import (
+    DENOISER,
+    GUIDANCE,
     Adapter,
     PatternAdapter,
     Site,
     SitePattern,
 )
+from smoothcache_core.fills import FillRule, linear, reuse, taylor
 from smoothcache_core.metrics import (
     frechet_distance,
     psnr_db,
     relative_l2,
 )
 from smoothcache_core.sources import (
+    SiteLimits,
+    WholeSettings,
     interval,
+    planned,
     scan,
     smooth,
     smooth_to_compute,
+    whole,
 )
 
 __version__ = version("smoothcache-core")
 
 __all__ = [
+    "DENOISER",
+    "GUIDANCE",
     "Adapter",
     "AdapterError",
     "AttachError",
@@ -68,9 +79,15 @@ __all__ = [
     "CalibrationError",
     "Cost",
     "EvaluationError",
+    "Fill",
+    "FillRule",
     "Fingerprint",
     "MetricResult",
     "PatternAdapter",
+    "PlanLimits",
+    "Planner",
+    "Point",
+    "Prediction",
     "Report",
     "ReportRow",
     "Schedule",
@@ -78,23 +95,32 @@ __all__ = [
     "Scheduler",
     "Site",
     "SiteCost",
+    "SiteLimits",
     "SitePattern",
     "SmoothCacheError",
     "SmoothCacheWarning",
     "Source",
+    "WholeSettings",
     "attach",
     "cached",
     "calibrate",
+    "calibrate_sharded",
     "error_curves",
     "evaluate",
     "frechet_distance",
     "interval",
+    "linear",
+    "plan",
+    "planned",
     "psnr_db",
     "relative_l2",
+    "reuse",
     "save_figure",
     "scan",
     "skip_map",
     "smooth",
     "smooth_to_compute",
+    "taylor",
     "trade_off",
+    "whole",
 ]

@@ -1,0 +1,279 @@
+"""The dial: a schedule for a compute fraction, a speed-up or an error, whichever is asked for."""
+
+import warnings
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+from smoothcache_core._calibration import Calibration
+from smoothcache_core._errors import ScheduleError, SmoothCacheWarning
+from smoothcache_core._schedule import Schedule
+from smoothcache_core.sources._planned import SiteLimits, planned
+from smoothcache_core.sources._whole import WholePlanner, WholeSettings, can_skip_guidance
+
+Target = Literal["auto", "denoiser", "guidance", "site", "kind", "evaluation"]
+COMPUTES = (0.85, 0.7, 0.6, 0.5, 0.42, 0.35, 0.3, 0.25, 0.2, 0.15, 0.1)
+_FEW = 6
+_STEPS = 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanLimits:
+    """What every plan must keep to.
+
+    Attributes:
+        first: How many of the first evaluations are computed, at least 1.
+        pinned: More evaluations that are computed.
+        max_lag: The most evaluations skipped in a row.
+        max_bytes: The most bytes of cached tensors.
+        max_rows: The most distinct rows of sites; each is a graph of a compiled model.
+    """
+
+    first: int = 1
+    pinned: tuple[int, ...] = ()
+    max_lag: int | None = None
+    max_bytes: int | None = None
+    max_rows: int | None = None
+
+    def whole(self, *, guidance: bool) -> WholeSettings:
+        """Return the limits of whole evaluations."""
+        return WholeSettings(
+            guidance=guidance, first=self.first, pinned=self.pinned, max_lag=self.max_lag
+        )
+
+    def sites(self) -> SiteLimits:
+        """Return the limits of sites."""
+        return SiteLimits(
+            first=self.first,
+            pinned=self.pinned,
+            max_lag=self.max_lag,
+            max_bytes=self.max_bytes,
+            max_rows=self.max_rows,
+        )
+
+
+def plan(
+    calibration: Calibration,
+    *,
+    compute: float | None = None,
+    speedup: float | None = None,
+    error: float | None = None,
+    target: Target = "auto",
+    limits: PlanLimits | None = None,
+) -> Schedule:
+    """Return the best schedule for what is asked.
+
+    Example:
+        >>> schedule = plan(calibration, compute=0.5)
+        >>> schedule = plan(calibration, speedup=2.0)
+        >>> schedule = plan(calibration, error=0.02)
+
+    Args:
+        calibration: Measured with sensitivities.
+        compute: The most MACs over those of the plain run, in (0, 1].
+        speedup: Plain MACs over computed MACs, at least 1; the speed-up if time were MACs alone.
+        error: The most relative L2 error of the final sample, above 0; what computes least is
+            returned.
+        target: What is skipped: whole evaluations (`"denoiser"`), these and unconditional passes
+            (`"guidance"`), or sublayers planned per `"site"`, per `"kind"` or per `"evaluation"`;
+            `"auto"` takes what is predicted to be best.
+        limits: What must be kept to.
+
+    Raises:
+        ScheduleError: Not exactly one of compute, speedup and error is given, it is out of range or
+            out of reach, or the calibration lacks what is needed.
+    """
+    wanted = {"compute": compute, "speedup": speedup, "error": error}
+    given = {name: value for name, value in wanted.items() if value is not None}
+    if len(given) != 1:
+        raise ScheduleError(f"give one of compute, speedup and error, got {given or 'none'}")
+    planner = Planner(calibration, target=target, limits=limits)
+    if error is not None:
+        schedule = planner.to_error(error)
+    else:
+        schedule = planner.to_compute(_fraction(compute, speedup))
+    _tell_if_useless(schedule)
+    return schedule
+
+
+def _fraction(compute: float | None, speedup: float | None) -> float:
+    if speedup is None:
+        assert compute is not None
+        return compute
+    if not 1.0 <= speedup < float("inf"):
+        raise ScheduleError(f"speedup is at least 1, got {speedup}")
+    return 1.0 / speedup
+
+
+def _tell_if_useless(schedule: Schedule) -> None:
+    if schedule.skips and schedule.evaluations > _FEW:
+        return
+    skipped = "only few can be skipped" if schedule.skips else "nothing is skipped"
+    warnings.warn(
+        f"the run has {schedule.evaluations} evaluations and {skipped}: caching helps little here",
+        SmoothCacheWarning,
+        stacklevel=3,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Point:
+    """One schedule of a front.
+
+    Attributes:
+        name: How it was planned.
+        schedule: The schedule.
+        compute: Its compute fraction.
+        error: Its predicted error.
+        best: Whether no other point has both less compute and less error.
+    """
+
+    name: str
+    schedule: Schedule
+    compute: float
+    error: float
+    best: bool = False
+
+
+class Planner:
+    """Plans one calibration for several budgets; remembers what it searched."""
+
+    def __init__(
+        self,
+        calibration: Calibration,
+        *,
+        target: Target = "auto",
+        limits: PlanLimits | None = None,
+    ) -> None:
+        self._calibration = calibration
+        self._limits = limits or PlanLimits()
+        ways = self._ways()
+        if target != "auto" and target not in ways:
+            raise ScheduleError(f"target is 'auto' or one of {list(ways)}, got {target!r}")
+        self._chosen = self._useful() if target == "auto" else (target,)
+        self._plans: dict[tuple[str, float], Schedule | ScheduleError] = {}
+
+    def _ways(self) -> dict[str, Callable[[float], Schedule]]:
+        return {
+            "denoiser": lambda compute: self._whole.plan(compute),
+            "guidance": lambda compute: self._guided.plan(compute),
+            **{per: self._sites(per) for per in ("site", "kind", "evaluation")},
+        }
+
+    def _useful(self) -> tuple[str, ...]:
+        """Return the ways that `auto` compares."""
+        dynamics = self._calibration.dynamics
+        if dynamics is None or not dynamics.measured:
+            self._whole  # noqa: B018  says what is missing
+        guided = ("guidance",) if can_skip_guidance(self._calibration) else ()
+        return ("denoiser", *guided, "site")
+
+    @cached_property
+    def _whole(self) -> WholePlanner:
+        return WholePlanner(self._calibration, self._limits.whole(guidance=False))
+
+    @cached_property
+    def _guided(self) -> WholePlanner:
+        return WholePlanner(self._calibration, self._limits.whole(guidance=True))
+
+    def _sites(self, per: Literal["site", "kind", "evaluation"]) -> Callable[[float], Schedule]:
+        def make(compute: float) -> Schedule:
+            limits = self._limits.sites()
+            return planned(self._calibration, compute=compute, per=per, limits=limits)
+
+        return make
+
+    def _plan(self, way: str, compute: float) -> Schedule | ScheduleError:
+        key = way, compute
+        if key not in self._plans:
+            try:
+                self._plans[key] = self._ways()[way](compute)
+            except ScheduleError as error:
+                self._plans[key] = error
+        return self._plans[key]
+
+    # ------------------------------------------------------------------ for the user
+
+    def candidates(self, compute: float) -> dict[str, Schedule]:
+        """Return the schedules of all targets for one compute fraction, the best first.
+
+        Raises:
+            ScheduleError: No target can be planned; says why.
+        """
+        plans = {way: self._plan(way, compute) for way in self._chosen}
+        found = {way: made for way, made in plans.items() if isinstance(made, Schedule)}
+        found = {way: made for way, made in found.items() if self._fits(made)}
+        if not found:
+            reasons = [str(made) for made in plans.values() if isinstance(made, ScheduleError)]
+            raise ScheduleError(
+                reasons[0] if reasons else f"no plan holds at most {self._limits.max_bytes} bytes"
+            )
+        return dict(sorted(found.items(), key=lambda item: _error(item[1])))
+
+    def _fits(self, schedule: Schedule) -> bool:
+        cap = self._limits.max_bytes
+        return cap is None or schedule.predicted_bytes() <= cap
+
+    def to_compute(self, compute: float) -> Schedule:
+        """Return the schedule with the least predicted error within a compute fraction."""
+        return next(iter(self.candidates(compute).values()))
+
+    def to_error(self, error: float) -> Schedule:
+        """Return the schedule that computes least with at most a predicted error.
+
+        Raises:
+            ScheduleError: `error` is not positive, or no schedule that skips anything keeps to it.
+        """
+        if not error > 0.0:
+            raise ScheduleError(f"error is a relative L2 error above 0, got {error}")
+        evaluations = self._calibration.evaluations
+        low, high, best = 0, 2 * evaluations, None
+        for _ in range(_STEPS):
+            middle = (low + high) // 2
+            if middle in (low, high):
+                break
+            made = self._try(middle / (2 * evaluations))
+            if made is not None and _error(made) <= error:
+                high, best = middle, made
+            else:
+                low = middle
+        if best is None:
+            raise ScheduleError(f"no schedule that skips anything keeps the error within {error:g}")
+        return best
+
+    def _try(self, compute: float) -> Schedule | None:
+        try:
+            return self.to_compute(compute)
+        except ScheduleError:
+            return None
+
+    def front(self, computes: Iterable[float] = COMPUTES) -> list[Point]:
+        """Return schedules of all targets for many budgets, by falling compute."""
+        points = [
+            Point(name=way, schedule=made, compute=made.compute_fraction(), error=_error(made))
+            for compute in computes
+            for way in self._chosen
+            if isinstance(made := self._plan(way, compute), Schedule) and self._fits(made)
+        ]
+        marked = [
+            Point(
+                name=p.name,
+                schedule=p.schedule,
+                compute=p.compute,
+                error=p.error,
+                best=not any(_beats(other, p) for other in points),
+            )
+            for p in points
+        ]
+        return sorted(marked, key=lambda point: -point.compute)
+
+
+def _beats(one: Point, other: Point) -> bool:
+    no_worse = one.compute <= other.compute and one.error <= other.error
+    return no_worse and (one.compute, one.error) != (other.compute, other.error)
+
+
+def _error(schedule: Schedule) -> float:
+    assert schedule.prediction is not None
+    return schedule.prediction.error

@@ -1,0 +1,37 @@
+"""Taylor: polynomial extrapolation of the last outputs (TaylorSeer, arXiv 2503.06923).
+
+TaylorSeer builds a Taylor series from finite differences at even spacing. On uneven spacing the
+polynomial through the same points is the same thing, and Lagrange's formula gives its coefficients.
+"""
+
+import numpy as np
+
+from smoothcache_core._errors import ScheduleError
+from smoothcache_core.fills._rule import Array, FillRule
+
+
+def taylor(order: int = 1) -> FillRule:
+    """Return the rule that extrapolates a polynomial of `order` through the last outputs.
+
+    Args:
+        order: 0 (reuse) to 2.
+
+    Raises:
+        ScheduleError: `order` is none of these.
+    """
+    if order not in (0, 1, 2):
+        raise ScheduleError(f"the order of a Taylor fill is 0, 1 or 2, got {order}")
+    return FillRule(name=f"taylor-{order}", terms=order + 1, coefficients=_lagrange)
+
+
+def _lagrange(grams: Array, places: Array) -> Array:
+    del grams
+    wanted, known = places[..., :1], places[..., 1:]
+    count = known.shape[-1]
+    coefficients = np.ones(known.shape)
+    for j in range(count):
+        for m in range(count):
+            if m != j:
+                step = known[..., j] - known[..., m]
+                coefficients[..., j] *= (wanted[..., 0] - known[..., m]) / step
+    return coefficients

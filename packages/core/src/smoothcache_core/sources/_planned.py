@@ -1,0 +1,317 @@
+"""Budget-optimal schedules of sites: dynamic programming on predicted effects.
+
+The effect of filling site s at evaluation i is predicted as u[i] w[s, i] r, with r the root mean
+square that the fill leaves of the site's output (from calibrated inner products), w the site's
+influence on the denoiser's output, and u the effect of that on the final sample.
+"""
+
+import math
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from smoothcache_core._calibration import Calibration
+from smoothcache_core._dynamic import at_most_rows, effects_of, minimax, within_budget
+from smoothcache_core._errors import ScheduleError
+from smoothcache_core._exact import joined
+from smoothcache_core._schedule import Fill, Prediction, Schedule, Source
+from smoothcache_core._sites import Site
+from smoothcache_core.fills import FillRule, linear, residual
+
+Array = NDArray[np.float64]
+Per = Literal["site", "kind", "evaluation"]
+Objective = Literal["sum", "squares", "minimax", "relative"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SiteLimits:
+    """What a schedule of sites must keep to.
+
+    Attributes:
+        first: How many of the first evaluations are computed, at least 1.
+        pinned: More evaluations that are computed.
+        max_lag: The most evaluations filled in a row; half of what was calibrated if not given.
+        max_bytes: The most bytes of cached tensors.
+        max_rows: The most distinct rows; each is a graph of a compiled model.
+    """
+
+    first: int = 1
+    pinned: Collection[int] = ()
+    max_lag: int | None = None
+    max_bytes: int | None = None
+    max_rows: int | None = None
+
+
+def planned(
+    calibration: Calibration,
+    *,
+    compute: float,
+    fill: FillRule | None = None,
+    per: Per = "site",
+    objective: Objective = "sum",
+    weights: Mapping[str, float] | None = None,
+    limits: SiteLimits | None = None,
+) -> Schedule:
+    """Return the schedule of sites with the least predicted effect within a budget.
+
+    Args:
+        calibration: Measured with sensitivities.
+        compute: MACs over those of the plain run, in (0, 1].
+        fill: How skipped outputs are made; two calibrated terms if not given.
+        per: What shares a row: nothing, the sites of a kind, or all sites.
+        objective: What is minimised over sites and evaluations: the `"sum"` of effects, the sum of
+            their `"squares"`, the largest (`"minimax"`), or the sum of `"relative"` errors, which
+            knows nothing of the final sample.
+        weights: Price of computing once, by kind or path (measured seconds, say); MACs if None.
+        limits: What must be kept to.
+
+    Raises:
+        ScheduleError: The calibration lacks what is needed, or the budget is out of reach.
+    """
+    rule, limits = fill or linear(2), limits or SiteLimits()
+    problem = _Problem(calibration, rule, per, objective, limits)
+    budget = problem.budget(compute, weights)
+    rows = problem.solve(budget)
+    return problem.schedule(rows, compute)
+
+
+class _Problem:
+    """One planning problem: effects of groups of sites, and their prices."""
+
+    def __init__(
+        self,
+        calibration: Calibration,
+        rule: FillRule,
+        per: Per,
+        objective: Objective,
+        limits: SiteLimits,
+    ) -> None:
+        self._calibration = calibration
+        self._rule = rule
+        self._per = per
+        self._objective: Objective = objective
+        self._limits = limits
+        self._lags = _lags(calibration, rule, limits)
+        self._products = _mean_products(calibration)
+        self._groups = _groups(calibration.sites, per)
+        self._effects = self._site_effects()
+        self._pinned = _pinned(calibration.evaluations, limits)
+
+    # ------------------------------------------------------------------ effects
+
+    def _site_effects(self) -> Array:
+        """Return the effect of every fill, (sites, E, A, A + 2), see `_dynamic.py`."""
+        sites, evaluations, _ = self._products.shape
+        lags = self._lags
+        effects = np.full((sites, evaluations, lags, lags + 2), np.inf)
+        for lag in range(1, lags + 1):
+            for gap in range(lags + 2):
+                where = self._reachable(lag, gap)
+                if len(where):
+                    effects[:, where, lag - 1, gap] = self._residuals(where, lag, gap)
+        scale = self._scale()[:, :, None, None]
+        with np.errstate(invalid="ignore"):
+            effects = effects * scale
+        return effects**2 if self._objective == "squares" else effects
+
+    def _scale(self) -> Array:
+        """Return what a site's residual is multiplied by, (sites, E)."""
+        calibration = self._calibration
+        if self._objective == "relative":
+            return 1.0 / np.sqrt(np.maximum(self._products[:, :, 0], 1e-300))
+        if calibration.influence is None or calibration.dynamics is None:
+            raise ScheduleError(
+                "planning needs sensitivities: calibrate with `sensitivity=2`"
+                + (f" ({calibration.remark})" if calibration.remark else "")
+            )
+        influence = calibration.influence.values(calibration.sites)
+        return influence * calibration.dynamics.effect()
+
+    def _reachable(self, lag: int, gap: int) -> NDArray[np.int64]:
+        evaluations = self._products.shape[1]
+        if gap == 0:
+            return np.array([lag]) if lag < evaluations else np.array([], dtype=np.int64)
+        return np.arange(lag + gap, evaluations)
+
+    def _residuals(self, where: NDArray[np.int64], lag: int, gap: int) -> Array:
+        """Return what fills leave, (sites, evaluations of `where`)."""
+        history = self._history(lag, gap)
+        grams = self._grams(where, history)
+        places = np.broadcast_to([0.0, *(-float(h) for h in history)], (len(history) + 1,))
+        return residual(grams, self._rule.coefficients(grams, places))
+
+    def _history(self, lag: int, gap: int) -> list[int]:
+        """Return the lags of the outputs a fill is made of, as far as they were calibrated."""
+        longest = self._products.shape[2] - 1
+        known = [lag, lag + gap] if gap else [lag]
+        return [h for h in known[: self._rule.terms] if h <= longest]
+
+    def _grams(self, where: NDArray[np.int64], history: Sequence[int]) -> Array:
+        """Return inner products (sites, evaluations, k + 1, k + 1) of outputs `history` back."""
+        back = [0, *history]
+        grams = np.empty((len(self._products), len(where), len(back), len(back)))
+        for row, one in enumerate(back):
+            for column, other in enumerate(back):
+                later, earlier = min(one, other), max(one, other)
+                value = self._products[:, where - later, earlier - later]
+                grams[:, :, row, column] = value
+        return grams
+
+    # ------------------------------------------------------------------ solving
+
+    def budget(self, compute: float, weights: Mapping[str, float] | None) -> float:
+        """Return what the sites may spend, and set their prices."""
+        if not 0.0 < compute <= 1.0:
+            raise ScheduleError(f"compute is a fraction in (0, 1], got {compute}")
+        cost = self._calibration.cost
+        evaluations = self._calibration.evaluations
+        if weights is None:
+            prices = np.array([float(site.macs) for site in cost.sites])
+            outside = cost.total - prices.sum()
+            budget = compute * cost.total * evaluations - outside * evaluations
+        else:
+            prices = np.array([_price(weights, site) for site in self._calibration.sites])
+            budget = compute * prices.sum() * evaluations
+        self._prices = np.array([prices[members].sum() for members in self._groups.values()])
+        return float(budget)
+
+    def solve(self, budget: float) -> NDArray[np.bool_]:
+        """Return the rows of the groups, (groups, E)."""
+        members = list(self._groups.values())
+        effects = np.stack([self._effects[indices].sum(axis=0) for indices in members])
+        pinned = self._pinned
+        if self._limits.max_bytes is not None:
+            pinned = self._within_memory(effects, pinned)
+        if self._objective == "minimax":
+            return minimax(effects, self._prices, pinned, budget)
+        if self._limits.max_rows is not None:
+            return at_most_rows(effects, self._prices, pinned, budget, self._limits.max_rows)
+        return within_budget(effects, self._prices, pinned, budget)
+
+    def _within_memory(self, effects: Array, pinned: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Compute always, besides `pinned`, those groups whose cached outputs bring least."""
+        cost, cap = self._calibration.cost, self._limits.max_bytes
+        sizes = np.array(
+            [
+                sum(cost.sites[i].bytes for i in indices) * self._rule.terms
+                for indices in self._groups.values()
+            ]
+        )
+        order = np.argsort(-self._prices / np.maximum(sizes, 1), kind="stable")
+        kept = order[np.cumsum(sizes[order]) <= (cap or 0)]
+        rows = np.broadcast_to(pinned, (len(sizes), len(pinned))).copy()
+        rows[np.setdiff1d(np.arange(len(sizes)), kept)] = True
+        del effects
+        return rows
+
+    # ------------------------------------------------------------------ the result
+
+    def schedule(self, rows: NDArray[np.bool_], compute: float) -> Schedule:
+        calibration = self._calibration
+        keys = list(self._groups)
+        fills = {
+            calibration.sites[index].path: self._fill(index, row)
+            for indices, row in zip(self._groups.values(), rows, strict=True)
+            for index in indices
+            if not row.all()
+        }
+        settings = {
+            "compute": compute,
+            "fill": self._rule.name,
+            "per": self._per,
+            "objective": self._objective,
+            "max_lag": self._lags,
+        }
+        if self._per == "evaluation":
+            named = {kind: rows[0] for kind in calibration.kinds}
+        else:
+            named = dict(zip(keys, rows, strict=True))
+        schedule = Schedule(
+            evaluations=calibration.evaluations,
+            rows={key: tuple(int(v) for v in row) for key, row in named.items()},
+            fills={path: fill for path, fill in fills.items() if fill.terms},
+            source=Source(name="planned", settings=settings, seeds=calibration.seeds),
+            fingerprint=calibration.fingerprint,
+            cost=calibration.cost,
+        )
+        return schedule.model_copy(update={"prediction": self._prediction(schedule, rows)})
+
+    def _prediction(self, schedule: Schedule, rows: NDArray[np.bool_]) -> Prediction | None:
+        if self._objective == "relative":
+            return None
+        spread = np.empty((len(self._effects), rows.shape[1]), dtype=bool)
+        for indices, row in zip(self._groups.values(), rows, strict=True):
+            spread[indices] = row
+        single = effects_of(self._effects, spread)
+        squares = single if self._objective == "squares" else single**2
+        return Prediction(error=float(np.sqrt(squares.sum())), bytes=schedule.predicted_bytes())
+
+    def _fill(self, index: int, row: NDArray[np.bool_]) -> Fill:
+        """Return the coefficients of one site; as many terms as were calibrated, at most 3."""
+        terms = {}
+        for evaluation in np.flatnonzero(~row).tolist():
+            done = np.flatnonzero(row[:evaluation])[::-1][: self._rule.terms]
+            history = [evaluation - int(e) for e in done]
+            history = [h for h in history if h < self._products.shape[2]]
+            gram = self._grams(np.array([evaluation]), history)[index, 0]
+            places = np.array([0.0, *(-float(h) for h in history)])
+            found = self._rule.coefficients(gram[None], places[None])[0]
+            if found.tolist() != [1.0]:
+                terms[evaluation] = rounded(found)
+        return Fill(terms=terms)
+
+
+def rounded(coefficients: Array | Sequence[float]) -> tuple[float, ...]:
+    """Return coefficients with as many digits as float32 has, which keeps files short."""
+    return tuple(float(f"{value:.8g}") for value in coefficients)
+
+
+def _mean_products(calibration: Calibration) -> Array:
+    if calibration.products is None:
+        raise ScheduleError("this calibration holds no inner products; calibrate again")
+    return joined(calibration.products) / calibration.samples
+
+
+def _lags(calibration: Calibration, rule: FillRule, limits: SiteLimits) -> int:
+    """Return the most evaluations to fill in a row."""
+    most = calibration.max_lag if rule.terms == 1 else max(calibration.max_lag // 2, 1)
+    if limits.max_lag is None:
+        return min(most, calibration.evaluations - 1)
+    if not 1 <= limits.max_lag <= calibration.max_lag:
+        raise ScheduleError(
+            f"max_lag must be from 1 to {calibration.max_lag}, the largest measured, got "
+            f"{limits.max_lag}"
+        )
+    return min(limits.max_lag, calibration.evaluations - 1)
+
+
+def _groups(sites: Sequence[Site], per: Per) -> dict[str, list[int]]:
+    """Return the indices of the sites that share a row, by its key."""
+    groups: dict[str, list[int]] = {}
+    for index, site in enumerate(sites):
+        key = {"site": site.path, "kind": site.kind, "evaluation": ""}[per]
+        groups.setdefault(key, []).append(index)
+    return groups
+
+
+def _pinned(evaluations: int, limits: SiteLimits) -> NDArray[np.bool_]:
+    if not 1 <= limits.first <= evaluations:
+        raise ScheduleError(f"first is from 1 to {evaluations} evaluations, got {limits.first}")
+    outside = [i for i in limits.pinned if not 0 <= i < evaluations]
+    if outside:
+        raise ScheduleError(f"pinned evaluations {outside} are not among 0 to {evaluations - 1}")
+    pinned = np.arange(evaluations) < limits.first
+    pinned[list(limits.pinned)] = True
+    return pinned
+
+
+def _price(weights: Mapping[str, float], site: Site) -> float:
+    found = next((weights[key] for key in site.row_keys() if key in weights), None)
+    if found is None or not 0.0 < found < math.inf:
+        raise ScheduleError(
+            f"weights are positive numbers by kind or path; for {site.path!r} there is {found}"
+        )
+    return float(found)

@@ -1,0 +1,190 @@
+"""Whole evaluations: skip the denoiser and fill its output.
+
+What to skip is searched, and the coefficients are fitted, on a `ReducedRun`, without the model.
+"""
+
+import math
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from smoothcache_core._calibration import Calibration
+from smoothcache_core._dynamics import Dynamics
+from smoothcache_core._errors import ScheduleError
+from smoothcache_core._reduced import Simulated, Skips
+from smoothcache_core._schedule import Fill, Prediction, Schedule, Source
+from smoothcache_core._search import Found, Limits, Search
+from smoothcache_core._sites import DENOISER, GUIDANCE
+from smoothcache_core.sources._planned import rounded
+
+_ENTRIES_PER_COEFFICIENT = 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class WholeSettings:
+    """How whole evaluations are planned.
+
+    Attributes:
+        guidance: Whether the unconditional pass may be skipped where the rest is computed.
+        terms: The most computed outputs a fill combines, 1 to 3.
+        use_input: Whether fills also use the latent.
+        first: How many of the first evaluations are computed, at least 1.
+        pinned: More evaluations that are computed.
+        max_lag: The most evaluations skipped in a row; any number if not given.
+    """
+
+    guidance: bool = False
+    terms: int = 3
+    use_input: bool = True
+    first: int = 1
+    pinned: Collection[int] = ()
+    max_lag: int | None = None
+
+
+class WholePlanner:
+    """Plans whole evaluations for one budget after the other.
+
+    Raises:
+        ScheduleError: The calibration lacks what is needed, or does not allow what is asked.
+    """
+
+    def __init__(self, calibration: Calibration, settings: WholeSettings | None = None) -> None:
+        self._calibration = calibration
+        self._settings = settings or WholeSettings()
+        self._dynamics = _checked(calibration, self._settings)
+        self._reduced = self._dynamics.reduced()
+        self._search = Search(
+            self._reduced,
+            self._limits(),
+            terms=self._settings.terms,
+            use_input=self._settings.use_input,
+        )
+
+    def _limits(self) -> Limits:
+        settings, evaluations = self._settings, self._calibration.evaluations
+        if not 1 <= settings.first <= evaluations:
+            raise ScheduleError(
+                f"first is from 1 to {evaluations} evaluations, got {settings.first}"
+            )
+        pinned = frozenset({*range(settings.first), *settings.pinned})
+        if not pinned <= set(range(evaluations)):
+            raise ScheduleError(f"pinned evaluations are from 0 to {evaluations - 1}: {pinned}")
+        return Limits(pinned=pinned, max_lag=settings.max_lag or evaluations)
+
+    @property
+    def least(self) -> float:
+        """The smallest compute fraction that can be planned."""
+        limits, evaluations = self._limits(), self._calibration.evaluations
+        spaced = math.ceil(evaluations / (limits.max_lag + 1))
+        return max(len(limits.pinned), spaced) / evaluations
+
+    def plan(self, compute: float) -> Schedule:
+        """Return the best schedule found that computes at most `compute`, in (0, 1]."""
+        if not 0.0 < compute <= 1.0:
+            raise ScheduleError(f"compute is a fraction in (0, 1], got {compute}")
+        budget = compute * self._calibration.evaluations
+        if compute < self.least - 1e-9:
+            raise ScheduleError(
+                f"compute {compute:g} is out of reach: the least is {self.least:.3g}, with "
+                f"{self._calibration.evaluations} evaluations and what is pinned"
+            )
+        found = self._search.best(budget, guidance=self._settings.guidance)
+        return self._schedule(found, compute)
+
+    def _schedule(self, found: Found, compute: float) -> Schedule:
+        settings, calibration = self._settings, self._calibration
+        run = self._reduced.simulate(
+            found.skips, terms=settings.terms, use_input=settings.use_input
+        )
+        rows, fills = _rows(found.skips), _fills(run)
+        named = {
+            "compute": compute,
+            "guidance": settings.guidance,
+            "terms": settings.terms,
+            "use_input": settings.use_input,
+        }
+        schedule = Schedule(
+            evaluations=calibration.evaluations,
+            rows=rows,
+            fills={key: fill for key, fill in fills.items() if fill.terms},
+            source=Source(name="whole", settings=named, seeds=calibration.seeds),
+            fingerprint=calibration.fingerprint,
+            cost=calibration.cost,
+        )
+        prediction = Prediction(error=run.error, bytes=schedule.predicted_bytes())
+        return schedule.model_copy(update={"prediction": prediction})
+
+
+def whole(
+    calibration: Calibration, *, compute: float, settings: WholeSettings | None = None
+) -> Schedule:
+    """Return a schedule that skips whole evaluations.
+
+    Args:
+        calibration: Measured with sensitivities.
+        compute: Evaluations computed over all, in (0, 1].
+        settings: How; see `WholeSettings`.
+
+    Raises:
+        ScheduleError: The calibration lacks what is needed, or the budget is out of reach.
+    """
+    return WholePlanner(calibration, settings).plan(compute)
+
+
+def can_skip_guidance(calibration: Calibration) -> bool:
+    """Return whether the unconditional pass can be skipped: there is one, and it is known which.
+
+    Where the passes are calls of their own, the conditional one must come first.
+    """
+    dynamics = calibration.dynamics
+    if dynamics is None or dynamics.response.weights.shape[1] != 2:
+        return False
+    sequential = len(calibration.branches) == 2
+    return dynamics.conditional == 0 if sequential else dynamics.conditional is not None
+
+
+def _checked(calibration: Calibration, settings: WholeSettings) -> Dynamics:
+    dynamics = calibration.dynamics
+    if dynamics is None or not dynamics.measured:
+        why = f": {calibration.remark}" if calibration.remark else "; give calibrate `sensitivity`"
+        raise ScheduleError(f"this calibration cannot plan whole evaluations{why}")
+    if settings.guidance and not can_skip_guidance(calibration):
+        raise ScheduleError(
+            "the unconditional pass cannot be skipped: the run has no conditional and "
+            "unconditional pass, the adapter does not say which is which, or the unconditional "
+            "one comes first"
+        )
+    if not 1 <= settings.terms <= 3:
+        raise ScheduleError(f"a fill has 1 to 3 terms, got {settings.terms}")
+    entries = calibration.samples * math.prod(calibration.fingerprint.latent_shape or (10**9,))
+    wanted = (settings.terms + settings.use_input) * _ENTRIES_PER_COEFFICIENT
+    if entries < wanted:
+        raise ScheduleError(
+            f"{calibration.samples} samples of {entries // calibration.samples} entries are too "
+            f"few for {settings.terms + settings.use_input} coefficients per evaluation; calibrate "
+            f"with {math.ceil(wanted * calibration.samples / entries)} samples or more"
+        )
+    return dynamics
+
+
+def _rows(skips: Skips) -> dict[str, tuple[int, ...]]:
+    rows = {DENOISER.kind: tuple(int(one) for one in skips.denoiser)}
+    halves = any(one and not both for one, both in zip(*_pair(skips), strict=True))
+    if halves:
+        rows[GUIDANCE.kind] = tuple(
+            int(one and both) for one, both in zip(*_pair(skips), strict=True)
+        )
+    return rows
+
+
+def _pair(skips: Skips) -> tuple[tuple[bool, ...], tuple[bool, ...]]:
+    return skips.denoiser, skips.guidance
+
+
+def _fills(run: Simulated) -> dict[str, Fill]:
+    outputs = {i: rounded(terms) for i, terms in run.terms.items()}
+    inputs = {i: rounded([value])[0] for i, value in run.inputs.items()}
+    differences = {i: rounded(terms) for i, terms in run.differences.items()}
+    return {
+        DENOISER.kind: Fill(terms=outputs, inputs=inputs),
+        GUIDANCE.kind: Fill(terms=differences),
+    }
