@@ -42,7 +42,7 @@ class Limits:
 
 @dataclass(frozen=True, kw_only=True)
 class Found:
-    """The best skips found, and their simulated error."""
+    """The best skips found, and what was minimised: error and drift, see `Search.cost`."""
 
     skips: Skips
     error: float
@@ -83,7 +83,7 @@ class Search:
         starts = sorted(set(starts), key=self.cost)[:_STARTS]
         ends = [self._descend(start) for start in starts]
         chosen = min(ends, key=self.cost)
-        return Found(skips=chosen, error=self._judge(chosen)[0])
+        return Found(skips=chosen, error=self.cost(chosen))
 
     def _starts(self, budget: float, guidance: bool) -> Iterator[Skips]:
         total = self._reduced.evaluations

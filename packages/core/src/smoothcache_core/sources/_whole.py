@@ -110,7 +110,7 @@ class WholePlanner:
             fingerprint=calibration.fingerprint,
             cost=calibration.cost,
         )
-        prediction = Prediction(error=run.error, bytes=schedule.predicted_bytes())
+        prediction = Prediction(error=found.error, bytes=schedule.predicted_bytes())
         return schedule.model_copy(update={"prediction": prediction})
 
 
