@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 from _image_peers import ALMOST_ALWAYS
-from _quality_ours import our_policies
+from _quality_bench import Bench, Put, other_solvers, plain, solver_title, with_spacing
 from _quality_puts import (
     cache_dit,
     dit_smoothcache,
@@ -19,7 +19,6 @@ from _quality_puts import (
     scheduled,
     taylorseer,
 )
-from _quality_testbed import Put, Testbed, other_solvers, plain, solver_title, with_spacing
 from _quality_tuning import FAR, Dial, Trial, Trials, Tuner, choose
 from smoothcache_core import Calibration, Schedule, ScheduleError, smooth, smooth_to_compute
 
@@ -69,13 +68,13 @@ class Known:
     """What policies are made from; all of it comes from the calibration samples.
 
     Attributes:
-        bed: The testbed.
+        bench: The bench.
         calibration: This library's measurements.
         trials: Tries policies.
         tuner: Finds settings of peers.
     """
 
-    bed: Testbed
+    bench: Bench
     calibration: Calibration
     trials: Trials
     tuner: Tuner
@@ -83,11 +82,14 @@ class Known:
     @cached_property
     def mag_ratios(self) -> list[float]:
         """What MagCache measures."""
-        return mag_ratios(self.bed, samples=len(self.trials.reference), seed=self.trials.seed)
+        return mag_ratios(self.bench, samples=len(self.trials.reference), seed=self.trials.seed)
 
 
 Family = Callable[[Known, float], Iterable[Policy]]
 """Returns the policies of one family at a budget; raises if it cannot."""
+
+Ours = Callable[[Calibration, float], Mapping[str, Schedule]]
+"""Returns this library's schedules at a budget by name, see `our_policies`."""
 
 OURS = "ours"
 """Label of the family of this library's own policies, which have names of their own."""
@@ -99,10 +101,15 @@ def is_peer(label: str) -> bool:
     return label.split(" (")[0] in _PEERS
 
 
-def families(bed: Testbed) -> dict[str, Family]:
-    """Return all families by the label of their policies."""
+def families(bench: Bench, ours: Ours) -> dict[str, Family]:
+    """Return all families by the label of their policies.
+
+    Args:
+        bench: The bench.
+        ours: Returns this library's own schedules.
+    """
     found: dict[str, Family] = {}
-    for scheduler in other_solvers(bed):
+    for scheduler in other_solvers(bench):
         found[f"fewer-steps ({solver_title(scheduler)})"] = partial(_fewer_steps, scheduler)
     found["fora"] = _fora
     for order in (1, 2):
@@ -114,7 +121,7 @@ def families(bed: Testbed) -> dict[str, Family]:
     found["magcache"] = _mag_cache
     found["cache-dit"] = partial(_cache_dit, None)
     found["cache-dit (taylor 1)"] = partial(_cache_dit, 1)
-    found[OURS] = _ours
+    found[OURS] = partial(_ours, ours)
     return found
 
 
@@ -122,9 +129,9 @@ def families(bed: Testbed) -> dict[str, Family]:
 
 
 def _fewer_steps(scheduler: Any, known: Known, budget: float) -> Iterable[Policy]:
-    steps = max(round(budget * known.bed.sampler.steps), 1)
+    steps = max(round(budget * known.bench.sampler.steps), 1)
     title = solver_title(scheduler)
-    spacings = [""] if known.bed.is_flow else ["leading", "linspace", "trailing"]
+    spacings = [""] if known.bench.is_flow else ["leading", "linspace", "trailing"]
 
     def put(spacing: str) -> Put:
         return fewer_steps(with_spacing(scheduler, spacing) if spacing else scheduler, steps)
@@ -202,8 +209,8 @@ def _smooth(calibration: Calibration, budget: float, max_lag: int) -> Schedule:
         return least
 
 
-def _ours(known: Known, budget: float) -> Iterable[Policy]:
-    for name, schedule in our_policies(known.calibration, budget).items():
+def _ours(ours: Ours, known: Known, budget: float) -> Iterable[Policy]:
+    for name, schedule in ours(known.calibration, budget).items():
         yield Policy(name=name, put=scheduled(schedule), ours=True, schedule=schedule)
 
 

@@ -18,7 +18,7 @@ import _image_peers
 import numpy as np
 import torch
 from _image_peers import Around, diffusers_cache, hooks_of, quiet
-from _quality_testbed import Put, Testbed, Working
+from _quality_bench import Bench, Put, Working
 from _quality_tuning import OutOfReachError
 from diffusers.hooks.first_block_cache import FirstBlockCacheConfig
 from diffusers.hooks.mag_cache import MagCacheConfig
@@ -86,10 +86,11 @@ def evenly_spaced(calibration: Calibration, budget: float) -> Schedule:
         OutOfReachError: Not even one evaluation fits into the budget.
     """
     evaluations = calibration.evaluations
+    each = calibration.cost.fraction() / evaluations
     outside = 1.0 - calibration.cost.fraction()
-    computed = int((budget - outside) / (1.0 - outside) * evaluations + 1e-9)
+    computed = int((budget - outside) / each + 1e-9)
     if computed < 1:
-        raise OutOfReachError(f"what is not in the sites costs {outside:.3f} of the MACs already")
+        raise OutOfReachError(f"computing once costs {outside + each:.3f} of the MACs already")
     places = set(np.linspace(0, evaluations - 1, computed).round().astype(int).tolist())
     row = tuple(int(i in places) for i in range(evaluations))
     return Schedule(
@@ -154,12 +155,12 @@ def mag_cache(
     )
 
 
-def mag_ratios(bed: Testbed, *, samples: int, seed: int) -> list[float]:
+def mag_ratios(bench: Bench, *, samples: int, seed: int) -> list[float]:
     """Return the ratios that MagCache measures and prints in its calibration mode."""
     put = _of_diffusers(lambda steps: MagCacheConfig(calibrate=True, num_inference_steps=steps))
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
-        bed.run(put, samples=samples, seed=seed)
+        bench.run(put, samples=samples, seed=seed)
     lists = [line for line in printed.getvalue().splitlines() if line.startswith("[1.0")]
     return ast.literal_eval(lists[-1])
 

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from _quality_bench import solver_title
 from _quality_policies import PLAIN, Policy
 from _quality_run import CALIBRATION_SEED, PACKAGES, Block, Measured, Settings
-from _quality_testbed import solver_title
 from _quality_tuning import NEAR
 from _records import Record, Row, command, commit, hardware, now, versions
 from matplotlib import colormaps
@@ -73,7 +73,7 @@ def to_record(settings: Settings, measured: Measured) -> Record:
         commit=commit(),
         seeds={"calibration": [CALIBRATION_SEED], "evaluation": list(settings.seeds)},
         settings={
-            "guidance": measured.bed.sampler.guidance,
+            "guidance": measured.bench.sampler.guidance,
             "samples": f"{settings.samples} of each evaluation seed",
             "calibration samples": settings.calibration_samples,
             "repeats": settings.repeats,
@@ -124,9 +124,9 @@ def _row(
     speedup = statistics.median(ratios)
     row: dict[str, Any] = {
         "modality": "image",
-        "model": measured.bed.model,
+        "model": measured.bench.model,
         "full_size": False,
-        "solver": solver_title(measured.bed.scheduler),
+        "solver": solver_title(measured.bench.scheduler),
         "evaluations": policy.evaluations or settings.steps,
         "budget": budget,
         "policy": policy.label,
@@ -148,12 +148,12 @@ class _Judge:
     """Compares samples with the plain ones, with the exact ones, and with real digits."""
 
     def __init__(self, settings: Settings, measured: Measured) -> None:
-        self._bed = measured.bed
+        self._bed = measured.bench
         self._exact = measured.exact
         blocks = next(iter(measured.blocks.values()))
         self._plain = [block[PLAIN.label].latents for block in blocks]
         self._pictures = self._decoded(self._plain)
-        sampler = measured.bed.of_batch(settings.samples)
+        sampler = measured.bench.of_batch(settings.samples)
         labels = [label for seed in settings.seeds for label in sampler.conditions_of(seed)]
         self._summaries = digit_summaries(lambda pictures: pictures, labels)
 
@@ -229,10 +229,14 @@ def pivot(rows: Sequence[Row]) -> str:
 
 
 def _best(rows: Sequence[Row], budget: float) -> float:
-    """Return the least error of the rows that meet a budget, or of all if none does."""
+    """Return the least error of the rows that keep to a budget, or of all if none does."""
     of_budget = [row for row in rows if row["budget"] == budget and row["policy"] != PLAIN.label]
-    met = [row for row in of_budget if abs(row["compute"] - budget) <= NEAR]
+    met = [row for row in of_budget if _keeps_to_budget(row)]
     return min(row["rel_l2"] for row in met or of_budget)
+
+
+def _keeps_to_budget(row: Row) -> bool:
+    return row["compute"] <= row["budget"] + NEAR
 
 
 def _lines(rows: Sequence[Row]) -> dict[str, list[Row]]:
@@ -246,7 +250,7 @@ def _lines(rows: Sequence[Row]) -> dict[str, list[Row]]:
 
 def _standing(line: Sequence[Row], best: Mapping[float, float]) -> float:
     """Return how much larger the errors of a policy are than the best ones, in the mean."""
-    met = [row for row in line if abs(row["compute"] - row["budget"]) <= NEAR] or line
+    met = [row for row in line if _keeps_to_budget(row)] or line
     return statistics.fmean(
         math.log(max(row["rel_l2"], _TINY) / max(best[row["budget"]], _TINY)) for row in met
     )

@@ -4,6 +4,7 @@ The runs of one budget and one seed are a block: all policies from the same nois
 among them whose time is compared with theirs. A finished block is kept on disk.
 """
 
+import functools
 import hashlib
 import json
 import tempfile
@@ -14,9 +15,10 @@ from typing import Any
 
 import torch
 from _image_peers import quiet
-from _quality_policies import PLAIN, Known, Policy, families, is_peer
+from _quality_bench import Bench, load_bench, ode_solution, save_tensors
+from _quality_ours import our_policies
+from _quality_policies import PLAIN, Family, Known, Ours, Policy, families, is_peer
 from _quality_puts import scheduled
-from _quality_testbed import Testbed, load_testbed, ode_solution, save_tensors
 from _quality_tuning import OutOfReachError, Trials, Tuner
 from _records import REPOSITORY, versions
 from smoothcache_core import Calibration, Schedule, ScheduleError
@@ -112,7 +114,7 @@ class Measured:
     """All that was measured.
 
     Attributes:
-        bed: What was sampled.
+        bench: What was sampled.
         policies: The policies of every budget.
         blocks: The blocks of every budget, in the order of the seeds.
         exact: The exact solutions from the same noise, in the order of the seeds; None if the
@@ -121,7 +123,7 @@ class Measured:
         checks: What was verified.
     """
 
-    bed: Testbed
+    bench: Bench
     policies: Mapping[float, Sequence[Policy]]
     blocks: Mapping[float, Sequence[Block]]
     exact: Sequence[Tensor] | None
@@ -154,30 +156,47 @@ class _Refusals:
 
 
 @torch.no_grad()
-def measure(settings: Settings) -> Measured:
-    """Run the benchmark."""
-    bed = load_testbed(
+def measure(settings: Settings, *, ours: Ours = our_policies) -> Measured:
+    """Run the benchmark.
+
+    Args:
+        settings: The settings.
+        ours: Returns this library's own schedules.
+
+    Raises:
+        ValueError: A policy to run is not known.
+    """
+    bench = load_bench(
         settings.model, settings.solver, steps=settings.steps, device=settings.device
     )
-    names = {label.split(" (")[0] for label in families(bed)}
-    if unknown := sorted(set(settings.only) - names):
-        raise ValueError(f"no policy is called {unknown}; there are {sorted(names)}")
+    chosen = _chosen(settings, families(bench, ours))
     folder = work_folder(settings)
-    known, checks = _prepared(settings, bed, folder)
+    known, checks = _prepared(settings, bench, folder)
     refusals = _Refusals()
     policies = {
-        budget: [PLAIN, *_at_budget(settings, known, budget, refusals)]
+        budget: [PLAIN, *_at_budget(settings, known, chosen, budget, refusals)]
         for budget in sorted(settings.budgets, reverse=True)
     }
-    blocks = _sampled(settings, bed, folder, policies)
+    blocks = _sampled(settings, bench, folder, policies)
     return Measured(
-        bed=bed,
+        bench=bench,
         policies=policies,
         blocks=blocks,
-        exact=_exact(settings, bed),
+        exact=_exact(settings, bench),
         refused=refusals.rows(),
         checks=_checked(settings, known, blocks, checks),
     )
+
+
+def _chosen(settings: Settings, known: Mapping[str, Family]) -> dict[str, Family]:
+    names = {label: label.split(" (")[0] for label in known}
+    if unknown := sorted(set(settings.only) - set(names.values())):
+        raise ValueError(f"no policy is called {unknown}; there are {sorted(set(names.values()))}")
+    return {
+        label: family
+        for label, family in known.items()
+        if not settings.only or names[label] in settings.only
+    }
 
 
 def work_folder(settings: Settings) -> Path:
@@ -198,8 +217,9 @@ def work_folder(settings: Settings) -> Path:
     return folder
 
 
+@functools.cache
 def _code() -> str:
-    """Return a digest of the code and the weights that results depend on."""
+    """Return a digest of the code and the weights that results depend on, as first seen."""
     packages = [REPOSITORY / "packages" / name / "src" for name in ("core", "image")]
     files = [path for folder in packages for path in folder.rglob("*") if path.is_file()]
     files += [*(REPOSITORY / "tools").glob("_quality_*.py"), REPOSITORY / "tools/_image_peers.py"]
@@ -213,18 +233,18 @@ def _code() -> str:
 # ---------------------------------------------------------------------------- before sampling
 
 
-def _prepared(settings: Settings, bed: Testbed, folder: Path) -> tuple[Known, dict[str, bool]]:
+def _prepared(settings: Settings, bench: Bench, folder: Path) -> tuple[Known, dict[str, bool]]:
     """Calibrate, and sample the calibration seed plain and by a schedule that skips nothing."""
-    calibration = _calibrated(settings, bed, folder)
+    calibration = _calibrated(settings, bench, folder)
     samples = settings.calibration_samples
     reference, again = (
-        bed.run(PLAIN.put, samples=samples, seed=CALIBRATION_SEED) for _ in range(2)
+        bench.run(PLAIN.put, samples=samples, seed=CALIBRATION_SEED) for _ in range(2)
     )
     rows = dict.fromkeys(calibration.kinds, (1,) * calibration.evaluations)
     everything = Schedule(evaluations=calibration.evaluations, rows=rows)
-    computed = bed.run(scheduled(everything), samples=samples, seed=CALIBRATION_SEED)
+    computed = bench.run(scheduled(everything), samples=samples, seed=CALIBRATION_SEED)
     trials = Trials(
-        bed=bed,
+        bench=bench,
         seed=CALIBRATION_SEED,
         reference=reference.latents,
         path=folder / "trials.json",
@@ -235,12 +255,12 @@ def _prepared(settings: Settings, bed: Testbed, folder: Path) -> tuple[Known, di
             reference.latents, computed.latents
         ),
     }
-    known = Known(bed=bed, calibration=calibration, trials=trials, tuner=Tuner(trials))
+    known = Known(bench=bench, calibration=calibration, trials=trials, tuner=Tuner(trials))
     return known, checks
 
 
-def _calibrated(settings: Settings, bed: Testbed, folder: Path) -> Calibration:
-    sampler = bed.of_batch(settings.calibration_samples)
+def _calibrated(settings: Settings, bench: Bench, folder: Path) -> Calibration:
+    sampler = bench.of_batch(settings.calibration_samples)
     return calibrate_pipeline(
         sampler.pipe,
         sampler,
@@ -253,14 +273,13 @@ def _calibrated(settings: Settings, bed: Testbed, folder: Path) -> Calibration:
 
 
 def _at_budget(
-    settings: Settings, known: Known, budget: float, refusals: _Refusals
+    settings: Settings,
+    known: Known,
+    chosen: Mapping[str, Family],
+    budget: float,
+    refusals: _Refusals,
 ) -> list[Policy]:
     """Return the policies of a budget that work."""
-    chosen = {
-        label: family
-        for label, family in families(known.bed).items()
-        if not settings.only or label.split(" (")[0] in settings.only
-    }
     found: list[Policy] = []
     bar = tqdm(chosen.items(), desc=f"choosing for {budget:g}", disable=not settings.progress)
     for label, family in bar:
@@ -271,7 +290,7 @@ def _at_budget(
                 policies = list(family(known, budget))
                 if is_peer(label):
                     for policy in policies:
-                        known.bed.run(policy.put, samples=1, seed=CALIBRATION_SEED)
+                        known.bench.run(policy.put, samples=1, seed=CALIBRATION_SEED)
         except accepted as error:
             refusals.add(budget, label, error)
         else:
@@ -284,14 +303,14 @@ def _at_budget(
 
 def _sampled(
     settings: Settings,
-    bed: Testbed,
+    bench: Bench,
     folder: Path,
     policies: Mapping[float, Sequence[Policy]],
 ) -> dict[float, list[Block]]:
     """Return the blocks of every budget; the sets of samples go one after the other."""
     blocks: dict[float, list[Block]] = {budget: [] for budget in policies}
     runs = len(settings.seeds) * settings.repeats * sum(len(each) for each in policies.values())
-    bed.run(PLAIN.put, samples=settings.samples, seed=CALIBRATION_SEED)  # warm up
+    bench.run(PLAIN.put, samples=settings.samples, seed=CALIBRATION_SEED)  # warm up
     with tqdm(total=runs, desc="sampling", unit="run", disable=not settings.progress) as bar:
         for index, seed in enumerate(settings.seeds):
             for budget, entries in policies.items():
@@ -300,7 +319,7 @@ def _sampled(
                     block = _loaded(path)
                     bar.update(settings.repeats * len(entries))
                 else:
-                    block = _block(settings, bed, entries, index, bar)
+                    block = _block(settings, bench, entries, index, bar)
                     save_tensors(path, {label: vars(cell) for label, cell in block.items()})
                 blocks[budget].append(block)
     return blocks
@@ -320,7 +339,7 @@ def _loaded(path: Path) -> Block:
 
 
 def _block(
-    settings: Settings, bed: Testbed, entries: Sequence[Policy], index: int, bar: "tqdm[Any]"
+    settings: Settings, bench: Bench, entries: Sequence[Policy], index: int, bar: "tqdm[Any]"
 ) -> Block:
     """Sample one seed by the policies of one budget, each time starting with another one."""
     seed, repeats = settings.seeds[index], settings.repeats
@@ -331,25 +350,25 @@ def _block(
         for policy in (*entries[first:], *entries[:first]):
             bar.set_postfix_str(policy.label)
             with quiet():
-                run = bed.run(policy.put, samples=settings.samples, seed=seed)
+                run = bench.run(policy.put, samples=settings.samples, seed=seed)
             before = cells.get(policy.label)
             cells[policy.label] = Cell(
                 latents=run.latents,
                 seconds=[*(before.seconds if before else ()), run.seconds],
-                compute=bed.compute(run),
+                compute=bench.compute(run),
                 bytes_peak=run.bytes_peak,
             )
             bar.update()
     return {policy.label: cells[policy.label] for policy in entries}
 
 
-def _exact(settings: Settings, bed: Testbed) -> list[Tensor] | None:
-    if bed.is_stochastic:
+def _exact(settings: Settings, bench: Bench) -> list[Tensor] | None:
+    if bench.is_stochastic:
         return None
     bar = tqdm(settings.seeds, desc="exact solutions", unit="seed", disable=not settings.progress)
     return [
         ode_solution(
-            bed,
+            bench,
             samples=settings.samples,
             seed=seed,
             steps=settings.reference_steps,

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from _quality_testbed import Put, Testbed
+from _quality_bench import Bench, Put
 from smoothcache_core import relative_l2
 from torch import Tensor
 
@@ -48,13 +48,13 @@ class Trials:
     """Tries policies on the calibration samples, each once.
 
     Attributes:
-        bed: The testbed.
+        bench: The bench.
         seed: Seed of the calibration samples' noise.
         reference: Final samples of their plain run.
         path: File that remembers.
     """
 
-    bed: Testbed
+    bench: Bench
     seed: int
     reference: Tensor
     path: Path
@@ -76,9 +76,9 @@ class Trials:
         key = f"{name} on one sample" if one else name
         if key not in self.known:
             reference = self.reference[:1] if one else self.reference
-            run = self.bed.run(put, samples=len(reference), seed=self.seed)
+            run = self.bench.run(put, samples=len(reference), seed=self.seed)
             error = float(relative_l2(reference, run.latents).mean())
-            self.known[key] = Trial(compute=self.bed.compute(run), error=error)
+            self.known[key] = Trial(compute=self.bench.compute(run), error=error)
             self._save()
         return self.known[key]
 
@@ -133,7 +133,7 @@ class Tuner:
 
     def __init__(self, trials: Trials) -> None:
         self._trials = trials
-        self._evaluation = 1.0 / trials.bed.sampler.steps
+        self._evaluation = 1.0 / trials.bench.sampler.steps
         self._tried: dict[str, dict[float, Trial]] = {}
 
     def best(self, dial: Dial, budget: float) -> Setting:

@@ -17,7 +17,7 @@ from typing import Annotated
 import torch
 import typer
 from _quality_record import save, to_record
-from _quality_run import BUDGETS, Settings, measure
+from _quality_run import BUDGETS, WORK, Settings, measure
 from _records import FOLDER
 from diffusers.utils import logging as diffusers_logging
 
@@ -45,6 +45,7 @@ def image(
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     threads: Annotated[int, typer.Option(help="Threads; the model is small.")] = 2,
     resume: Annotated[bool, typer.Option(help="Go on with a run that was stopped.")] = False,
+    work: Annotated[Path, typer.Option(help="Folder of what is kept between runs.")] = WORK,
     output: Annotated[Path, typer.Option(help="Folder of the record.")] = FOLDER,
 ) -> None:
     """Compare policies on the digits model."""
@@ -61,6 +62,7 @@ def image(
         repeats=repeats,
         device=device,
         only=policy or (),
+        work=work,
         resume=resume,
     )
     record = to_record(settings, measure(settings))

@@ -63,7 +63,7 @@ def plain(sampler: Sampler) -> Generator[Working]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Testbed:
+class Bench:
     """A pipeline, its solver, and what its layers cost.
 
     Attributes:
@@ -121,7 +121,7 @@ class Testbed:
         return self.scheduler.config.get("algorithm_type", "").startswith("sde")
 
 
-def load_testbed(model: str, solver: str, *, steps: int, device: str) -> Testbed:
+def load_bench(model: str, solver: str, *, steps: int, device: str) -> Bench:
     """Load a pipeline in float32.
 
     Raises:
@@ -135,11 +135,11 @@ def load_testbed(model: str, solver: str, *, steps: int, device: str) -> Testbed
     pipe: Any = load_pipeline(model, device=device, dtype="float32", solver=chosen)
     pipe.set_progress_bar_config(disable=True)
     sampler = Sampler(pipe=pipe, conditions=CLASSES, steps=steps, guidance=DIGITS_GUIDANCE, batch=1)
-    bed = Testbed(model=model, sampler=sampler, macs={}, plain_macs=0)
-    one = replace(bed.of_batch(1), steps=1)
+    bench = Bench(model=model, sampler=sampler, macs={}, plain_macs=0)
+    one = replace(bench.of_batch(1), steps=1)
     macs = macs_by_leaf(one.pipe.transformer, lambda: one(0))
-    bed = replace(bed, macs=macs)
-    return replace(bed, plain_macs=bed.run(plain, samples=1, seed=0).macs)
+    bench = replace(bench, macs=macs)
+    return replace(bench, plain_macs=bench.run(plain, samples=1, seed=0).macs)
 
 
 # ---------------------------------------------------------------------------- solvers
@@ -157,10 +157,10 @@ def solver_title(scheduler: Any) -> str:
     return f"{noise}DPM-Solver++ {config['solver_order']}M"
 
 
-def other_solvers(bed: Testbed) -> list[Any]:
-    """Return the solvers to take fewer steps with: the testbed's own, and good other ones."""
-    own = bed.scheduler
-    found = [own] if bed.is_flow else [own, with_solver(own, "ddim")]
+def other_solvers(bench: Bench) -> list[Any]:
+    """Return the solvers to take fewer steps with: the bench's own, and good other ones."""
+    own = bench.scheduler
+    found = [own] if bench.is_flow else [own, with_solver(own, "ddim")]
     found.append(with_solver(own, "dpmsolver++"))
     return list({solver_title(scheduler): scheduler for scheduler in found}.values())
 
@@ -170,40 +170,40 @@ def with_spacing(scheduler: Any, spacing: str) -> Any:
     return type(scheduler).from_config(scheduler.config, timestep_spacing=spacing)
 
 
-def _exact_solver(bed: Testbed) -> Any:
+def _exact_solver(bench: Bench) -> Any:
     """Return the solver of the exact solution.
 
     Of the spacings only "trailing" makes 1000 timesteps that are all different.
     """
-    solver = with_solver(bed.scheduler, "dpmsolver++")
-    return solver if bed.is_flow else with_spacing(solver, "trailing")
+    solver = with_solver(bench.scheduler, "dpmsolver++")
+    return solver if bench.is_flow else with_spacing(solver, "trailing")
 
 
 # ---------------------------------------------------------------------------- the exact solution
 
 
-def ode_solution(bed: Testbed, *, samples: int, seed: int, steps: int, folder: Path) -> Tensor:
+def ode_solution(bench: Bench, *, samples: int, seed: int, steps: int, folder: Path) -> Tensor:
     """Return what a solver of many steps makes of the noise of `seed`; computed once, then read.
 
     Args:
-        bed: The testbed.
+        bench: The bench.
         samples: Samples.
         seed: Seed of their noise.
         steps: Evaluations.
         folder: Where solutions are kept.
     """
-    scheduler = _exact_solver(bed)
+    scheduler = _exact_solver(bench)
     known = {
-        "weights": _weights_hash(bed.sampler.pipe.transformer),
+        "weights": _weights_hash(bench.sampler.pipe.transformer),
         "scheduler": {key: str(value) for key, value in sorted(scheduler.config.items())},
-        "guidance": bed.sampler.guidance,
+        "guidance": bench.sampler.guidance,
         "call": [samples, seed, steps],
         "torch": torch.__version__,
     }
     path = folder / f"ode-{hashlib.sha256(repr(known).encode()).hexdigest()[:16]}.pt"
     if path.exists():
         return torch.load(path)
-    sampler = bed.of_batch(samples)
+    sampler = bench.of_batch(samples)
     sampler.pipe.scheduler = scheduler
     latents = replace(sampler, steps=steps)(seed).cpu()
     save_tensors(path, latents)
