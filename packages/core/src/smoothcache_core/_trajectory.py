@@ -255,7 +255,7 @@ def trajectory(seed: int, calls: Sequence[CallRecord], result: object) -> Trajec
         parts=parts,
         latents=latents,
         outputs=torch.stack(outputs),
-        final=_final(result, latents.shape[1]),
+        final=final_of(result, latents.shape[1]),
     )
 
 
@@ -275,7 +275,8 @@ def _flat(rows: Tensor, halves: bool) -> Tensor:
     return rows.float().reshape(2 if halves else 1, -1).cpu()
 
 
-def _final(result: object, entries: int) -> Tensor | None:
+def final_of(result: object, entries: int) -> Tensor | None:
+    """Return what `sample` returned as (n,) if it is like a latent, else None."""
     if not isinstance(result, Tensor) or result.numel() != entries:
         return None
     return result.detach().float().reshape(-1).cpu()

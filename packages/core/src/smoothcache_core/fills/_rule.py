@@ -1,5 +1,6 @@
 """What a fill rule is."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -47,3 +48,8 @@ def residual(grams: Array, coefficients: Array) -> Array:
     signed = np.concatenate((np.ones_like(coefficients[..., :1]), -coefficients), axis=-1)
     squares = np.einsum("...i,...ij,...j->...", signed, grams, signed)
     return np.sqrt(np.maximum(squares, 0.0))
+
+
+def rounded(coefficients: Array | Sequence[float]) -> tuple[float, ...]:
+    """Return coefficients with as many digits as float32 has, which keeps files short."""
+    return tuple(float(f"{value:.8g}") for value in coefficients)

@@ -19,7 +19,7 @@ from smoothcache_core._errors import ScheduleError
 from smoothcache_core._exact import joined
 from smoothcache_core._schedule import Fill, Prediction, Schedule, Source
 from smoothcache_core._sites import Site
-from smoothcache_core.fills import FillRule, linear, residual
+from smoothcache_core.fills import FillRule, linear, residual, rounded
 
 Array = NDArray[np.float64]
 Per = Literal["site", "kind", "evaluation"]
@@ -262,11 +262,6 @@ class _Problem:
             if found.tolist() != [1.0]:
                 terms[evaluation] = rounded(found)
         return Fill(terms=terms)
-
-
-def rounded(coefficients: Array | Sequence[float]) -> tuple[float, ...]:
-    """Return coefficients with as many digits as float32 has, which keeps files short."""
-    return tuple(float(f"{value:.8g}") for value in coefficients)
 
 
 def _mean_products(calibration: Calibration) -> Array:

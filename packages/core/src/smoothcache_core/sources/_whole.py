@@ -14,7 +14,7 @@ from smoothcache_core._reduced import Simulated, Skips
 from smoothcache_core._schedule import Fill, Prediction, Schedule, Source
 from smoothcache_core._search import Found, Limits, Search
 from smoothcache_core._sites import DENOISER, GUIDANCE
-from smoothcache_core.sources._planned import rounded
+from smoothcache_core.fills import rounded
 
 _ENTRIES_PER_COEFFICIENT = 16
 
