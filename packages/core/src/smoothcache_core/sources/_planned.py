@@ -246,8 +246,8 @@ class _Problem:
         for indices, row in zip(self._groups.values(), rows, strict=True):
             spread[indices] = row
         single = effects_of(self._effects, spread)
-        squares = single if self._objective == "squares" else single**2
-        return Prediction(error=float(np.sqrt(squares.sum())), bytes=schedule.predicted_bytes())
+        error = _combined(np.sqrt(single) if self._objective == "squares" else single)
+        return Prediction(error=error, bytes=schedule.predicted_bytes())
 
     def _fill(self, index: int, row: NDArray[np.bool_]) -> Fill:
         """Return the coefficients of one site; as many terms as were calibrated, at most 3."""
@@ -262,6 +262,16 @@ class _Problem:
             if found.tolist() != [1.0]:
                 terms[evaluation] = rounded(found)
         return Fill(terms=terms)
+
+
+def _combined(effects: Array) -> float:
+    """Return the error that effects (sites, E) make together.
+
+    Errors of sites are as good as independent; those of one site at neighbouring evaluations are
+    neither independent nor quite alike, so the geometric mean of both cases is taken.
+    """
+    each = np.sqrt((effects**2).sum(axis=0))
+    return float(np.sqrt(np.sqrt((each**2).sum()) * each.sum()))
 
 
 def _mean_products(calibration: Calibration) -> Array:
