@@ -695,9 +695,11 @@ def check(
     row |= {"dtype": str(pipeline.transformer.dtype), "seconds": seconds, "folder_bytes": size}
     row["test_psnr_db"] = round(psnr(pipeline.vae, split_digits()[2]), 2)
     record(work, row | judge(images, labels))
-    rows = json.loads((work / "rows.json").read_text())
-    result = provenance(seeds) | {"rows": rows}
-    name = f"train-image-cpu-{datetime.now(UTC):%Y%m%d}.json"
+    stages = json.loads((work / "rows.json").read_text())
+    own = [row for row in stages if ("flow" in row["stage"]) == (model == "flow")]
+    result = provenance(seeds) | {"rows": own}
+    what = "train-image-flow" if model == "flow" else "train-image"
+    name = f"{what}-cpu-{datetime.now(UTC):%Y%m%d}.json"
     content = json.dumps(result, indent=2) + "\n"
     write_atomically(REPOSITORY / "benchmarks" / name, content.encode())
 
