@@ -1,5 +1,6 @@
 """The policies of the quality benchmark at a compute budget: ours, peers', and fewer steps."""
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -8,6 +9,7 @@ from typing import Any
 import numpy as np
 from _image_peers import ALMOST_ALWAYS
 from _quality_bench import Bench, Put, other_solvers, plain, solver_title, with_spacing
+from _quality_ours import Material, Plan
 from _quality_puts import (
     cache_dit,
     dit_smoothcache,
@@ -21,6 +23,7 @@ from _quality_puts import (
 )
 from _quality_tuning import FAR, Dial, Trial, Trials, Tuner, choose
 from smoothcache_core import Calibration, Schedule, ScheduleError, smooth, smooth_to_compute
+from smoothcache_core._plots import described
 
 MAX_LAGS = (3, 10)
 """SmoothCache's longest reuse: as published, and as long as calibrated."""
@@ -88,11 +91,6 @@ class Known:
 Family = Callable[[Known, float], Iterable[Policy]]
 """Returns the policies of one family at a budget; raises if it cannot."""
 
-Ours = Callable[[Calibration, float], Mapping[str, Schedule]]
-"""Returns this library's schedules at a budget by name, see `our_policies`."""
-
-OURS = "ours"
-"""Label of the family of this library's own policies, which have names of their own."""
 _PEERS = ("fora+taylor", "dit-smoothcache", "first-block-cache", "magcache", "cache-dit")
 
 
@@ -101,12 +99,12 @@ def is_peer(label: str) -> bool:
     return label.split(" (")[0] in _PEERS
 
 
-def families(bench: Bench, ours: Ours) -> dict[str, Family]:
+def families(bench: Bench, ours: Mapping[str, Plan]) -> dict[str, Family]:
     """Return all families by the label of their policies.
 
     Args:
         bench: The bench.
-        ours: Returns this library's own schedules.
+        ours: This library's own policies by name.
     """
     found: dict[str, Family] = {}
     for scheduler in other_solvers(bench):
@@ -121,8 +119,7 @@ def families(bench: Bench, ours: Ours) -> dict[str, Family]:
     found["magcache"] = _mag_cache
     found["cache-dit"] = partial(_cache_dit, None)
     found["cache-dit (taylor 1)"] = partial(_cache_dit, 1)
-    found[OURS] = partial(_ours, ours)
-    return found
+    return found | {name: partial(_ours, name, plan) for name, plan in ours.items()}
 
 
 # ---------------------------------------------------------------------------- fewer steps
@@ -209,9 +206,24 @@ def _smooth(calibration: Calibration, budget: float, max_lag: int) -> Schedule:
         return least
 
 
-def _ours(ours: Ours, known: Known, budget: float) -> Iterable[Policy]:
-    for name, schedule in ours(known.calibration, budget).items():
-        yield Policy(name=name, put=scheduled(schedule), ours=True, schedule=schedule)
+def _ours(name: str, plan: Plan, known: Known, budget: float) -> Iterable[Policy]:
+    stem = re.sub(r"[^a-z0-9]+", "-", name.lower())
+    path = known.trials.path.with_name(f"schedule-{stem}-{budget:g}.json")
+    if not path.exists():
+        material = Material(
+            calibration=known.calibration,
+            sampler=known.bench.of_batch(len(known.trials.reference)),
+            seeds=known.calibration.seeds,
+        )
+        plan(material, budget).save(path)
+    schedule = Schedule.load(path)
+    yield Policy(
+        name=name,
+        setting=described(schedule.source),
+        put=scheduled(schedule),
+        ours=True,
+        schedule=schedule,
+    )
 
 
 # ---------------------------------------------------------------------------- by thresholds

@@ -16,8 +16,8 @@ from typing import Any
 import torch
 from _image_peers import quiet
 from _quality_bench import Bench, load_bench, ode_solution, save_tensors
-from _quality_ours import our_policies
-from _quality_policies import PLAIN, Family, Known, Ours, Policy, families, is_peer
+from _quality_ours import Plan, our_policies
+from _quality_policies import PLAIN, Family, Known, Policy, families, is_peer
 from _quality_puts import scheduled
 from _quality_tuning import OutOfReachError, Trials, Tuner
 from _records import REPOSITORY, versions
@@ -156,12 +156,12 @@ class _Refusals:
 
 
 @torch.no_grad()
-def measure(settings: Settings, *, ours: Ours = our_policies) -> Measured:
+def measure(settings: Settings, *, ours: Mapping[str, Plan] | None = None) -> Measured:
     """Run the benchmark.
 
     Args:
         settings: The settings.
-        ours: Returns this library's own schedules.
+        ours: This library's own policies; those of `our_policies` if not given.
 
     Raises:
         ValueError: A policy to run is not known.
@@ -169,7 +169,7 @@ def measure(settings: Settings, *, ours: Ours = our_policies) -> Measured:
     bench = load_bench(
         settings.model, settings.solver, steps=settings.steps, device=settings.device
     )
-    chosen = _chosen(settings, families(bench, ours))
+    chosen = _chosen(settings, families(bench, our_policies() if ours is None else ours))
     folder = work_folder(settings)
     known, checks = _prepared(settings, bench, folder)
     refusals = _Refusals()

@@ -8,6 +8,7 @@ import pytest
 import torch
 from _quality_bench import Bench, Run, load_bench, ode_solution, solver_title
 from _quality_count import counting, macs_by_leaf
+from _quality_ours import Material
 from _quality_policies import MAX_LAGS, PLAIN, families, is_peer
 from _quality_puts import (
     dit_smoothcache,
@@ -22,7 +23,7 @@ from _quality_record import pivot, save, to_record, trade_off
 from _quality_run import Measured, Settings, measure, work_folder
 from _quality_tuning import FAR, NEAR, Dial, OutOfReachError, Trial, Trials, Tuner, choose
 from _records import Record
-from smoothcache_core import Calibration, Schedule, interval, relative_l2
+from smoothcache_core import Calibration, Schedule, ScheduleError, interval, relative_l2
 from smoothcache_image import cached_pipeline, calibrate_pipeline
 from typer.testing import CliRunner
 
@@ -31,18 +32,23 @@ pytestmark = pytest.mark.filterwarnings(
 )
 
 STEPS, SEED = 6, 1000
-QUICK = ("fora", "fewer-steps", "ours")
+QUICK = ("fora", "every-second")
 
 
-def every_second(calibration: Calibration, budget: float) -> dict[str, Schedule]:
-    schedule = interval(
+def every_second(material: Material, budget: float) -> Schedule:
+    if budget < 0.5:
+        raise ScheduleError("half of the evaluations are computed")
+    calibration = material.calibration
+    return interval(
         2,
         evaluations=calibration.evaluations,
         kinds=calibration.kinds,
         fingerprint=calibration.fingerprint,
         cost=calibration.cost,
     )
-    return {"every-second": schedule} if budget >= 0.5 else {}
+
+
+OURS = {"every-second": every_second}
 
 
 def settings(folder: Path, **changes: object) -> Settings:
@@ -58,6 +64,14 @@ def settings(folder: Path, **changes: object) -> Settings:
         progress=False,
     )
     return replace(small, **changes)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +99,7 @@ def plain(bench: Bench):
 
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory: pytest.TempPathFactory):
-    return measure(settings(tmp_path_factory.mktemp("work")), ours=every_second)
+    return measure(settings(tmp_path_factory.mktemp("work")), ours=OURS)
 
 
 @pytest.fixture(scope="module")
@@ -241,8 +255,8 @@ def test_the_best_of_what_meets_the_budget_is_chosen():
 def test_every_policy_has_a_row_or_a_reason(bench: Bench, record: Record):
     rows = {row["policy"]: row for row in record.rows}
     refused = {row["policy"]: row["reason"] for row in record.refused}
-    labels = {label for label in families(bench, every_second) if label != "ours"}
-    assert rows.keys() | refused.keys() == labels | {"plain", "every-second"}
+    labels = set(families(bench, OURS))
+    assert rows.keys() | refused.keys() == labels | {"plain"}
     assert not rows.keys() & refused.keys()
     assert all(is_peer(label) for label in refused)
     assert {f"smoothcache (K={max_lag})" for max_lag in MAX_LAGS} <= rows.keys()
@@ -277,10 +291,11 @@ def test_our_schedules_are_measured_like_by_hand(
     bench: Bench, calibration: Calibration, record: Record
 ):
     (row,) = (row for row in record.rows if row["ours"])
-    schedule = every_second(calibration, 0.5)["every-second"]
+    sampler = bench.of_batch(2)
+    material = Material(calibration=calibration, sampler=sampler, seeds=[0])
+    schedule = every_second(material, 0.5)
     errors = []
     for seed in (SEED, 2 * SEED):
-        sampler = bench.of_batch(2)
         reference = sampler(seed)
         with cached_pipeline(sampler.pipe, schedule):
             errors.append(float(relative_l2(reference, sampler(seed)).mean()))
@@ -293,10 +308,10 @@ def test_our_schedules_are_measured_like_by_hand(
 
 def test_what_is_finished_is_kept(tmp_path: Path):
     quick = settings(tmp_path, only=QUICK)
-    first = measure(quick, ours=every_second)
+    first = measure(quick, ours=OURS)
     kept, lost = sorted(work_folder(replace(quick, resume=True)).glob("block-*.pt"))
     lost.unlink()
-    resumed = measure(replace(quick, resume=True), ours=every_second)
+    resumed = measure(replace(quick, resume=True), ours=OURS)
     pairs = list(zip(first.blocks[0.5], resumed.blocks[0.5], strict=True))
     again = [before["fora"].seconds == after["fora"].seconds for before, after in pairs]
     assert again == [True, False]
@@ -304,7 +319,7 @@ def test_what_is_finished_is_kept(tmp_path: Path):
         for label, cell in before.items():
             assert torch.equal(cell.latents, after[label].latents)
     time = kept.stat().st_mtime_ns
-    measure(quick, ours=every_second)
+    measure(quick, ours=OURS)
     assert kept.stat().st_mtime_ns > time
 
 
