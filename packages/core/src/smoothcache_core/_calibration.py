@@ -186,7 +186,10 @@ class Calibration:
 
     def save(self, path: str | Path) -> Path:
         """Write the calibration as a safetensors file, in one step."""
-        metadata = {"smoothcache": json.dumps(self._header())}
+        header = self._header()
+        if self.dynamics is not None:
+            header["dynamics"] = self.dynamics.header() | {"seconds": self.dynamics.seconds}
+        metadata = {"smoothcache": json.dumps(header)}
         return write_atomically(path, save_arrays(self._arrays(), metadata=metadata))
 
     def _arrays(self) -> dict[str, Errors]:

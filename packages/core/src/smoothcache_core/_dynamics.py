@@ -39,6 +39,8 @@ class Dynamics:
             mean square of a change of the guided output, (3, E).
         effect_counts: Number of perturbations in `effects`, (E,).
         conditional: Index of the conditional pass, if the adapter says it.
+        seconds: Seconds of one evaluation, all passes: the least median of a perturbed run; 0 if
+            not known. As a mere timing it is left out of comparisons.
     """
 
     gram: Array
@@ -51,6 +53,7 @@ class Dynamics:
     effects: Array
     effect_counts: NDArray[np.int64]
     conditional: int | None
+    seconds: float = 0.0
 
     @property
     def evaluations(self) -> int:
@@ -93,6 +96,10 @@ class Dynamics:
         mean = joined(self.gram) / self.samples
         return ReducedRun(mean, self.response, self.feedback(), self.conditional or 0)
 
+    def seconds_at(self, compute: float) -> float | None:
+        """Return the seconds of a run that computes a fraction of it, if time were MACs alone."""
+        return self.seconds * self.evaluations * compute or None
+
     # ------------------------------------------------------------------ merging and files
 
     @classmethod
@@ -106,6 +113,7 @@ class Dynamics:
             response=first.response,
             response_seed=first.response_seed,
             conditional=first.conditional,
+            seconds=min((part.seconds for part in parts if part.seconds), default=0.0),
         )
 
     def arrays(self) -> dict[str, Array]:
@@ -142,6 +150,7 @@ class Dynamics:
             ),
             response_seed=int(header["response_seed"]),
             conditional=header["conditional"],
+            seconds=float(header["seconds"]),
         )
 
 
@@ -190,6 +199,7 @@ def measure_dynamics(
         effects=_cut(sums.effects),
         effect_counts=sums.counts,
         conditional=conditional,
+        seconds=min(sums.seconds, default=0.0),
     )
 
 
@@ -224,6 +234,7 @@ class _Perturbed:
         self.strayed = np.zeros((evaluations, parts))
         self.effects = np.zeros(evaluations)
         self.counts = np.zeros(evaluations, dtype=np.int64)
+        self.seconds: list[float] = []
 
     def add(self, stage: Stage, evaluation: int) -> None:
         """Give the predecessor's output at `evaluation`, and let the model go on from there."""
@@ -243,6 +254,9 @@ class _Perturbed:
         if len(run.calls) != plain.evaluations * calls:
             raise CalibrationError("a perturbed run had another number of evaluations")
         self._sum(run, evaluation, change)
+        times = [call.seconds for call in run.calls if call.seconds is not None]
+        if times:
+            self.seconds.append(float(np.median(times)) * calls)
 
     def _sum(self, run: Trajectory, evaluation: int, change: Tensor) -> None:
         plain, after = self._plain, slice(evaluation + 1, None)

@@ -6,6 +6,7 @@ learn all that planning needs to know of a solver, see `_response.py`.
 """
 
 import functools
+import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from smoothcache_core._calls import CallReader
 from smoothcache_core._clock import Clock, Scheduler, Tick, listening
 from smoothcache_core._errors import CalibrationError
 from smoothcache_core._sites import Adapter
+from smoothcache_core._tensors import synchronize
 from smoothcache_core._wrap import instance_place
 
 Sample = Callable[[int], object]
@@ -117,12 +119,21 @@ def _is_floating(leaf: Any) -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class CallRecord:
-    """One call of the denoiser in a run."""
+    """One call of the denoiser in a run.
+
+    Attributes:
+        evaluation: Its evaluation.
+        branch: Its conditioning pass.
+        latent: What it was given, (rows, ...).
+        answer: What it said.
+        seconds: How long the model took, None if it was not asked.
+    """
 
     evaluation: int
     branch: str
     latent: Tensor
     answer: Answer
+    seconds: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,14 +201,19 @@ class Stage:
             latent = rows_of(self._reader.latent(args, kwargs)).detach().clone()
             model = functools.partial(call, *args, **kwargs)
             answer = None if reply is None else reply(len(calls), tick, model)
+            seconds = None
             if answer is None:
-                output = model()
+                output, seconds = _timed(model, latent.device)
                 answer = Answer.of(output)
             else:
                 output = answer.output()
             calls.append(
                 CallRecord(
-                    evaluation=tick.evaluation, branch=tick.branch, latent=latent, answer=answer
+                    evaluation=tick.evaluation,
+                    branch=tick.branch,
+                    latent=latent,
+                    answer=answer,
+                    seconds=seconds,
                 )
             )
             return output
@@ -257,6 +273,15 @@ def trajectory(seed: int, calls: Sequence[CallRecord], result: object) -> Trajec
         outputs=torch.stack(outputs),
         final=final_of(result, latents.shape[1]),
     )
+
+
+def _timed(model: Callable[[], Any], device: torch.device) -> tuple[Any, float]:
+    """Call the model; return its output and the seconds it took."""
+    synchronize(device)
+    start = time.perf_counter()
+    output = model()
+    synchronize(device)
+    return output, time.perf_counter() - start
 
 
 def is_doubled(latent: Tensor) -> bool:

@@ -247,7 +247,13 @@ class _Problem:
             spread[indices] = row
         single = effects_of(self._effects, spread)
         error = _combined(np.sqrt(single) if self._objective == "squares" else single)
-        return Prediction(error=error, bytes=schedule.predicted_bytes())
+        dynamics = self._calibration.dynamics
+        compute = schedule.compute_fraction()
+        return Prediction(
+            error=error,
+            bytes=schedule.predicted_bytes(),
+            seconds=None if dynamics is None else dynamics.seconds_at(compute),
+        )
 
     def _fill(self, index: int, row: NDArray[np.bool_]) -> Fill:
         """Return the coefficients of one site; as many terms as were calibrated, at most 3."""

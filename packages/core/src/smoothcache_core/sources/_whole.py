@@ -110,7 +110,11 @@ class WholePlanner:
             fingerprint=calibration.fingerprint,
             cost=calibration.cost,
         )
-        prediction = Prediction(error=found.error, bytes=schedule.predicted_bytes())
+        prediction = Prediction(
+            error=found.error,
+            bytes=schedule.predicted_bytes(),
+            seconds=self._dynamics.seconds_at(schedule.compute_fraction()),
+        )
         return schedule.model_copy(update={"prediction": prediction})
 
 
