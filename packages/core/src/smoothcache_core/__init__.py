@@ -27,6 +27,7 @@ from smoothcache_core._errors import (
 )
 from smoothcache_core._evaluate import evaluate
 from smoothcache_core._fingerprint import Fingerprint
+from smoothcache_core._fit import fit
 from smoothcache_core._plan import PlanLimits, Planner, Point, plan
 from smoothcache_core._plots import (
     error_curves,
@@ -34,6 +35,7 @@ from smoothcache_core._plots import (
     skip_map,
     trade_off,
 )
+from smoothcache_core._refine import refine
 from smoothcache_core._report import (
     MetricResult,
     Report,
@@ -107,12 +109,14 @@ __all__ = [
     "calibrate_sharded",
     "error_curves",
     "evaluate",
+    "fit",
     "frechet_distance",
     "interval",
     "linear",
     "plan",
     "planned",
     "psnr_db",
+    "refine",
     "relative_l2",
     "reuse",
     "save_figure",

@@ -179,12 +179,7 @@ def measure_dynamics(
             finite.
     """
     known = measure_response(stage, plain)
-    if not known.residual <= AFFINE:
-        raise CalibrationError(
-            "the latents are no affine function of the denoiser's outputs (relative residual "
-            f"{known.residual:.2g}): the sampler clips or rescales them, or draws noise that does "
-            "not come from the seed"
-        )
+    refuse_not_affine(known)
     sums = _Perturbed(plain, known)
     for evaluation in probes:
         sums.add(stage, evaluation)
@@ -201,6 +196,16 @@ def measure_dynamics(
         conditional=conditional,
         seconds=min(sums.seconds, default=0.0),
     )
+
+
+def refuse_not_affine(response: Response) -> None:
+    """Raise `CalibrationError` if the solver's answer is not what `ReducedRun` supposes."""
+    if not response.residual <= AFFINE:
+        raise CalibrationError(
+            "the latents are no affine function of the denoiser's outputs (relative residual "
+            f"{response.residual:.2g}): the sampler clips or rescales them, or draws noise that "
+            "does not come from the seed"
+        )
 
 
 def _cut(values: Array) -> Array:

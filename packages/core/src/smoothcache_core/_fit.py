@@ -10,6 +10,7 @@ before is replayed, and no evaluation is computed twice.
 import warnings
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from tqdm import tqdm
 from smoothcache_core._cached import attach
 from smoothcache_core._calls import CallReader
 from smoothcache_core._clock import Clock, Scheduler, Tick, listening
+from smoothcache_core._dynamics import refuse_not_affine
 from smoothcache_core._errors import CalibrationError, ScheduleError, SmoothCacheWarning
 from smoothcache_core._reduced import Array, ridge_normal
 from smoothcache_core._response import Response, measure_response
@@ -88,21 +90,64 @@ def fit(
     todo = list(seeds)
     _check(model, todo, samples_per_run, terms)
     stage = Stage(model, adapter, sample, branches, scheduler)
-    whole = 0 in schedule.row(DENOISER) or 0 in schedule.row(GUIDANCE)
     with tqdm(
         total=schedule.evaluations + 1, desc="fitting", unit="evaluation", disable=not progress
     ) as bar:
-        runs = [_CachedRun(stage, stage.record(seed)) for seed in todo]
+        fitter = Fitter(stage, todo, samples_per_run, terms=terms, use_input=use_input)
         bar.update()
-        if whole:
-            response = measure_response(stage, runs[0].plain)
-            fitting = _Fitting(schedule, runs, response, terms, use_input)
+        return fitter.fit(schedule, bar.update)
+
+
+class Fitter:
+    """Fits one schedule after the other on the same seeds, whose plain runs are made once.
+
+    Raises:
+        CalibrationError: See `fit`.
+    """
+
+    def __init__(
+        self,
+        stage: Stage,
+        seeds: Sequence[int],
+        samples_per_run: int,
+        *,
+        terms: int = MOST_TERMS,
+        use_input: bool = True,
+    ) -> None:
+        self._stage = stage
+        self._seeds = tuple(seeds)
+        self._samples = samples_per_run
+        self._terms = terms
+        self._use_input = use_input
+        self._plains = [stage.record(seed) for seed in seeds]
+
+    @cached_property
+    def _response(self) -> Response:
+        response = measure_response(self._stage, self._plains[0])
+        refuse_not_affine(response)
+        return response
+
+    def fit(self, schedule: Schedule, done: Callable[[], object] = lambda: None) -> Schedule:
+        """Return the schedule with new fills and a measured prediction; see `fit`.
+
+        Args:
+            schedule: What to compute and what to skip.
+            done: Called after every evaluation.
+        """
+        if self._plains[0].evaluations != schedule.evaluations:
+            raise ScheduleError(
+                f"the run has {self._plains[0].evaluations} evaluations, the schedule "
+                f"{schedule.evaluations}"
+            )
+        runs = [_CachedRun(self._stage, plain) for plain in self._plains]
+        if 0 in schedule.row(DENOISER) or 0 in schedule.row(GUIDANCE):
+            fitting = _Fitting(schedule, runs, self._response, self._terms, self._use_input)
             for evaluation in range(schedule.evaluations):
                 fitting.step(evaluation)
-                bar.update()
+                done()
             schedule = fitting.schedule
-        errors = [error for run in runs for error in run.errors(schedule, samples_per_run)]
-    return _measured(schedule, todo, errors)
+        errors = [error for run in runs for error in run.errors(schedule, self._samples)]
+        return _measured(schedule, self._seeds, errors)
 
 
 def _check(model: nn.Module, seeds: Sequence[int], samples_per_run: int, terms: int) -> None:
@@ -149,12 +194,14 @@ class _CachedRun:
 
     Attributes:
         plain: The plain run.
+        adapter: Where the model's sites are.
         calls: What the denoiser was really asked so far, and what it said.
     """
 
     def __init__(self, stage: Stage, plain: Trajectory) -> None:
         self.plain = plain
         self.calls: list[CallRecord] = []
+        self.adapter = stage.adapter
         self._stage = stage
         self._reader = CallReader(stage.model, stage.adapter)
 
@@ -290,20 +337,13 @@ class _Fitting:
         terms: int,
         use_input: bool,
     ) -> None:
-        evaluations, parts, _ = runs[0].plain.outputs.shape
-        if evaluations != schedule.evaluations:
-            raise ScheduleError(
-                f"the run has {evaluations} evaluations, the schedule {schedule.evaluations}"
-            )
         self.schedule = schedule
         self._runs = [_Unfolding(run, response) for run in runs]
         self._terms = terms
         self._use_input = use_input
         self._rows = schedule.row(DENOISER), schedule.row(GUIDANCE)
-        stage = runs[0]._stage
         names = tuple(dict.fromkeys(call.branch for call in runs[0].plain.calls))
-        self._cond = conditional_part(stage.adapter, names) or 0
-        del parts
+        self._cond = conditional_part(runs[0].adapter, names) or 0
 
     def step(self, evaluation: int) -> None:
         """Fit or compute one evaluation."""

@@ -100,7 +100,7 @@ class Search:
         for _ in range(_ROUNDS):
             better = skips
             for position in reversed(range(1, self._reduced.evaluations)):
-                options = [s for s in _moves(better, position) if self._limits.allow(s)]
+                options = [s for s in moves(better, position) if self._limits.allow(s)]
                 better = min([better, *options], key=self.cost)
             if better == skips:
                 break
@@ -130,7 +130,7 @@ def _skips(total: int, computed: Sequence[int], guided: set[int]) -> Skips:
     )
 
 
-def _moves(skips: Skips, position: int) -> Iterator[Skips]:
+def moves(skips: Skips, position: int) -> Iterator[Skips]:
     """Yield what moving the computed evaluation at `position` a little gives."""
     if not skips.denoiser[position]:
         return
