@@ -28,7 +28,7 @@ from smoothcache_core._errors import (
 from smoothcache_core._evaluate import evaluate
 from smoothcache_core._fingerprint import Fingerprint
 from smoothcache_core._fit import fit
-from smoothcache_core._plan import PlanLimits, Planner, Point, plan
+from smoothcache_core._plan import Choice, PlanLimits, Planner, Point, auto, plan
 from smoothcache_core._plots import (
     error_curves,
     save_figure,
@@ -79,6 +79,7 @@ __all__ = [
     "CacheStats",
     "Calibration",
     "CalibrationError",
+    "Choice",
     "Cost",
     "EvaluationError",
     "Fill",
@@ -104,6 +105,7 @@ __all__ = [
     "Source",
     "WholeSettings",
     "attach",
+    "auto",
     "cached",
     "calibrate",
     "calibrate_sharded",

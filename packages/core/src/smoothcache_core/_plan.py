@@ -9,12 +9,15 @@ from typing import Literal
 from smoothcache_core._calibration import Calibration
 from smoothcache_core._errors import ScheduleError, SmoothCacheWarning
 from smoothcache_core._schedule import Schedule
-from smoothcache_core.sources._planned import SiteLimits, planned
+from smoothcache_core.fills import linear, reuse
+from smoothcache_core.sources._planned import SiteLimits, planned, with_prediction
+from smoothcache_core.sources._smooth import smooth_to_compute
 from smoothcache_core.sources._whole import WholePlanner, WholeSettings, can_skip_guidance
 
-Target = Literal["auto", "denoiser", "guidance", "site", "kind", "evaluation"]
+Target = Literal["auto", "denoiser", "guidance", "site", "kind", "evaluation", "smooth"]
 COMPUTES = (0.85, 0.7, 0.6, 0.5, 0.42, 0.35, 0.3, 0.25, 0.2, 0.15, 0.1)
 _FEW = 6
+_PUBLISHED_LAG = 3
 _STEPS = 20
 
 
@@ -76,8 +79,8 @@ def plan(
         error: The most relative L2 error of the final sample, above 0; what computes least is
             returned.
         target: What is skipped: whole evaluations (`"denoiser"`), these and unconditional passes
-            (`"guidance"`), or sublayers planned per `"site"`, per `"kind"` or per `"evaluation"`;
-            `"auto"` takes what is predicted to be best.
+            (`"guidance"`), or sublayers planned per `"site"`, `"kind"` or `"evaluation"` or by
+            SmoothCache's rule (`"smooth"`); `"auto"` takes what is predicted to be best.
         limits: What must be kept to.
 
     Raises:
@@ -159,6 +162,7 @@ class Planner:
             "denoiser": lambda compute: self._whole.plan(compute),
             "guidance": lambda compute: self._guided.plan(compute),
             **{per: self._sites(per) for per in ("site", "kind", "evaluation")},
+            "smooth": self._smooth,
         }
 
     def _useful(self) -> tuple[str, ...]:
@@ -167,7 +171,7 @@ class Planner:
         if dynamics is None or not dynamics.measured:
             self._whole  # noqa: B018  says what is missing
         guided = ("guidance",) if can_skip_guidance(self._calibration) else ()
-        return ("denoiser", *guided, "site")
+        return ("denoiser", *guided, "site", "smooth")
 
     @cached_property
     def _whole(self) -> WholePlanner:
@@ -180,9 +184,19 @@ class Planner:
     def _sites(self, per: Literal["site", "kind", "evaluation"]) -> Callable[[float], Schedule]:
         def make(compute: float) -> Schedule:
             limits = self._limits.sites()
-            return planned(self._calibration, compute=compute, per=per, limits=limits)
+            rules = (linear(3), linear(2), reuse()) if limits.max_bytes else (linear(3),)
+            made = [
+                planned(self._calibration, compute=compute, fill=rule, per=per, limits=limits)
+                for rule in rules
+            ]
+            return min((one for one in made if self._fits(one)), key=_error, default=made[-1])
 
         return make
+
+    def _smooth(self, compute: float) -> Schedule:
+        lag = min(_PUBLISHED_LAG, self._calibration.max_lag)
+        schedule = smooth_to_compute(self._calibration, compute=compute, max_lag=lag)
+        return with_prediction(self._calibration, schedule)
 
     def _plan(self, way: str, compute: float) -> Schedule | ScheduleError:
         key = way, compute
@@ -267,6 +281,64 @@ class Planner:
             for p in points
         ]
         return sorted(marked, key=lambda point: -point.compute)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """What `auto` found.
+
+    Attributes:
+        points: Schedules of all targets for many budgets, by falling compute.
+        chosen: One of them.
+        why: Why that one, in a sentence or two.
+    """
+
+    points: list[Point]
+    chosen: Point
+    why: str
+
+
+def auto(
+    calibration: Calibration,
+    *,
+    error: float = 0.01,
+    computes: Iterable[float] = COMPUTES,
+    limits: PlanLimits | None = None,
+) -> Choice:
+    """Compare all targets at many budgets, and choose what computes least within an error.
+
+    Args:
+        calibration: Measured with sensitivities.
+        error: The most predicted relative L2 error of the final sample.
+        computes: Compute fractions to plan for, in (0, 1].
+        limits: What every plan must keep to.
+
+    Raises:
+        ScheduleError: Nothing that skips anything keeps the error, or the calibration lacks what is
+            needed.
+    """
+    points = Planner(calibration, limits=limits).front(computes)
+    within = [point for point in points if point.error <= error]
+    if not within:
+        least = min((point.error for point in points), default=float("nan"))
+        raise ScheduleError(
+            f"no plan keeps the predicted error within {error:g}; the least is {least:.3g}"
+        )
+    chosen = min(within, key=lambda point: (point.compute, point.error))
+    return Choice(points=points, chosen=chosen, why=_why(chosen, points, error))
+
+
+def _why(chosen: Point, points: Iterable[Point], error: float) -> str:
+    others = {}
+    for point in points:
+        if point.name != chosen.name and point.error <= error:
+            best = others.get(point.name)
+            others[point.name] = min(point.compute, best or point.compute)
+    rest = ", ".join(f"{name} needs {compute:.2f}" for name, compute in others.items())
+    return (
+        f"{chosen.name} keeps the predicted error within {error:g} ({chosen.error:.2g}) with "
+        f"{chosen.compute:.2f} of the compute" + (f"; {rest}" if rest else "; nothing else does")
+    )
 
 
 def _beats(one: Point, other: Point) -> bool:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smoothcache_core._calibration import Calibration
-from smoothcache_core._dynamic import at_most_rows, effects_of, minimax, within_budget
+from smoothcache_core._dynamic import at_most_rows, minimax, within_budget
 from smoothcache_core._errors import ScheduleError
 from smoothcache_core._exact import joined
 from smoothcache_core._schedule import Fill, Prediction, Schedule, Source
@@ -119,16 +119,9 @@ class _Problem:
 
     def _scale(self) -> Array:
         """Return what a site's residual is multiplied by, (sites, E)."""
-        calibration = self._calibration
         if self._objective == "relative":
             return 1.0 / np.sqrt(np.maximum(self._products[:, :, 0], 1e-300))
-        if calibration.influence is None or calibration.dynamics is None:
-            raise ScheduleError(
-                "planning needs sensitivities: calibrate with `sensitivity=2`"
-                + (f" ({calibration.remark})" if calibration.remark else "")
-            )
-        influence = calibration.influence.values(calibration.sites)
-        return influence * calibration.dynamics.effect()
+        return _sensitivity(self._calibration)
 
     def _reachable(self, lag: int, gap: int) -> NDArray[np.int64]:
         evaluations = self._products.shape[1]
@@ -152,13 +145,7 @@ class _Problem:
     def _grams(self, where: NDArray[np.int64], history: Sequence[int]) -> Array:
         """Return inner products (sites, evaluations, k + 1, k + 1) of outputs `history` back."""
         back = [0, *history]
-        grams = np.empty((len(self._products), len(where), len(back), len(back)))
-        for row, one in enumerate(back):
-            for column, other in enumerate(back):
-                later, earlier = min(one, other), max(one, other)
-                value = self._products[:, where - later, earlier - later]
-                grams[:, :, row, column] = value
-        return grams
+        return _grams(self._products, where, back)
 
     # ------------------------------------------------------------------ solving
 
@@ -237,23 +224,7 @@ class _Problem:
             fingerprint=calibration.fingerprint,
             cost=calibration.cost,
         )
-        return schedule.model_copy(update={"prediction": self._prediction(schedule, rows)})
-
-    def _prediction(self, schedule: Schedule, rows: NDArray[np.bool_]) -> Prediction | None:
-        if self._objective == "relative":
-            return None
-        spread = np.empty((len(self._effects), rows.shape[1]), dtype=bool)
-        for indices, row in zip(self._groups.values(), rows, strict=True):
-            spread[indices] = row
-        single = effects_of(self._effects, spread)
-        error = _combined(np.sqrt(single) if self._objective == "squares" else single)
-        dynamics = self._calibration.dynamics
-        compute = schedule.compute_fraction()
-        return Prediction(
-            error=error,
-            bytes=schedule.predicted_bytes(),
-            seconds=None if dynamics is None else dynamics.seconds_at(compute),
-        )
+        return with_prediction(calibration, schedule)
 
     def _fill(self, index: int, row: NDArray[np.bool_]) -> Fill:
         """Return the coefficients of one site; as many terms as were calibrated, at most 3."""
@@ -268,6 +239,59 @@ class _Problem:
             if found.tolist() != [1.0]:
                 terms[evaluation] = rounded(found)
         return Fill(terms=terms)
+
+
+def with_prediction(calibration: Calibration, schedule: Schedule) -> Schedule:
+    """Return a schedule of sites with its predicted error, where that can be predicted.
+
+    It cannot without sensitivities, nor where outputs stand in for longer than was calibrated.
+
+    Args:
+        calibration: What was measured.
+        schedule: Any schedule of sites, SmoothCache's included.
+    """
+    dynamics = calibration.dynamics
+    if dynamics is None or calibration.influence is None or not dynamics.measured:
+        return schedule
+    products = _mean_products(calibration)
+    left = np.zeros(products.shape[:2])
+    for index, site in enumerate(calibration.sites):
+        course = schedule.course(site)
+        for evaluation, sources in enumerate(course.sources):
+            if not sources:
+                continue
+            back = [evaluation - source for source in sources]
+            if back[-1] >= products.shape[2]:
+                return schedule
+            gram = _grams(products[index : index + 1], np.array([evaluation]), [0, *back])[0, 0]
+            left[index, evaluation] = residual(gram, np.array(course.weights[evaluation]))
+    prediction = Prediction(
+        error=_combined(left * _sensitivity(calibration)),
+        bytes=schedule.predicted_bytes(),
+        seconds=dynamics.seconds_at(schedule.compute_fraction()),
+    )
+    return schedule.model_copy(update={"prediction": prediction})
+
+
+def _grams(products: Array, where: NDArray[np.int64], back: Sequence[int]) -> Array:
+    """Return inner products (sites, evaluations of `where`, k, k) of the outputs `back` before."""
+    grams = np.empty((len(products), len(where), len(back), len(back)))
+    for row, one in enumerate(back):
+        for column, other in enumerate(back):
+            later, earlier = min(one, other), max(one, other)
+            grams[:, :, row, column] = products[:, where - later, earlier - later]
+    return grams
+
+
+def _sensitivity(calibration: Calibration) -> Array:
+    """Return the effect of a site's error on the final sample, (sites, E)."""
+    if calibration.influence is None or calibration.dynamics is None:
+        raise ScheduleError(
+            "planning needs sensitivities: calibrate with `sensitivity=2`"
+            + (f" ({calibration.remark})" if calibration.remark else "")
+        )
+    influence = calibration.influence.values(calibration.sites)
+    return influence * calibration.dynamics.effect()
 
 
 def _combined(effects: Array) -> float:
