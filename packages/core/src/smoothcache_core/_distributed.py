@@ -43,7 +43,8 @@ def calibrate_sharded(
     """Calibrate with all processes of `torch.distributed`; see `calibrate`.
 
     Called by every rank with the same arguments, and its own model. Each takes a share of the
-    seeds, and all return the same calibration: exactly that of one process, as sums are exact.
+    seeds, and all return the same calibration: exactly that of one process with as many threads,
+    as sums over runs are exact.
 
     The ranks are those of the default process group. If there is none, but torchrun or `accelerate
     launch` started the processes, one of gloo is made for the time of the call. A process by itself
