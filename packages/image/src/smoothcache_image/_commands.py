@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import glob
 import re
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from smoothcache_image._errors import PipelineError, PlanError
 from smoothcache_image._evaluation import evaluate_pipeline, show_report
 from smoothcache_image._loading import SHIPPED
 from smoothcache_image._pipelines import cached_pipeline, calibrate_pipeline
+from smoothcache_image._ranks import Ranks, launched_ranks
 from smoothcache_image._sampling import Sampler, label_name
 from smoothcache_image._source import Source
 
@@ -26,27 +28,18 @@ DEFAULT_STEPS = 50
 
 
 def calibrate_to_file(source: Source, output: Path, *, max_lag: int) -> None:
-    """Calibrate a model into a file, or continue the file.
+    """Calibrate a model into a file, or continue the file; share the runs if launched as several.
 
     Raises:
         PipelineError: The model cannot be loaded, or the file was made with other settings.
         SmoothCacheError: See `smoothcache_core.calibrate`.
     """
-    console = Console(soft_wrap=True)
-    done = _continued(source, output, console)
-    if done is None or set(source.seeds) - set(done.seeds):
-        sampler = source.sampler(steps=source.steps or DEFAULT_STEPS)
-        if done is not None:
-            _check_steps(sampler, done.evaluations, output)
-        done = calibrate_pipeline(
-            sampler.pipe,
-            sampler,
-            seeds=source.seeds,
-            max_lag=max_lag,
-            samples_per_run=sampler.batch,
-            branches=sampler.branches,
-            checkpoint=output,
-        )
+    with launched_ranks() as ranks:
+        console = Console(soft_wrap=True, quiet=ranks.rank > 0)
+        found = _continued(source, output, console)
+        done = found.get(output)
+        if ranks.world > 1 or len(found) != 1 or done is None or _left(source, found):
+            done = _calibrated(source, output, ranks, found, max_lag=max_lag)
     shares = ", ".join(f"{kind} {done.cost.fraction(kind):.0%}" for kind in done.kinds)
     console.print(
         f"{output}: {done.samples} samples of {done.evaluations} evaluations each, "
@@ -55,20 +48,50 @@ def calibrate_to_file(source: Source, output: Path, *, max_lag: int) -> None:
     console.print(f"Next: smoothcache-image plan {output} --compute 0.5")
 
 
-def _continued(source: Source, output: Path, console: Console) -> Calibration | None:
-    """Return what the file holds already, and say so."""
-    if not output.exists():
-        return None
-    done = Calibration.load(output)
-    batch = done.samples // len(done.seeds)
-    if batch != source.run_samples:
-        raise PipelineError(
-            f"cannot continue {str(output)!r}: its runs are batches of {batch}, not of "
-            f"{source.run_samples}; set the batch or give another output"
+def _calibrated(
+    source: Source, output: Path, ranks: Ranks, found: Mapping[Path, Calibration], *, max_lag: int
+) -> Calibration:
+    sampler = source.sampler(steps=source.steps or DEFAULT_STEPS)
+    for file, part in found.items():
+        _check_steps(sampler, part.evaluations, file)
+    if ranks.rank > 0:
+        sampler.pipe.set_progress_bar_config(disable=True)
+    return calibrate_pipeline(
+        sampler.pipe,
+        sampler,
+        seeds=source.seeds,
+        max_lag=max_lag,
+        samples_per_run=sampler.batch,
+        branches=sampler.branches,
+        checkpoint=output,
+        sharded=True,
+    )
+
+
+def _continued(source: Source, output: Path, console: Console) -> dict[Path, Calibration]:
+    """Return what the file, and those that ranks left beside it, hold already, and say so."""
+    parts = output.parent.glob(f"{glob.escape(output.stem)}.rank*-of-*{output.suffix}")
+    files = [output] if output.exists() else []
+    found = {file: Calibration.load(file) for file in [*files, *sorted(parts)]}
+    for file, part in found.items():
+        batch = part.samples // len(part.seeds)
+        if batch != source.run_samples:
+            raise PipelineError(
+                f"cannot continue {str(file)!r}: its runs are batches of {batch}, not of "
+                f"{source.run_samples}; set the batch or give another output"
+            )
+    if found:
+        runs = len({seed for part in found.values() for seed in part.seeds})
+        console.print(
+            f"Continuing {output}: {runs * source.run_samples} samples are there, "
+            f"{len(_left(source, found)) * source.run_samples} to go."
         )
-    left = len(set(source.seeds) - set(done.seeds)) * batch
-    console.print(f"Continuing {output}: {done.samples} samples are there, {left} to go.")
-    return done
+    return found
+
+
+def _left(source: Source, found: Mapping[Path, Calibration]) -> set[int]:
+    """Return the seeds that have not been run."""
+    return set(source.seeds).difference(*(part.seeds for part in found.values()))
 
 
 def _check_steps(sampler: Sampler, evaluations: int, file: Path) -> None:

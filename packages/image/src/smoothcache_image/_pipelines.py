@@ -7,7 +7,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from smoothcache_core import CacheStats, Calibration, Schedule, cached, calibrate
+from smoothcache_core import (
+    CacheStats,
+    Calibration,
+    Schedule,
+    cached,
+    calibrate,
+    calibrate_sharded,
+)
 from torch import nn
 
 from smoothcache_image._adapters import adapter_for
@@ -71,6 +78,7 @@ def calibrate_pipeline(
     branches: Sequence[str] = (),
     checkpoint: str | Path | None = None,
     progress: bool = True,
+    sharded: bool = False,
 ) -> Calibration:
     """Measure the denoiser of a pipeline; see `smoothcache_core.calibrate`.
 
@@ -89,13 +97,16 @@ def calibrate_pipeline(
         branches: See `cached_pipeline`.
         checkpoint: File that is saved after every run, and continued from if it exists.
         progress: Show a progress bar.
+        sharded: Share the seeds with the other processes of `torch.distributed`, or those that a
+            launcher started; see `smoothcache_core.calibrate_sharded`.
 
     Raises:
         PipelineError: The pipeline has no denoiser.
         SmoothCacheError: See `smoothcache_core.calibrate`.
     """
     model = denoiser_of(pipe)
-    return calibrate(
+    measure = calibrate_sharded if sharded else calibrate
+    return measure(
         model,
         adapter_for(model),
         sample,
