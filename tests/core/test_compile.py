@@ -15,6 +15,8 @@ from smoothcache_core import (
     attach,
     cached,
 )
+from smoothcache_core._compile import graph_variants, variants
+from smoothcache_core._schedule import Fill
 from torch import Tensor, nn
 from torch._dynamo.testing import CompileCounter
 from torch._dynamo.utils import counters
@@ -32,6 +34,18 @@ STEPS = (9, 7, 5, 4, 2, 1)
 SAME = Schedule(evaluations=6, rows={"attn1": (1, 1, 0, 1, 0, 1), "ff": (1, 1, 0, 1, 0, 1)})
 OTHER = Schedule(evaluations=6, rows={"attn1": (1, 0, 0, 1, 0, 1), "ff": (1, 1, 0, 0, 1, 0)})
 ALTERNATE = Schedule(evaluations=6, rows={"attn1": (1, 0, 1, 0, 1, 0), "ff": (1, 0, 1, 0, 1, 0)})
+LINE, PARABOLA = (2.0, -1.0), (3.0, -3.0, 1.0)
+ROW = (1, 1, 0, 1, 0, 0)
+FILLED = Schedule(  # the fill of two terms is padded to three, so there is one graph of fills
+    evaluations=6,
+    rows={"attn1": ROW, "ff": ROW},
+    fills={kind: Fill(terms={2: LINE, 4: PARABOLA}) for kind in ("attn1", "ff")},
+)
+FILLED_APART = Schedule(
+    evaluations=6,
+    rows={"attn1": ROW, "ff": ROW},
+    fills={"attn1": Fill(terms={2: LINE, 4: (0.5,)}), "ff-0": Fill(terms={2: LINE, 4: PARABOLA})},
+)
 
 
 def dit(layers: int) -> DiTTransformer2DModel:
@@ -104,6 +118,8 @@ GRAPHS = {
     "whole, 4 blocks": (whole, 4, SAME, 1, 1 + 3),
     "whole, kinds apart": (whole, 2, OTHER, 1, 1 + 5),
     "in place": (in_place, 2, SAME, 1, 1 + 3),
+    "fills": (by_block, 3, FILLED, 2, 2 * (1 + 3)),
+    "fills, whole": (whole, 3, FILLED, 1, 1 + 3),
 }
 
 
@@ -121,12 +137,32 @@ def test_graphs_depend_on_the_schedule_and_not_on_the_depth(
     assert equal(sample(model), expected)
     assert counter.frame_count == plain
     with limit(max(both, 8)), cached(model, DIT, schedule) as stats:
+        assert predicted(model, schedule) >= both
         assert equal(sample(model), reused)
         assert equal(sample(model), reused)
     assert counter.frame_count == both
     assert equal(sample(model), expected)
     assert counter.frame_count == both
     assert (stats.runs, stats.recomputed) == (2, 0)
+
+
+def predicted(model: nn.Module, schedule: Schedule) -> int:
+    """Return how many graphs of a cached model the library expects."""
+    sites = DIT.sites(getattr(model, "_orig_mod", model))
+    modes = {s.path: variants(schedule.course(s), keep_always=False) for s in sites}
+    return graph_variants(model, modes)
+
+
+def test_fills_of_other_lengths_are_other_graphs():
+    """Fills of three terms in the first block, plain reuse in the others; fills of two in all."""
+    counter = CompileCounter()
+    model = by_block(dit(3), counter)
+    with limit(12), cached(model, DIT, FILLED_APART):
+        sample(model)
+        sample(model)
+    # first block: keep, fill, reuse; others: keep one kind, keep both, fill and reuse, reuse both
+    assert counter.frame_count == 3 + 4
+    assert predicted(model, FILLED_APART) == 2 * (5 + 1)
 
 
 def test_blocks_may_be_compiled_while_the_cache_is_on():
@@ -153,14 +189,17 @@ def test_too_many_graphs_are_told(compiled: Callable[..., Any]):
     attachment.detach(quietly=True)
 
 
+@pytest.mark.parametrize("schedule", [ALTERNATE, FILLED], ids=["reuse", "fills"])
 @pytest.mark.parametrize("compiled", [by_block, whole])
-def test_compiled_code_gives_the_numbers_of_eager_code(compiled: Callable[..., Any]):
+def test_compiled_code_gives_the_numbers_of_eager_code(
+    compiled: Callable[..., Any], schedule: Schedule
+):
     """Up to float32 rounding, which fused kernels do in another order."""
     model = dit(2)
-    with cached(model, DIT, ALTERNATE):
+    with cached(model, DIT, schedule):
         reused = sample(model)
     model = compiled(model, "inductor")
-    with cached(model, DIT, ALTERNATE) as stats:
+    with cached(model, DIT, schedule) as stats:
         outputs = sample(model)
     torch.testing.assert_close(outputs, reused, rtol=1e-4, atol=1e-4)
     assert stats.reuse_fraction == 0.5

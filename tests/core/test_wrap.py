@@ -281,7 +281,9 @@ def test_deltas_work_under_hooks(library: str):
 @pytest.mark.parametrize("path", ["", "blocks.1.ff"])
 def test_calibration_works_under_hooks(library: str, path: str):
     def record(toy: Toy) -> Any:
-        return calibrate(toy, ADAPTER, lambda seed: sample(toy), seeds=[0], progress=False)
+        return calibrate(
+            toy, ADAPTER, lambda seed: sample(toy), seeds=[0], sensitivity=0, progress=False
+        )
 
     toy, hooks = Toy(), LIBRARIES[library]()
     hooks.on(toy.get_submodule(path))

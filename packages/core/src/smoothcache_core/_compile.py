@@ -1,39 +1,47 @@
 """How many graphs `torch.compile` makes of a cached model."""
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Mapping, Sequence
 
 import torch
 from torch import nn
 
-from smoothcache_core._sites import Site
+from smoothcache_core._course import COMPUTE, FILL, STORE, Course
 from smoothcache_core._wrap import denoiser
 
 
-def graph_variants(model: nn.Module, sites: Sequence[Site], modes: Sequence[Sequence[int]]) -> int:
+def variants(course: Course, *, keep_always: bool) -> list[Hashable]:
+    """Return what compiled code sees of a site at every evaluation.
+
+    Args:
+        course: What happens to the site.
+        keep_always: Whether every computed output is kept.
+    """
+    seen = {COMPUTE: STORE} if keep_always else {}
+    return [(FILL, course.terms) if mode == FILL else seen.get(mode, mode) for mode in course.modes]
+
+
+def graph_variants(model: nn.Module, modules: Mapping[str, Sequence[Hashable]]) -> int:
     """Return how many graphs one piece of compiled code may need.
 
-    Compiled as a whole, a model needs one graph for each distinct row of modes, and one without the
-    cache. Compiled block by block, blocks of one class share their graphs, and need one for each
-    distinct tuple of modes of the sites of one block, and one without the cache; twice as many,
-    since the input of the first block is often laid out otherwise than that of the next.
+    Compiled as a whole, a model needs one graph for each distinct row of variants, and one without
+    the cache. Compiled block by block, blocks of one class share their graphs, and need one for
+    each distinct tuple of variants of the modules of one block, and one without the cache; twice as
+    many, since the input of the first block is often laid out otherwise than that of the next.
 
     Args:
         model: The denoiser, compiled or not.
-        sites: The sites that are wrapped.
-        modes: Mode of every site (inner) at every evaluation (outer).
+        modules: By the paths of the wrapped modules, the `variants` of each at every evaluation.
 
     Returns:
         The number of graphs, 0 if nothing is compiled.
     """
     inside = denoiser(model)
     if inside is not model or _compiled(inside):
-        return len({tuple(row) for row in modes}) + 1
-    tuples: dict[type, set[tuple[int, ...]]] = {}
-    for path, indices in _blocks(sites).items():
-        block = inside.get_submodule(path)
-        if _compiled(block):
-            seen = tuples.setdefault(type(block), set())
-            seen.update(tuple(row[index] for index in indices) for row in modes)
+        return len(set(zip(*modules.values(), strict=True))) + 1
+    tuples: dict[type, set[tuple[Hashable, ...]]] = {}
+    for block, members in _compiled_blocks(inside, modules).items():
+        seen = tuples.setdefault(type(inside.get_submodule(block)), set())
+        seen.update(zip(*members, strict=True))
     return max((2 * (len(seen) + 1) for seen in tuples.values()), default=0)
 
 
@@ -49,9 +57,15 @@ def _compiled(module: nn.Module) -> bool:
     return getattr(module, "_compiled_call_impl", None) is not None
 
 
-def _blocks(sites: Sequence[Site]) -> dict[str, list[int]]:
-    """Return the indices of the sites of each block, by the path of the block."""
-    blocks: dict[str, list[int]] = {}
-    for index, site in enumerate(sites):
-        blocks.setdefault(site.path.rpartition(".")[0], []).append(index)
+def _compiled_blocks(
+    model: nn.Module, modules: Mapping[str, Sequence[Hashable]]
+) -> dict[str, list[Sequence[Hashable]]]:
+    """Return the variants of the wrapped modules in each compiled module, by its path."""
+    blocks: dict[str, list[Sequence[Hashable]]] = {}
+    for path, seen in modules.items():
+        block = path
+        while block and not _compiled(model.get_submodule(block)):
+            block = block.rpartition(".")[0]
+        if block:
+            blocks.setdefault(block, []).append(seen)
     return blocks

@@ -1,7 +1,7 @@
 """The few things done to module outputs: a tensor, or a tuple of tensors."""
 
-from collections.abc import Callable
-from typing import TypeAlias
+from collections.abc import Callable, Sequence
+from typing import TypeAlias, cast
 
 import torch
 from torch import Tensor
@@ -30,6 +30,31 @@ def detached(output: Output) -> Output:
     if type(output) is not tuple:
         return output
     return tuple(item.detach() if isinstance(item, Tensor) else item for item in output)
+
+
+def weighted(tensors: Sequence[Tensor], weights: Sequence[float] | Tensor) -> Tensor:
+    """Return the weighted sum of `tensors`, added up in float32 or wider, in their data type.
+
+    Args:
+        tensors: At least one, of one shape. If they are not of floating point the first is taken.
+        weights: As many, or more.
+    """
+    first = tensors[0]
+    if not first.is_floating_point():
+        return first.clone()
+    wide = torch.float64 if first.dtype == torch.float64 else torch.float32
+    total = first.to(wide) * weights[0]
+    for index in range(1, len(tensors)):
+        total = total + tensors[index].to(wide) * weights[index]
+    return total.to(first.dtype)
+
+
+def blended(outputs: Sequence[Output], weights: Sequence[float] | Tensor) -> Output:
+    """Return the weighted sum of outputs, tensor by tensor; None stays None."""
+    if isinstance(outputs[0], Tensor):
+        return weighted(cast(Sequence[Tensor], outputs), weights)
+    columns = zip(*outputs, strict=True)
+    return tuple(weighted(c, weights) if isinstance(c[0], Tensor) else c[0] for c in columns)
 
 
 def flat(output: Output) -> tuple[Tensor, ...]:

@@ -21,15 +21,20 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from smoothcache_core._course import COMPUTE, FILL
 from smoothcache_core._errors import AttachError
+from smoothcache_core._mixins import (
+    CachingDeltaSite,
+    CachingSite,
+    Histories,
+    Probe,
+    ProbedDeltaSite,
+    ProbedSite,
+    Values,
+)
 from smoothcache_core._sites import Site
-from smoothcache_core._tensors import Output, detached
-
-COMPUTE, STORE, REUSE = 0, 1, 2
-"""Modes of a site for one evaluation: call it; call it and keep the output; give the kept one."""
 
 _MARK = "_smoothcache_attached"
-_STATE = ("_smoothcache_mode", "_smoothcache_calls", "_smoothcache_values")
 _PROBE = "_smoothcache_probe"
 _INPUTS = "_smoothcache_inputs"
 
@@ -65,13 +70,6 @@ class Driver(Protocol):
         ...
 
 
-class Probe(Protocol):
-    """What sees every call of one site, for measuring."""
-
-    def enter(self) -> None: ...
-    def leave(self, output: Output) -> None: ...
-
-
 def denoiser(model: nn.Module) -> nn.Module:
     """Return the module inside `torch.compile`'s wrapper, or `model` itself."""
     return getattr(model, "_orig_mod", model)
@@ -84,74 +82,65 @@ def is_compiled(model: nn.Module) -> bool:
     )
 
 
-# ---------------------------------------------------------------------------- what a site does
+# ---------------------------------------------------------------------------- one wrapped site
 
 
-class _CachingSite:
-    """Mixin before a site's own class: calls, keeps or reuses its output."""
+@dataclass(kw_only=True)
+class WrappedSite:
+    """A wrapped site.
 
-    _smoothcache_mode: int
-    _smoothcache_calls: int
-    _smoothcache_values: tuple[Output, ...]
+    Attributes:
+        site: The site.
+        module: The wrapped module.
+    """
 
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
-        call = self._smoothcache_calls
-        self._smoothcache_calls = call + 1
-        if self._smoothcache_mode == REUSE:
-            return self._smoothcache_values[call]
-        output = super().forward(*args, **kwargs)  # pyright: ignore[reportAttributeAccessIssue]
-        if self._smoothcache_mode == STORE:
-            self._smoothcache_values = (*self._smoothcache_values, detached(output))
-        return output
+    site: Site
+    module: nn.Module
+    _state: dict[str, Any]
+    _undo: Callable[[], None]
+    _verify: Callable[[], None]
 
+    def prepare(self, mode: int, values: Values = ()) -> None:
+        """Say what to do in the evaluation that begins, for `COMPUTE`, `STORE` and `REUSE`."""
+        self._state.update(_state(mode, values))
 
-class _CachingDeltaSite:
-    """Mixin like `_CachingSite` that keeps output minus input."""
+    def prepare_fill(self, histories: Histories, weights: Tensor) -> None:
+        """Say what to combine in the evaluation that begins, and how: `weights` is (terms,)."""
+        self._state.update(_state(FILL))
+        self._state["_smoothcache_histories"] = histories
+        self._state["_smoothcache_weights"] = weights
 
-    _smoothcache_mode: int
-    _smoothcache_calls: int
-    _smoothcache_values: tuple[Output, ...]
-    _smoothcache_inputs: tuple[tuple[str, int], ...]
+    @property
+    def mode(self) -> int:
+        """What was last prepared."""
+        return self._state["_smoothcache_mode"]
 
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
-        call = self._smoothcache_calls
-        self._smoothcache_calls = call + 1
-        inputs = _named(self._smoothcache_inputs, args, kwargs)
-        if self._smoothcache_mode == REUSE:
-            return _combine(torch.add, inputs, self._smoothcache_values[call])
-        if self._smoothcache_mode == STORE:
-            inputs = _copied(inputs)
-        output = super().forward(*args, **kwargs)  # pyright: ignore[reportAttributeAccessIssue]
-        if self._smoothcache_mode == STORE:
-            delta = detached(_combine(torch.sub, output, inputs))
-            self._smoothcache_values = (*self._smoothcache_values, delta)
-        return output
+    @property
+    def calls(self) -> int:
+        """Calls since the last preparation."""
+        return self._state["_smoothcache_calls"]
 
+    def kept(self) -> Values:
+        """Return what was kept since the last preparation."""
+        return self._state["_smoothcache_values"]
 
-class _ProbedSite:
-    """Mixin before a site's own class: shows every output to a probe and changes nothing."""
+    def verify(self) -> None:
+        """Raise `AttachError` if somebody wrapped the module on top of us."""
+        self._verify()
 
-    _smoothcache_probe: Probe
-
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
-        self._smoothcache_probe.enter()
-        output = super().forward(*args, **kwargs)  # pyright: ignore[reportAttributeAccessIssue]
-        self._smoothcache_probe.leave(detached(output))
-        return output
+    def unwrap(self) -> None:
+        """Restore the module exactly."""
+        self._undo()
 
 
-class _ProbedDeltaSite:
-    """Mixin like `_ProbedSite` that shows output minus input."""
-
-    _smoothcache_probe: Probe
-    _smoothcache_inputs: tuple[tuple[str, int], ...]
-
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
-        inputs = _copied(_named(self._smoothcache_inputs, args, kwargs))
-        self._smoothcache_probe.enter()
-        output = super().forward(*args, **kwargs)  # pyright: ignore[reportAttributeAccessIssue]
-        self._smoothcache_probe.leave(detached(_combine(torch.sub, output, inputs)))
-        return output
+def _state(mode: int, values: Values = ()) -> dict[str, Any]:
+    return {
+        "_smoothcache_mode": mode,
+        "_smoothcache_calls": 0,
+        "_smoothcache_values": values,
+        "_smoothcache_histories": (),
+        "_smoothcache_weights": None,
+    }
 
 
 class _Inner:
@@ -164,60 +153,11 @@ class _Inner:
         return self._inner(*args, **kwargs)
 
 
-def _named(
-    names: tuple[tuple[str, int], ...], args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> tuple[Tensor, ...]:
-    return tuple(kwargs[name] if name in kwargs else args[index] for name, index in names)
-
-
-def _copied(inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    """Copy what a module may change in place."""
-    return tuple(tensor.detach().clone() for tensor in inputs)
-
-
-def _combine(operation: Callable[[Any, Any], Tensor], left: Output, right: Output) -> Output:
-    if isinstance(left, Tensor) and isinstance(right, Tensor):
-        return operation(left, right)
-    lefts = (left,) if isinstance(left, Tensor) else left
-    rights = (right,) if isinstance(right, Tensor) else right
-    combined = tuple(operation(a, b) for a, b in zip(lefts, rights, strict=True))
-    single = isinstance(left, Tensor) or isinstance(right, Tensor)
-    return combined[0] if single else combined
-
-
 @functools.cache
 def _subclass(own: type, mixin: type) -> type:
     """Return the class that puts `mixin` before `own`; one per pair: compiled code is shared."""
     names = {"__module__": own.__module__, "__qualname__": own.__qualname__, "__doc__": own.__doc__}
     return type(own.__name__, (mixin, own), names)
-
-
-# ---------------------------------------------------------------------------- one wrapped site
-
-
-@dataclass(kw_only=True)
-class WrappedSite:
-    """A wrapped site. `state` is where the mixin reads and writes its plain attributes.
-
-    Attributes:
-        site: The site.
-        module: The wrapped module.
-        state: Attribute dictionary of whatever runs the mixin.
-    """
-
-    site: Site
-    module: nn.Module
-    state: dict[str, Any]
-    _undo: Callable[[], None]
-    _verify: Callable[[], None]
-
-    def verify(self) -> None:
-        """Raise `AttachError` if somebody wrapped the module on top of us."""
-        self._verify()
-
-    def unwrap(self) -> None:
-        """Restore the module exactly."""
-        self._undo()
 
 
 def _wrap_site(
@@ -262,7 +202,7 @@ def _wrap_by_class(
         if is_ours(module.__dict__.get("forward")):
             del module.__dict__["forward"]
 
-    return WrappedSite(site=site, module=module, state=module.__dict__, _undo=undo, _verify=verify)
+    return WrappedSite(site=site, module=module, _state=module.__dict__, _undo=undo, _verify=verify)
 
 
 def _wrap_by_instance(
@@ -274,7 +214,7 @@ def _wrap_by_instance(
     ours = functools.update_wrapper(functools.partial(runner.forward), inner)
     module.__dict__[place] = ours
     verify, undo = _instance_undo(module, place, inner, ours, site.path)
-    return WrappedSite(site=site, module=module, state=runner.__dict__, _undo=undo, _verify=verify)
+    return WrappedSite(site=site, module=module, _state=runner.__dict__, _undo=undo, _verify=verify)
 
 
 def _instance_undo(
@@ -419,13 +359,11 @@ class Wrapping:
 
 def _behaviour(module: nn.Module, site: Site, probe: Probe | None) -> tuple[type, dict[str, Any]]:
     delta = site.target == "delta"
-    attributes: dict[str, Any] = dict(zip(_STATE, (COMPUTE, 0, ()), strict=True))
-    if probe is not None:
-        attributes = {_PROBE: probe}
+    attributes: dict[str, Any] = _state(COMPUTE) if probe is None else {_PROBE: probe}
     if delta:
         attributes[_INPUTS] = _argument_indices(module, site)
-    caching = _CachingDeltaSite if delta else _CachingSite
-    probed = _ProbedDeltaSite if delta else _ProbedSite
+    caching = CachingDeltaSite if delta else CachingSite
+    probed = ProbedDeltaSite if delta else ProbedSite
     return (caching if probe is None else probed), attributes
 
 

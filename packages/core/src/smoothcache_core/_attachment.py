@@ -1,0 +1,229 @@
+"""A schedule at work on a live model."""
+
+import itertools
+import threading
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+from torch import nn
+
+from smoothcache_core._calls import Call, CallReader
+from smoothcache_core._clock import Clock, Scheduler, Tick, listening
+from smoothcache_core._compile import graph_variants, recompile_limit, variants
+from smoothcache_core._errors import AttachError, ScheduleError, SmoothCacheWarning
+from smoothcache_core._filling import SiteCache
+from smoothcache_core._fingerprint import call_fingerprint
+from smoothcache_core._kept import CacheStats, Kept
+from smoothcache_core._schedule import Schedule
+from smoothcache_core._sites import Adapter, Site
+from smoothcache_core._timesteps import TimestepCheck
+from smoothcache_core._wrap import Step, Wrapping, denoiser
+
+
+def tell(message: str) -> None:
+    """Warn the user."""
+    warnings.warn(message, SmoothCacheWarning, stacklevel=2)
+
+
+class Attachment:
+    """A schedule at work on a model. Made by `attach`.
+
+    Attributes:
+        stats: What the cache did so far.
+        schedule: The schedule.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        adapter: Adapter,
+        schedule: Schedule,
+        sites: Sequence[Site],
+        branches: tuple[str, ...],
+        scheduler: Scheduler | None,
+    ) -> None:
+        inside = denoiser(model)
+        self.schedule = schedule
+        self.stats = CacheStats()
+        self._kept = Kept(self.stats)
+        self._scheduler = scheduler
+        self._reader = CallReader(inside, adapter)
+        self._timesteps = TimestepCheck(schedule.fingerprint.timesteps)
+        self._clock = Clock(
+            evaluations=schedule.evaluations,
+            branches=branches,
+            timesteps=schedule.fingerprint.timesteps or (),
+        )
+        self._told: set[str] = set()
+        self._under_way = threading.Lock()
+        self._attached = True
+        caching = [site for site in sites if 0 in schedule.row(site)]
+        self._always = [site.path for site in sites if 0 not in schedule.row(site)]
+        courses = [schedule.course(site) for site in caching]
+        _refuse_nested(caching)
+        keep_always = self._too_many_graphs(model, caching, keep_always=False) > 0
+        self._wrapping = Wrapping(model, caching, self)
+        try:
+            self._sites = SiteCache(
+                self._wrapping.sites, courses, self._kept, self.stats, keep_always=keep_always
+            )
+            self._wrapping.add(listening(self._clock, inside, scheduler))
+            self._tell_graphs(self._too_many_graphs(model, caching, keep_always=keep_always))
+        except BaseException:
+            self._wrapping.remove()
+            raise
+
+    def _too_many_graphs(
+        self, model: nn.Module, caching: Sequence[Site], *, keep_always: bool
+    ) -> int:
+        """Return how many graphs compiled code may need if that is over torch's limit, else 0."""
+        modes = {
+            site.path: variants(self.schedule.course(site), keep_always=keep_always)
+            for site in caching
+        }
+        graphs = graph_variants(model, modes)
+        return graphs if graphs > recompile_limit() else 0
+
+    def _tell_graphs(self, graphs: int) -> None:
+        if graphs:
+            tell(
+                f"this schedule may make torch.compile build {graphs} graphs of one code object; "
+                f"its limit is {recompile_limit()}, and what is over it runs eager or fails: raise "
+                "torch._dynamo.config.recompile_limit, compile block by block, or plan per kind"
+            )
+
+    # ------------------------------------------------------------------ for the user
+
+    def new_run(self) -> None:
+        """Say that the next call of the denoiser starts a new run."""
+        self._clock.restart()
+
+    def detach(self, *, quietly: bool = False) -> None:
+        """Restore the model exactly, and tell the user if the cache was of no use.
+
+        Args:
+            quietly: Do not tell.
+
+        Raises:
+            AttachError: Somebody wrapped the model on top of the cache; nothing was changed.
+        """
+        if not self._attached:
+            return
+        self._wrapping.remove()
+        self._attached = False
+        self._kept.drop_all()
+        if not quietly:
+            self._tell_at_end()
+
+    def _tell_at_end(self) -> None:
+        stats = self.stats
+        if not stats.evaluations:
+            tell("the cache saw no call of the denoiser: is this the model that the sampler calls?")
+        elif not self._clock.complete:
+            self._tell_incomplete(self._clock.count)
+        elif self.schedule.skips and not sum(stats.reused.values()):
+            tell("nothing was reused")
+
+    # ------------------------------------------------------------------ driver
+
+    def begin(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Step:
+        """Prepare the sites for one call of the denoiser."""
+        if not self._under_way.acquire(blocking=False):
+            raise AttachError(
+                "the denoiser was called while a call was under way; a cached model serves one "
+                "thread at a time, so give each its own model"
+            )
+        try:
+            self._begin(self._reader.read(args, kwargs, self._clock.context))
+        except BaseException:
+            self.abort()
+            raise
+        return Step(args, kwargs)
+
+    def _begin(self, call: Call) -> None:
+        tick = self._clock.tick(call)
+        if tick.new_run:
+            self._start_run(tick, call)
+        elif tick.broken:
+            self._kept.drop(tick.branch)
+        self._tell_timesteps(self._timesteps.see(tick, call))
+        self._sites.prepare(tick)
+        self._tick = tick
+
+    def _start_run(self, tick: Tick, call: Call) -> None:
+        self._kept.drop_all()
+        self._timesteps.restart()
+        self._check_steps()
+        self.stats.runs += 1
+        if tick.ended_at is not None and tick.ended_at < self.schedule.evaluations:
+            self._tell_incomplete(tick.ended_at)
+        for remark in self.schedule.fingerprint.remarks(call_fingerprint(call)):
+            self._tell_once(f"the schedule was planned for something else: {remark}")
+
+    def _check_steps(self) -> None:
+        """Refuse a scheduler that is set to another number of evaluations."""
+        timesteps = getattr(self._scheduler, "timesteps", None)
+        if timesteps is None:
+            return
+        begin = getattr(self._scheduler, "begin_index", None) or 0
+        evaluations = len(timesteps) - begin
+        if evaluations != self.schedule.evaluations:
+            raise ScheduleError(
+                f"{type(self._scheduler).__name__} is set to {evaluations} evaluations, but the "
+                f"schedule has {self.schedule.evaluations}; plan for {evaluations} or change it"
+            )
+
+    def end(self, output: Any) -> Any:
+        """Take what the sites kept, count, and release what is not needed any more."""
+        try:
+            self._sites.collect(self._tick)
+        except BaseException:
+            self.abort()
+            raise
+        for path in self._always:
+            self.stats.count(path, filled=False)
+        self.stats.evaluations += 1
+        self.stats.bytes_peak = max(self.stats.bytes_peak, self.stats.bytes_held)
+        last = self._tick.evaluation == self.schedule.evaluations - 1
+        self._under_way.release()
+        if last:
+            self._tell_timesteps(self._timesteps.at_end())
+        return output
+
+    def abort(self) -> None:
+        """Forget the run after an exception."""
+        self._sites.rest()
+        self._kept.drop_all()
+        self._clock.abandon()
+        self._under_way.release()
+
+    # ------------------------------------------------------------------ telling
+
+    def _tell_timesteps(self, difference: str) -> None:
+        if difference:
+            self._tell_once(
+                f"the timesteps are not those of the calibration ({difference}); the schedule may "
+                "skip in the wrong places",
+                about="timesteps",
+            )
+
+    def _tell_incomplete(self, count: int) -> None:
+        self._tell_once(
+            f"a run ended after {count} of the schedule's {self.schedule.evaluations} evaluations"
+        )
+
+    def _tell_once(self, message: str, *, about: str | None = None) -> None:
+        about = about or message
+        if about not in self._told:
+            self._told.add(about)
+            tell(message)
+
+
+def _refuse_nested(sites: Sequence[Site]) -> None:
+    paths = [site.path for site in sites]
+    for outer, inner in itertools.permutations(paths, 2):
+        if inner.startswith(f"{outer}."):
+            raise ScheduleError(
+                f"{inner!r} is inside {outer!r} and the schedule reuses both; let it name one"
+            )
