@@ -18,8 +18,6 @@ from smoothcache_core._trajectory import Answer, Stage, Trajectory
 
 Array = NDArray[np.float64]
 
-AFFINE = 1e-2
-"""Largest relative residual of the solver's response; above, it is not affine in the outputs."""
 _CHUNK = 65536
 
 
@@ -179,7 +177,6 @@ def measure_dynamics(
             finite.
     """
     known = measure_response(stage, plain)
-    refuse_not_affine(known)
     sums = _Perturbed(plain, known)
     for evaluation in probes:
         sums.add(stage, evaluation)
@@ -196,16 +193,6 @@ def measure_dynamics(
         conditional=conditional,
         seconds=min(sums.seconds, default=0.0),
     )
-
-
-def refuse_not_affine(response: Response) -> None:
-    """Raise `CalibrationError` if the solver's answer is not what `ReducedRun` supposes."""
-    if not response.residual <= AFFINE:
-        raise CalibrationError(
-            "the latents are no affine function of the denoiser's outputs (relative residual "
-            f"{response.residual:.2g}): the sampler clips or rescales them, or draws noise that "
-            "does not come from the seed"
-        )
 
 
 def _cut(values: Array) -> Array:

@@ -27,7 +27,7 @@ def cut(values: Array) -> Array:
         raise ValueError("a sum of statistics is not finite or too large")
     parts, rest = [], np.asarray(values, dtype=np.float64)
     for grid in _GRIDS:
-        parts.append(np.round(rest / grid) * grid)
+        parts.append(np.round(rest / grid) * grid + 0.0)  # no -0.0, whose sums have an order
         rest = rest - parts[-1]
     return np.stack(parts)
 

@@ -22,9 +22,14 @@ from smoothcache_core._trajectory import Answer, Stage, Trajectory
 
 Array = NDArray[np.float64]
 
+AFFINE = 1e-2
+"""Largest relative residual of the solver's response; above, it is not affine in the outputs."""
+_AFFINE_COARSE = 5e-2  # where half precision rounds the latents
 _AMPLITUDE = 0.3  # of the outputs' own size
+_AMPLITUDE_COARSE = 4.0  # above what rounding does
 _ENTRIES = 16384  # as many of a large latent are enough for the fit
 _EQUATIONS = 2.0  # per unknown
+_SURE = 5.0  # standard deviations; a coefficient below is taken for 0
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -64,7 +69,7 @@ def measure_response(stage: Stage, plain: Trajectory) -> Response:
     """Learn the solver from replays of one plain trajectory; the model is not called.
 
     Raises:
-        CalibrationError: Two runs of one seed differ.
+        CalibrationError: Two runs of one seed differ, or the solver is not affine.
     """
     evaluations, parts, entries = plain.outputs.shape
     chosen = chosen_entries(entries)
@@ -76,7 +81,21 @@ def measure_response(stage: Stage, plain: Trajectory) -> Response:
         _refuse_unlike(plain, run)
         noises.append(torch.stack([noise.of(i)[:, chosen] for i in range(evaluations)]))
         changes.append(_moved(plain, run)[:, chosen])
-    return _fit(torch.cat(noises, dim=2).double(), torch.cat(changes, dim=1).double())
+    response = _fit(torch.cat(noises, dim=2).double(), torch.cat(changes, dim=1).double())
+    if not response.residual <= (_AFFINE_COARSE if _is_coarse(plain) else AFFINE):
+        raise CalibrationError(
+            "the latents are no affine function of the denoiser's outputs (relative residual "
+            f"{response.residual:.2g}): the sampler clips or rescales them, or draws noise that "
+            "does not come from the seed"
+        )
+    return response
+
+
+def _is_coarse(plain: Trajectory) -> bool:
+    """Return whether latents or outputs are in half precision."""
+    call = plain.calls[0]
+    dtypes = call.latent.dtype, call.answer.signal(call.latent).dtype
+    return any(torch.finfo(dtype).eps > 1e-4 for dtype in dtypes if dtype.is_floating_point)
 
 
 def _moved(plain: Trajectory, run: Trajectory) -> Tensor:
@@ -97,7 +116,8 @@ class _Noise:
     def __init__(self, plain: Trajectory, number: int) -> None:
         self._plain = plain
         self._number = number
-        self._size = _AMPLITUDE * float(plain.outputs.square().mean().sqrt())
+        amplitude = _AMPLITUDE_COARSE if _is_coarse(plain) else _AMPLITUDE
+        self._size = amplitude * float(plain.outputs.square().mean().sqrt())
 
     def of(self, evaluation: int) -> Tensor:
         """Return the noise of one evaluation, (parts, n)."""
@@ -140,21 +160,36 @@ def _fit(noise: Tensor, changes: Tensor) -> Response:
     basis, triangle = torch.linalg.qr(flat.T)  # the first columns span the first regressors
     seen = basis.T @ changes.T
     full = torch.zeros(evaluations, evaluations, parts, dtype=torch.float64)
-    left = 0.0
+    left = torch.zeros(evaluations, dtype=torch.float64)
     for i in range(evaluations):
         k = (i + 1) * parts
         solved = torch.linalg.solve_triangular(triangle[:k, :k], seen[:k, i : i + 1], upper=True)
         full[i, : i + 1] = solved.reshape(i + 1, parts)
-        left += float((changes[i] - flat[:k].T @ solved[:, 0]).square().sum())
+        left[i] = (changes[i] - flat[:k].T @ solved[:, 0]).square().sum()
+    variance = left / (entries * noise.square().mean()) / (entries - parts * evaluations)
+    both = full.sum(dim=2)
+    sure = both.square() > _SURE**2 * parts * variance[:, None]
     return Response(
-        matrix=full.sum(dim=2).numpy(),
-        weights=_weights(torch.diagonal(full).T),
-        residual=float(np.sqrt(left / max(float(changes.square().sum()), 1e-300))),
+        matrix=torch.where(sure, both, 0.0).numpy(),
+        weights=_weights(full, float(variance.sum())).numpy(),
+        residual=float((left.sum() / changes.square().sum().clamp(min=1e-300)).sqrt()),
     )
 
 
-def _weights(own: Tensor) -> Array:
-    """Return each pass's share of the immediate effect, (E, parts); equal where there is none."""
-    total = own.sum(dim=1, keepdim=True)
-    tiny = total.abs() <= 1e-9 * own.abs().max()
-    return torch.where(tiny, 1.0 / own.shape[1], own / torch.where(tiny, 1.0, total)).numpy()
+def _weights(full: Tensor, variance: float) -> Tensor:
+    """Return the share of each pass in the effect of an evaluation, (E, parts).
+
+    The shares are those of all later latents, as an evaluation may act late only. Where it hardly
+    acts at all, they are the mean of the others.
+
+    Args:
+        full: (E, E, parts), the matrix by passes.
+        variance: Of the entries of a column, added up.
+    """
+    both = full.sum(dim=2)
+    shares = torch.einsum("ij,ijp->jp", both, full)
+    sizes = both.square().sum(dim=0)[:, None]
+    equal = torch.full_like(shares[0], 1.0 / full.shape[2])
+    mean = shares.sum(dim=0) / sizes.sum() if sizes.any() else equal
+    doubt = _SURE**2 * full.shape[2] * variance + 1e-300
+    return (shares + doubt * mean) / (sizes + doubt)
