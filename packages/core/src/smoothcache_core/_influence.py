@@ -11,6 +11,7 @@ from torch import Tensor
 
 from smoothcache_core._clock import Tick
 from smoothcache_core._course import COMPUTE, REUSE, STORE
+from smoothcache_core._errors import CalibrationError
 from smoothcache_core._exact import cut, joined
 from smoothcache_core._response import Response, chosen_entries
 from smoothcache_core._sites import Site
@@ -80,16 +81,16 @@ class Influence:
 
 
 def _fill_blocks(logs: Array, sites: Sequence[Site], kind: str, measured: Sequence[int]) -> None:
+    """Interpolate over the sites of a kind, which may lie in several lists of blocks."""
     members = [index for index, site in enumerate(sites) if site.kind == kind]
-    known = [index for index in members if index in measured]
+    known = [place for place, index in enumerate(members) if index in measured]
     if not known:
         logs[members] = 0.0  # as if the site's error were the output's
         return
-    blocks = [sites[index].block for index in known]
-    for index in set(members) - set(known):
-        for evaluation in range(logs.shape[1]):
-            curve = logs[known, evaluation]
-            logs[index, evaluation] = np.interp(sites[index].block, blocks, curve)
+    curves = logs[[members[place] for place in known]]
+    for evaluation in range(logs.shape[1]):
+        places = np.arange(len(members))
+        logs[members, evaluation] = np.interp(places, known, curves[:, evaluation])
 
 
 def measure_influence(
@@ -99,6 +100,8 @@ def measure_influence(
     sites: Sequence[Site],
     products: Array,
     evaluations: Sequence[int],
+    *,
+    blocks: int = BLOCKS,
 ) -> Influence:
     """Replace one output at a time by its predecessor, at some evaluations of one run.
 
@@ -109,10 +112,14 @@ def measure_influence(
         sites: The sites.
         products: Mean inner products of the sites' outputs in this run, (sites, E, lags + 1).
         evaluations: Where to measure, from 1 on.
+        blocks: The most blocks of a kind to measure; the others are interpolated.
     """
-    probe = _Replacing(stage, plain, response, sites, evaluations)
+    chosen = _spread_over_blocks(sites, blocks)
     totals = np.zeros((len(sites), plain.evaluations))
     counts = np.zeros(totals.shape, dtype=np.int64)
+    if not evaluations:
+        return Influence(totals=cut(totals), counts=counts)
+    probe = _Replacing(stage, plain, response, sites, evaluations, chosen)
     for (index, evaluation), moved in probe.measure().items():
         own, before, both = (
             products[index, evaluation, 0],
@@ -123,7 +130,10 @@ def measure_influence(
         if changed > 0:
             totals[index, evaluation] = moved / changed
             counts[index, evaluation] = 1
-    return Influence(totals=cut(totals), counts=counts)
+    try:
+        return Influence(totals=cut(totals), counts=counts)
+    except ValueError as error:
+        raise CalibrationError(f"with an older output of a site: {error}") from error
 
 
 class _Replacing:
@@ -136,12 +146,13 @@ class _Replacing:
         response: Response,
         sites: Sequence[Site],
         evaluations: Sequence[int],
+        chosen: Sequence[int],
     ) -> None:
         self._stage = stage
         self._plain = plain
         self._weights = response.weights
         self._measured = set(evaluations)
-        self._chosen = _spread_over_blocks(sites)
+        self._chosen = chosen
         self._entries = chosen_entries(plain.latents.shape[1])
         self._wrapping = Wrapping(stage.model, sites, self)
         self._modes = [COMPUTE] * len(sites)
@@ -191,14 +202,12 @@ class _Replacing:
         values = self._values.get(self._branch, [()] * len(self._modes))
         for index, wrapped in enumerate(self._wrapping.sites):
             mode = self._modes[index]
-            wrapped.state["_smoothcache_mode"] = mode
-            wrapped.state["_smoothcache_calls"] = 0
-            wrapped.state["_smoothcache_values"] = values[index] if mode == REUSE else ()
+            wrapped.prepare(mode, values[index] if mode == REUSE else ())
         return Step(args, kwargs)
 
     def end(self, output: Any) -> Any:
         if STORE in self._modes:
-            kept = [wrapped.state["_smoothcache_values"] for wrapped in self._wrapping.sites]
+            kept = [wrapped.kept() for wrapped in self._wrapping.sites]
             self._values[self._branch] = kept
         return output
 
@@ -206,11 +215,11 @@ class _Replacing:
         """Nothing is kept that could be wrong."""
 
 
-def _spread_over_blocks(sites: Sequence[Site]) -> list[int]:
-    """Return up to `BLOCKS` sites of every kind, evenly spread over its blocks."""
+def _spread_over_blocks(sites: Sequence[Site], blocks: int) -> list[int]:
+    """Return up to `blocks` sites of every kind, evenly spread over its blocks."""
     chosen = []
     for kind in dict.fromkeys(site.kind for site in sites):
         members = [index for index, site in enumerate(sites) if site.kind == kind]
-        places = np.linspace(0, len(members) - 1, min(BLOCKS, len(members))).round()
+        places = np.linspace(0, len(members) - 1, min(blocks, len(members))).round()
         chosen += [members[int(place)] for place in dict.fromkeys(places.tolist())]
     return chosen
