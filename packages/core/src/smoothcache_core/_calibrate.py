@@ -157,7 +157,7 @@ class _Whole:
         if isinstance(plain, CalibrationError):
             raise plain
         branches = tuple(dict.fromkeys(call.branch for call in plain.calls))
-        places = _places(plain.evaluations) if plain.seed in self._chosen else []
+        places = places_of(plain.evaluations) if plain.seed in self._chosen else []
         dynamics = measure_dynamics(
             self._stage,
             plain,
@@ -172,9 +172,9 @@ class _Whole:
         return replace(part, dynamics=dynamics, influence=influence)
 
 
-def _places(evaluations: int) -> list[int]:
-    """Return up to `PROBES` evaluations, evenly spread over those that have a predecessor."""
+def places_of(evaluations: int, count: int = PROBES) -> list[int]:
+    """Return up to `count` evaluations, evenly spread over those that have a predecessor."""
     if evaluations < 2:
         return []
-    places = np.linspace(1, evaluations - 1, min(PROBES, evaluations - 1))
+    places = np.linspace(1, evaluations - 1, min(count, evaluations - 1))
     return sorted({round(place) for place in places.tolist()})
