@@ -261,7 +261,8 @@ class _Perturbed:
         self.strayed[after] += (strayed.square().mean(dim=2) / size).numpy()
         weights = torch.from_numpy(self._response.weights[evaluation]).float()
         guided = (weights @ change).double().square().mean().sqrt()
-        if guided:
+        unseen = plain.final is None and evaluation == plain.evaluations - 1
+        if guided and not unseen:
             end = plain.end.double()
             effect = (run.end.double() - end).norm() / end.norm() / guided
             self.effects[evaluation] += float(effect)

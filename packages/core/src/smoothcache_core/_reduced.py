@@ -3,7 +3,7 @@
 Everything a cached run does with the denoiser's outputs is linear: fills are linear combinations,
 guidance weights conditioning passes, the solver is affine (`_response.py`). What is not linear, the
 denoiser itself, is replaced by its plain outputs plus a scalar feedback, y_p(x + dx) = y_p(x) +
-f[i, p] dx, measured by `_sensitivity.py`. Then every latent and output of a cached run is a
+f[i, p] dx, measured by `_dynamics.py`. Then every latent and output of a cached run is a
 combination of the plain run's latents and outputs, and inner products of those are all that is
 needed to simulate the run, to fit its fills in the order in which they happen, and to predict the
 error of its final sample, in milliseconds and without the model.
@@ -12,7 +12,6 @@ A skipped evaluation is not fitted to what the plain run had there, but to what 
 solver land on the plain run's next latent. That takes back what drifted so far.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -50,7 +49,7 @@ class Simulated:
     """What a simulated run gave.
 
     Attributes:
-        error: Relative L2 error of the final sample.
+        error: Relative L2 error of the final sample; of the last latent where no more is known.
         drift: Relative L2 distance of the latents to the plain run's, root mean square over the
             evaluations that are computed.
         terms: Coefficients of each skipped evaluation, the newest output first.
@@ -102,14 +101,14 @@ class ReducedRun:
         self.evaluations, self.parts = response.weights.shape
         vectors = _coordinates(gram)
         count = self.evaluations
-        self._latents = vectors[:count]
-        self._size = float(np.linalg.norm(vectors[count]))
-        self._outputs = vectors[count + 1 :].reshape(self.parts, count, -1).transpose(1, 0, 2)
-        self._guided = np.einsum("ep,epn->en", response.weights, self._outputs)
-        self._latent_sizes = np.linalg.norm(self._latents, axis=1)
-        self._response = response
-        self._feedback = feedback
-        self._cond = conditional
+        self.latents = vectors[:count]
+        self.size = float(np.linalg.norm(vectors[count]))
+        self.outputs = vectors[count + 1 :].reshape(self.parts, count, -1).transpose(1, 0, 2)
+        self.guided = np.einsum("ep,epn->en", response.weights, self.outputs)
+        self.latent_sizes = np.linalg.norm(self.latents, axis=1)
+        self.response = response
+        self.feedback = feedback
+        self.conditional = conditional
 
     def simulate(self, skips: Skips, *, terms: int = 3, use_input: bool = True) -> Simulated:
         """Run with `skips`, fitting every fill when its evaluation comes.
@@ -133,7 +132,7 @@ class _Run:
         self._skips = skips
         self._terms = terms
         self._use_input = use_input
-        self._changes = np.zeros_like(reduced._guided)
+        self._changes = np.zeros_like(reduced.guided)
         self._history: list[Array] = []
         self._differences: list[Array] = []
         self._drifts: list[float] = []
@@ -141,32 +140,32 @@ class _Run:
 
     def step(self, i: int) -> None:
         of = self._of
-        row = of._response.matrix[i]
+        row = of.response.matrix[i]
         drift = self._drift(i)
         own = float(row[i])
-        target = of._guided[i]
+        target = of.guided[i]
         if own:
             target = target - (row[:i] @ self._changes[:i]) / own
         if not self._skips.denoiser[i]:
-            guided = self._fill(i, of._latents[i] + drift, target)
+            guided = self._fill(i, of.latents[i] + drift, target)
         else:
-            self._drifts.append(float(np.linalg.norm(drift)) / (of._latent_sizes[i] + 1e-300))
-            outputs = of._outputs[i] + np.outer(of._feedback[i], drift)
+            self._drifts.append(float(np.linalg.norm(drift)) / (of.latent_sizes[i] + 1e-300))
+            outputs = of.outputs[i] + np.outer(of.feedback[i], drift)
             if not self._skips.guidance[i]:
                 outputs = self._without_unconditional(i, outputs, target)
             elif of.parts == 2:
-                self._differences.insert(0, outputs[of._cond] - outputs[1 - of._cond])
+                self._differences.insert(0, outputs[of.conditional] - outputs[1 - of.conditional])
             self._history.insert(0, outputs)
-            guided = of._response.weights[i] @ outputs
-        self._changes[i] = guided - of._guided[i]
+            guided = of.response.weights[i] @ outputs
+        self._changes[i] = guided - of.guided[i]
 
     def _drift(self, i: int) -> Array:
         if not i:
             return np.zeros(self._changes.shape[1])
-        return self._of._response.matrix[i - 1, :i] @ self._changes[:i]
+        return self._of.response.matrix[i - 1, :i] @ self._changes[:i]
 
     def _fill(self, i: int, latent: Array, target: Array) -> Array:
-        weights = self._of._response.weights[i]
+        weights = self._of.response.weights[i]
         regressors = [weights @ outputs for outputs in self._history[: self._terms]]
         count = len(regressors)
         if self._use_input:
@@ -180,21 +179,22 @@ class _Run:
 
     def _without_unconditional(self, i: int, outputs: Array, target: Array) -> Array:
         of = self._of
-        share = float(of._response.weights[i, 1 - of._cond])
-        conditional = outputs[of._cond]
+        share = float(of.response.weights[i, 1 - of.conditional])
+        conditional = outputs[of.conditional]
         basis = np.stack(self._differences[: self._terms])
         if abs(share) > 1e-6:
             found = ridge(basis, (conditional - target) / share)
         else:
-            found = ridge(basis, conditional - outputs[1 - of._cond])
+            found = ridge(basis, conditional - outputs[1 - of.conditional])
         self._result.differences[i] = tuple(found.tolist())
         filled = outputs.copy()
-        filled[1 - of._cond] = conditional - found @ basis
+        filled[1 - of.conditional] = conditional - found @ basis
         return filled
 
     def result(self) -> Simulated:
-        final = self._drift(self._of.evaluations)
-        self._result.error = float(np.linalg.norm(final)) / (self._of._size + 1e-300)
+        known = self._of.response.knows_end
+        final = self._drift(self._of.evaluations - (not known))
+        self._result.error = float(np.linalg.norm(final)) / (self._of.size + 1e-300)
         self._result.drift = float(np.sqrt(np.mean(np.square(self._drifts))))
         return self._result
 
@@ -204,8 +204,3 @@ def _coordinates(gram: Array) -> Array:
     values, vectors = np.linalg.eigh((gram + gram.T) / 2)
     kept = values > values[-1] * 1e-15
     return vectors[:, kept] * np.sqrt(values[kept])
-
-
-def evaluations_computed(skips: Sequence[bool]) -> list[int]:
-    """Return the evaluations that are computed."""
-    return [i for i, computed in enumerate(skips) if computed]

@@ -47,6 +47,11 @@ class Response:
     weights: Array
     residual: float
 
+    @property
+    def knows_end(self) -> bool:
+        """Whether the final sample was seen; without it the last evaluation has no known effect."""
+        return bool(self.matrix[-1].any())
+
     def guided(self, outputs: Tensor) -> Tensor:
         """Return the guided outputs (E, n) of the outputs (E, parts, n)."""
         weights = torch.from_numpy(self.weights).to(outputs)

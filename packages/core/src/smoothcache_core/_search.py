@@ -6,7 +6,7 @@ spread ones on, and moves one computed evaluation at a time.
 """
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -25,7 +25,7 @@ class Limits:
     """What every schedule must keep to.
 
     Attributes:
-        pinned: Evaluations that are computed in any case.
+        pinned: Evaluations that are computed in any case, both passes of them.
         max_lag: The most evaluations skipped in a row.
     """
 
@@ -37,7 +37,17 @@ class Limits:
         computed = [i for i, one in enumerate(skips.denoiser) if one]
         edges = [*computed, len(skips.denoiser)]
         gaps = [later - earlier - 1 for earlier, later in itertools.pairwise(edges)]
-        return self.pinned <= set(computed) and max(gaps) <= self.max_lag
+        whole = {i for i in computed if skips.guidance[i]}
+        return self.pinned <= whole and max(gaps) <= self.max_lag
+
+    def fewest(self, total: int) -> frozenset[int]:
+        """Return the fewest evaluations that can be computed, of `total`."""
+        edges = [*sorted({0} | self.pinned), total]
+        return frozenset(
+            i
+            for start, end in itertools.pairwise(edges)
+            for i in range(start, end, self.max_lag + 1)
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,44 +66,43 @@ class Search:
     ) -> None:
         self._reduced = reduced
         self._limits = limits
-        self._simulate: Callable[[Skips], tuple[float, float]] = self._judge
         self._terms = terms
         self._use_input = use_input
         self._known: dict[Skips, float] = {}
 
-    def _judge(self, skips: Skips) -> tuple[float, float]:
-        run = self._reduced.simulate(skips, terms=self._terms, use_input=self._use_input)
-        return run.error, run.drift
-
     def cost(self, skips: Skips) -> float:
         """Return what is minimised: the final error, and the drift that makes it less certain."""
         if skips not in self._known:
-            error, drift = self._simulate(skips)
-            self._known[skips] = float(np.hypot(error, drift))
+            run = self._reduced.simulate(skips, terms=self._terms, use_input=self._use_input)
+            self._known[skips] = float(np.hypot(run.error, run.drift))
         return self._known[skips]
 
     def best(self, budget: float, *, guidance: bool) -> Found:
         """Return the best skips that compute at most `budget` evaluations.
 
         Args:
-            budget: Evaluations; those without their unconditional pass count a half.
+            budget: Evaluations, at least `Limits.fewest`; those without their unconditional pass
+                count a half.
             guidance: Whether unconditional passes may be skipped.
         """
         starts = [s for s in self._starts(budget, guidance) if self._limits.allow(s)]
-        starts = sorted(set(starts), key=self.cost)[:_STARTS]
+        starts = sorted(dict.fromkeys(starts), key=self.cost)[:_STARTS]
         ends = [self._descend(start) for start in starts]
         chosen = min(ends, key=self.cost)
         return Found(skips=chosen, error=self.cost(chosen))
 
     def _starts(self, budget: float, guidance: bool) -> Iterator[Skips]:
-        total = self._reduced.evaluations
+        total, pinned = self._reduced.evaluations, self._limits.pinned
         shares = (1.0, 0.75, 0.5) if guidance else (1.0,)
         for share in shares:
             count = min(int(budget / (0.5 + 0.5 * share) + 1e-9), total)
             both = min(int(2 * budget - count + 1e-9), count)
-            for bend in _BENDS:
-                computed = _spread(total, count, bend, self._limits.pinned)
-                guided = {computed[k] for k in _spread(len(computed), both, 1.0, frozenset({0}))}
+            if both < len(pinned):
+                continue
+            for bend, kept in itertools.product(_BENDS, (pinned, self._limits.fewest(total))):
+                computed = _spread(total, count, bend, kept)
+                places = frozenset(k for k, i in enumerate(computed) if i in pinned)
+                guided = {computed[k] for k in _spread(len(computed), both, 1.0, places)}
                 yield _skips(total, computed, guided)
 
     def _descend(self, skips: Skips) -> Skips:

@@ -28,8 +28,9 @@ class WholeSettings:
         terms: The most computed outputs a fill combines, 1 to 3.
         use_input: Whether fills also use the latent.
         first: How many of the first evaluations are computed, at least 1.
-        pinned: More evaluations that are computed.
-        max_lag: The most evaluations skipped in a row; any number if not given.
+        pinned: More evaluations that are computed; the last one too if the calibration did not see
+            the final sample.
+        max_lag: The most evaluations skipped in a row, at least 1; any number if not given.
     """
 
     guidance: bool = False
@@ -67,25 +68,30 @@ class WholePlanner:
             )
         pinned = frozenset({*range(settings.first), *settings.pinned})
         if not pinned <= set(range(evaluations)):
-            raise ScheduleError(f"pinned evaluations are from 0 to {evaluations - 1}: {pinned}")
-        return Limits(pinned=pinned, max_lag=settings.max_lag or evaluations)
+            raise ScheduleError(
+                f"pinned evaluations are from 0 to {evaluations - 1}, got {sorted(settings.pinned)}"
+            )
+        if settings.max_lag is not None and settings.max_lag < 1:
+            raise ScheduleError(f"max_lag is at least 1, got {settings.max_lag}")
+        unseen = () if self._dynamics.response.knows_end else (evaluations - 1,)
+        return Limits(pinned=pinned | {*unseen}, max_lag=settings.max_lag or evaluations)
 
     @property
     def least(self) -> float:
         """The smallest compute fraction that can be planned."""
-        limits, evaluations = self._limits(), self._calibration.evaluations
-        spaced = math.ceil(evaluations / (limits.max_lag + 1))
-        return max(len(limits.pinned), spaced) / evaluations
+        evaluations = self._calibration.evaluations
+        return len(self._limits().fewest(evaluations)) / evaluations
 
     def plan(self, compute: float) -> Schedule:
         """Return the best schedule found that computes at most `compute`, in (0, 1]."""
         if not 0.0 < compute <= 1.0:
             raise ScheduleError(f"compute is a fraction in (0, 1], got {compute}")
-        budget = compute * self._calibration.evaluations
-        if compute < self.least - 1e-9:
+        evaluations = self._calibration.evaluations
+        budget = compute * evaluations
+        if budget + 1e-9 < self.least * evaluations:
             raise ScheduleError(
                 f"compute {compute:g} is out of reach: the least is {self.least:.3g}, with "
-                f"{self._calibration.evaluations} evaluations and what is pinned"
+                f"{evaluations} evaluations, what is pinned, and max_lag"
             )
         found = self._search.best(budget, guidance=self._settings.guidance)
         return self._schedule(found, compute)
