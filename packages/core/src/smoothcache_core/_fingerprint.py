@@ -28,6 +28,8 @@ class Fingerprint(BaseModel):
         latent_shape: Shape of the latent without its batch dimension.
         dtype: Data type of the latent, for example `"float16"`.
         versions: Versions of the packages that matter.
+        transferred_from: Evaluations of the runs that were measured, if it was carried over to
+            other ones, see `transfer`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -42,6 +44,7 @@ class Fingerprint(BaseModel):
     latent_shape: tuple[int, ...] | None = None
     dtype: str | None = None
     versions: Mapping[str, str] = {}
+    transferred_from: int | None = None
 
     def conflicts(self, other: "Fingerprint") -> list[str]:
         """Return why something with fingerprint `other` must be refused; empty if it fits."""
