@@ -61,9 +61,11 @@ def calibrate(
         samples_per_run: Samples in the batch of one run. Guidance may repeat the batch (conditional
             and unconditional rows one block after the other); the rows of one sample are then
             measured together.
-        sensitivity: How many of the first seeds, or which seeds, to measure sensitivities with:
-            some outputs are perturbed and the run is continued, which takes as long as about 3 more
-            runs. `plan` needs at least 1; SmoothCache's rule needs none.
+        sensitivity: How many of the first seeds, or which seeds, to measure sensitivities with. At
+            up to 6 evaluations the output is perturbed and the run is continued, which takes as
+            long as about 3 more runs; and the outputs of up to 8 sites of each kind are replaced in
+            turn, which takes as many evaluations, and one. `plan` needs at least 1; SmoothCache's
+            rule needs none.
         branches: See `Clock`.
         scheduler: The sampler's scheduler, if it has one; names the solver.
         solver: Name of the solver; taken from `scheduler` if not given.
@@ -83,11 +85,11 @@ def calibrate(
     fingerprint = model_fingerprint(model, adapter.name)
     solver = solver or (solver_name(scheduler) if scheduler is not None else None)
     fingerprint = fingerprint.model_copy(update={"solver": solver})
-    done = _resume(checkpoint, fingerprint, max_lag)
+    chosen = _chosen(sensitivity, todo)
+    done = _resume(checkpoint, fingerprint, max_lag, whole=bool(chosen))
     remaining = [seed for seed in todo if done is None or seed not in done.seeds]
     recorder = Recorder(model, adapter, max_lag, samples_per_run, branches, fingerprint, references)
     recorder.scheduler = scheduler
-    chosen = set(todo[:sensitivity]) if isinstance(sensitivity, int) else set(sensitivity)
     recorder.whole = bool(chosen)
     whole = _Whole(Stage(model, adapter, sample, branches, scheduler), samples_per_run, chosen)
     with tqdm(remaining, desc="calibrating", unit="run", disable=not progress) as bar:
@@ -119,8 +121,17 @@ def _checked_seeds(
     return todo
 
 
+def _chosen(sensitivity: int | Collection[int], seeds: Sequence[int]) -> set[int]:
+    """Return the seeds to measure sensitivities with."""
+    if not isinstance(sensitivity, int):
+        return set(sensitivity)
+    if sensitivity < 0:
+        raise CalibrationError(f"sensitivity is a number of seeds, at least 0, got {sensitivity}")
+    return set(seeds[:sensitivity])
+
+
 def _resume(
-    checkpoint: str | Path | None, fingerprint: Fingerprint, max_lag: int
+    checkpoint: str | Path | None, fingerprint: Fingerprint, max_lag: int, *, whole: bool
 ) -> Calibration | None:
     if checkpoint is None or not Path(checkpoint).exists():
         return None
@@ -130,6 +141,10 @@ def _resume(
         reasons.append(f"solver is {done.fingerprint.solver!r}, not {fingerprint.solver!r}")
     if done.max_lag != max_lag:
         reasons.append(f"max_lag is {done.max_lag}, not {max_lag}")
+    if whole and done.dynamics is None and not done.remark:
+        reasons.append("it has no sensitivities; give `sensitivity=0`")
+    if not whole and done.dynamics is not None:
+        reasons.append("it has sensitivities, which would be lost with `sensitivity=0`")
     if reasons:
         raise CalibrationError(
             f"cannot continue {str(checkpoint)!r}: {'; '.join(reasons)}; use another file"

@@ -102,8 +102,18 @@ class Dynamics:
 
     @classmethod
     def merge(cls, parts: Sequence[Self]) -> Self:
-        """Return the statistics of all parts, the same in any order."""
+        """Return the statistics of all parts, the same in any order.
+
+        Raises:
+            CalibrationError: The runs have other evaluations or conditioning passes.
+        """
         first = min(parts, key=lambda part: part.response_seed)
+        shapes = {part.response.weights.shape for part in parts}
+        if len(shapes) > 1:
+            raise CalibrationError(
+                "cannot merge calibrations: the runs have (evaluations, conditioning passes) "
+                f"{sorted(shapes)}"
+            )
         sums = ("gram", "moved", "followed", "strayed", "effects", "effect_counts")
         return cls(
             **{name: np.sum([getattr(part, name) for part in parts], axis=0) for name in sums},

@@ -115,6 +115,7 @@ class Recorder:
         self._timesteps: list[float | Tensor | None] = []
         self._call: Call | None = None
         self._calls: list[CallRecord] = []
+        self._unfit: CalibrationError | None = None
         self._output_bytes = 0
         probes = [_SiteProbe(self, trace) for trace in self._traces]
         wrapping = Wrapping(self._model, self._sites, self, probes=probes)
@@ -128,6 +129,8 @@ class Recorder:
     def _trajectory(self, seed: int, result: object) -> Trajectory | CalibrationError:
         if not self.whole:
             return CalibrationError("whole runs were not recorded")
+        if self._unfit is not None:
+            return self._unfit
         try:
             return trajectory(seed, self._calls, result)
         except CalibrationError as error:
@@ -147,9 +150,15 @@ class Recorder:
         if tick.evaluation == len(self._timesteps):
             self._timesteps.append(_timestep(call))
         self._begin_evaluation(tick, call)
-        if self.whole:
-            self._latent = rows_of(self._reader.latent(args, kwargs)).detach().clone()
+        if self.whole and self._unfit is None:
+            self._see(self._reader.latent(args, kwargs))
         return Step(args, kwargs)
+
+    def _see(self, latent: Any) -> None:
+        try:
+            self._latent = rows_of(latent).detach().clone()
+        except CalibrationError as error:
+            self._unfit = error
 
     def _begin_evaluation(self, tick: Tick, call: Call) -> None:
         self._tick = tick
@@ -170,7 +179,7 @@ class Recorder:
             )
         if self._tick.evaluation == 0:
             self._output_bytes += Answer.of(output).bytes
-        if self.whole:
+        if self.whole and self._unfit is None:
             self._record(output)
         return output
 

@@ -291,8 +291,18 @@ def is_doubled(latent: Tensor) -> bool:
 
 
 def rows_of(latent: Any) -> Tensor:
-    """Return the latent as one tensor, (rows, ...)."""
-    return latent if isinstance(latent, Tensor) else torch.stack(tuple(latent))
+    """Return the latent as one tensor, (rows, ...).
+
+    Raises:
+        CalibrationError: It is a list of tensors of several shapes, or holds none.
+    """
+    if isinstance(latent, Tensor):
+        return latent
+    rows = [row for row in latent or () if isinstance(row, Tensor)]
+    shapes = sorted({tuple(row.shape) for row in rows})
+    if len(shapes) != 1:
+        raise CalibrationError(f"the latents of a batch must be of one shape, got {shapes}")
+    return torch.stack(rows)
 
 
 def _flat(rows: Tensor, halves: bool) -> Tensor:

@@ -8,7 +8,7 @@ influence on the denoiser's output, and u the effect of that on the final sample
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,7 @@ from smoothcache_core.fills import FillRule, linear, residual, rounded
 Array = NDArray[np.float64]
 Per = Literal["site", "kind", "evaluation"]
 Objective = Literal["sum", "squares", "minimax", "relative"]
+_SMALLEST = 1e-18  # mean square of an output that calibrations can tell from 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +34,8 @@ class SiteLimits:
     Attributes:
         first: How many of the first evaluations are computed, at least 1.
         pinned: More evaluations that are computed.
-        max_lag: The most evaluations filled in a row; half of what was calibrated if not given.
+        max_lag: The most evaluations filled in a row; if not given, what was calibrated, or half of
+            it where a fill combines several outputs.
         max_bytes: The most bytes of cached tensors.
         max_rows: The most distinct rows; each is a graph of a compiled model.
     """
@@ -69,9 +71,11 @@ def planned(
         limits: What must be kept to.
 
     Raises:
-        ScheduleError: The calibration lacks what is needed, or the budget is out of reach.
+        ScheduleError: The calibration lacks what is needed, a setting is wrong, or the budget is
+            out of reach.
     """
     rule, limits = fill or linear(2), limits or SiteLimits()
+    _check(compute, per, objective, limits)
     problem = _Problem(calibration, rule, per, objective, limits)
     budget = problem.budget(compute, weights)
     rows = problem.solve(budget)
@@ -120,7 +124,7 @@ class _Problem:
     def _scale(self) -> Array:
         """Return what a site's residual is multiplied by, (sites, E)."""
         if self._objective == "relative":
-            return 1.0 / np.sqrt(np.maximum(self._products[:, :, 0], 1e-300))
+            return 1.0 / np.sqrt(np.maximum(self._products[:, :, 0], _SMALLEST))
         return _sensitivity(self._calibration)
 
     def _reachable(self, lag: int, gap: int) -> NDArray[np.int64]:
@@ -151,16 +155,17 @@ class _Problem:
 
     def budget(self, compute: float, weights: Mapping[str, float] | None) -> float:
         """Return what the sites may spend, and set their prices."""
-        if not 0.0 < compute <= 1.0:
-            raise ScheduleError(f"compute is a fraction in (0, 1], got {compute}")
         cost = self._calibration.cost
         evaluations = self._calibration.evaluations
         if weights is None:
+            free = [site.path for site in cost.sites if site.macs <= 0]
+            if free:
+                raise ScheduleError(f"{free[0]!r} costs no MACs; give weights, seconds for example")
             prices = np.array([float(site.macs) for site in cost.sites])
             outside = cost.total - prices.sum()
             budget = compute * cost.total * evaluations - outside * evaluations
         else:
-            prices = np.array([_price(weights, site) for site in self._calibration.sites])
+            prices = _prices(weights, self._calibration.sites)
             budget = compute * prices.sum() * evaluations
         self._prices = np.array([prices[members].sum() for members in self._groups.values()])
         return float(budget)
@@ -171,16 +176,16 @@ class _Problem:
         effects = np.stack([self._effects[indices].sum(axis=0) for indices in members])
         pinned = self._pinned
         if self._limits.max_bytes is not None:
-            pinned = self._within_memory(effects, pinned)
+            pinned = self._within_memory(pinned, self._limits.max_bytes)
         if self._objective == "minimax":
             return minimax(effects, self._prices, pinned, budget)
         if self._limits.max_rows is not None:
             return at_most_rows(effects, self._prices, pinned, budget, self._limits.max_rows)
         return within_budget(effects, self._prices, pinned, budget)
 
-    def _within_memory(self, effects: Array, pinned: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        """Compute always, besides `pinned`, those groups whose cached outputs bring least."""
-        cost, cap = self._calibration.cost, self._limits.max_bytes
+    def _within_memory(self, pinned: NDArray[np.bool_], cap: int) -> NDArray[np.bool_]:
+        """Compute always, besides `pinned`, those groups whose cached outputs save least."""
+        cost = self._calibration.cost
         sizes = np.array(
             [
                 sum(cost.sites[i].bytes for i in indices) * self._rule.terms
@@ -188,10 +193,9 @@ class _Problem:
             ]
         )
         order = np.argsort(-self._prices / np.maximum(sizes, 1), kind="stable")
-        kept = order[np.cumsum(sizes[order]) <= (cap or 0)]
+        kept = order[np.cumsum(sizes[order]) <= cap]
         rows = np.broadcast_to(pinned, (len(sizes), len(pinned))).copy()
         rows[np.setdiff1d(np.arange(len(sizes)), kept)] = True
-        del effects
         return rows
 
     # ------------------------------------------------------------------ the result
@@ -306,7 +310,8 @@ def _combined(effects: Array) -> float:
 
 def _mean_products(calibration: Calibration) -> Array:
     if calibration.products is None:
-        raise ScheduleError("this calibration holds no inner products; calibrate again")
+        why = calibration.remark or "calibrate again"
+        raise ScheduleError(f"this calibration holds no inner products of sites: {why}")
     return joined(calibration.products) / calibration.samples
 
 
@@ -341,6 +346,28 @@ def _pinned(evaluations: int, limits: SiteLimits) -> NDArray[np.bool_]:
     pinned = np.arange(evaluations) < limits.first
     pinned[list(limits.pinned)] = True
     return pinned
+
+
+def _check(compute: float, per: str, objective: str, limits: SiteLimits) -> None:
+    if not 0.0 < compute <= 1.0:
+        raise ScheduleError(f"compute is a fraction in (0, 1], got {compute}")
+    if per not in get_args(Per):
+        raise ScheduleError(f"per is one of {list(get_args(Per))}, got {per!r}")
+    if objective not in get_args(Objective):
+        raise ScheduleError(f"objective is one of {list(get_args(Objective))}, got {objective!r}")
+    if objective == "minimax" and limits.max_rows is not None:
+        raise ScheduleError("max_rows cannot be kept with the objective 'minimax'; take another")
+
+
+def _prices(weights: Mapping[str, float], sites: Sequence[Site]) -> Array:
+    """Return the price of every site."""
+    unknown = set(weights) - {key for site in sites for key in site.row_keys()}
+    if unknown:
+        raise ScheduleError(
+            f"weights name {sorted(unknown)[:3]}, which are neither kinds nor paths of sites; the "
+            f"kinds are {sorted({site.kind for site in sites})}"
+        )
+    return np.array([_price(weights, site) for site in sites])
 
 
 def _price(weights: Mapping[str, float], site: Site) -> float:
