@@ -13,6 +13,7 @@ from smoothcache_core import (
     EvaluationError,
     Fingerprint,
     PatternAdapter,
+    Prediction,
     Report,
     Schedule,
     ScheduleError,
@@ -23,6 +24,7 @@ from smoothcache_core import (
     evaluate,
     psnr_db,
 )
+from smoothcache_core._bootstrap import interval_of_mean
 from torch import Tensor, nn
 
 ADAPTER = PatternAdapter(name="squares", patterns=(SitePattern("blocks.*", "square"),))
@@ -149,6 +151,36 @@ def test_spread_of_one_sample_is_zero():
         model, ADAPTER, lambda seed: model.sample(seed)[:1], SCHEDULES, seeds=[1], progress=False
     )
     assert (report.num_samples, report.row("once").rel_l2_spread) == (1, 0.0)
+
+
+def test_error_of_many_samples_has_an_interval_and_of_one_has_none():
+    row = judged(Squares()).row("once")
+    assert row.rel_l2_low is not None
+    assert row.rel_l2_high is not None
+    assert min(distances("once", 1, 2, 3)) < row.rel_l2_low < row.rel_l2 < row.rel_l2_high < 1.0
+    same = judged(Squares()).row("once")
+    assert (row.rel_l2_low, row.rel_l2_high) == (same.rel_l2_low, same.rel_l2_high)
+    model = Squares()
+    report = evaluate(
+        model, ADAPTER, lambda seed: model.sample(seed)[:1], SCHEDULES, seeds=[1], progress=False
+    )
+    assert (report.row("once").rel_l2_low, report.row("once").rel_l2_high) == (None, None)
+
+
+def test_interval_is_about_two_standard_errors_of_the_mean():
+    values = torch.rand(400, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    low, high = interval_of_mean(values.tolist())
+    expected = 1.96 * float(values.std()) / 20
+    assert low is not None
+    assert high is not None
+    # the 2000 resamples leave some 3 % of the width to chance
+    assert float(values.mean()) - low == pytest.approx(expected, rel=0.1)
+    assert high - float(values.mean()) == pytest.approx(expected, rel=0.1)
+
+
+@pytest.mark.parametrize("values", [[1.0], [1.0, math.inf], [math.nan, 1.0]])
+def test_interval_is_unknown_for_one_value_and_for_infinite_ones(values: list[float]):
+    assert interval_of_mean(values) == (None, None)
 
 
 @pytest.mark.parametrize(
@@ -329,6 +361,14 @@ def test_report_says_what_was_run():
     assert report.row("twice").source == schedules["twice"].source
     assert report.versions["torch"] == version("torch")
     assert report.device.startswith("cpu")
+
+
+def test_report_keeps_what_the_schedules_promise():
+    promised = SCHEDULES["once"].model_copy(update={"prediction": Prediction(error=0.25)})
+    schedules = {"once": promised, "twice": SCHEDULES["twice"]}
+    report = judged(Squares(), schedules, seeds=[1], calibration_samples=12)
+    assert [row.prediction for row in report.rows] == [None, Prediction(error=0.25), None]
+    assert report.calibration_samples == 12
 
 
 def test_report_of_a_real_run_survives_a_file(tmp_path: Path):

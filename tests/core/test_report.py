@@ -14,6 +14,8 @@ from smoothcache_core import (
     EvaluationError,
     Fingerprint,
     MetricResult,
+    Point,
+    Prediction,
     Report,
     ReportRow,
     Schedule,
@@ -101,6 +103,7 @@ names = st.text(min_size=1, max_size=5)
     metrics=st.lists(names, max_size=2, unique=True),
     summaries=st.dictionaries(names, numbers, max_size=2),
     source=st.none() | st.just(SCHEDULE.source),
+    prediction=st.none() | st.builds(Prediction, error=st.floats(0, 1), measured=st.booleans()),
 )
 def test_report_survives_json_exactly(
     values: list[float],
@@ -108,6 +111,7 @@ def test_report_survives_json_exactly(
     metrics: list[str],
     summaries: dict[str, float],
     source: Source | None,
+    prediction: Prediction | None,
 ):
     result = MetricResult(mean=values[0], spread=spread, samples=tuple(values))
     before = report(
@@ -118,6 +122,7 @@ def test_report_survives_json_exactly(
             metrics=dict.fromkeys(metrics, result),
             summaries=summaries,
             source=source,
+            prediction=prediction,
         )
     )
     after = Report.model_validate_json(before.to_json())
@@ -243,6 +248,24 @@ def test_table_leaves_out_what_no_row_knows():
     assert titles == ["policy", "seconds", "speedup", "cached"]
 
 
+def test_table_shows_what_was_predicted_and_how_certain_the_error_is():
+    known = {"source": SCHEDULE.source, "rel_l2_low": 0.1, "rel_l2_high": 0.15}
+    rows = (
+        row("plain", rel_l2_low=0.0, rel_l2_high=0.0),
+        row("planned", prediction=Prediction(error=0.11), **known),
+        row("fitted", prediction=Prediction(error=0.1234, measured=True), **known),
+    )
+    text = report(*rows, calibration_samples=16).to_markdown()
+    titles, _, *cells = table(text)
+    found = [titles.index("predicted"), titles.index("95 % of rel_l2")]
+    assert [[line[index] for index in found] for line in cells] == [
+        ["-", "-"], ["0.11", "0.1 to 0.15"], ["0.123 (fitted)", "0.1 to 0.15"],
+    ]  # fmt: skip
+    assert "- predicted: rel_l2 as the schedule promised it" in text
+    assert "- calibration samples: 16" in text.splitlines()
+    assert "promised" not in report().to_markdown()
+
+
 def test_table_lines_have_one_width():
     lines = [line for line in report().to_markdown().splitlines() if line.startswith("|")]
     assert len(lines) == 4
@@ -317,6 +340,20 @@ def test_write_makes_all_files_and_shows_every_picture(tmp_path: Path):
     text = written[-1].read_text()
     assert [text.count(f"]({name})") for name in names] == [0, 1, 1, 1, 1, 1, 0]
     assert text.startswith(report().to_markdown())
+
+
+def test_write_draws_predictions_and_plans_and_peers(tmp_path: Path):
+    rows = (PLAIN, row(compute=0.5, prediction=Prediction(error=0.1)))
+    point = Point(name="denoiser", schedule=SCHEDULE, compute=0.5, error=0.1, best=True)
+    alone = report(*rows).write(tmp_path / "alone")
+    written = report(*rows).write(
+        tmp_path / "all", points=[point], chosen=point, peers=[row("fora", compute=0.3)]
+    )
+    names = ["report.json", "compute-and-error.png", "predicted-and-measured.png", "report.md"]
+    assert [path.name for path in alone] == [path.name for path in written] == names
+    assert alone[1].read_bytes() != written[1].read_bytes()
+    assert alone[2].read_bytes() == written[2].read_bytes()
+    assert "](predicted-and-measured.png)" in written[-1].read_text()
 
 
 def test_write_needs_neither_calibration_nor_cost(tmp_path: Path):

@@ -16,6 +16,7 @@ from smoothcache_core._calibration import Calibration
 from smoothcache_core._clock import Scheduler
 from smoothcache_core._cost import Cost, SiteCost
 from smoothcache_core._distributed import calibrate_sharded
+from smoothcache_core._error_plots import kept_promises, trade_off
 from smoothcache_core._errors import (
     AdapterError,
     AttachError,
@@ -28,12 +29,12 @@ from smoothcache_core._errors import (
 from smoothcache_core._evaluate import evaluate
 from smoothcache_core._fingerprint import Fingerprint
 from smoothcache_core._fit import fit
+from smoothcache_core._peers import load_peers
 from smoothcache_core._plan import Choice, PlanLimits, Planner, Point, auto, plan
 from smoothcache_core._plots import (
     error_curves,
     save_figure,
     skip_map,
-    trade_off,
 )
 from smoothcache_core._refine import refine
 from smoothcache_core._report import (
@@ -65,6 +66,7 @@ from smoothcache_core.sources import (
     smooth,
     smooth_to_compute,
     whole,
+    with_prediction,
 )
 
 __version__ = version("smoothcache-core")
@@ -114,7 +116,9 @@ __all__ = [
     "fit",
     "frechet_distance",
     "interval",
+    "kept_promises",
     "linear",
+    "load_peers",
     "plan",
     "planned",
     "psnr_db",
@@ -129,4 +133,5 @@ __all__ = [
     "taylor",
     "trade_off",
     "whole",
+    "with_prediction",
 ]

@@ -42,6 +42,7 @@ def evaluate(
     warmup: int = 1,
     progress: bool = True,
     keep_samples: int | bool = False,
+    calibration_samples: int | None = None,
 ) -> Report:
     """Compare schedules with the plain run: time, compute, and what becomes of the samples.
 
@@ -71,6 +72,8 @@ def evaluate(
         warmup: Untimed runs of every policy, on the first seed, before the timed ones; at least 0.
         progress: Show a progress bar.
         keep_samples: How many samples of every policy `Report.samples` shall hold; True for all.
+        calibration_samples: How many samples the schedules were calibrated with, to be written
+            down.
 
     Returns:
         The report. The model is as it was before.
@@ -107,7 +110,9 @@ def evaluate(
         for index, seed in enumerate(seeds):
             judge.take(_runs(runner, policies, index, seed, bar))
     fingerprint = runner.fingerprint(schedules)
-    return judge.report(fingerprint, seeds, warmup, frozenset(ours), cost, runner.device)
+    return judge.report(
+        fingerprint, seeds, warmup, frozenset(ours), cost, runner.device, calibration_samples
+    )
 
 
 def _check_settings(

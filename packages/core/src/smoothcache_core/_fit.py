@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from smoothcache_core._bootstrap import interval_of_mean
 from smoothcache_core._cached import attach
 from smoothcache_core._calls import CallReader
 from smoothcache_core._clock import Clock, Scheduler, Tick, listening
@@ -39,8 +40,6 @@ from smoothcache_core._trajectory import (
 )
 from smoothcache_core._wrap import is_compiled
 from smoothcache_core.fills import rounded
-
-_RESAMPLES = 2000
 
 
 def fit(
@@ -160,7 +159,7 @@ def _check(model: nn.Module, seeds: Sequence[int], samples_per_run: int, terms: 
 
 
 def _measured(schedule: Schedule, seeds: Sequence[int], errors: Sequence[float]) -> Schedule:
-    low, high = _interval(np.array(errors))
+    low, high = interval_of_mean(errors)
     prediction = Prediction(
         error=float(np.mean(errors)),
         low=low,
@@ -172,15 +171,6 @@ def _measured(schedule: Schedule, seeds: Sequence[int], errors: Sequence[float])
     settings = {**schedule.source.settings, "fitted_samples": len(errors)}
     source = schedule.source.model_copy(update={"seeds": used, "settings": settings})
     return schedule.model_copy(update={"prediction": prediction, "source": source})
-
-
-def _interval(errors: Array) -> tuple[float | None, float | None]:
-    """Return the 95 % bootstrap interval of a mean."""
-    if len(errors) < 2:
-        return None, None
-    drawn = np.random.default_rng(0).integers(len(errors), size=(_RESAMPLES, len(errors)))
-    low, high = np.quantile(errors[drawn].mean(axis=1), (0.025, 0.975))
-    return float(low), float(high)
 
 
 # ---------------------------------------------------------------------------- one run

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 import torch
 from torch import Tensor
 
+from smoothcache_core._bootstrap import interval_of_mean
 from smoothcache_core._cached import CacheStats
 from smoothcache_core._cost import Cost
 from smoothcache_core._errors import EvaluationError, SmoothCacheWarning
@@ -97,6 +98,7 @@ class Judge:
         ours: frozenset[str],
         cost: Cost | None,
         device: torch.device,
+        calibration_samples: int | None,
     ) -> Report:
         """Return the report of all runs taken."""
         rows = [
@@ -109,6 +111,7 @@ class Judge:
             rows=tuple(rows),
             seeds=seeds,
             calibration_seeds=tuple(sorted({s for each in schedules for s in each.source.seeds})),
+            calibration_samples=calibration_samples,
             warmup=warmup,
             num_samples=self.count,
             sample_shape=tuple(self.last.shape[1:]),
@@ -131,6 +134,7 @@ class Judge:
         metrics = {name: _result(values) for name, values in tally.values.items()}
         summaries = self._summaries(tally)
         psnr = metrics.get("psnr_db")
+        low, high = interval_of_mean(metrics["rel_l2"].samples)
         return ReportRow(
             policy=policy.name,
             ours=ours,
@@ -143,12 +147,15 @@ class Judge:
             of_limit=None if compute is None else speedup * compute,
             rel_l2=metrics["rel_l2"].mean,
             rel_l2_spread=metrics["rel_l2"].spread,
+            rel_l2_low=low,
+            rel_l2_high=high,
             psnr_db=None if psnr is None else psnr.mean,
             frechet=summaries.get("frechet"),
             accuracy=summaries.get("accuracy"),
             metrics=metrics,
             summaries=summaries,
             source=None if policy.schedule is None else policy.schedule.source,
+            prediction=None if policy.schedule is None else policy.schedule.prediction,
             **_counts(policy, tally.stats),
         )
 

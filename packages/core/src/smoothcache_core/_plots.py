@@ -1,4 +1,4 @@
-"""Pictures of calibrations, schedules and reports.
+"""Pictures of calibrations and schedules.
 
 Figures are made without pyplot, so neither a display nor global state is involved; matplotlib is
 loaded when the first one is drawn.
@@ -17,13 +17,11 @@ from smoothcache_core._calibration import Calibration, Errors
 from smoothcache_core._errors import EvaluationError
 from smoothcache_core._files import write_atomically
 from smoothcache_core._schedule import Schedule, Source
-from smoothcache_core._sites import Site
+from smoothcache_core._sites import DENOISER, GUIDANCE, Site
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-    from smoothcache_core._report import ReportRow
 
 DPI = 130
 COMPUTED, REUSED, INK = "#27496d", "#dfe8f0", "#333333"
@@ -31,7 +29,8 @@ LOGARITHMIC_FROM = 20.0
 """Ratio of the 95th to the 5th percentile from which errors are drawn on a logarithmic axis."""
 
 
-def _figure(width: float, height: float) -> "Figure":
+def new_figure(width: float, height: float) -> "Figure":
+    """Return an empty figure of a size in inches."""
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
@@ -70,7 +69,7 @@ def error_curves(calibration: Calibration) -> "Figure":
     spreads = _per_kind(calibration, calibration.spread())
     columns = 2 if len(means) == 4 else min(len(means), 3)
     lines = math.ceil(len(means) / columns)
-    figure = _figure(1.6 + 3.4 * columns, 1.2 + 2.6 * lines)
+    figure = new_figure(1.6 + 3.4 * columns, 1.2 + 2.6 * lines)
     panels = figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False).ravel()
     for panel, kind in zip(panels, means, strict=False):
         _draw_lags(panel, means[kind], spreads[kind])
@@ -105,7 +104,7 @@ def _draw_lags(axes: "Axes", means: Errors, spreads: Errors) -> None:
         if np.any(spread > 0.0):
             low = np.maximum(mean - spread, 0.0)
             axes.fill_between(positions, low, mean + spread, color=color, alpha=0.16, linewidth=0)
-    _clean(axes)
+    clean(axes)
     axes.grid(axis="y", color="#e6e6e6", linewidth=0.7)
 
 
@@ -144,6 +143,8 @@ def _annotate(figure: "Figure", first: "Axes", calibration: Calibration) -> None
 def skip_map(schedule: Schedule, sites: Sequence[Site], *, name: str | None = None) -> "Figure":
     """Draw what is computed (dark) and reused (light): sites from top to bottom, grouped by kind.
 
+    Where whole evaluations or unconditional passes are skipped, that is drawn instead of sites.
+
     Args:
         schedule: The schedule.
         sites: The sites to draw, at least one.
@@ -157,12 +158,15 @@ def skip_map(schedule: Schedule, sites: Sequence[Site], *, name: str | None = No
     from matplotlib.colors import ListedColormap
     from matplotlib.patches import Patch
 
+    sites = _whole(schedule) or sites
     groups = {site.kind: [s for s in sites if s.kind == site.kind] for site in sites}
     cells = np.array([schedule.row(site) for group in groups.values() for site in group])
+    if GUIDANCE in sites:
+        cells[sites.index(GUIDANCE)] *= schedule.row(DENOISER)
     height = len(cells) * min(0.26, max(0.11, 5.0 / len(cells)))
     width = schedule.evaluations * min(0.42, max(0.13, 7.0 / schedule.evaluations))
     width = max(width, 4.2)
-    figure = _figure(width + 1.4, height + 1.5)
+    figure = new_figure(width + 1.4, height + 1.5)
     axes = figure.subplots()
     axes.imshow(
         cells, cmap=ListedColormap([REUSED, COMPUTED]), vmin=0, vmax=1, aspect="auto",
@@ -175,6 +179,11 @@ def skip_map(schedule: Schedule, sites: Sequence[Site], *, name: str | None = No
     title = _wrapped(_map_title(schedule, cells, name), width)
     axes.set_title(title, fontsize=11, loc="left", color=INK, pad=8)
     return figure
+
+
+def _whole(schedule: Schedule) -> list[Site]:
+    """Return the rows of the whole model, if the schedule has any."""
+    return [site for site in (DENOISER, GUIDANCE) if site.kind in schedule.rows]
 
 
 def _draw_cells(axes: "Axes", lines: int, evaluations: int) -> None:
@@ -195,7 +204,8 @@ def _draw_groups(axes: "Axes", groups: Mapping[str, Sequence[Site]]) -> None:
     ticks, start = {}, 0
     for kind, group in groups.items():
         every = max(1, math.ceil(len(group) / 8))
-        ticks |= {start + index: group[index].block for index in range(0, len(group), every)}
+        shown = [index for index in range(0, len(group), every) if group[index].path]
+        ticks |= {start + index: group[index].block for index in shown}
         axes.annotate(
             kind, (0.0, start + (len(group) - 1) / 2), xycoords=("axes fraction", "data"),
             xytext=(-28, 0), textcoords="offset points", ha="right", va="center", fontsize=9,
@@ -205,10 +215,11 @@ def _draw_groups(axes: "Axes", groups: Mapping[str, Sequence[Site]]) -> None:
             axes.axhline(start - 0.5, color="white", linewidth=4.0)
         start += len(group)
     axes.set_yticks(list(ticks), [str(block) for block in ticks.values()])
-    axes.annotate(
-        "block", (0.0, 1.0), xycoords="axes fraction", xytext=(-4, 3), textcoords="offset points",
-        ha="right", fontsize=8, color=INK,
-    )  # fmt: skip
+    if ticks:
+        axes.annotate(
+            "block", (0.0, 1.0), xycoords="axes fraction", xytext=(-4, 3), ha="right",
+            textcoords="offset points", fontsize=8, color=INK,
+        )  # fmt: skip
 
 
 def _map_title(schedule: Schedule, cells: "np.ndarray", name: str | None) -> str:
@@ -224,39 +235,8 @@ def described(source: Source) -> str:
     return f"{source.name}({', '.join(f'{key}={value}' for key, value in values.items())})"
 
 
-# ---------------------------------------------------------------------------- report
-
-
-def trade_off(rows: Sequence["ReportRow"]) -> "Figure":
-    """Draw compute against relative L2 error for every row whose compute is known."""
-    from matplotlib import colormaps
-
-    known = [
-        (row, row.compute) for row in rows if row.compute is not None and math.isfinite(row.rel_l2)
-    ]
-    figure = _figure(6.4, 4.2)
-    axes = figure.subplots()
-    for index, (row, compute) in enumerate(known):
-        color = INK if row.source is None else colormaps["tab10"](index % 10)
-        spread = row.rel_l2_spread
-        axes.errorbar(
-            [compute], [row.rel_l2], yerr=[[min(spread, row.rel_l2)], [spread]], color=color,
-            marker="o" if row.source else "D", ms=6, elinewidth=1, capsize=3, linestyle="",
-            label=row.policy,
-        )  # fmt: skip
-    axes.set_xlim(0.0, 1.05)
-    top = max((row.rel_l2 + row.rel_l2_spread for row, _ in known), default=0.0) or 1.0
-    axes.set_ylim(-0.04 * top, 1.06 * top)
-    axes.set_xlabel("compute, fraction of the plain run's MACs", fontsize=9, color=INK)
-    axes.set_ylabel("relative L2 distance from plain", fontsize=9, color=INK)
-    axes.grid(color="#e6e6e6", linewidth=0.7)
-    axes.set_axisbelow(True)
-    _clean(axes)
-    figure.legend(loc="outside right upper", fontsize=8, frameon=False)
-    return figure
-
-
-def _clean(axes: "Axes") -> None:
+def clean(axes: "Axes") -> None:
+    """Make the frame of some axes light."""
     axes.tick_params(length=2.5, labelsize=8, colors=INK)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)

@@ -5,6 +5,7 @@ import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
@@ -13,11 +14,14 @@ from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, ValidationEr
 from torch import Tensor
 
 from smoothcache_core._calibration import Calibration
+from smoothcache_core._error_plots import kept_promises, trade_off
 from smoothcache_core._errors import EvaluationError
 from smoothcache_core._files import write_atomically
 from smoothcache_core._fingerprint import Fingerprint
-from smoothcache_core._plots import described, error_curves, png, skip_map, trade_off
-from smoothcache_core._schedule import Schedule, Source
+from smoothcache_core._plan import Point
+from smoothcache_core._plots import error_curves, png, skip_map
+from smoothcache_core._report_text import cell, described_row, settings, table
+from smoothcache_core._schedule import Prediction, Schedule, Source
 from smoothcache_core._sites import Site
 
 if TYPE_CHECKING:
@@ -65,6 +69,8 @@ class ReportRow(BaseModel):
         of_limit: `speedup * compute`: 1 if time were MACs alone.
         rel_l2: Mean relative L2 distance from the plain samples.
         rel_l2_spread: Its standard deviation over samples.
+        rel_l2_low: Lower end of the 95 % bootstrap interval of `rel_l2`; None for one sample.
+        rel_l2_high: Upper end.
         psnr_db: Mean peak signal-to-noise ratio against the plain samples, in decibels.
         frechet: Frechet distance of features from a reference set.
         accuracy: Fraction of samples that a classifier recognises.
@@ -75,6 +81,7 @@ class ReportRow(BaseModel):
         reused: Site calls answered from the cache, over all timed runs.
         recomputed: Planned reuses that had to be computed.
         source: How the schedule was made.
+        prediction: What the schedule promised.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -90,6 +97,8 @@ class ReportRow(BaseModel):
     of_limit: float | None = None
     rel_l2: Number
     rel_l2_spread: Number
+    rel_l2_low: float | None = None
+    rel_l2_high: float | None = None
     psnr_db: Number | None = None
     frechet: Number | None = None
     accuracy: Number | None = None
@@ -100,6 +109,7 @@ class ReportRow(BaseModel):
     reused: int = 0
     recomputed: int = 0
     source: Source | None = None
+    prediction: Prediction | None = None
 
 
 class Report(BaseModel):
@@ -111,6 +121,7 @@ class Report(BaseModel):
         rows: One per policy, the plain run first.
         seeds: Evaluation seeds.
         calibration_seeds: Seeds that the schedules were calibrated with.
+        calibration_samples: Samples that the schedules were calibrated with, if that was told.
         warmup: Untimed runs of every policy before the timed ones.
         num_samples: Samples of every policy, over all seeds.
         sample_shape: Shape of one sample.
@@ -131,6 +142,7 @@ class Report(BaseModel):
     rows: tuple[ReportRow, ...]
     seeds: tuple[int, ...]
     calibration_seeds: tuple[int, ...] = ()
+    calibration_samples: int | None = None
     warmup: int
     num_samples: int
     sample_shape: tuple[int, ...]
@@ -200,9 +212,9 @@ class Report(BaseModel):
         return environment.get_template("report.md").render(
             report=self,
             model=self.fingerprint.model_class or "denoiser",
-            table=_table(self.rows),
-            settings=_settings(self),
-            policies=[(_cell(row.policy), _described(row)) for row in self.rows],
+            table=table(self.rows),
+            settings=settings(self),
+            policies=[(cell(row.policy), described_row(row)) for row in self.rows],
             pictures=list((pictures or {}).items()),
         )
 
@@ -214,6 +226,9 @@ class Report(BaseModel):
         calibration: Calibration | None = None,
         pictures: "Mapping[str, Figure | bytes] | None" = None,
         notes: str = "",
+        points: Sequence[Point] = (),
+        chosen: Point | None = None,
+        peers: "Sequence[ReportRow]" = (),
     ) -> tuple[Path, ...]:
         """Write `report.json`, pictures, and `report.md`, which shows them, each in one step.
 
@@ -224,6 +239,9 @@ class Report(BaseModel):
             pictures: Further files by name, for example `"samples.png"`: a figure, or the bytes of
                 a file.
             notes: Markdown to end `report.md` with.
+            points: Plans to draw beside what was measured, see `Planner.front`.
+            chosen: One of them, to be marked.
+            peers: Other methods' rows to draw there too, see `load_peers`.
 
         Returns:
             The files written, `report.md` last.
@@ -231,7 +249,8 @@ class Report(BaseModel):
         Raises:
             EvaluationError: The name of a picture is not a plain file name, or is taken.
         """
-        drawn = _drawn(self, schedules or {}, calibration)
+        overview = partial(trade_off, points=points, chosen=chosen, peers=peers)
+        drawn = _drawn(self, overview, schedules or {}, calibration)
         files = {name: content for name, content, _ in drawn}
         _check_names(pictures or {}, taken=(*files, "report.json", "report.md"))
         shown = {caption: name for name, _, caption in drawn}
@@ -249,12 +268,18 @@ class Report(BaseModel):
 
 
 def _drawn(
-    report: Report, schedules: Mapping[str, Schedule], calibration: Calibration | None
+    report: Report,
+    overview: "Callable[[Sequence[ReportRow]], Figure]",
+    schedules: Mapping[str, Schedule],
+    calibration: Calibration | None,
 ) -> "list[tuple[str, Figure, str]]":
     """Return name, figure and caption of every figure of a report."""
     drawn = []
     if any(row.compute is not None for row in report.rows):
-        drawn.append(("compute-and-error.png", trade_off(report.rows), "Compute and error"))
+        drawn.append(("compute-and-error.png", overview(report.rows), "Compute and error"))
+    if any(row.prediction is not None for row in report.rows):
+        figure = kept_promises(report.rows)
+        drawn.append(("predicted-and-measured.png", figure, "Predicted and measured errors"))
     if calibration is not None:
         drawn.append(("error-curves.png", error_curves(calibration), "Calibrated errors"))
     names = _file_names(schedules)
@@ -294,123 +319,6 @@ def _check_names(pictures: Iterable[str], taken: Sequence[str]) -> None:
             raise EvaluationError(
                 f"a picture needs a file name of its own, such as 'samples.png', got {name!r}"
             )
-
-
-# ---------------------------------------------------------------------------- text
-
-_Column = tuple[str, Callable[[ReportRow], str | None]]
-
-
-def _table(rows: Sequence[ReportRow]) -> str:
-    """Return a Markdown table of the columns that some row has a value for."""
-    columns = [(title, [show(row) for row in rows]) for title, show in _columns(rows)]
-    kept = [(title, cells) for title, cells in columns if any(cell is not None for cell in cells)]
-    widths = [max(len(title), *(len(cell or "-") for cell in cells)) for title, cells in kept]
-    titles = [title for title, _ in kept]
-    lines = [_line(titles, widths), "|" + "|".join(_rule(i, w) for i, w in enumerate(widths)) + "|"]
-    for index in range(len(rows)):
-        lines.append(_line([cells[index] or "-" for _, cells in kept], widths))
-    return "\n".join(lines)
-
-
-def _rule(index: int, width: int) -> str:
-    return "-" * (width + 2) if index == 0 else "-" * (width + 1) + ":"
-
-
-def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
-    first, *others = zip(cells, widths, strict=True)
-    padded = [first[0].ljust(first[1]), *(cell.rjust(width) for cell, width in others)]
-    return "| " + " | ".join(padded) + " |"
-
-
-def _columns(rows: Sequence[ReportRow]) -> list[_Column]:
-    metrics = dict.fromkeys(name for row in rows for name in row.metrics)
-    summaries = dict.fromkeys(name for row in rows for name in row.summaries)
-    return [
-        ("policy", lambda row: _cell(row.policy)),
-        ("compute", lambda row: None if row.compute is None else f"{row.compute:.3f}"),
-        ("seconds", lambda row: _seconds(row.seconds)),
-        ("speedup", lambda row: f"{row.speedup:.2f}x"),
-        ("of limit", lambda row: None if row.of_limit is None else f"{row.of_limit:.2f}"),
-        *((_cell(name), _metric_column(name)) for name in metrics),
-        *((_cell(name), _summary_column(name)) for name in summaries),
-        ("cached", lambda row: _bytes(row.bytes_peak)),
-    ]
-
-
-def _metric_column(name: str) -> Callable[[ReportRow], str | None]:
-    def show(row: ReportRow) -> str | None:
-        metric = row.metrics.get(name)
-        if metric is None:
-            return None
-        return (
-            f"{metric.mean:.3g} +- {metric.spread:.2g}" if metric.spread else f"{metric.mean:.3g}"
-        )
-
-    return show
-
-
-def _summary_column(name: str) -> Callable[[ReportRow], str | None]:
-    def show(row: ReportRow) -> str | None:
-        return f"{row.summaries[name]:.4g}" if name in row.summaries else None
-
-    return show
-
-
-def _cell(text: str) -> str:
-    return re.sub(r"\s+", " ", text).replace("|", "\\|")
-
-
-def _seconds(value: float) -> str:
-    return f"{value:.0f}" if value >= 1000.0 else f"{value:#.3g}".rstrip(".")
-
-
-def _bytes(count: int) -> str:
-    value = float(count)
-    for unit in ("B", "KiB", "MiB"):
-        if value < 1000.0:
-            return f"{value:.3g} {unit}"
-        value /= 1024.0
-    return f"{value:.3g} GiB"
-
-
-def _settings(report: Report) -> list[tuple[str, str]]:
-    known = report.fingerprint
-    repeat = report.plain_repeat_rel_l2
-    settings: list[tuple[str, object]] = [
-        ("denoiser", f"{known.model_class}, adapter {known.adapter!r}"),
-        ("solver", known.solver),
-        ("evaluations", known.evaluations),
-        ("branches", ", ".join(known.branches or ()) or None),
-        ("samples", f"{report.num_samples} of shape {report.sample_shape}, {report.sample_dtype}"),
-        ("evaluation seeds", _ranges(report.seeds)),
-        ("calibration seeds", _ranges(report.calibration_seeds) or "none"),
-        ("untimed runs of every policy", report.warmup),
-        ("rel_l2 of a repeated plain run", None if repeat is None else f"{repeat:.3g}"),
-        ("device", report.device),
-        ("versions", ", ".join(f"{name} {version}" for name, version in report.versions.items())),
-        ("date", f"{report.date:%Y-%m-%d %H:%M} {report.date.tzname() or ''}".rstrip()),
-    ]
-    return [(name, str(value)) for name, value in settings if value is not None]
-
-
-def _ranges(seeds: Iterable[int]) -> str:
-    """Return seeds as text, with neighbours as a range."""
-    spans: list[list[int]] = []
-    for seed in sorted(seeds):
-        if spans and seed == spans[-1][1] + 1:
-            spans[-1][1] = seed
-        else:
-            spans.append([seed, seed])
-    return ", ".join(f"{a}" if a == b else f"{a} to {b}" for a, b in spans)
-
-
-def _described(row: ReportRow) -> str:
-    if row.source is None:
-        return "computes everything, without a cache"
-    counts = f"{row.computed} site calls computed, {row.reused} reused"
-    late = f", {row.recomputed} of the computed were to be reused" if row.recomputed else ""
-    return f"{described(row.source)}; {counts}{late}"
 
 
 # ---------------------------------------------------------------------------- JSON

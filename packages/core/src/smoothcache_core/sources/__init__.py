@@ -1,7 +1,11 @@
 """Schedule sources: one file per way of making a schedule."""
 
 from smoothcache_core.sources._interval import interval as interval
-from smoothcache_core.sources._planned import SiteLimits as SiteLimits, planned as planned
+from smoothcache_core.sources._planned import (
+    SiteLimits as SiteLimits,
+    planned as planned,
+    with_prediction as with_prediction,
+)
 from smoothcache_core.sources._smooth import (
     scan as scan,
     smooth as smooth,
@@ -18,4 +22,5 @@ __all__ = [
     "smooth",
     "smooth_to_compute",
     "whole",
+    "with_prediction",
 ]
