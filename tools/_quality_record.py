@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from _quality_bench import solver_title
 from _quality_policies import PLAIN, Policy
-from _quality_run import CALIBRATION_SEED, PACKAGES, Block, Measured, Settings
+from _quality_run import Block, Measured
+from _quality_settings import CALIBRATION_SEED, PACKAGES, Settings
 from _quality_tuning import NEAR
 from _records import Record, Row, command, commit, hardware, now, versions
 from matplotlib import colormaps

@@ -17,7 +17,8 @@ from typing import Annotated
 import torch
 import typer
 from _quality_record import save, to_record
-from _quality_run import BUDGETS, WORK, Settings, measure
+from _quality_run import measure
+from _quality_settings import BUDGETS, WORK, Settings
 from _records import FOLDER
 from diffusers.utils import logging as diffusers_logging
 

@@ -20,7 +20,8 @@ from _quality_puts import (
     taylorseer,
 )
 from _quality_record import pivot, save, to_record, trade_off
-from _quality_run import Measured, Settings, measure, work_folder
+from _quality_run import Measured, measure
+from _quality_settings import Settings, work_folder
 from _quality_tuning import FAR, NEAR, Dial, OutOfReachError, Trial, Trials, Tuner, choose
 from _records import Record
 from smoothcache_core import Calibration, Schedule, ScheduleError, interval, relative_l2
