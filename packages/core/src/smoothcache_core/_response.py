@@ -197,4 +197,5 @@ def _weights(full: Tensor, variance: float) -> Tensor:
     equal = torch.full_like(shares[0], 1.0 / full.shape[2])
     mean = shares.sum(dim=0) / sizes.sum() if sizes.any() else equal
     doubt = _SURE**2 * full.shape[2] * variance + 1e-300
-    return (shares + doubt * mean) / (sizes + doubt)
+    found = (shares + doubt * mean) / (sizes + doubt)
+    return found / found.sum(dim=1, keepdim=True)
