@@ -257,6 +257,8 @@ def with_prediction(calibration: Calibration, schedule: Schedule) -> Schedule:
     dynamics = calibration.dynamics
     if dynamics is None or calibration.influence is None or not dynamics.measured:
         return schedule
+    if calibration.products is None:
+        return schedule
     products = _mean_products(calibration)
     left = np.zeros(products.shape[:2])
     for index, site in enumerate(calibration.sites):

@@ -33,6 +33,8 @@ def smooth(
     Raises:
         ScheduleError: `alpha` is negative or infinite, or `max_lag` is not in what was calibrated.
     """
+    if not calibration.max_lag:
+        raise ScheduleError(f"this calibration knows no errors of sites: {calibration.remark}")
     longest = calibration.max_lag if max_lag is None else max_lag
     if not 0.0 <= alpha < np.inf:
         raise ScheduleError(f"alpha is a finite relative error, at least 0, got {alpha}")
