@@ -2,7 +2,7 @@
 
 All this is of functions of time: the plain run's latents and outputs, the outputs of sites, the
 denoiser's feedback, influences. Products of vectors are carried over as the products of
-interpolated vectors, so that they stay products of vectors; see `_interpolation.py`.
+interpolated vectors, with what is not smooth of them apart; see `_interpolation.py`.
 """
 
 from collections.abc import Sequence
