@@ -25,6 +25,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:.*torch.jit:D
 
 DIT = PatternAdapter(
     name="dit",
+    guidance="cond-first",
     patterns=(
         SitePattern("transformer_blocks.*.attn1", "attn1"),
         SitePattern("transformer_blocks.*.ff", "ff"),
@@ -163,6 +164,27 @@ def test_fills_of_other_lengths_are_other_graphs():
     # first block: keep, fill, reuse; others: keep one kind, keep both, fill and reuse, reuse both
     assert counter.frame_count == 3 + 4
     assert predicted(model, FILLED_APART) == 2 * (5 + 1)
+
+
+@pytest.mark.parametrize("compiled", [by_block, whole, in_place])
+def test_whole_evaluations_need_no_graphs_and_half_batches_one_of_each(
+    compiled: Callable[..., Any],
+):
+    """At most, where the batch of one row is not the shape that is compiled first."""
+    rows = {"denoiser": (1, 1, 0, 1, 1, 0), "guidance": (1, 1, 1, 0, 1, 1)}
+    fills = {"denoiser": Fill(terms={2: LINE}, inputs={2: 0.25})}
+    schedule = Schedule(evaluations=6, rows=rows, fills=fills)
+    model, counter = dit(2), CompileCounter()
+    with cached(model, DIT, schedule):
+        expected = sample(model)
+    model = compiled(model, counter)
+    with cached(model, DIT, schedule):
+        torch.testing.assert_close(sample(model), expected)
+        graphs = counter.frame_count
+        torch.testing.assert_close(sample(model), expected)
+    assert counter.frame_count == graphs <= 4
+    sample(model)
+    assert counter.frame_count == graphs
 
 
 def test_blocks_may_be_compiled_while_the_cache_is_on():

@@ -16,8 +16,9 @@ from smoothcache_core._filling import SiteCache
 from smoothcache_core._fingerprint import call_fingerprint
 from smoothcache_core._kept import CacheStats, Kept
 from smoothcache_core._schedule import Schedule
-from smoothcache_core._sites import Adapter, Site
+from smoothcache_core._sites import DENOISER, GUIDANCE, Adapter, Site
 from smoothcache_core._timesteps import TimestepCheck
+from smoothcache_core._whole import WholeCache, refuse_guidance
 from smoothcache_core._wrap import Step, Wrapping, denoiser
 
 
@@ -58,10 +59,14 @@ class Attachment:
         self._told: set[str] = set()
         self._under_way = threading.Lock()
         self._attached = True
+        self._evaluation = -1
         caching = [site for site in sites if 0 in schedule.row(site)]
-        self._always = [site.path for site in sites if 0 not in schedule.row(site)]
+        whole = {DENOISER.kind, GUIDANCE.kind} & set(schedule.rows)
+        self._always = [s.path for s in sites if 0 not in schedule.row(s) and not whole]
+        self._whole = WholeCache(schedule, adapter, branches, self._kept, self.stats)
         courses = [schedule.course(site) for site in caching]
         _refuse_nested(caching)
+        refuse_guidance(schedule, adapter, inside, branches)
         keep_always = self._too_many_graphs(model, caching, keep_always=False) > 0
         self._wrapping = Wrapping(model, caching, self)
         try:
@@ -112,7 +117,9 @@ class Attachment:
             return
         self._wrapping.remove()
         self._attached = False
+        self._kept.note_peak()
         self._kept.drop_all()
+        self._whole.forget()
         if not quietly:
             self._tell_at_end()
 
@@ -128,21 +135,24 @@ class Attachment:
     # ------------------------------------------------------------------ driver
 
     def begin(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Step:
-        """Prepare the sites for one call of the denoiser."""
+        """Prepare for one call of the denoiser; return what to do with it."""
         if not self._under_way.acquire(blocking=False):
             raise AttachError(
                 "the denoiser was called while a call was under way; a cached model serves one "
                 "thread at a time, so give each its own model"
             )
         try:
-            self._begin(self._reader.read(args, kwargs, self._clock.context))
+            tick = self._begin(self._reader.read(args, kwargs, self._clock.context))
+            return self._whole.begin(tick, args, kwargs, self._reader.latent(args, kwargs))
         except BaseException:
             self.abort()
             raise
-        return Step(args, kwargs)
 
-    def _begin(self, call: Call) -> None:
+    def _begin(self, call: Call) -> Tick:
         tick = self._clock.tick(call)
+        if tick.new_run or tick.evaluation != self._evaluation:
+            self._kept.note_peak()
+            self._evaluation = tick.evaluation
         if tick.new_run:
             self._start_run(tick, call)
         elif tick.broken:
@@ -150,9 +160,11 @@ class Attachment:
         self._tell_timesteps(self._timesteps.see(tick, call))
         self._sites.prepare(tick)
         self._tick = tick
+        return tick
 
     def _start_run(self, tick: Tick, call: Call) -> None:
         self._kept.drop_all()
+        self._whole.forget()
         self._timesteps.restart()
         self._check_steps()
         self.stats.runs += 1
@@ -175,16 +187,18 @@ class Attachment:
             )
 
     def end(self, output: Any) -> Any:
-        """Take what the sites kept, count, and release what is not needed any more."""
+        """Take what is needed later, count, and release what is not needed any more."""
         try:
             self._sites.collect(self._tick)
+            output = self._whole.end(output)
         except BaseException:
             self.abort()
             raise
         for path in self._always:
             self.stats.count(path, filled=False)
         self.stats.evaluations += 1
-        self.stats.bytes_peak = max(self.stats.bytes_peak, self.stats.bytes_held)
+        if not self._tick.branch:
+            self._kept.note_peak()
         last = self._tick.evaluation == self.schedule.evaluations - 1
         self._under_way.release()
         if last:
@@ -195,6 +209,7 @@ class Attachment:
         """Forget the run after an exception."""
         self._sites.rest()
         self._kept.drop_all()
+        self._whole.forget()
         self._clock.abandon()
         self._under_way.release()
 

@@ -21,7 +21,8 @@ class CacheStats:
         recomputed: Planned fills that had to be computed because nothing usable was kept
             (the batch changed inside a run, or a branch joined late or paused).
         bytes_held: Bytes of cached tensors held now.
-        bytes_peak: The most held after any evaluation.
+        bytes_peak: The most held after any evaluation; where passes are calls of their own, after
+            all of them, which is known when the next evaluation begins.
     """
 
     computed: dict[str, int] = field(default_factory=dict)
@@ -78,6 +79,10 @@ class Kept:
         if shelf:
             for done in set(shelf).difference(course.needed(evaluation, shelf)):
                 self._stats.bytes_held -= shelf.pop(done).bytes
+
+    def note_peak(self) -> None:
+        """Compare what is held with the most that was; for the end of an evaluation."""
+        self._stats.bytes_peak = max(self._stats.bytes_peak, self._stats.bytes_held)
 
     def drop(self, branch: str) -> None:
         """Drop everything of `branch`."""

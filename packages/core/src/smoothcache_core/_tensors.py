@@ -32,21 +32,31 @@ def detached(output: Output) -> Output:
     return tuple(item.detach() if isinstance(item, Tensor) else item for item in output)
 
 
+def widened(tensors: Sequence[Tensor], weights: Sequence[float] | Tensor) -> Tensor:
+    """Return the weighted sum of `tensors` in float32, or float64 if they are.
+
+    Args:
+        tensors: At least one, of one shape and of floating point.
+        weights: As many.
+    """
+    wide = torch.float64 if tensors[0].dtype == torch.float64 else torch.float32
+    total = tensors[0].to(wide) * weights[0]
+    for index in range(1, len(tensors)):
+        total = total + tensors[index].to(wide) * weights[index]
+    return total
+
+
 def weighted(tensors: Sequence[Tensor], weights: Sequence[float] | Tensor) -> Tensor:
-    """Return the weighted sum of `tensors`, added up in float32 or wider, in their data type.
+    """Return the weighted sum, added up in float32 or wider, in the data type of the tensors.
 
     Args:
         tensors: At least one, of one shape. If they are not of floating point the first is taken.
-        weights: As many, or more.
+        weights: As many.
     """
     first = tensors[0]
     if not first.is_floating_point():
         return first.clone()
-    wide = torch.float64 if first.dtype == torch.float64 else torch.float32
-    total = first.to(wide) * weights[0]
-    for index in range(1, len(tensors)):
-        total = total + tensors[index].to(wide) * weights[index]
-    return total.to(first.dtype)
+    return widened(tensors, weights).to(first.dtype)
 
 
 def blended(outputs: Sequence[Output], weights: Sequence[float] | Tensor) -> Output:
