@@ -2,9 +2,14 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Literal
 
-from smoothcache_core import Calibration, Schedule
+from smoothcache_core import Calibration, Planner, Schedule, fit
+from smoothcache_image import adapter_for
 from smoothcache_image._sampling import Sampler
+
+Target = Literal["auto", "denoiser", "guidance", "site"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,5 +32,34 @@ Plan = Callable[[Material, float], Schedule]
 
 
 def our_policies() -> Mapping[str, Plan]:
-    """Return this library's policies by their names in records."""
-    return {}
+    """Return this library's policies by their names in records.
+
+    `planned` is what a user gets from `plan(calibration, compute=...)`, `planned-fitted` that after
+    `fit`; the others plan for one target each.
+    """
+    return {
+        "planned": partial(_planned, "auto"),
+        "planned-fitted": _fitted,
+        "planned-denoiser": partial(_planned, "denoiser"),
+        "planned-guidance": partial(_planned, "guidance"),
+        "planned-sites": partial(_planned, "site"),
+    }
+
+
+def _planned(target: Target, material: Material, budget: float) -> Schedule:
+    return Planner(material.calibration, target=target).to_compute(budget)
+
+
+def _fitted(material: Material, budget: float) -> Schedule:
+    sampler = material.sampler
+    model = sampler.pipe.transformer
+    return fit(
+        model,
+        adapter_for(model),
+        sampler,
+        _planned("auto", material, budget),
+        seeds=material.seeds,
+        samples_per_run=sampler.batch,
+        scheduler=sampler.pipe.scheduler,
+        progress=False,
+    )
