@@ -15,6 +15,7 @@ DIT = PatternAdapter(
         SitePattern("transformer_blocks.*.attn1", "attn1"),
         SitePattern("transformer_blocks.*.ff", "ff"),
     ),
+    guidance="cond-first",
 )
 """DiT as in diffusers. Guidance is batched; its blocks have no cross-attention."""
 
