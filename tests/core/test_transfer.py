@@ -30,6 +30,7 @@ from smoothcache_core import (
     planned,
     smooth,
     smooth_to_compute,
+    transfer,
     whole,
 )
 from smoothcache_core._carried import Times, carried_products
@@ -40,7 +41,6 @@ from smoothcache_core._interpolation import (
     spline_basis,
     time_of,
 )
-from smoothcache_core._transfer import transfer
 from torch import Tensor, nn
 
 Array = NDArray[np.float64]

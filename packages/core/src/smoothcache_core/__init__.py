@@ -51,6 +51,7 @@ from smoothcache_core._sites import (
     Site,
     SitePattern,
 )
+from smoothcache_core._transfer import transfer
 from smoothcache_core.fills import FillRule, linear, reuse, taylor
 from smoothcache_core.metrics import (
     frechet_distance,
@@ -132,6 +133,7 @@ __all__ = [
     "smooth_to_compute",
     "taylor",
     "trade_off",
+    "transfer",
     "whole",
     "with_prediction",
 ]
