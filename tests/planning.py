@@ -41,7 +41,7 @@ class Part(nn.Module):
     def __init__(self, slopes: Tensor, offsets: Tensor, bend: float) -> None:
         super().__init__()
         self.linear = nn.Linear(offsets.shape[-1], offsets.shape[-1], bias=False)
-        nn.init.eye_(self.linear.weight)
+        nn.init.eye_(self.linear.weight.requires_grad_(False))
         self.slopes, self.offsets, self.bend = slopes, offsets, bend
         self.calls = 0
 
