@@ -45,7 +45,7 @@ NOTES = (
     "told is what the user was told by warnings.",
 )
 CALIBRATION, EVALUATION = (1000, 1001), (0, 1, 2, 3)
-TARGETS: dict[Target, tuple[float, ...]] = {"denoiser": (0.5, 0.25), "site": (0.5,)}
+TARGETS: dict[Target, tuple[float, ...]] = {"denoiser": (0.5, 0.25), "site": (0.65,)}
 
 
 @dataclass(frozen=True)
