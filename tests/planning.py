@@ -61,11 +61,14 @@ class Mixture(nn.Module):
         gains: One for each site.
         evaluations: Evaluations of a run; their timesteps are 0, 1, 2, ...
         bend: How far from affine the sites are.
+        seed: Of what is drawn.
     """
 
-    def __init__(self, gains: Sequence[float], evaluations: int, *, bend: float = 0.0) -> None:
+    def __init__(
+        self, gains: Sequence[float], evaluations: int, *, bend: float = 0.0, seed: int = 1
+    ) -> None:
         super().__init__()
-        generator = torch.Generator().manual_seed(1)
+        generator = torch.Generator().manual_seed(seed)
         drawn = torch.randn(len(gains), evaluations, 2, 2, generator=generator).cumsum(dim=1) / 8
         shift = torch.randn(len(gains), evaluations, 2, *SHAPE, generator=generator)
         offsets = torch.randn(len(gains), 1, 2, *SHAPE, generator=generator) + shift.cumsum(1) / 6

@@ -15,7 +15,7 @@ from smoothcache_core._reduced import ReducedRun, Skips
 
 _BENDS = (0.8, 1.0, 1.2, 1.5)
 """How unevenly the starting points are spread: above 1, more is computed late."""
-_STARTS = 2
+_STARTS = 4
 _REACH = 2
 _ROUNDS = 12
 
