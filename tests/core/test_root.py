@@ -167,6 +167,9 @@ def test_arguments_that_are_as_many_as_rows_are_no_batch():
     one, other = torch.ones(2, 3), torch.zeros(2)
     narrowed = narrow((one, other), one, "cond-first")
     assert [tuple(each.shape) for each in narrowed] == [(1, 3), (1,)]
+    rotary = (torch.ones(5, 3), torch.ones(5, 3))
+    for latent in (one, [one, other]):
+        assert narrow((rotary,), latent, "cond-first")[0] == rotary
 
 
 def test_residuals_that_are_as_many_as_rows_are_batches():

@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 import smoothcache_image
 import torch
-from image_models import CASES, EVALUATIONS, Case, DiT, same, sd3
+from image_models import CASES, EVALUATIONS, Case, DiT, output_of, same, sd3
 from image_reference import assert_restored, counted, hooked, snapshot
 from smoothcache_core import (
     AdapterError,
+    Fill,
     Schedule,
     Site,
     SmoothCacheWarning,
@@ -273,6 +274,75 @@ def test_a_delta_on_unchanged_inputs_gives_the_computed_output():
             arguments["timestep"] = torch.full_like(arguments["timestep"], timestep)
             torch.testing.assert_close(model(**arguments).sample, plain)
     assert stats.reused == {f"single_transformer_blocks.{block}": 2 for block in range(3)}
+
+
+# ---------------------------------------------------------------------------- guidance
+
+BATCHED = [case for case in CASES if case.adapter.guidance is not None]
+every_batched_case = pytest.mark.parametrize("case", BATCHED, ids=lambda case: case.name)
+
+
+def half_of(value: Any, row: int) -> Any:
+    """Return the arguments for one row of a batch of two."""
+    if isinstance(value, dict):
+        return {key: half_of(item, row) for key, item in value.items()}
+    if isinstance(value, list | Tensor):
+        return value[row : row + 1]
+    return value
+
+
+@every_batched_case
+@torch.no_grad()
+def test_skipping_the_unconditional_pass_equals_computing_by_hand(case: Case):
+    model, outputs = case.model(), []
+    row = 0 if case.adapter.guidance == "cond-first" else 1
+    difference = torch.zeros(0)
+    for evaluation in range(EVALUATIONS):
+        if ROW[evaluation]:
+            outputs.append(case.evaluate(model, evaluation))
+            difference = outputs[-1][row] - outputs[-1][1 - row]
+        else:
+            arguments = half_of(case.arguments(evaluation), row)
+            conditional = output_of(model(**arguments))[0]
+            pair = (conditional, conditional - difference)
+            outputs.append(torch.stack(pair if row == 0 else pair[::-1]))
+    schedule = Schedule(evaluations=EVALUATIONS, rows={"guidance": ROW})
+    with cached(model, case.adapter, schedule) as stats:
+        assert same(case.run(model), outputs)
+    assert stats.reused == {"guidance": 2}
+
+
+@every_case
+def test_computing_every_evaluation_and_pass_is_bit_identical(case: Case):
+    model = case.model()
+    plain, before = case.run(model), snapshot(model)
+    everything = (1,) * EVALUATIONS
+    schedule = Schedule(
+        evaluations=EVALUATIONS, rows={"denoiser": everything, "guidance": everything}
+    )
+    with (
+        pytest.warns(SmoothCacheWarning, match="computes everything"),
+        cached(model, case.adapter, schedule),
+    ):
+        assert same(case.run(model), plain)
+    assert_restored(model, before)
+
+
+@every_case
+@torch.no_grad()
+def test_skipped_evaluations_equal_computing_by_hand(case: Case):
+    model, latents = case.model(), case.adapter.latent
+    outputs = [case.evaluate(model, evaluation) for evaluation in (0, 1)]
+    latent = case.arguments(2)[latents]
+    latent = torch.stack(latent) if isinstance(latent, list) else latent
+    filled = 1.5 * outputs[1] - 0.75 * outputs[0]
+    filled[:, : latent.shape[1]] += 0.25 * latent
+    fill = Fill(terms={2: (1.5, -0.75)}, inputs={2: 0.25})
+    schedule = Schedule(evaluations=3, rows={"denoiser": (1, 1, 0)}, fills={"denoiser": fill})
+    with cached(model, case.adapter, schedule) as stats:
+        given = [case.evaluate(model, evaluation) for evaluation in range(3)]
+    assert same(given, [*outputs, filled])
+    assert stats.reused == {"denoiser": 1}
 
 
 # ---------------------------------------------------------------------------- restoring

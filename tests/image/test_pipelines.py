@@ -1,6 +1,7 @@
 """Adapters inside real pipelines of diffusers, with tiny random models and no text encoders."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +21,7 @@ from diffusers.schedulers.scheduling_flow_match_euler_discrete import (
 from image_models import CASES
 from image_reference import assert_restored, counted, hooked, snapshot
 from smoothcache_core import (
+    Fill,
     PatternAdapter,
     Schedule,
     ScheduleError,
@@ -298,3 +300,110 @@ def test_calibrated_schedule_runs_without_a_remark(sampler: Sampler):
     assert sample.isfinite().all()
     assert stats.reuse_fraction == 0.5
     assert_restored(model, before)
+
+
+# ---------------------------------------------------------------------------- whole evaluations
+
+
+class WholeReference:
+    """Computes everything, then writes what the cache should give over the denoiser's output."""
+
+    def __init__(self, sampler: Sampler, original: Callable[..., Any], *, guidance: bool) -> None:
+        self.sampler, self.original, self.guidance = sampler, original, guidance
+        self.calls = 0
+        self.kept: dict[int, Tensor] = {}
+        self.conditional = torch.zeros(0)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        output = self.original(*args, **kwargs)
+        evaluation, call = divmod(self.calls, self.sampler.calls)
+        self.calls += 1
+        if self.guidance:
+            self.guide(output[0], ROW[evaluation], call)
+        else:
+            latent = kwargs["hidden_states"] if "hidden_states" in kwargs else args[0]
+            self.fill(output[0], ROW[evaluation], call, latent)
+        return output
+
+    def guide(self, output: Tensor, computed: int, call: int) -> None:
+        if self.sampler.calls == 2:
+            one, other = self.conditional, output
+            self.conditional = output.clone()
+            if call == 0:
+                return
+        else:
+            halves = output.chunk(2)
+            one, other = halves if self.sampler.adapter.guidance == "cond-first" else halves[::-1]
+        if computed:
+            self.kept[0] = one - other
+        other.copy_(one - self.kept[0])
+
+    def fill(self, output: Tensor, computed: int, call: int, latent: Tensor) -> None:
+        if computed:
+            self.kept[call] = output.clone()
+        else:
+            output.copy_(0.9 * self.kept[call])
+            output[:, : latent.shape[1]] += 0.1 * latent
+
+
+@contextmanager
+def by_hand(sampler: Sampler, model: nn.Module, *, guidance: bool) -> Generator[None]:
+    vars(model)["forward"] = WholeReference(sampler, model.forward, guidance=guidance)
+    try:
+        yield
+    finally:
+        del vars(model)["forward"]
+
+
+def rows_computed(pipe: Any, sampler: Sampler) -> list[int]:
+    """Return a list that gets the rows of every call that reaches the blocks."""
+    sites = sampler.adapter.sites(pipe.transformer)
+    site = next(site for site in sites if site.kind in ("ff", "feed_forward"))
+    rows: list[int] = []
+    module = pipe.transformer.get_submodule(site.path)
+    module.register_forward_pre_hook(lambda _, inputs: rows.append(len(inputs[0])))
+    return rows
+
+
+@every_sampler
+def test_skipped_unconditional_passes_equal_the_reference(sampler: Sampler):
+    """Up to rounding, for a half batch is multiplied in another order than a whole one."""
+    pipe = sampler.pipeline()
+    plain = sampler.sample(pipe)
+    with by_hand(sampler, pipe.transformer, guidance=True):
+        expected = sampler.sample(pipe)
+    rows = rows_computed(pipe, sampler)
+    with cached(
+        pipe.transformer,
+        sampler.adapter,
+        Schedule(evaluations=4, rows={"guidance": ROW}),
+        branches=sampler.branches,
+        scheduler=pipe.scheduler,
+    ) as stats:
+        sample = sampler.sample(pipe)
+    torch.testing.assert_close(sample, expected, rtol=1e-4, atol=1e-4)
+    assert not torch.allclose(sample, plain, rtol=1e-3, atol=1e-3)
+    assert rows == ([2, 1, 1, 2] if sampler.calls == 1 else [1] * 6)
+    assert (stats.computed, stats.reused) == ({"guidance": 2}, {"guidance": 2})
+
+
+@every_sampler
+def test_skipped_evaluations_equal_the_reference(sampler: Sampler):
+    pipe = sampler.pipeline()
+    plain = sampler.sample(pipe)
+    with by_hand(sampler, pipe.transformer, guidance=False):
+        expected = sampler.sample(pipe)
+    rows = rows_computed(pipe, sampler)
+    fill = Fill(terms={1: (0.9,), 2: (0.9,)}, inputs={1: 0.1, 2: 0.1})
+    with cached(
+        pipe.transformer,
+        sampler.adapter,
+        Schedule(evaluations=4, rows={"denoiser": ROW}, fills={"denoiser": fill}),
+        branches=sampler.branches,
+        scheduler=pipe.scheduler,
+    ) as stats:
+        sample = sampler.sample(pipe)
+    torch.testing.assert_close(sample, expected, rtol=1e-5, atol=1e-5)
+    assert not torch.allclose(sample, plain, rtol=1e-3, atol=1e-3)
+    assert len(rows) == 2 * sampler.calls
+    assert stats.computed == stats.reused == {"denoiser": 2 * sampler.calls}

@@ -207,8 +207,13 @@ class _Half:
         return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
 
     def _is_batch(self, value: Sequence[Any]) -> bool:
-        """Whether the items of `value` are rows, rather than batches themselves."""
-        if len(value) != self.rows or not all(isinstance(item, Tensor) for item in value):
+        """Whether the items of `value` are rows, rather than batches themselves.
+
+        A tuple is none: rotary embeddings are tuples of two tensors, as many as rows, often.
+        """
+        if not isinstance(value, list) or len(value) != self.rows:
+            return False
+        if not all(isinstance(item, Tensor) for item in value):
             return False
         return self.listed or not all(item.dim() and len(item) == self.rows for item in value)
 

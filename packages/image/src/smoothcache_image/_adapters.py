@@ -2,7 +2,8 @@
 
 Components are cached before their gate and residual, under the names the models give them. Where
 one name occurs in two block lists, the kind carries the name of the list, so that `attn-3` means
-one module.
+one module. Where guidance is batched, `guidance` says which half diffusers' pipelines make the
+conditional one.
 """
 
 from smoothcache_core import AdapterError, PatternAdapter, SitePattern
@@ -25,6 +26,7 @@ FACEBOOK_DIT = PatternAdapter(
     patterns=(SitePattern("blocks.*.attn", "attn"), SitePattern("blocks.*.mlp", "mlp")),
     latent="x",
     timestep="t",
+    guidance="cond-first",
 )
 """DiT as in facebookresearch/DiT. `forward_with_cfg` batches guidance and calls `forward`."""
 
@@ -36,6 +38,7 @@ PIXART = PatternAdapter(
         SitePattern("transformer_blocks.*.attn2", "attn2"),
         SitePattern("transformer_blocks.*.ff", "ff"),
     ),
+    guidance="uncond-first",
 )
 """PixArt-alpha and PixArt-Sigma. Guidance is batched."""
 
@@ -48,6 +51,7 @@ SD3 = PatternAdapter(
         SitePattern("transformer_blocks.*.ff", "ff"),
         SitePattern("transformer_blocks.*.ff_context", "ff_context"),
     ),
+    guidance="uncond-first",
 )
 """Stable Diffusion 3 and 3.5. Guidance is batched.
 
@@ -84,6 +88,7 @@ SANA = PatternAdapter(
         SitePattern("transformer_blocks.*.attn2", "attn2"),
         SitePattern("transformer_blocks.*.ff", "ff"),
     ),
+    guidance="uncond-first",
 )
 """Sana. Guidance is batched; `ff` is convolutional and gives (B, C, H, W)."""
 
@@ -95,6 +100,7 @@ HUNYUAN_DIT = PatternAdapter(
         SitePattern("blocks.*.attn2", "attn2"),
         SitePattern("blocks.*.ff", "ff"),
     ),
+    guidance="uncond-first",
 )
 """Hunyuan-DiT. Guidance is batched; the long skip connections stay outside the sites."""
 
@@ -137,6 +143,7 @@ Z_IMAGE = PatternAdapter(
     ),
     latent="x",
     timestep="t",
+    guidance="cond-first",
 )
 """Z-Image. The latent is a list of one tensor per row; guidance is batched. For its refiners see
 `LUMINA2`.
