@@ -36,8 +36,8 @@ from torch import Tensor
 QUESTION = "What does a plan lose whose calibration was transferred, or whose guidance is changed?"
 NOTES = (
     "planned_from: `calibrated` at the number of evaluations and the guidance of the row; "
-    "`transferred` from the calibration of other evaluations; `other guidance` from that of the "
-    "same evaluations at other_guidance.",
+    "`transferred` from the calibration of other evaluations, or at other_guidance; `other "
+    "guidance` with no more ado from the calibration at other_guidance.",
     "predicted_error is the plan's, rel_l2 the mean over samples of the relative L2 distance of "
     "the final latent to the plain run's at the guidance of the row, rel_l2_spread their standard "
     "deviation.",
@@ -145,8 +145,12 @@ def of_guidance(start: Bench, known: Calibration, scales: Sequence[float]) -> It
         own, seconds = bench.calibrated()
         facts = {"planned_from": "calibrated", "seconds_calibration": seconds}
         yield from judged(bench, own, plain, **facts)
-        other = {"planned_from": "other guidance", "other_guidance": start.sampler.guidance}
-        yield from judged(bench, known, plain, **other)
+        other = {"other_guidance": start.sampler.guidance}
+        yield from judged(bench, known, plain, planned_from="other guidance", **other)
+        if guidance > 1:  # at 1 there is one conditioning pass, and nothing to transfer from two
+            made, seconds = bench.transferred(known)
+            facts = {"planned_from": "transferred", "seconds_calibration": seconds}
+            yield from judged(bench, made, plain, **facts, **other)
 
 
 def main(
