@@ -86,6 +86,11 @@ class Mixture(nn.Module):
         outputs = [part(hidden_states, int(timestep), label) for part in self.parts]
         return torch.stack([g * o for g, o in zip(self.gains, outputs, strict=True)]).sum(dim=0)
 
+    def forget(self) -> None:
+        """Forget how often it was called."""
+        for module in (self, *self.parts):
+            vars(module)["calls"] = 0
+
     def feedback(self) -> Tensor:
         """Return the change of the output per change of the latent, (evaluations, 2)."""
         return torch.einsum("s,sip->ip", torch.tensor(self.gains), self.slopes)
