@@ -13,7 +13,7 @@ Shapes used throughout, with G groups:
 
     effects   (G, E, A, A + 2)  float64, from 0 to 1e60, or infinite where filling is forbidden.
                                 Entries that no row can reach (a > i, b > i - a, or b = 0 with
-                                i != a) are ignored and may be NaN.
+                                i != a) are ignored, whatever they hold.
     weights   (G,)              float64, from 1e-60 to 1e60.
     pinned    (E,) or (G, E)    bool, True where an evaluation must be computed; 0 always is.
     rows      (G, E)            bool, True where computed.
@@ -24,7 +24,7 @@ stretch. Its effect S depends on p, d and b alone, hence the least Lagrangian su
     V(p, b) = price * weight + min over d of S(p, d, b) + V(p + d, d),    V(E, .) = 0.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import TypeVar
 
 import numpy as np
@@ -41,6 +41,7 @@ _LARGEST = 1e60  # sums and products of these stay far from overflow
 _EXCHANGED = 16
 _MOST_PLANS = 20_000
 _ROUNDS = 10
+_STARTS = 3
 _ROUGH = 24  # halvings of a price's 64 bits: the 11 of its exponent, and some
 
 # ---------------------------------------------------------------------------- what given rows cost
@@ -243,6 +244,10 @@ def at_most_rows(effects: Floats, weights: Floats, pinned: Rows, budget: float, 
         ScheduleError: An argument has a wrong shape or a value out of range, `budget` is below
             `least_spend`, or no `limit` rows were found that meet it.
     """
+
+    def total(rows: Rows) -> float:
+        return float(effect_of(effects, rows).sum())
+
     effects, weights, pinned = _checked(effects, weights, pinned)
     if limit < 1:
         raise ScheduleError(f"limit, the number of distinct rows, must be at least 1, got {limit}")
@@ -254,16 +259,17 @@ def at_most_rows(effects: Floats, weights: Floats, pinned: Rows, budget: float, 
     if limit > 1:
         own = _plan(effects, stretches, weights, budget)
         plans.append(own if len(np.unique(own, axis=0)) <= limit else None)
-        for shared in _row_sets(stretches, weights, budget, limit):
-            start = _assign(stretches, shared, weights, budget)
-            plans.append(_alternate(effects, stretches, weights, pinned, budget, start))
+        starts = sorted(_starts(stretches, weights, budget, limit), key=total)[:_STARTS]
+        plans += [
+            _alternate(effects, stretches, weights, pinned, budget, start) for start in starts
+        ]
     plans = [rows for rows in plans if rows is not None]
     if not plans:
         raise ScheduleError(
-            f"budget {budget:.9g} was not met with {limit} distinct rows for {len(effects)} groups,"
-            " whose pinned evaluations or forbidden effects differ; allow more of either"
+            f"budget {float(budget)} was not met with {limit} distinct rows for {len(effects)} "
+            "groups, whose pinned evaluations or forbidden effects differ; allow more of either"
         )
-    return min(plans, key=lambda rows: float(effect_of(effects, rows).sum()))
+    return min(plans, key=total)
 
 
 # ---------------------------------------------------------------------------- stretches
@@ -272,26 +278,19 @@ def at_most_rows(effects: Floats, weights: Floats, pinned: Rows, budget: float, 
 def _stretches(effects: Floats, pinned: Rows, combine: np.ufunc = np.add) -> Floats:
     """Return S, (E, A + 1, A + 2, G): [p, d - 1, b, g] is the effect of filling p + 1..p + d - 1.
 
-    Infinite where one of these is pinned, where p + d is past E, and (but for d = 1) where p cannot
-    have been computed b after another. `combine` is np.add for sums, np.maximum for largest ones.
+    Infinite where one of these is pinned and where p + d is past E. `combine` is np.add for sums,
+    np.maximum for largest ones.
     """
     groups, evaluations, longest, gaps = effects.shape
     result = np.full((evaluations, longest + 1, gaps, groups), np.inf)
     result[:, 0] = 0.0
     ordered = effects.transpose(1, 2, 3, 0)
     free = ~pinned.T[:, None]
-    reached = _reached(evaluations, gaps)[..., None]
     for a in range(1, min(longest, evaluations - 1) + 1):
         p = slice(evaluations - a)
-        filled = np.where(reached[p] & free[a:], ordered[a:, a - 1], np.inf)
+        filled = np.where(free[a:], ordered[a:, a - 1], np.inf)
         combine(result[p, a - 1], filled, out=result[p, a])
     return result
-
-
-def _reached(evaluations: int, gaps: int) -> Rows:
-    """Return (E, gaps): whether evaluation p can be computed b after the one before, 0 if none."""
-    p, b = np.arange(evaluations)[:, None], np.arange(gaps)
-    return np.where(b == 0, p == 0, b <= p)
 
 
 def _steps_from(p: int, stretches: NDArray[np.generic]) -> Integers:
@@ -569,11 +568,10 @@ def _add_single(effects: Floats, weights: Floats, rows: Rows, budget: float) -> 
         if ratio[group, i] <= 0.0:
             break
         rows[group, i] = True
-        if spend(weights, rows) > budget:  # by a rounding error
+        if spend(weights, rows) <= budget:
+            saved[group] = _saved_by_each(effects[group], rows[group])
+        else:
             rows[group, i] = fits[group] = False
-            continue
-        fits &= weights <= budget - spend(weights, rows)
-        saved[group] = _saved_by_each(effects[group], rows[group])
     return rows
 
 
@@ -595,19 +593,26 @@ def _plan_together(effects: Floats, weights: Floats, pinned: Rows, budget: float
     return None if row is None else np.repeat(row[None], len(weights), axis=0)
 
 
-def _row_sets(stretches: Floats, weights: Floats, budget: float, limit: int) -> Iterator[Rows]:
-    """Yield sets of at most `limit` rows, (R, E): just within the budget, just over it, cheap."""
+def _starts(stretches: Floats, weights: Floats, budget: float, limit: int) -> list[Rows]:
+    """Return plans, (G, E), within the budget, of at most `limit` rows: of the prices near its own.
+
+    The last are the cheapest for the groups that share rows at the highest price.
+    """
+    shared = []
 
     def solve(price: float, *_: Rows) -> Rows:
-        return _facilities(stretches, weights, price, limit)
+        rows = _facilities(stretches, weights, price, limit)
+        shared.append(np.unique(rows, axis=0))
+        return rows
 
     top = _top_price(stretches, weights)
     ends = solve(top), solve(0.0)
-    for rows in _bisect(solve, lambda rows: spend(weights, rows) <= budget, top, *ends, _ROUGH):
-        yield np.unique(rows, axis=0)
+    _bisect(solve, lambda rows: spend(weights, rows) <= budget, top, *ends, _ROUGH)
     members, _ = _sharing(ends[0])
     sums = np.stack([stretches[..., of].sum(axis=-1) for of in members], axis=-1)
-    yield _solve(sums, top * np.array([weights[of].sum() for of in members]))
+    shared.append(_solve(sums, top * np.array([weights[of].sum() for of in members])))
+    plans = {rows.tobytes(): _assign(stretches, rows, weights, budget) for rows in shared}
+    return [rows for rows in plans.values() if rows is not None]
 
 
 def _sharing(rows: Rows) -> tuple[list[Rows], Integers]:
@@ -665,11 +670,9 @@ def _alternate(
     weights: Floats,
     pinned: Rows,
     budget: float,
-    rows: Rows | None,
-) -> Rows | None:
+    rows: Rows,
+) -> Rows:
     """Return `rows` after planning shared rows anew and assigning them anew, while it helps."""
-    if rows is None:
-        return None
     total = effect_of(effects, rows).sum()
     for _ in range(_ROUNDS):
         if (rows == rows[0]).all():
@@ -700,8 +703,8 @@ def _plan_shared(effects: Floats, weights: Floats, pinned: Rows, budget: float, 
 
 def _checked(effects: Floats, weights: Floats, pinned: Rows) -> tuple[Floats, Floats, Rows]:
     """Return the arguments as arrays, `pinned` as (G, E), or raise a ScheduleError."""
-    effects, weights = np.asarray(effects, np.float64), np.asarray(weights, np.float64)
-    _check_effects(effects)
+    effects = _checked_effects(np.asarray(effects, np.float64))
+    weights = np.asarray(weights, np.float64)
     groups, evaluations = effects.shape[:2]
     if weights.shape != (groups,):
         raise ScheduleError(f"weights must be ({groups},), one per group, got {weights.shape}")
@@ -712,26 +715,25 @@ def _checked(effects: Floats, weights: Floats, pinned: Rows) -> tuple[Floats, Fl
             f"pinned must be bool ({evaluations},) or ({groups}, {evaluations}), "
             f"got {pinned.dtype} {pinned.shape}"
         )
-    pinned = np.broadcast_to(pinned, (groups, evaluations)).copy()
-    pinned[:, 0] = True
-    return effects, weights, pinned
+    return effects, weights, np.broadcast_to(pinned, (groups, evaluations))
 
 
-def _check_effects(effects: Floats) -> None:
+def _checked_effects(effects: Floats) -> Floats:
+    """Return `effects` with infinity where no row can reach, or raise a ScheduleError."""
     shape = effects.shape
     if len(shape) != 4 or 0 in shape or shape[3] != shape[2] + 2:
         raise ScheduleError(f"effects must be (G, E, A, A + 2) and not empty, got {shape}")
+    i, a, b = np.ogrid[: shape[1], 1 : shape[2] + 1, : shape[3]]
+    reached = np.where(b == 0, a == i, b <= i - a)
+    effects = np.where(reached, effects, np.inf)
     wrong = ~((effects >= 0.0) & (effects <= _LARGEST) | (effects == np.inf))
-    reached = _reached(shape[1], shape[3])
-    for a in range(1, shape[2] + 1):
-        wrong[:, :a, a - 1] = False
-        wrong[:, a:, a - 1] &= reached[:-a]
     if wrong.any():
         where = tuple(int(index) for index in np.argwhere(wrong)[0])
         raise ScheduleError(
             f"effects must be from 0 to {_LARGEST:g}, or infinite where filling is forbidden, "
             f"got {effects[where]} at {list(where)}"
         )
+    return effects
 
 
 def _check_rows(effects: Floats, rows: Rows) -> None:
@@ -744,6 +746,6 @@ def _check_rows(effects: Floats, rows: Rows) -> None:
 def _check_budget(budget: float, least: float, effects: Floats) -> None:
     if not budget >= least:
         raise ScheduleError(
-            f"budget {budget:.9g} is below {least:.9g}, the least possible with fills of at most "
+            f"budget {float(budget)} is below {least}, the least possible with fills of at most "
             f"{effects.shape[2]} evaluations in a row, pinned ones and forbidden effects"
         )
