@@ -1,7 +1,7 @@
 """Taylor: polynomial extrapolation of the last outputs (TaylorSeer, arXiv 2503.06923).
 
 TaylorSeer builds a Taylor series from finite differences at even spacing. Here it is the polynomial
-through the last outputs, by Lagrange's formula: the same at order 1, exact for parabolas at order 2,
+through the last outputs, by Lagrange's formula: the same at order 1, exact for parabolas at 2,
 and good for uneven spacing too.
 """
 
