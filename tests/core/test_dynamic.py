@@ -9,18 +9,20 @@ import pytest
 from hypothesis import given, settings, strategies as st
 from smoothcache_core import ScheduleError
 from smoothcache_core._dynamic import (
-    Floats,
-    Rows,
     at_most_rows,
     cheapest,
-    effect_of,
-    effects_of,
     exact_count,
-    largest_effect_of,
     least_spend,
     minimax,
-    spend,
     within_budget,
+)
+from smoothcache_core._effects import (
+    Floats,
+    Rows,
+    effect_of,
+    effects_of,
+    largest_effect_of,
+    spend,
 )
 
 Candidates = list[tuple[Rows, Floats]]
