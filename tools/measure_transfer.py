@@ -41,7 +41,7 @@ NOTES = (
     "predicted_error is the plan's, rel_l2 the mean over samples of the relative L2 distance of "
     "the final latent to the plain run's at the guidance of the row, rel_l2_spread their standard "
     "deviation.",
-    "seconds_calibration is the time that the calibration took, or the transfer.",
+    "seconds_calibration is the processor time that the calibration took, or the transfer.",
     "told is what the user was told by warnings.",
 )
 CALIBRATION, EVALUATION = (1000, 1001), (0, 1, 2, 3)
@@ -62,21 +62,21 @@ class Bench:
         return replace(self, sampler=replace(self.sampler, steps=steps, guidance=guidance))
 
     def calibrated(self) -> tuple[Calibration, float]:
-        """Return a calibration, and the seconds it took."""
-        pipe, start = self.sampler.pipe, time.perf_counter()
+        """Return a calibration, and the seconds of the processor it took."""
+        pipe, start = self.sampler.pipe, time.process_time()
         found = calibrate(
             pipe.transformer, self.adapter, self.sampler, seeds=CALIBRATION, max_lag=6,
             samples_per_run=self.sampler.batch, scheduler=pipe.scheduler, progress=False,
         )  # fmt: skip
-        return found, time.perf_counter() - start
+        return found, time.process_time() - start
 
     def transferred(self, calibration: Calibration) -> tuple[Calibration, float]:
         """Return a calibration transferred to the sampler's steps, and the seconds it took."""
-        pipe, start = self.sampler.pipe, time.perf_counter()
+        pipe, start = self.sampler.pipe, time.process_time()
         found = transfer(
             calibration, pipe.transformer, self.adapter, self.sampler, scheduler=pipe.scheduler
         )
-        return found, time.perf_counter() - start
+        return found, time.process_time() - start
 
     def latents(self, schedule: Schedule | None) -> tuple[Tensor, str]:
         """Return the final latents of all evaluation seeds, and what the user was told."""

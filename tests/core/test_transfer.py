@@ -54,7 +54,7 @@ ADAPTER = PatternAdapter(
 
 
 class Curve(nn.Module):
-    """A denoiser of one site, which is given a function of the timestep and passes it on.
+    """A denoiser of one site, which passes on a function of the timestep.
 
     Attributes:
         curve: The function: (SHAPE) of a timestep.
@@ -71,8 +71,9 @@ class Curve(nn.Module):
 
     def forward(self, hidden_states: Tensor, timestep: Any) -> Tensor:
         self.calls += 1
-        rows = torch.arange(1.0, 1.0 + len(hidden_states)).reshape(-1, 1, 1, 1)
-        return self.site(rows * self.curve(float(timestep))) + self.pull * hidden_states.tanh()
+        rows = 1.0 + 0.3 * torch.arange(float(len(hidden_states))).reshape(-1, 1, 1, 1)
+        curve = self.curve(float(timestep))
+        return self.site(rows * curve + self.pull * hidden_states.tanh())
 
 
 def polynomial(degree: int) -> Callable[[float], Tensor]:
@@ -152,7 +153,7 @@ def products(calibration: Calibration) -> Array:
 
 def test_transfer_to_the_same_evaluations_changes_nothing():
     model = Curve(lambda t: wave(t) + 0.05 * jitter(t), pull=-0.3)
-    old = calibrated(model, euler(model, 12))
+    old = calibrated(model, euler(model, 12), seeds=[0, 1])
     new = transfer(old, model, ADAPTER, euler(model, 12))
     assert old.dynamics is not None
     assert new.dynamics is not None
@@ -238,6 +239,17 @@ def test_the_model_is_not_called_and_is_left_as_it_was():
     assert {k: v for k, v in after[""][1].items() if k != "calls"} == {
         k: v for k, v in before[""][1].items() if k != "calls"
     }
+
+
+@pytest.mark.parametrize("steps", [8, 20])
+def test_effects_go_with_the_size_of_the_steps(steps: int):
+    model = Curve(wave)
+    old = calibrated(model, euler(model, 12))
+    new = transfer(old, model, ADAPTER, euler(model, steps))
+    assert old.dynamics is not None
+    assert new.dynamics is not None
+    expected = np.full(steps, old.dynamics.effect().mean() * 12 / steps)
+    np.testing.assert_allclose(new.dynamics.effect(), expected, rtol=1e-3)
 
 
 # ---------------------------------------------------------------------------- what is estimated

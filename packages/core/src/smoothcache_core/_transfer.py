@@ -73,7 +73,7 @@ def transfer(
         model: The denoiser, not compiled.
         adapter: Where its sites are.
         sample: Runs the sampler once, from the noise of the given seed, at the new number of
-            evaluations, from half of the calibrated one to its double.
+            evaluations: at least 4, at most twice the calibrated one.
         scheduler: The sampler's scheduler, if it has one; tells the log-SNR of timesteps.
         branches: See `Clock`.
         seed: What to sample with.
