@@ -194,18 +194,32 @@ class Planner:
         return make
 
     def _smooth(self, compute: float) -> Schedule:
-        lag = min(_PUBLISHED_LAG, self._calibration.max_lag)
+        limits, most = self._limits, self._calibration.max_lag
+        lag = min(_PUBLISHED_LAG, most, most if limits.max_lag is None else limits.max_lag)
         schedule = smooth_to_compute(self._calibration, compute=compute, max_lag=lag)
+        pinned = {*range(limits.first), *limits.pinned}
+        rows = set(schedule.rows.values())
+        if any(row[i] == 0 for row in rows for i in pinned if i < len(row)):
+            raise ScheduleError("SmoothCache's rule knows no pinned evaluations; take a target")
+        if limits.max_rows is not None and len(rows) > limits.max_rows:
+            raise ScheduleError(f"SmoothCache's rule made {len(rows)} rows, over max_rows")
         return with_prediction(self._calibration, schedule)
 
     def _plan(self, way: str, compute: float) -> Schedule | ScheduleError:
         key = way, compute
         if key not in self._plans:
             try:
-                self._plans[key] = self._ways()[way](compute)
+                self._plans[key] = self._checked(self._ways()[way](compute))
             except ScheduleError as error:
                 self._plans[key] = error
         return self._plans[key]
+
+    def _checked(self, schedule: Schedule) -> Schedule:
+        if schedule.prediction is None:
+            raise ScheduleError(
+                "there are no sensitivities to predict an error by: calibrate with `sensitivity=2`"
+            )
+        return schedule
 
     # ------------------------------------------------------------------ for the user
 

@@ -291,13 +291,14 @@ def _grams(products: Array, where: NDArray[np.int64], back: Sequence[int]) -> Ar
 
 def _sensitivity(calibration: Calibration) -> Array:
     """Return the effect of a site's error on the final sample, (sites, E)."""
-    if calibration.influence is None or calibration.dynamics is None:
+    dynamics = calibration.dynamics
+    if calibration.influence is None or dynamics is None or not dynamics.measured:
         raise ScheduleError(
             "planning needs sensitivities: calibrate with `sensitivity=2`"
             + (f" ({calibration.remark})" if calibration.remark else "")
         )
     influence = calibration.influence.values(calibration.sites)
-    return influence * calibration.dynamics.effect()
+    return influence * dynamics.effect()
 
 
 def _combined(effects: Array) -> float:
