@@ -185,10 +185,17 @@ class Planner:
         def make(compute: float) -> Schedule:
             limits = self._limits.sites()
             rules = (linear(3), linear(2), reuse()) if limits.max_bytes else (linear(3),)
-            made = [
-                planned(self._calibration, compute=compute, fill=rule, per=per, limits=limits)
-                for rule in rules
-            ]
+            made: list[Schedule] = []
+            for rule in rules:
+                try:
+                    one = planned(
+                        self._calibration, compute=compute, fill=rule, per=per, limits=limits
+                    )
+                except ScheduleError:
+                    if rule is rules[-1] and not made:
+                        raise
+                else:
+                    made.append(one)
             return min((one for one in made if self._fits(one)), key=_error, default=made[-1])
 
         return make
