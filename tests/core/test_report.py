@@ -259,7 +259,7 @@ def test_table_shows_what_was_predicted_and_how_certain_the_error_is():
     titles, _, *cells = table(text)
     found = [titles.index("predicted"), titles.index("95 % of rel_l2")]
     assert [[line[index] for index in found] for line in cells] == [
-        ["-", "-"], ["0.11", "0.1 to 0.15"], ["0.123 (fitted)", "0.1 to 0.15"],
+        ["-", "-"], ["0.11", "0.1 to 0.15"], ["0.123 (measured)", "0.1 to 0.15"],
     ]  # fmt: skip
     assert "- predicted: rel_l2 as the schedule promised it" in text
     assert "- calibration samples: 16" in text.splitlines()
@@ -309,7 +309,7 @@ def test_markdown_tells_the_settings():
         "- versions: torch 2.11",
         "- date: 2026-11-21 04:05 UTC",
         "- plain: computes everything, without a cache",
-        "- smooth: smooth(alpha=0.1235, per=kind); 24 site calls computed, 8 reused, "
+        "- smooth: smooth(alpha=0.1235, per=kind); 24 outputs computed, 8 reused, "
         "3 of the computed were to be reused",
     ):
         assert line in text.splitlines()

@@ -11,6 +11,7 @@ from smoothcache_core._plots import COMPUTED, INK, clean, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
     from smoothcache_core._report import ReportRow
@@ -119,12 +120,22 @@ def _draw_peers(axes: "Axes", peers: "Sequence[ReportRow]") -> None:
 def _error_axis(axes: "Axes", logarithmic: bool) -> None:
     if logarithmic:
         axes.set_yscale("log")
+        _decades(axes.yaxis, (1.0, 3.0))
     else:
         high = float(axes.dataLim.intervaly[1])
         top = high if math.isfinite(high) and high > 0.0 else 1.0
         axes.set_ylim(-0.04 * top, 1.06 * top)
     axes.grid(which="both", color=_GRID, linewidth=0.7)
     axes.set_axisbelow(True)
+
+
+def _decades(axis: "Axis", subs: Sequence[float]) -> None:
+    """Label a logarithmic axis by plain numbers at `subs` times powers of ten."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    axis.set_major_locator(LogLocator(subs=subs, numticks=12))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def kept_promises(rows: "Sequence[ReportRow]") -> "Figure":
@@ -160,6 +171,8 @@ def kept_promises(rows: "Sequence[ReportRow]") -> "Figure":
         span, span, color=_PEERS, linewidth=0.9, linestyle="--", zorder=1, label="as predicted"
     )
     axes.set(xscale="log", yscale="log", xlim=span, ylim=span)
+    for axis in (axes.xaxis, axes.yaxis):
+        _decades(axis, (1.0, 2.0, 5.0))
     axes.set_xlabel("predicted error", fontsize=9, color=INK)
     axes.set_ylabel("measured error", fontsize=9, color=INK)
     axes.grid(which="both", color=_GRID, linewidth=0.7)

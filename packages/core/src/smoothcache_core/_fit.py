@@ -151,6 +151,7 @@ def _measured(schedule: Schedule, seeds: Sequence[int], errors: Sequence[float])
         high=high,
         measured=True,
         bytes=None if schedule.cost is None else schedule.predicted_bytes(),
+        seconds=None if schedule.prediction is None else schedule.prediction.seconds,
     )
     used = tuple(sorted({*schedule.source.seeds, *seeds}))
     settings = {**schedule.source.settings, "fitted_samples": len(errors)}

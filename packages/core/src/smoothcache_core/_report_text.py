@@ -53,7 +53,7 @@ def _columns(rows: "Sequence[ReportRow]") -> list[_Column]:
 def _predicted(row: "ReportRow") -> str | None:
     if row.prediction is None:
         return None
-    return f"{row.prediction.error:.3g}" + (" (fitted)" if row.prediction.measured else "")
+    return f"{row.prediction.error:.3g}" + (" (measured)" if row.prediction.measured else "")
 
 
 def _metric_columns(name: str) -> list[_Column]:
@@ -141,6 +141,6 @@ def described_row(row: "ReportRow") -> str:
     """Return how a policy was made and what it did."""
     if row.source is None:
         return "computes everything, without a cache"
-    counts = f"{row.computed} site calls computed, {row.reused} reused"
+    counts = f"{row.computed} outputs computed, {row.reused} reused"
     late = f", {row.recomputed} of the computed were to be reused" if row.recomputed else ""
     return f"{described(row.source)}; {counts}{late}"
