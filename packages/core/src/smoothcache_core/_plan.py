@@ -2,14 +2,14 @@
 
 import warnings
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from typing import Literal
 
 from smoothcache_core._calibration import Calibration
 from smoothcache_core._errors import ScheduleError, SmoothCacheWarning
 from smoothcache_core._schedule import Schedule
-from smoothcache_core.fills import linear, reuse
+from smoothcache_core.fills import FillRule, linear, reuse
 from smoothcache_core.sources._planned import SiteLimits, planned, with_prediction
 from smoothcache_core.sources._smooth import smooth_to_compute
 from smoothcache_core.sources._whole import WholePlanner, WholeSettings, can_skip_guidance
@@ -38,6 +38,24 @@ class PlanLimits:
     max_lag: int | None = None
     max_bytes: int | None = None
     max_rows: int | None = None
+
+    def check(self, evaluations: int) -> None:
+        """Raise `ScheduleError` if no run of so many evaluations can keep to them."""
+        if not 1 <= self.first <= evaluations:
+            raise ScheduleError(f"first is from 1 to {evaluations} evaluations, got {self.first}")
+        outside = [i for i in self.pinned if not 0 <= i < evaluations]
+        if outside:
+            raise ScheduleError(
+                f"pinned evaluations are from 0 to {evaluations - 1}, got {outside}"
+            )
+        bounds = {
+            "max_lag": (self.max_lag, 1),
+            "max_bytes": (self.max_bytes, 0),
+            "max_rows": (self.max_rows, 1),
+        }
+        for name, (value, least) in bounds.items():
+            if value is not None and value < least:
+                raise ScheduleError(f"{name} is at least {least}, got {value}")
 
     def whole(self, *, guidance: bool) -> WholeSettings:
         """Return the limits of whole evaluations."""
@@ -151,6 +169,7 @@ class Planner:
     ) -> None:
         self._calibration = calibration
         self._limits = limits or PlanLimits()
+        self._limits.check(calibration.evaluations)
         ways = self._ways()
         if target != "auto" and target not in ways:
             raise ScheduleError(f"target is 'auto' or one of {list(ways)}, got {target!r}")
@@ -182,23 +201,20 @@ class Planner:
         return WholePlanner(self._calibration, self._limits.whole(guidance=True))
 
     def _sites(self, per: Literal["site", "kind", "evaluation"]) -> Callable[[float], Schedule]:
-        def make(compute: float) -> Schedule:
-            limits = self._limits.sites()
-            rules = (linear(3), linear(2), reuse()) if limits.max_bytes else (linear(3),)
-            made: list[Schedule] = []
-            for rule in rules:
-                try:
-                    one = planned(
-                        self._calibration, compute=compute, fill=rule, per=per, limits=limits
-                    )
-                except ScheduleError:
-                    if rule is rules[-1] and not made:
-                        raise
-                else:
-                    made.append(one)
-            return min((one for one in made if self._fits(one)), key=_error, default=made[-1])
+        limits = self._limits.sites()
 
-        return make
+        def make(rule: FillRule, limits: SiteLimits, compute: float) -> Schedule:
+            return planned(self._calibration, compute=compute, fill=rule, per=per, limits=limits)
+
+        def best(compute: float) -> Schedule:
+            free = make(linear(3), replace(limits, max_bytes=None), compute)
+            if self._fits(free):
+                return free
+            capped = (partial(make, rule, limits) for rule in (linear(3), linear(2), reuse()))
+            tried = [_or_none(one, compute) for one in capped]
+            return min((one for one in tried if one and self._fits(one)), key=_error, default=free)
+
+        return best
 
     def _smooth(self, compute: float) -> Schedule:
         limits, most = self._limits, self._calibration.max_lag
@@ -206,7 +222,7 @@ class Planner:
         schedule = smooth_to_compute(self._calibration, compute=compute, max_lag=lag)
         pinned = {*range(limits.first), *limits.pinned}
         rows = set(schedule.rows.values())
-        if any(row[i] == 0 for row in rows for i in pinned if i < len(row)):
+        if any(row[i] == 0 for row in rows for i in pinned):
             raise ScheduleError("SmoothCache's rule knows no pinned evaluations; take a target")
         if limits.max_rows is not None and len(rows) > limits.max_rows:
             raise ScheduleError(f"SmoothCache's rule made {len(rows)} rows, over max_rows")
@@ -257,6 +273,8 @@ class Planner:
     def to_error(self, error: float) -> Schedule:
         """Return the schedule that computes least with at most a predicted error.
 
+        It is found by bisection over half evaluations, as if errors rose whenever compute falls.
+
         Raises:
             ScheduleError: `error` is not positive, or no schedule that skips anything keeps to it.
         """
@@ -268,7 +286,7 @@ class Planner:
             middle = (low + high) // 2
             if middle in (low, high):
                 break
-            made = self._try(middle / (2 * evaluations))
+            made = _or_none(self.to_compute, middle / (2 * evaluations))
             if made is not None and _error(made) <= error:
                 high, best = middle, made
             else:
@@ -276,12 +294,6 @@ class Planner:
         if best is None:
             raise ScheduleError(f"no schedule that skips anything keeps the error within {error:g}")
         return best
-
-    def _try(self, compute: float) -> Schedule | None:
-        try:
-            return self.to_compute(compute)
-        except ScheduleError:
-            return None
 
     def front(self, computes: Iterable[float] = COMPUTES) -> list[Point]:
         """Return schedules of all targets for many budgets, by falling compute."""
@@ -360,6 +372,13 @@ def _why(chosen: Point, points: Iterable[Point], error: float) -> str:
         f"{chosen.name} keeps the predicted error within {error:g} ({chosen.error:.2g}) with "
         f"{chosen.compute:.2f} of the compute" + (f"; {rest}" if rest else "; nothing else does")
     )
+
+
+def _or_none(make: Callable[[float], Schedule], compute: float) -> Schedule | None:
+    try:
+        return make(compute)
+    except ScheduleError:
+        return None
 
 
 def _beats(one: Point, other: Point) -> bool:
