@@ -22,6 +22,10 @@ DIGITS_NAMES = {
     "psnr_db": "PSNR",
     "accuracy": "accuracy",
 }
+FEW_POLICIES = 8
+"""Records of fewer policies ask something else, say how many samples are enough."""
+RANKED_AT = 0.25
+OFF_BUDGET = 0.02
 STYLES = {
     "compute": "{:.2f}",
     "speedup": "{:.2f}x",
@@ -68,12 +72,71 @@ def shown(key: str, value: float | None) -> str:
     return styles.get(key, "{:.3f}").format(value)
 
 
+def qualities() -> list[tuple[str, dict[str, Any]]]:
+    """Return the newest quality record of every model, solver and number of evaluations."""
+    found: dict[tuple[object, ...], tuple[str, dict[str, Any]]] = {}
+    for path in sorted(FOLDER.glob("quality-image-*.json"), key=_day_and_number):
+        record = json.loads(path.read_text())
+        plain = next(row for row in record["rows"] if row["policy"] == "plain")
+        whole = len({row["policy"] for row in record["rows"]}) > FEW_POLICIES
+        if whole and not plain["full_size"]:
+            found[plain["model"], plain["solver"], plain["evaluations"]] = path.stem, record
+    return list(found.values())
+
+
+def errors(record: dict[str, Any]) -> str:
+    """Return the errors of a quality record as a Markdown table, the least first."""
+    cells: dict[str, dict[float, dict[str, Any]]] = {}
+    for row in record["rows"]:
+        if row["policy"] != "plain":
+            cells.setdefault(row["policy"], {})[row["budget"]] = row
+    budgets = sorted({budget for rows in cells.values() for budget in rows}, reverse=True)
+    lines = ["| policy | " + " | ".join(f"{b:g}" for b in budgets) + " |"]
+    lines.append("| --- |" + " ---: |" * len(budgets))
+    for policy, rows in sorted(cells.items(), key=lambda item: _error_at(item[1], RANKED_AT)):
+        ours = next(iter(rows.values()))["ours"]
+        name = f"**{policy}**" if ours else policy
+        lines.append(f"| {name} | " + " | ".join(_error(rows.get(b), b) for b in budgets) + " |")
+    return "\n".join(lines)
+
+
+def _error_at(rows: dict[float, dict[str, Any]], budget: float) -> float:
+    return rows[budget]["rel_l2"] if budget in rows else float("inf")
+
+
+def _error(row: dict[str, Any] | None, budget: float) -> str:
+    """Return a cell, with the compute where it is not what was asked for."""
+    if row is None:
+        return "-"
+    aside = f" (at {row['compute']:.2f})" if abs(row["compute"] - budget) > OFF_BUDGET else ""
+    return f"{row['rel_l2']:.2g}{aside}"
+
+
+def quality() -> list[str]:
+    """Return the tables of quality at equal compute, as lines of Markdown."""
+    parts = [
+        "**Error at equal compute** on the shipped digits models: relative L2 distance of the",
+        "final sample from the plain run's of the same noise, by compute budget (MACs over",
+        "plain), mean of 96 samples whose seeds calibrated nothing. `planned` is `plan(calibration, compute=...)`,",
+        "`planned-fitted` is that after `fit`; the others of ours plan for one target.\n",
+    ]
+    for name, record in qualities():
+        plain = next(row for row in record["rows"] if row["policy"] == "plain")
+        parts += [
+            f"{plain['model']}, {plain['solver']}, {plain['evaluations']} evaluations.",
+            f"[Record](benchmarks/{name}.md), `{record['command']}`.\n",
+            errors(record) + "\n",
+        ]
+    return parts
+
+
 def section() -> str:
     """Return the results as Markdown."""
     (speed_name, speed), (demo_name, demo) = newest("speed"), newest("demo")
     parts = [
         BEGIN,
         "## Results\n",
+        *quality(),
         "**Speed** of full-size DiT-XL/2-256 (random weights: speed does not depend on them), DDIM",
         f"50, guidance in a batch of 2, {speed['hardware']}. Compute is MACs over plain; the MAC",
         "limit is the speed-up if time were MACs alone.",
