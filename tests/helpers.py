@@ -24,6 +24,7 @@ from smoothcache_core import (
     SitePattern,
 )
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 ADAPTER = PatternAdapter(
     name="toy",
@@ -171,6 +172,15 @@ class DeltaToy(nn.Module):
 DELTA = PatternAdapter(
     name="delta", patterns=(SitePattern("block", "block", "delta", ("hidden", "other")),)
 )
+
+
+class NoWaiting(TorchDispatchMode):
+    """Refuses what needs a value of a tensor on the host."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        waits = (torch.ops.aten._local_scalar_dense, torch.ops.aten.nonzero)
+        assert func.overloadpacket not in waits, func
+        return func(*args, **(kwargs or {}))
 
 
 # ---------------------------------------------------------------------------- samplers

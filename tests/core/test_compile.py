@@ -1,6 +1,6 @@
 """Caching what `torch.compile` compiled: how many graphs, no breaks, the same numbers."""
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Hashable, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,6 +12,7 @@ from smoothcache_core import (
     Schedule,
     SitePattern,
     SmoothCacheWarning,
+    SpanPattern,
     attach,
     cached,
 )
@@ -31,6 +32,10 @@ DIT = PatternAdapter(
         SitePattern("transformer_blocks.*.ff", "ff"),
     ),
 )
+SPANS = PatternAdapter(
+    name="dit",
+    patterns=(SpanPattern("transformer_blocks", "span", inputs=("hidden_states",)),),
+)
 STEPS = (9, 7, 5, 4, 2, 1)
 SAME = Schedule(evaluations=6, rows={"attn1": (1, 1, 0, 1, 0, 1), "ff": (1, 1, 0, 1, 0, 1)})
 OTHER = Schedule(evaluations=6, rows={"attn1": (1, 0, 0, 1, 0, 1), "ff": (1, 1, 0, 0, 1, 0)})
@@ -42,6 +47,7 @@ FILLED = Schedule(  # the fill of two terms is padded to three, so there is one 
     rows={"attn1": ROW, "ff": ROW},
     fills={kind: Fill(terms={2: LINE, 4: PARABOLA}) for kind in ("attn1", "ff")},
 )
+SPAN = Schedule(evaluations=6, rows={"span": ROW}, fills={"span": Fill(terms={2: LINE})})
 FILLED_APART = Schedule(
     evaluations=6,
     rows={"attn1": ROW, "ff": ROW},
@@ -147,10 +153,12 @@ def test_graphs_depend_on_the_schedule_and_not_on_the_depth(
     assert (stats.runs, stats.recomputed) == (2, 0)
 
 
-def predicted(model: nn.Module, schedule: Schedule) -> int:
+def predicted(model: nn.Module, schedule: Schedule, adapter: PatternAdapter = DIT) -> int:
     """Return how many graphs of a cached model the library expects."""
-    sites = DIT.sites(getattr(model, "_orig_mod", model))
-    modes = {s.path: variants(schedule.course(s), keep_always=False) for s in sites}
+    sites = adapter.sites(getattr(model, "_orig_mod", model))
+    modes: dict[str, list[Hashable]] = {}
+    for site in sites:
+        modes |= variants(site, schedule.course(site), keep_always=False)
     return graph_variants(model, modes)
 
 
@@ -185,6 +193,23 @@ def test_whole_evaluations_need_no_graphs_and_half_batches_one_of_each(
     assert counter.frame_count == graphs <= 4
     sample(model)
     assert counter.frame_count == graphs
+
+
+@pytest.mark.parametrize("compiled", [by_block, whole, in_place])
+def test_spans_of_compiled_models_are_passed(compiled: Callable[..., Any]):
+    model, counter = dit(4), CompileCounter()
+    expected = sample(model)
+    with cached(model, SPANS, SPAN):
+        reused = sample(model)
+    model = compiled(model, counter)
+    with cached(model, SPANS, SPAN) as stats:
+        assert equal(sample(model), reused)
+        graphs = counter.frame_count
+        assert equal(sample(model), reused)
+    assert counter.frame_count == graphs
+    assert stats.reused == {"transformer_blocks.1": 6}
+    assert equal(sample(model), expected)
+    assert counter.frame_count <= predicted(model, SPAN, SPANS)
 
 
 def test_blocks_may_be_compiled_while_the_cache_is_on():

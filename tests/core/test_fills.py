@@ -10,6 +10,7 @@ from helpers import (
     DELTA,
     STEPS,
     DeltaToy,
+    NoWaiting,
     Toy,
     anatomy,
     noise,
@@ -246,6 +247,19 @@ def test_fills_work_in_every_gradient_mode_and_after_every_other(mode: Callable[
         for other in (torch.enable_grad, torch.inference_mode):
             with other():
                 assert equal(sample(toy), first)
+
+
+def test_nothing_waits_for_the_device():
+    model = Told(*[(torch.ones(2) * value, torch.tensor([value])) for value in range(3)])
+    schedule = Schedule(
+        evaluations=5,
+        rows={"site": (1, 1, 0, 1, 0)},
+        fills=fills_of(site={2: LINE, 4: PARABOLA}),
+    )
+    with cached(model, TOLD, schedule) as stats, NoWaiting():
+        for step in range(5):
+            model(torch.zeros(1), -step)
+    assert stats.reused == {"site": 2}
 
 
 # ---------------------------------------------------------------------------- missing outputs

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 from diffusers.models.modeling_outputs import Transformer2DModelOutput
-from helpers import STEPS, anatomy
+from helpers import STEPS, NoWaiting, anatomy
 from hypothesis import given, settings, strategies as st
 from smoothcache_core import (
     AttachError,
@@ -480,6 +480,19 @@ def test_guidance_that_is_missing_is_computed_and_counted():
             model(numbers(rows, 4), step, torch.ones(rows))
     assert model.calls == [2, 2, 1, 4, 2, 4]
     assert stats.recomputed == 1
+
+
+@every_way
+def test_nothing_waits_for_the_device(way: Way):
+    model = way.model()
+    fills = {
+        "denoiser": Fill(terms={2: LINE}, inputs={2: 0.5}),
+        "guidance": Fill(terms={4: (0.5,)}),
+    }
+    schedule = whole(fills, denoiser=(1, 1, 0, 1, 1, 1), guidance=(1, 1, 0, 1, 0, 1))
+    with cached(model, way.adapter, schedule, branches=way.branches) as stats, NoWaiting():
+        way.sample(model)
+    assert sum(stats.reused.values()) > 0
 
 
 # ---------------------------------------------------------------------------- refusals

@@ -50,6 +50,7 @@ from smoothcache_core._sites import (
     PatternAdapter,
     Site,
     SitePattern,
+    SpanPattern,
 )
 from smoothcache_core._transfer import transfer
 from smoothcache_core.fills import FillRule, linear, reuse, taylor
@@ -106,6 +107,7 @@ __all__ = [
     "SmoothCacheError",
     "SmoothCacheWarning",
     "Source",
+    "SpanPattern",
     "WholeSettings",
     "attach",
     "auto",

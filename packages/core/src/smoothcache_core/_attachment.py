@@ -3,7 +3,7 @@
 import itertools
 import threading
 import warnings
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import Any
 
 from torch import nn
@@ -83,10 +83,9 @@ class Attachment:
         self, model: nn.Module, caching: Sequence[Site], *, keep_always: bool
     ) -> int:
         """Return how many graphs compiled code may need if that is over torch's limit, else 0."""
-        modes = {
-            site.path: variants(self.schedule.course(site), keep_always=keep_always)
-            for site in caching
-        }
+        modes: dict[str, list[Hashable]] = {}
+        for site in caching:
+            modes |= variants(site, self.schedule.course(site), keep_always=keep_always)
         graphs = graph_variants(model, modes)
         return graphs if graphs > recompile_limit() else 0
 
@@ -236,9 +235,10 @@ class Attachment:
 
 
 def _refuse_nested(sites: Sequence[Site]) -> None:
-    paths = [site.path for site in sites]
-    for outer, inner in itertools.permutations(paths, 2):
-        if inner.startswith(f"{outer}."):
-            raise ScheduleError(
-                f"{inner!r} is inside {outer!r} and the schedule reuses both; let it name one"
-            )
+    for outer, inner in itertools.permutations(sites, 2):
+        for above, below in itertools.product(outer.paths, inner.paths):
+            if f"{below}.".startswith(f"{above}."):
+                raise ScheduleError(
+                    f"{inner.path!r} is inside {outer.path!r} and the schedule reuses both; let it "
+                    "name one"
+                )

@@ -5,19 +5,31 @@ from collections.abc import Hashable, Mapping, Sequence
 import torch
 from torch import nn
 
-from smoothcache_core._course import COMPUTE, FILL, STORE, Course
+from smoothcache_core._course import COMPUTE, FILL, REUSE, STORE, Course
+from smoothcache_core._sites import Site
 from smoothcache_core._wrap import denoiser
 
 
-def variants(course: Course, *, keep_always: bool) -> list[Hashable]:
-    """Return what compiled code sees of a site at every evaluation.
+def variants(site: Site, course: Course, *, keep_always: bool) -> dict[str, list[Hashable]]:
+    """Return what compiled code sees of the modules of a site, by path, at every evaluation.
 
     Args:
-        course: What happens to the site.
+        site: The site.
+        course: What happens to it.
         keep_always: Whether every computed output is kept.
     """
-    seen = {COMPUTE: STORE} if keep_always else {}
-    return [(FILL, course.terms) if mode == FILL else seen.get(mode, mode) for mode in course.modes]
+    modes = [STORE if keep_always and mode == COMPUTE else mode for mode in course.modes]
+    seen = {path: [_of_others(mode, keeps=False) for mode in modes] for path in site.paths}
+    seen[site.paths[-1]] = [_of_others(mode, keeps=True) for mode in modes]
+    seen[site.path] = [(FILL, course.terms) if mode == FILL else mode for mode in modes]
+    return seen
+
+
+def _of_others(mode: int, *, keeps: bool) -> Hashable:
+    """Return what a block of a span does that is not the first."""
+    if mode in (REUSE, FILL):
+        return REUSE
+    return mode if keeps else COMPUTE
 
 
 def graph_variants(model: nn.Module, modules: Mapping[str, Sequence[Hashable]]) -> int:

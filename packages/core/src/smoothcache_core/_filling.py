@@ -11,7 +11,7 @@ from smoothcache_core._errors import AttachError
 from smoothcache_core._kept import CacheStats, Kept
 from smoothcache_core._mixins import Histories, Values
 from smoothcache_core._tensors import detached, flat, is_output, nbytes
-from smoothcache_core._wrap import WrappedSite
+from smoothcache_core._wrapped import WrappedSite
 
 _WIDTH = 4
 """Entries of one row of weights: more than any fill has terms, and all rows equally aligned."""
@@ -110,11 +110,11 @@ class SiteCache:
     def collect(self, tick: Tick) -> None:
         """Take what the sites kept, count, and drop what is not needed any more."""
         for wrapped, course in self._sites:
-            _check(wrapped, tick.evaluation)
             path, mode = wrapped.site.path, wrapped.mode
+            _refuse_uncalled(wrapped, tick.evaluation)
             self._stats.count(path, filled=mode in (REUSE, FILL))
             if mode == STORE:
-                values = wrapped.kept()
+                values = _outputs(wrapped)
                 size = sum(nbytes(value) for value in values)
                 self._kept.put(tick.branch, path, tick.evaluation, values, size)
             self._kept.settle(tick.branch, path, course, tick.evaluation)
@@ -137,16 +137,22 @@ def _histories(outputs: Sequence[Values], terms: int) -> Histories:
     )
 
 
-def _check(wrapped: WrappedSite, evaluation: int) -> None:
-    path = wrapped.site.path
+def _refuse_uncalled(wrapped: WrappedSite, evaluation: int) -> None:
     if not wrapped.calls:
         raise AttachError(
-            f"{path!r} was not called in evaluation {evaluation}: either the model does not call "
-            "it as a module (the adapter does not fit), or a hook put on after the cache bypasses "
-            "it; attach the cache last"
+            f"{wrapped.site.path!r} was not called in evaluation {evaluation}: either the model "
+            "does not call it as a module (the adapter does not fit), or a hook put on after the "
+            "cache bypasses it; attach the cache last"
         )
-    strange = [type(value).__name__ for value in wrapped.kept() if not is_output(value)]
+
+
+def _outputs(wrapped: WrappedSite) -> Values:
+    """Return what a site kept, if it can be kept."""
+    values = wrapped.kept()
+    strange = [type(value).__name__ for value in values if not is_output(value)]
     if strange:
         raise AttachError(
-            f"{path!r} gives a {strange[0]}; only a tensor or a tuple of tensors can be cached"
+            f"{wrapped.site.path!r} gives a {strange[0]}; only a tensor or a tuple of tensors can "
+            "be cached"
         )
+    return values

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from smoothcache_core._course import FILL, REUSE, STORE
-from smoothcache_core._tensors import Output, blended, detached
+from smoothcache_core._tensors import Output, blended, cloned, detached
 
 Values = tuple[Output, ...]
 """The outputs of a site in one evaluation, one for each call: a site may be called in chunks."""
@@ -76,6 +76,50 @@ class CachingDeltaSite:
         return output
 
 
+class CachingSpanStart:
+    """Like `CachingDeltaSite` for the first block of a span, which keeps its own input only."""
+
+    _smoothcache_mode: int
+    _smoothcache_calls: int
+    _smoothcache_values: Values
+    _smoothcache_histories: Histories
+    _smoothcache_weights: Tensor
+    _smoothcache_inputs: tuple[tuple[str, int], ...]
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        call = self._smoothcache_calls
+        self._smoothcache_calls = call + 1
+        inputs = _named(self._smoothcache_inputs, args, kwargs)
+        if self._smoothcache_mode == REUSE:
+            return combined(torch.add, inputs, self._smoothcache_values[call])
+        if self._smoothcache_mode == FILL:
+            delta = blended(self._smoothcache_histories[call], self._smoothcache_weights)
+            return combined(torch.add, inputs, delta)
+        if self._smoothcache_mode == STORE:
+            self._smoothcache_values = (*self._smoothcache_values, _copied(inputs))
+        return super().forward(*args, **kwargs)  # pyright: ignore[reportAttributeAccessIssue]
+
+
+class CachingSpanPart:
+    """The other blocks of a span: they pass on what they are given, or compute; one keeps that."""
+
+    _smoothcache_mode: int
+    _smoothcache_calls: int
+    _smoothcache_values: Values
+    _smoothcache_single: bool
+    _smoothcache_inputs: tuple[tuple[str, int], ...]
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        self._smoothcache_calls = self._smoothcache_calls + 1
+        if self._smoothcache_mode == REUSE:
+            inputs = _named(self._smoothcache_inputs, args, kwargs)
+            return inputs[0] if self._smoothcache_single else inputs
+        output = super().forward(*args, **kwargs)  # pyright: ignore[reportAttributeAccessIssue]
+        if self._smoothcache_mode == STORE:
+            self._smoothcache_values = (*self._smoothcache_values, cloned(output))
+        return output
+
+
 class ProbedSite:
     """Shows every output to a probe and changes nothing."""
 
@@ -98,6 +142,33 @@ class ProbedDeltaSite:
         inputs = _copied(_named(self._smoothcache_inputs, args, kwargs))
         self._smoothcache_probe.enter()
         output = super().forward(*args, **kwargs)  # pyright: ignore[reportAttributeAccessIssue]
+        self._smoothcache_probe.leave(detached(combined(torch.sub, output, inputs)))
+        return output
+
+
+class ProbedSpanStart:
+    """The first block of a span: notes its input for the last, and changes nothing."""
+
+    _smoothcache_probe: Probe
+    _smoothcache_inputs: tuple[tuple[str, int], ...]
+    _smoothcache_entered: list[tuple[Tensor, ...]]
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        inputs = _copied(_named(self._smoothcache_inputs, args, kwargs))
+        self._smoothcache_entered[:] = [inputs]
+        self._smoothcache_probe.enter()
+        return super().forward(*args, **kwargs)  # pyright: ignore[reportAttributeAccessIssue]
+
+
+class ProbedSpanEnd:
+    """The last block of a span: shows its output minus the input of the first to a probe."""
+
+    _smoothcache_probe: Probe
+    _smoothcache_entered: list[tuple[Tensor, ...]]
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        output = super().forward(*args, **kwargs)  # pyright: ignore[reportAttributeAccessIssue]
+        inputs = self._smoothcache_entered.pop()
         self._smoothcache_probe.leave(detached(combined(torch.sub, output, inputs)))
         return output
 

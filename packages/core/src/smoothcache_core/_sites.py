@@ -37,6 +37,24 @@ class Site:
     inputs: tuple[str, ...] = ()
     last: str = ""
 
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """The paths of its modules: of all blocks of a span, else one.
+
+        Raises:
+            AdapterError: `path` and `last` are not two blocks of one list, in this order.
+        """
+        if not self.last:
+            return (self.path,)
+        (parent, _, first), (other, _, last) = (p.rpartition(".") for p in (self.path, self.last))
+        if parent != other or not (first.isdigit() and last.isdigit()) or int(first) >= int(last):
+            raise AdapterError(
+                f"a span goes from a block to a later one of the same list, not from {self.path!r} "
+                f"to {self.last!r}"
+            )
+        prefix = f"{parent}." if parent else ""
+        return tuple(f"{prefix}{block}" for block in range(int(first), int(last) + 1))
+
     def row_keys(self) -> tuple[str, ...]:
         """Return the schedule keys that may name this site, the most specific first."""
         if not self.path:
@@ -97,6 +115,57 @@ class SitePattern:
     inputs: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class SpanPattern:
+    """A list of blocks and a part of it, whose blocks become one site.
+
+    Its target is the delta: the output of its last block minus the input of its first. Where it is
+    filled, none of its blocks is computed.
+
+    Attributes:
+        path: Path of the list.
+        kind: Kind of the site found.
+        first: Index of the first block; from the end of the list if negative.
+        last: Index of the last block, likewise; it belongs to the span.
+        inputs: See `Site`; the same for all blocks.
+    """
+
+    path: str
+    kind: str
+    first: int = 1
+    last: int = -1
+    inputs: tuple[str, ...] = ()
+
+    def site(self, model: nn.Module, adapter: str) -> Site | None:
+        """Return the site in `model`, or None if nothing is at the path.
+
+        Raises:
+            AdapterError: The list has no such blocks.
+        """
+        found = [module for _, module in _walk(model, self.path.split("."), ())]
+        if not found or found[0] is None:
+            return None
+        names = [name for name, _ in found[0].named_children()]
+        places = [i + len(names) if i < 0 else i for i in (self.first, self.last)]
+        if not 0 <= places[0] <= places[1] < len(names):
+            raise AdapterError(
+                f"adapter {adapter!r}: {self.path!r} has {len(names)} blocks, so there is no span "
+                f"from {self.first} to {self.last}"
+            )
+        first, last = (f"{self.path}.{names[place]}" for place in places)
+        span = "" if first == last else last
+        site = Site(
+            path=first,
+            kind=self.kind,
+            block=places[0],
+            target="delta",
+            inputs=self.inputs,
+            last=span,
+        )
+        assert site.paths
+        return site
+
+
 @dataclass(frozen=True, kw_only=True)
 class PatternAdapter:
     """An adapter that is only data: path patterns and a few argument names.
@@ -118,7 +187,7 @@ class PatternAdapter:
     """
 
     name: str
-    patterns: tuple[SitePattern, ...]
+    patterns: tuple[SitePattern | SpanPattern, ...]
     classes: tuple[str, ...] = ()
     latent: str = "hidden_states"
     timestep: str = "timestep"
@@ -146,9 +215,11 @@ class PatternAdapter:
         _refuse_shared_modules(model, sites, self.name)
         return sites
 
-    @staticmethod
-    def _match(model: nn.Module, pattern: SitePattern) -> list[Site] | None:
+    def _match(self, model: nn.Module, pattern: SitePattern | SpanPattern) -> list[Site] | None:
         """Return the sites of one pattern, or None if nothing is at its path."""
+        if isinstance(pattern, SpanPattern):
+            span = pattern.site(model, self.name)
+            return None if span is None else [span]
         segments = pattern.path.split(".")
         matches = list(_walk(model, segments, ()))
         wildcard = next(
@@ -219,15 +290,15 @@ def _block_index(path: Sequence[str], wildcard: int | None) -> int:
 
 
 def _refuse_shared_modules(model: nn.Module, sites: Sequence[Site], adapter: str) -> None:
-    paths = [site.path for site in sites]
+    paths = [path for site in sites for path in site.paths]
     twice = [path for path in paths if paths.count(path) > 1]
     if twice:
         raise AdapterError(f"adapter {adapter!r}: {twice[0]!r} is found by more than one pattern")
     owners: dict[int, str] = {}
-    for site in sites:
-        first = owners.setdefault(id(model.get_submodule(site.path)), site.path)
-        if first != site.path:
+    for path in paths:
+        first = owners.setdefault(id(model.get_submodule(path)), path)
+        if first != path:
             raise AdapterError(
-                f"adapter {adapter!r}: {first!r} and {site.path!r} are the same module of "
+                f"adapter {adapter!r}: {first!r} and {path!r} are the same module of "
                 f"{type(model).__name__}; a site must be called from one place"
             )

@@ -67,6 +67,13 @@ def blended(outputs: Sequence[Output], weights: Sequence[float] | Tensor) -> Out
     return tuple(weighted(c, weights) if isinstance(c[0], Tensor) else c[0] for c in columns)
 
 
+def cloned(output: Output) -> Output:
+    """Return a copy of `output` without its graph; what is no output is returned as it is."""
+    if isinstance(output, Tensor):
+        return output.detach().clone()
+    return map_tensors(torch.clone, detached(output)) if type(output) is tuple else output
+
+
 def flat(output: Output) -> tuple[Tensor, ...]:
     """Return the tensors of `output` in order."""
     if isinstance(output, Tensor):
