@@ -26,8 +26,11 @@ SIZE = 64
 """Size to ask the text-conditional pipeline for; its autoencoder then gives 16 x 16 pixels."""
 
 
-def save_dit(folder: Path, *, layers: int = 2) -> Path:
-    """Save a class-conditional pipeline of three classes; its pictures have 16 x 16 pixels."""
+def save_dit(folder: Path, *, layers: int = 2, clip: bool = False) -> Path:
+    """Save a class-conditional pipeline of three classes; its pictures have 16 x 16 pixels.
+
+    With `clip`, its solver clips what it predicts, and is not affine.
+    """
     torch.manual_seed(0)
     transformer = DiTTransformer2DModel(
         num_attention_heads=2,
@@ -37,7 +40,7 @@ def save_dit(folder: Path, *, layers: int = 2) -> Path:
         num_layers=layers,
         sample_size=8,
     )
-    scheduler: Any = DDIMScheduler()
+    scheduler: Any = DDIMScheduler(clip_sample=clip)
     pipe = DiTPipeline(_random(transformer), _autoencoder(), scheduler)
     pipe.save_pretrained(folder)
     index = folder / "model_index.json"  # save_pretrained forgets the names of the classes

@@ -3,80 +3,22 @@ import re
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 import typer
+from image_folders import save_dit
+from image_shell import STEPS, Shell
 from smoothcache_core import Calibration, Report, Schedule
+from smoothcache_image import calibrate_pipeline, load_pipeline
+from smoothcache_image._calibrating import sensitivity_calls
 from smoothcache_image._cli import app
 from smoothcache_image._loading import SHIPPED
 from typer.testing import CliRunner
 
-COMMANDS = ("demo", "calibrate", "plan", "sample", "evaluate")
-STEPS = 6
-
-
-@dataclass(frozen=True, kw_only=True)
-class Shell:
-    """Runs commands with one model in one folder."""
-
-    model: Path
-    folder: Path
-
-    def run(self, *words: object, status: int = 0) -> str:
-        """Run a command and return its output, after checking its status."""
-        result = CliRunner().invoke(app, [str(word) for word in words])
-        assert result.exit_code == status, result.output
-        return result.output
-
-    def refused(self, *words: object) -> str:
-        """Run a command that must be refused in one line, and return that line."""
-        result = CliRunner().invoke(app, [str(word) for word in words])
-        assert result.exit_code == 2, result.output
-        last = result.stderr.splitlines()[-1]
-        assert last.startswith("smoothcache-image: ")
-        assert "Traceback" not in result.output
-        return last
-
-    def calibrate(self, name: str = "c.safetensors", *words: object, samples: int = 2) -> Path:
-        output = self.folder / name
-        self.run(
-            "calibrate", "--model", self.model, "--samples", samples, "--steps", STEPS,
-            "--output", output, *words,
-        )  # fmt: skip
-        return output
-
-    def plan(self, calibration: Path, *words: object) -> Path:
-        output = self.folder / "schedules"
-        self.run("plan", calibration, "--output", output, *words)
-        return output
-
-    def sample(self, name: str, *words: object) -> tuple[str, list[bytes]]:
-        """Return what a command says and the pictures it writes."""
-        output = self.folder / name
-        said = self.run("sample", "--model", self.model, "--output", output, *words)
-        return said, [file.read_bytes() for file in sorted(output.iterdir())]
-
-
-@pytest.fixture
-def shell(dit_folder: Path, tmp_path: Path) -> Shell:
-    return Shell(model=dit_folder, folder=tmp_path)
-
-
-@pytest.fixture(scope="module")
-def calibrated(dit_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A calibration file of the seeds 0 and 1."""
-    return Shell(model=dit_folder, folder=tmp_path_factory.mktemp("calibrated")).calibrate()
-
-
-@pytest.fixture(scope="module")
-def planned(dit_folder: Path, calibrated: Path) -> Path:
-    """A folder with the schedules interval-1 to interval-3."""
-    shell = Shell(model=dit_folder, folder=calibrated.parent)
-    intervals = ("--interval", 1, "--interval", 2, "--interval", 3)
-    return shell.plan(calibrated, *intervals, "--compute", 0.7)
-
+COMMANDS = ("demo", "calibrate", "plan", "fit", "sample", "evaluate")
 
 # ---------------------------------------------------------------------------- help
 
@@ -107,7 +49,7 @@ def test_examples_name_options_that_exist(name: str):
 
 def test_no_command_shows_the_help(shell: Shell):
     output = shell.run(status=2)
-    assert "Calibrate, plan, sample and judge" in output
+    assert "Calibrate, plan, fit, sample and judge" in output
     assert not re.search(r"^smoothcache-image:", output, re.MULTILINE)
 
 
@@ -129,8 +71,9 @@ def test_calibration_is_continued(shell: Shell):
     whole = Calibration.load(shell.calibrate("whole.safetensors", samples=3))
     parts = shell.calibrate("parts.safetensors", samples=1)
     said = shell.run(
-        "calibrate", "--model", shell.model, "--samples", 3, "--steps", STEPS, "--output", parts
-    )
+        "calibrate", "--model", shell.model, "--samples", 3, "--steps", STEPS, "--output", parts,
+        "--sensitivity", 0, "--max-lag", 3,
+    )  # fmt: skip
     assert f"Continuing {parts}: 1 samples are there, 2 to go." in said
     assert Calibration.load(parts) == whole
     assert whole.seeds == (0, 1, 2)
@@ -160,92 +103,69 @@ def test_batches_are_counted_as_samples(shell: Shell):
         (("--samples", 3, "--steps", 5), "is for 6 evaluations, but DDIMScheduler makes 5"),
         (("--samples", 3, "--max-lag", 1), "max_lag is 3, not 1"),
         (("--samples", 3, "--solver", "dpmsolver++"), "solver is 'DDIMScheduler"),
+        (("--samples", 3, "--sensitivity", 0), "it has sensitivities, which would be lost"),
     ],
 )
 def test_a_calibration_is_not_continued_by_another(
     shell: Shell, calibrated: Path, words: Sequence[object], message: str
 ):
     before = calibrated.read_bytes()
-    given = ("--model", shell.model, "--steps", STEPS, "--output", calibrated, *words)
-    assert message in shell.refused("calibrate", *given)
+    given = ("--model", shell.model, "--steps", STEPS, "--max-lag", 3, "--output", calibrated)
+    assert message in shell.refused("calibrate", *given, *words)
     assert calibrated.read_bytes() == before
 
 
-# ---------------------------------------------------------------------------- plan
-
-
-def test_plan_writes_one_schedule_for_each(shell: Shell, calibrated: Path):
-    folder = shell.plan(
-        calibrated, "--alpha", 0.1, "--alpha", 0.25, "--compute", 0.7, "--interval", 2
-    )
-    settings = {file.stem: Schedule.load(file).source.settings for file in folder.iterdir()}
-    assert settings["smooth-alpha0.1"]["alpha"] == 0.1
-    assert settings["smooth-alpha0.25"]["alpha"] == 0.25
-    assert settings["interval-2"] == {"every": 2}
-    assert Schedule.load(folder / "smooth-compute0.7.json").compute_fraction() <= 0.7
-    assert len(settings) == 4
-
-
-def test_plan_passes_its_settings_on(shell: Shell, calibrated: Path):
-    words = ("--per", "site", "--strict", "--max-lag", 1)
-    folder = shell.plan(calibrated, "--alpha", 0.2, *words)
-    schedule = Schedule.load(folder / "smooth-site-strict-alpha0.2.json")
-    assert schedule.source.settings == {
-        "alpha": 0.2,
-        "per": "site",
-        "strict": True,
-        "max_lag": 1,
-    }
-
-
-def test_plan_shows_what_to_expect(shell: Shell, calibrated: Path):
-    output = shell.folder / "two.json"
-    said = shell.run("plan", calibrated, "--interval", 2, "--output", output)
-    schedule = Schedule.load(output)
-    assert f"{schedule.compute_fraction():.3f}" in said
-    assert f"{1 / schedule.compute_fraction():.2f}x" in said
-    assert "two.json" in said
-    assert f"Written to {shell.folder}." in said
-
-
-def test_plan_writes_v1_and_maps(shell: Shell, calibrated: Path):
-    output = shell.folder / "two.json"
-    shell.run("plan", calibrated, "--interval", 2, "--v1", "--map", "--output", output)
-    older = json.loads((shell.folder / "two.v1.json").read_text())
-    assert older == {"attn1": [1, 0, 1, 0, 1, 1], "ff": [1, 0, 1, 0, 1, 1]}
-    assert (shell.folder / "two.png").read_bytes().startswith(b"\x89PNG")
-
-
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        ((), "nothing to plan: give --alpha, --compute or --interval"),
-        (("--compute", 0.01), "compute 0.01 is out of reach"),
-        (("--compute", 1.5), "compute is a fraction in (0, 1], got 1.5"),
-        (("--alpha", -1), "at least 0, got -1"),
-        (("--alpha", "x"), "--alpha"),
-        (("--interval", 0), "every"),
-        (("--alpha", 0.1, "--max-lag", 9), "max_lag must be from 1 to 3"),
-        (("--compute", 0.7, "--per", "site", "--v1"), "not module paths"),
-    ],
-)
-def test_an_impossible_plan_writes_nothing(
-    shell: Shell, calibrated: Path, words: Sequence[object], message: str
+@pytest.mark.parametrize("passes", ["batched", "sequential"])
+def test_the_cost_of_sensitivities_is_the_calls_they_took(
+    passes: str, dit_folder: Path, lumina2_folder: Path
 ):
-    output = shell.folder / "schedules"
-    assert message in shell.refused("plan", calibrated, "--output", output, *words)
-    assert not output.exists()
+    pipe: Any = load_pipeline(dit_folder if passes == "batched" else lumina2_folder, device="cpu")
+    pipe.set_progress_bar_config(disable=True)
+
+    def sample(seed: int) -> object:
+        what: dict[str, Any] = {"class_labels": [0]}
+        if passes == "sequential":  # its normalisation of guidance is not affine
+            what = {"prompt": "a fox", "height": 64, "width": 64, "cfg_normalization": False}
+        generator = torch.Generator().manual_seed(seed)
+        return pipe(**what, generator=generator, num_inference_steps=STEPS).images
+
+    branches = () if passes == "batched" else ("cond", "uncond")
+    last = list(pipe.transformer.children())[-1]  # the output layer: called once in every call
+    calls: list[int] = []
+    last.register_forward_hook(lambda *_: calls.append(1))
+    counts = []
+    for sensitivity in (0, 1):
+        calls.clear()
+        calibration = calibrate_pipeline(
+            pipe, sample, seeds=range(2), sensitivity=sensitivity, branches=branches,
+            max_lag=1, progress=False,
+        )  # fmt: skip
+        counts.append(len(calls))
+        assert sensitivity_calls(calibration) == counts[-1] - counts[0]
+    assert counts[1] > 2 * counts[0]
 
 
-def test_several_schedules_are_not_one_file(shell: Shell, calibrated: Path):
-    words = ("--alpha", 0.1, "--alpha", 0.2, "--output", shell.folder / "one.json")
-    assert "is one file for 2 schedules" in shell.refused("plan", calibrated, *words)
+def test_calibrate_says_what_sensitivities_took_and_what_is_next(shell: Shell):
+    output = shell.folder / "c.safetensors"
+    words = ("--model", shell.model, "--samples", 1, "--steps", STEPS, "--output", output)
+    said = next(line for line in shell.run("calibrate", *words).splitlines() if "Next:" in line)
+    calls = sensitivity_calls(Calibration.load(output))
+    assert said.startswith(f"Sensitivities took {calls} calls of the denoiser, {calls / STEPS:.1f}")
+    assert said.endswith(f"Next: smoothcache-image plan {output} --compute 0.5, or --front")
+    assert Calibration.load(output).max_lag == 12
 
 
-def test_a_file_that_is_no_calibration_is_refused(shell: Shell, planned: Path):
-    schedule = planned / "interval-2.json"
-    assert "is not a calibration file" in shell.refused("plan", schedule, "--alpha", 0.1)
-    assert "cannot read" in shell.refused("plan", "nothing.safetensors", "--alpha", 0.1)
+def test_calibrate_says_why_there_are_no_sensitivities(tmp_path: Path):
+    shell = Shell(model=save_dit(tmp_path / "clipping", clip=True), folder=tmp_path)
+    path = shell.calibrate("none.safetensors")
+    assert Calibration.load(path).dynamics is None
+    words = ("--model", shell.model, "--samples", 1, "--steps", STEPS, "--max-lag", 1)
+    said = shell.run("calibrate", *words, "--output", tmp_path / "c.safetensors")
+    assert "No sensitivities were measured: the latents are no affine function" in said
+    assert "only published rules can be planned. Next: " in said
+    message = shell.refused("plan", tmp_path / "c.safetensors", "--compute", 0.5)
+    assert "holds no sensitivities (the latents are no affine function" in message
+    assert "--compute with --rule smooth" in message
 
 
 # ---------------------------------------------------------------------------- sample
@@ -290,6 +210,11 @@ def test_prompts_are_sampled_too(lumina2_folder: Path, tmp_path: Path):
     counts = re.search(r"(\d+) site calls computed, (\d+) reused", said)
     assert counts is not None
     assert int(counts[1]) == 2 * int(counts[2])
+
+
+def test_skipped_evaluations_are_counted(shell: Shell, planned: Path):
+    said, _ = shell.sample("s", "--schedule", planned / "denoiser-compute0.5.json")
+    assert "3 evaluations computed, 3 filled; 0.500 of the MACs" in said
 
 
 def test_another_solver_is_remarked_on(shell: Shell, planned: Path):
@@ -356,6 +281,65 @@ def test_evaluate_writes_a_report(shell: Shell, calibrated: Path, planned: Path)
     names = {file.name for file in output.iterdir()}
     assert {"report.md", "samples.png", "error-curves.png", "skip-map-interval-2.png"} <= names
     assert "enter the autoencoder's decoder" in (output / "report.md").read_text()
+
+
+def test_evaluate_shows_predictions_and_draws_what_else_there_is(
+    shell: Shell, calibrated: Path, planned: Path
+):
+    record = {
+        "rows": [
+            {"policy": "plain", "evaluations": STEPS, "compute": 1.0, "rel_l2": 0.0},
+            {"policy": "fora", "ours": False, "compute": 0.5, "rel_l2": 0.3},
+        ]
+    }
+    peers = shell.folder / "quality-image-a.json"
+    peers.write_text(json.dumps(record))
+    file = planned / "denoiser-compute0.5.json"
+    words = ("--model", shell.model, "--samples", 3)
+    said = shell.run("evaluate", file, *words, "--output", shell.folder / "alone")
+    report = Report.load(shell.folder / "alone" / "report.json")
+    row = report.row("denoiser-compute0.5")
+    promise = Schedule.load(file).prediction
+    assert promise is not None
+    assert row.prediction == promise
+    assert row.ours
+    assert row.rel_l2_low is not None
+    assert f"{promise.error:.2g}" in said
+    assert f"{row.rel_l2_low:.2g}-" in said
+    assert report.calibration_samples is None
+    more = ("--calibration", calibrated, "--peers", shell.folder / "quality-*.json")
+    shell.run("evaluate", file, *words, *more, "--output", shell.folder / "all")
+    names = ("compute-and-error.png", "predicted-and-measured.png")
+    alone, both = (
+        [(shell.folder / folder / name).read_bytes() for name in names]
+        for folder in ("alone", "all")
+    )
+    assert alone[0] != both[0]
+    assert alone[1] == both[1]
+    assert Report.load(shell.folder / "all" / "report.json").calibration_samples == 2
+
+
+def test_what_cannot_be_drawn_is_refused_before_sampling(
+    shell: Shell, calibrated: Path, planned: Path
+):
+    file = planned / "interval-2.json"
+    other = shell.folder / "other.json"
+    schedule = Schedule.load(file)
+    fingerprint = schedule.fingerprint.model_copy(update={"config_hash": "another"})
+    schedule.model_copy(update={"fingerprint": fingerprint}).save(other)
+    record = shell.folder / "record.json"
+    rows = [
+        {"policy": "plain", "evaluations": 50, "compute": 1.0, "rel_l2": 0.0},
+        {"policy": "fora", "ours": False, "compute": 0.5, "rel_l2": 0.3},
+    ]
+    record.write_text(json.dumps({"rows": rows}))
+    for words, message in [
+        ((other, "--calibration", calibrated), "is not planned from"),
+        ((file, "--peers", shell.folder / "no*.json"), "--peers: no file is like"),
+        ((file, "--peers", file), "is no record of a benchmark"),
+        ((file, "--peers", record), "is of 50 evaluations, not of 6"),
+    ]:
+        assert message in shell.refused("evaluate", *words, "--model", "./nowhere")
 
 
 @pytest.mark.slow

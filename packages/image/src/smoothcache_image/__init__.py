@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from smoothcache_image._pipelines import (
         cached_pipeline as cached_pipeline,
         calibrate_pipeline as calibrate_pipeline,
+        fit_pipeline as fit_pipeline,
     )
 
 _HOMES = {
@@ -41,6 +42,7 @@ _HOMES = {
     "load_pipeline": "_loading",
     "cached_pipeline": "_pipelines",
     "calibrate_pipeline": "_pipelines",
+    "fit_pipeline": "_pipelines",
 }
 
 __version__ = version("smoothcache-image")
@@ -62,6 +64,7 @@ __all__ = [
     "cached_pipeline",
     "calibrate_pipeline",
     "digits_folder",
+    "fit_pipeline",
     "load_pipeline",
 ]
 

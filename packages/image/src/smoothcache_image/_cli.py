@@ -1,101 +1,17 @@
-"""The command line: `smoothcache-image demo|calibrate|plan|sample|evaluate`.
+"""The command line: `smoothcache-image demo|calibrate|plan|fit|sample|evaluate`.
 
 Nothing heavy is loaded before a command runs, so that help is shown at once.
 """
 
-import sys
-import warnings
-from collections.abc import Generator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Literal, TextIO
+from typing import Annotated
 
 import typer
-from typer.core import TyperGroup
 
-from smoothcache_image import _options as opt
+from smoothcache_image import _options as opt, _plan_options as asked
+from smoothcache_image._app import app
 
-NAME = "smoothcache-image"
-UsageProblem: type[Exception] = typer.BadParameter.__mro__[2]
-"""Base class of wrong usage: of typer's own copy of click, or of click in older typers."""
-
-
-class _Commands(TyperGroup):
-    """Ends in one line and status 2 where the input is wrong, without a traceback."""
-
-    def main(self, *args: Any, standalone_mode: bool = True, **extra: Any) -> Any:
-        del standalone_mode
-        with _warnings_in_one_line():
-            sys.exit(self._run(*args, **extra))
-
-    def _run(self, *args: Any, **extra: Any) -> int:
-        try:
-            status = super().main(*args, standalone_mode=False, **extra)
-        except UsageProblem as error:
-            return _complain(error.format_message())  # pyright: ignore[reportAttributeAccessIssue]
-        except (typer.Abort, KeyboardInterrupt):
-            _complain("stopped")
-            return 130
-        except OSError as error:
-            return _complain(str(error))
-        except Exception as error:
-            from smoothcache_core import SmoothCacheError
-
-            if not isinstance(error, SmoothCacheError):
-                raise
-            return _complain(str(error))
-        return status if isinstance(status, int) else 0
-
-
-def _complain(message: str) -> int:
-    if message:  # there is none where no command was given, and help was shown
-        typer.echo(f"{NAME}: {' '.join(message.split())}", err=True)
-    return 2
-
-
-@contextmanager
-def _warnings_in_one_line() -> Generator[None]:
-    """Show our warnings as a sentence, and those of other libraries not at all."""
-
-    def show(
-        message: Warning | str,
-        category: type[Warning],
-        filename: str,
-        lineno: int,
-        file: TextIO | None = None,
-        line: str | None = None,
-    ) -> None:
-        del filename, lineno, file, line
-        if category.__name__ == "SmoothCacheWarning":
-            typer.echo(f"{NAME}: note: {message}", err=True)
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("default")
-        warnings.showwarning = show
-        yield
-
-
-app = typer.Typer(
-    name=NAME,
-    cls=_Commands,
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
-    help="""Make diffusion transformers for images faster, by reusing what hardly changes from one
-    evaluation to the next.
-
-    Start with [bold]demo[/bold]: it needs no download and no GPU. With a model of your own:
-    [bold]calibrate[/bold] measures what changes, [bold]plan[/bold] turns that into a schedule of
-    what to reuse, [bold]sample[/bold] samples by it, [bold]evaluate[/bold] compares it with the
-    plain model.""",
-    epilog="""Examples:\n
-    smoothcache-image demo\n
-    smoothcache-image calibrate --model facebook/DiT-XL-2-256 --samples 10\n
-    smoothcache-image plan calibration.safetensors --compute 0.5\n
-    smoothcache-image sample --schedule schedules/smooth-compute0.5.json
-    """,
-)
+__all__ = ["app", "main"]
 
 
 @app.command(
@@ -127,12 +43,12 @@ def demo(
         list[float] | None,
         typer.Option(
             help="Compute fraction to plan for, in (0, 1]: MACs over those of the plain model. "
-            "Give it several times for several schedules. Default: 0.75, 0.55, 0.35.",
+            "Repeatable. Default: 0.5, 0.35, 0.25.",
             show_default=False,
             rich_help_panel=opt.PLAN,
         ),
     ] = None,
-    max_lag: opt.MaxLag = 3,
+    max_lag: opt.MeasuredLag = 12,
     seed: opt.Seed = 0,
     threads: Annotated[
         int,
@@ -141,9 +57,10 @@ def demo(
         ),
     ] = 0,
 ) -> None:
-    """Calibrate, plan, sample and judge the small digits model that comes with this package.
+    """Calibrate, plan, fit, sample and judge the small digits model that comes with this package.
 
-    Takes a minute or two on a CPU. Writes pictures, schedules and a report.
+    Compares the best plan with SmoothCache's rule at equal compute. Takes a minute or two on a CPU.
+    Writes pictures, schedules and a report.
     """
     from smoothcache_image._demo import DemoSettings, run_demo
 
@@ -154,7 +71,7 @@ def demo(
         steps=steps,
         solver=solver,
         guidance=guidance,
-        computes=tuple(compute or (0.75, 0.55, 0.35)),
+        computes=tuple(compute or (0.5, 0.35, 0.25)),
         max_lag=max_lag,
         seed=seed,
         threads=threads,
@@ -174,12 +91,14 @@ def calibrate(
         Path,
         typer.Option(
             "--output", "-o", dir_okay=False, rich_help_panel=opt.FILES,
-            help="File for the measured errors. It is saved after every run, and continued if it "
-            "is there already.",
+            help="File for what is measured. It is saved after every run, and continued if it is "
+            "there already.",
         ),
     ] = Path("calibration.safetensors"),
     samples: opt.Samples = 10,
-    max_lag: opt.MaxLag = 3,
+    sensitivity: opt.Sensitivity = 2,
+    max_lag: opt.MeasuredLag = 12,
+    references: opt.KeptOn = "device",
     labels: opt.Labels = None,
     prompt: opt.Prompts = None,
     seed: opt.Seed = 0,
@@ -191,78 +110,48 @@ def calibrate(
     device: opt.Device = "auto",
     dtype: opt.DtypeOption = "auto",
 ) -> None:  # fmt: skip
-    """Measure how much every part of a model changes from one evaluation to the next.
+    """Measure how much every part of a model changes during a run, and what errors would do.
 
-    Samples as usual and reuses nothing. A few samples are enough; the result holds for this model,
-    solver and number of steps.
+    Samples as usual; then perturbs some runs, to learn how sensitive the final sample is. A few
+    samples are enough; the result holds for this model, solver and number of steps.
     """
-    from smoothcache_image._commands import calibrate_to_file
+    from smoothcache_image._calibrating import Measuring, calibrate_to_file
     from smoothcache_image._source import Source
 
     source = Source(
         model=model, device=device, dtype=dtype, solver=solver, steps=steps, guidance=guidance,
         size=size, labels=labels, prompts=prompt or (), samples=samples, batch=batch, seed=seed,
     )  # fmt: skip
-    calibrate_to_file(source, output, max_lag=max_lag)
+    how = Measuring(max_lag=max_lag, sensitivity=sensitivity, references=references)
+    calibrate_to_file(source, output, how)
 
 
 @app.command(
     epilog="Examples:\n\n    smoothcache-image plan calibration.safetensors --compute 0.5\n\n"
-    "    smoothcache-image plan calibration.safetensors --alpha 0.1 --alpha 0.2 --map\n\n"
+    "    smoothcache-image plan calibration.safetensors --speedup 2 --max-bytes 2GB\n\n"
+    "    smoothcache-image plan calibration.safetensors --error 0.01 -o good.json\n\n"
+    "    smoothcache-image plan calibration.safetensors --front\n\n"
+    "    smoothcache-image plan calibration.safetensors --compute 0.5 --rule smooth --map\n\n"
     "    smoothcache-image plan calibration.safetensors --interval 2 -o every-second.json --v1",
 )
 def plan(
     calibration: Annotated[
         Path, typer.Argument(help="File written by calibrate.", metavar="CALIBRATION")
     ],
-    alpha: Annotated[
-        list[float] | None,
-        typer.Option(
-            help="Largest relative error of what is reused, at least 0; 0.08 to 0.35 is usual.",
-            show_default=False,
-            rich_help_panel=opt.PLAN,
-        ),
-    ] = None,
-    compute: Annotated[
-        list[float] | None,
-        typer.Option(
-            help="Compute fraction to reach, in (0, 1]: MACs over those of the plain model.",
-            show_default=False,
-            rich_help_panel=opt.PLAN,
-        ),
-    ] = None,
-    interval: Annotated[
-        list[int] | None,
-        typer.Option(
-            help="Compute at every n-th evaluation, n at least 1, whatever was measured (FORA).",
-            show_default=False,
-            rich_help_panel=opt.PLAN,
-        ),
-    ] = None,
-    per: Annotated[
-        Literal["kind", "site"],
-        typer.Option(
-            help="Decide for all sites of a kind together (SmoothCache), or for each by itself.",
-            rich_help_panel=opt.PLAN,
-        ),
-    ] = "kind",
-    strict: Annotated[
-        bool,
-        typer.Option(
-            "--strict",
-            help="All shorter reuses must be within alpha too, not only the longest.",
-            rich_help_panel=opt.PLAN,
-        ),
-    ] = False,
-    max_lag: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            help="Longest reuse, in evaluations, at least 1. Default: all that was measured.",
-            show_default=False,
-            rich_help_panel=opt.PLAN,
-        ),
-    ] = None,
+    compute: asked.Computes = None,
+    speedup: asked.Speedups = None,
+    error: asked.Errors = None,
+    target: asked.PlanTarget = "auto",
+    front: asked.Front = False,
+    first: asked.First = 1,
+    max_lag: asked.PlannedLag = None,
+    max_bytes: asked.MaxBytes = None,
+    max_rows: asked.MaxRows = None,
+    rule: asked.PlanRule = "best",
+    alpha: asked.Alphas = None,
+    interval: asked.Intervals = None,
+    per: asked.SmoothPer = "kind",
+    strict: asked.Strict = False,
     output: Annotated[
         Path,
         typer.Option(
@@ -270,37 +159,87 @@ def plan(
             help="Folder for the schedules, or a file ending in .json for a single one.",
         ),
     ] = Path("schedules"),
-    v1: Annotated[
-        bool,
-        typer.Option(
-            "--v1", rich_help_panel=opt.FILES,
-            help="Also write SmoothCache's original JSON, as <name>.v1.json.",
-        ),
-    ] = False,
-    maps: Annotated[
-        bool,
-        typer.Option(
-            "--map", rich_help_panel=opt.FILES,
-            help="Also draw what is computed and what is reused, as <name>.png.",
-        ),
-    ] = False,
+    v1: asked.V1 = False,
+    maps: asked.Maps = False,
 ) -> None:  # fmt: skip
-    """Turn measured errors into schedules: what to compute and what to reuse. Needs no model.
+    """Turn a calibration into schedules: what to compute and what to skip. Needs no model.
 
-    Give --alpha, --compute or --interval, each as often as you like: one schedule for each.
+    Give --compute, --speedup or --error, each as often as you like, and get the best schedule for
+    each; or --front to see them all. Or a published rule: --alpha, --interval, --rule smooth.
     """
+    from smoothcache_core import PlanLimits
+
     from smoothcache_image._planning import PlanSettings, plan_to_files
 
     settings = PlanSettings(
-        alphas=alpha or (), computes=compute or (), intervals=interval or (),
-        per=per, strict=strict, max_lag=max_lag,
+        computes=compute or (), speedups=speedup or (), errors=error or (), target=target,
+        front=front, rule=rule, alphas=alpha or (), intervals=interval or (), per=per,
+        strict=strict,
+        limits=PlanLimits(first=first, max_lag=max_lag, max_bytes=max_bytes, max_rows=max_rows),
     )  # fmt: skip
     plan_to_files(calibration, settings, output, v1=v1, maps=maps)
 
 
 @app.command(
+    epilog="Examples:\n\n"
+    "    smoothcache-image fit schedules/auto-compute0.5.json --samples 8 -o fitted.json\n\n"
+    "    smoothcache-image fit schedules/auto-compute0.25.json --refine 50 --checkpoint tried.json",
+)
+def fit(
+    schedule: Annotated[Path, typer.Argument(help="Schedule to fit.", metavar="SCHEDULE")],
+    model: opt.Model = "digits",
+    output: Annotated[
+        Path,
+        typer.Option(
+            "--output", "-o", dir_okay=False, rich_help_panel=opt.FILES,
+            help="File for the fitted schedule.",
+        ),
+    ] = Path("fitted.json"),
+    refine: Annotated[
+        int | None,
+        typer.Option(
+            min=1, show_default=False, rich_help_panel=opt.PLAN, metavar="TRIALS",
+            help="Also move what is computed, if that lowers the error: schedules to try, at least "
+            "1. Each takes as long as a cached run of all samples.",
+        ),
+    ] = None,
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option(
+            dir_okay=False, show_default=False, rich_help_panel=opt.FILES,
+            help="With --refine, file that keeps what was tried, and is continued from.",
+        ),
+    ] = None,
+    samples: opt.Samples = 8,
+    labels: opt.Labels = None,
+    prompt: opt.Prompts = None,
+    seed: opt.Seed = 0,
+    batch: opt.Batch = None,
+    steps: opt.StepsOfSchedule = None,
+    solver: opt.SolverOption = "default",
+    guidance: opt.Guidance = None,
+    size: opt.Size = None,
+    device: opt.Device = "auto",
+    dtype: opt.DtypeOption = "auto",
+) -> None:  # fmt: skip
+    """Fit a schedule to what its cached runs really do, and measure the error that it makes.
+
+    The seeds may be those of the calibration. They are written down, and evaluate, which starts
+    from seed 1000, refuses to judge with them.
+    """
+    from smoothcache_image._commands import fit_to_file
+    from smoothcache_image._source import Source
+
+    source = Source(
+        model=model, device=device, dtype=dtype, solver=solver, steps=steps, guidance=guidance,
+        size=size, labels=labels, prompts=prompt or (), samples=samples, batch=batch, seed=seed,
+    )  # fmt: skip
+    fit_to_file(source, schedule, output, trials=refine, checkpoint=checkpoint)
+
+
+@app.command(
     epilog="Examples:\n\n    smoothcache-image sample --samples 10\n\n"
-    "    smoothcache-image sample --samples 10 --schedule schedules/smooth-compute0.5.json",
+    "    smoothcache-image sample --samples 10 --schedule schedules/auto-compute0.5.json",
 )
 def sample(
     model: opt.Model = "digits",
@@ -338,8 +277,10 @@ def sample(
 
 
 @app.command(
-    epilog="Example:\n\n    smoothcache-image evaluate schedules/smooth-compute0.5.json "
-    "schedules/interval-2.json --samples 50 --batch 10 --calibration calibration.safetensors",
+    epilog="Examples:\n\n    smoothcache-image evaluate schedules/auto-compute0.5.json "
+    "schedules/smooth-compute0.5.json --samples 50 --batch 10 --calibration "
+    "calibration.safetensors\n\n    smoothcache-image evaluate fitted.json --samples 50 --peers "
+    "'benchmarks/quality-image-*.json'",
 )
 def evaluate(
     schedules: Annotated[
@@ -350,11 +291,12 @@ def evaluate(
         Path | None,
         typer.Option(
             dir_okay=False,
-            help="File written by calibrate, to draw its errors in the report.",
+            help="File written by calibrate, to draw its errors and what can be planned from it.",
             show_default=False,
             rich_help_panel=opt.FILES,
         ),
     ] = None,
+    peers: opt.Peers = None,
     output: opt.ReportFolder = Path("evaluation"),
     samples: opt.Samples = 10,
     labels: opt.Labels = None,
@@ -370,7 +312,8 @@ def evaluate(
 ) -> None:
     """Compare schedules with the plain model on the same seeds: speed, and what became of samples.
 
-    The seeds must not be those of the calibration.
+    Shows the errors that were predicted beside those measured. The seeds must not be those of the
+    calibration, nor those that a schedule was fitted with.
     """
     from smoothcache_image._commands import evaluate_to_folder
     from smoothcache_image._source import Source
@@ -379,7 +322,7 @@ def evaluate(
         model=model, device=device, dtype=dtype, solver=solver, steps=steps, guidance=guidance,
         size=size, labels=labels, prompts=prompt or (), samples=samples, batch=batch, seed=seed,
     )  # fmt: skip
-    evaluate_to_folder(source, schedules, output, calibration=calibration)
+    evaluate_to_folder(source, schedules, output, calibration=calibration, peers=peers or ())
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""What the commands `calibrate`, `sample` and `evaluate` do."""
+"""What the commands `fit`, `sample` and `evaluate` do."""
 
 from __future__ import annotations
 
@@ -10,98 +10,76 @@ from contextlib import nullcontext
 from pathlib import Path
 
 from rich.console import Console
-from smoothcache_core import CacheStats, Calibration, Schedule
+from smoothcache_core import (
+    DENOISER,
+    GUIDANCE,
+    CacheStats,
+    Calibration,
+    Planner,
+    Point,
+    ReportRow,
+    Schedule,
+    load_peers,
+)
 from torch import Tensor
 from tqdm import tqdm
 
-from smoothcache_image._errors import PipelineError, PlanError
+from smoothcache_image._errors import PlanError
 from smoothcache_image._evaluation import evaluate_pipeline, show_report
 from smoothcache_image._loading import SHIPPED
-from smoothcache_image._pipelines import cached_pipeline, calibrate_pipeline
-from smoothcache_image._ranks import Ranks, launched_ranks
+from smoothcache_image._pipelines import cached_pipeline, fit_pipeline
 from smoothcache_image._sampling import Sampler, label_name
-from smoothcache_image._source import Source
+from smoothcache_image._source import DEFAULT_STEPS, Source, check_steps
+from smoothcache_image._tables import show_schedules
 
-DEFAULT_STEPS = 50
+OURS = ("whole", "planned")
+"""Sources of schedules that are this library's own, not published by others."""
 
-# ---------------------------------------------------------------------------- calibrate
+# ---------------------------------------------------------------------------- fit
 
 
-def calibrate_to_file(source: Source, output: Path, *, max_lag: int) -> None:
-    """Calibrate a model into a file, or continue the file; share the runs if launched as several.
+def fit_to_file(
+    source: Source, file: Path, output: Path, *, trials: int | None, checkpoint: Path | None
+) -> None:
+    """Fit a schedule file to the runs of a model, refine it if asked to, and show what it does.
+
+    Args:
+        source: What to sample.
+        file: The schedule.
+        output: File for the fitted schedule.
+        trials: Schedules to try; None to fit only.
+        checkpoint: File that keeps what was tried.
 
     Raises:
-        PipelineError: The model cannot be loaded, or the file was made with other settings.
-        SmoothCacheError: See `smoothcache_core.calibrate`.
+        PlanError: There is nothing to refine, or a checkpoint without trials.
+        SmoothCacheError: The model or the schedule cannot be used.
     """
-    with launched_ranks() as ranks:
-        console = Console(soft_wrap=True, quiet=ranks.rank > 0)
-        found = _continued(source, output, console)
-        done = found.get(output)
-        if ranks.world > 1 or len(found) != 1 or done is None or _left(source, found):
-            done = _calibrated(source, output, ranks, found, max_lag=max_lag)
-    shares = ", ".join(f"{kind} {done.cost.fraction(kind):.0%}" for kind in done.kinds)
-    console.print(
-        f"{output}: {done.samples} samples of {done.evaluations} evaluations each, "
-        f"{len(done.sites)} sites. Of the MACs, the sites do: {shares}."
-    )
-    console.print(f"Next: smoothcache-image plan {output} --compute 0.5")
-
-
-def _calibrated(
-    source: Source, output: Path, ranks: Ranks, found: Mapping[Path, Calibration], *, max_lag: int
-) -> Calibration:
-    sampler = source.sampler(steps=source.steps or DEFAULT_STEPS)
-    for file, part in found.items():
-        _check_steps(sampler, part.evaluations, file)
-    if ranks.rank > 0:
-        sampler.pipe.set_progress_bar_config(disable=True)
-    return calibrate_pipeline(
+    schedule = Schedule.load(file)
+    whole = {DENOISER.kind, GUIDANCE.kind} & set(schedule.rows)
+    if checkpoint is not None and trials is None:
+        raise PlanError("--checkpoint keeps what --refine tried; give --refine TRIALS")
+    if trials is not None and not whole:
+        raise PlanError(
+            f"{str(file)!r} skips parts of the model; only whole evaluations are refined"
+        )
+    sampler = _sampler_for(source, {file: schedule})
+    sampler.pipe.set_progress_bar_config(disable=True)
+    fitted = fit_pipeline(
         sampler.pipe,
         sampler,
+        schedule,
         seeds=source.seeds,
-        max_lag=max_lag,
         samples_per_run=sampler.batch,
-        branches=sampler.branches,
-        checkpoint=output,
-        sharded=True,
+        branches=sampler.branches or None,
+        trials=trials or 0,
+        checkpoint=checkpoint,
     )
-
-
-def _continued(source: Source, output: Path, console: Console) -> dict[Path, Calibration]:
-    """Return what the file, and those that ranks left beside it, hold already, and say so."""
-    parts = output.parent.glob(f"{glob.escape(output.stem)}.rank*-of-*{output.suffix}")
-    files = [output] if output.exists() else []
-    found = {file: Calibration.load(file) for file in [*files, *sorted(parts)]}
-    for file, part in found.items():
-        batch = part.samples // len(part.seeds)
-        if batch != source.run_samples:
-            raise PipelineError(
-                f"cannot continue {str(file)!r}: its runs are batches of {batch}, not of "
-                f"{source.run_samples}; set the batch or give another output"
-            )
-    if found:
-        runs = len({seed for part in found.values() for seed in part.seeds})
-        console.print(
-            f"Continuing {output}: {runs * source.run_samples} samples are there, "
-            f"{len(_left(source, found)) * source.run_samples} to go."
-        )
-    return found
-
-
-def _left(source: Source, found: Mapping[Path, Calibration]) -> set[int]:
-    """Return the seeds that have not been run."""
-    return set(source.seeds).difference(*(part.seeds for part in found.values()))
-
-
-def _check_steps(sampler: Sampler, evaluations: int, file: Path) -> None:
-    """Refuse a wrong number of steps where steps and evaluations are the same thing."""
-    scheduler = sampler.pipe.scheduler
-    if getattr(scheduler, "order", 1) == 1 and sampler.steps != evaluations:
-        raise PipelineError(
-            f"{str(file)!r} is for {evaluations} evaluations, but {type(scheduler).__name__} makes "
-            f"{sampler.steps} in {sampler.steps} steps; set the steps to {evaluations}"
-        )
+    fitted.save(output)
+    console = Console(soft_wrap=True, highlight=False)
+    show_schedules({file.name: schedule, output.name: fitted}, console)
+    what = "" if whole else " Fills of parts of the model are not fitted, their error is measured."
+    console.print(f"Measured on {source.samples} samples.{what} Written to {output}.")
+    console.print(f"Next: smoothcache-image evaluate {output} --model {source.model} --samples 50")
 
 
 # ---------------------------------------------------------------------------- sample
@@ -131,7 +109,7 @@ def _sampler_for(source: Source, plans: dict[Path, Schedule]) -> Sampler:
     evaluations = [plan.evaluations for plan in plans.values()]
     sampler = source.sampler(steps=source.steps or (evaluations or [DEFAULT_STEPS])[0])
     for file, plan in plans.items():
-        _check_steps(sampler, plan.evaluations, file)
+        check_steps(sampler, plan.evaluations, file)
     return sampler
 
 
@@ -157,38 +135,95 @@ def _told(seconds: float, samples: int, plan: Schedule | None, stats: CacheStats
     text = f"{samples} samples in {seconds:.2f} s, without decoding"
     if stats is None or plan is None:
         return f"{text}; everything computed."
-    computed, reused = sum(stats.computed.values()), sum(stats.reused.values())
     cost = "" if plan.cost is None else f"; {plan.compute_fraction():.3f} of the MACs"
-    return f"{text}; {computed} site calls computed, {reused} reused{cost}."
+    return f"{text}; {_counted(stats)}{cost}."
+
+
+def _counted(stats: CacheStats) -> str:
+    names = {DENOISER.kind: "evaluations", GUIDANCE.kind: "unconditional passes"}
+    whole = [
+        f"{stats.computed.get(key, 0)} {name} computed, {stats.reused[key]} filled"
+        for key, name in names.items()
+        if key in stats.reused
+    ]
+    if whole:
+        return "; ".join(whole)
+    computed, reused = sum(stats.computed.values()), sum(stats.reused.values())
+    return f"{computed} site calls computed, {reused} reused"
 
 
 # ---------------------------------------------------------------------------- evaluate
 
 
 def evaluate_to_folder(
-    source: Source, files: Sequence[Path], output: Path, *, calibration: Path | None
+    source: Source,
+    files: Sequence[Path],
+    output: Path,
+    *,
+    calibration: Path | None,
+    peers: Sequence[str] = (),
 ) -> None:
     """Compare schedule files with the plain model and write a report folder.
 
+    Args:
+        source: What to sample.
+        files: The schedules.
+        output: The folder.
+        calibration: What they were calibrated with, to be drawn.
+        peers: Records of other methods, or patterns of such files, to be drawn.
+
     Raises:
-        PlanError: Two schedules have the same name.
-        SmoothCacheError: The model or a schedule cannot be used, or the seeds are those of the
-            calibration.
+        PlanError: Two schedules have the same name, or the calibration is of something else.
+        SmoothCacheError: The model, a schedule or a record cannot be used, or the seeds are those
+            of the calibration.
     """
     names = [file.stem for file in files]
     if len(set(names)) < len(names):
         raise PlanError(f"the schedules need different file names, got {names}")
     plans = {file: Schedule.load(file) for file in files}
     known = None if calibration is None else Calibration.load(calibration)
+    if calibration is not None and known is not None:
+        _check_same(known, calibration, plans)
+    rows = _peer_rows(peers, next(iter(plans.values())).evaluations)
     sampler = _sampler_for(source, plans)
     evaluation = evaluate_pipeline(
         sampler,
         {file.stem: plan for file, plan in plans.items()},
         seeds=source.seeds,
         digits=source.model in SHIPPED,
+        ours=[file.stem for file, plan in plans.items() if plan.source.name in OURS],
+        calibration_samples=None if known is None else known.samples,
     )
-    title = f"{source.model}: {source.samples} samples, {sampler.steps} steps"
-    text = evaluation.write(output, calibration=known, title=title)
     console = Console(soft_wrap=True)
+    with console.status("planning what else is possible"):
+        points = _front(known)
+    title = f"{source.model}: {source.samples} samples, {sampler.steps} steps"
+    text = evaluation.write(output, calibration=known, title=title, points=points, peers=rows)
     show_report(evaluation.report, console)
     console.print(f"Everything is in {output}: open {text} and samples.png first.")
+
+
+def _check_same(calibration: Calibration, path: Path, plans: Mapping[Path, Schedule]) -> None:
+    """Refuse to draw the calibration of something else."""
+    for file, plan in plans.items():
+        reasons = calibration.fingerprint.conflicts(plan.fingerprint)
+        if reasons:
+            raise PlanError(f"{str(file)!r} is not planned from {str(path)!r}: {reasons[0]}")
+
+
+def _peer_rows(patterns: Sequence[str], evaluations: int) -> list[ReportRow]:
+    rows: list[ReportRow] = []
+    for pattern in patterns:
+        folder, name = Path(pattern).parent, Path(pattern).name
+        files = sorted(folder.glob(name)) if glob.has_magic(name) else [Path(pattern)]
+        if not files:
+            raise PlanError(f"--peers: no file is like {pattern!r}")
+        rows += [row for file in files for row in load_peers(file, evaluations=evaluations)]
+    return rows
+
+
+def _front(calibration: Calibration | None) -> list[Point]:
+    """Return what can be planned from a calibration, if it has sensitivities."""
+    if calibration is None or calibration.dynamics is None or not calibration.dynamics.measured:
+        return []
+    return Planner(calibration).front()

@@ -1,32 +1,41 @@
-"""The demo: calibrate, plan, apply and judge, on the small model of this package."""
+"""The demo: calibrate, plan, fit, apply and judge, on the small model of this package."""
 
 from __future__ import annotations
 
 import math
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from rich import box
 from rich.console import Console
-from smoothcache_core import Calibration, Schedule, ScheduleError, smooth_to_compute
+from rich.table import Table
+from smoothcache_core import Calibration, Planner, Report, Schedule, ScheduleError
 
 from smoothcache_image._errors import PlanError
 from smoothcache_image._evaluation import Evaluation, evaluate_pipeline, show_report
 from smoothcache_image._loading import Solver, load_pipeline
-from smoothcache_image._pipelines import calibrate_pipeline
-from smoothcache_image._planning import plan_interval
+from smoothcache_image._pipelines import calibrate_pipeline, fit_pipeline
+from smoothcache_image._planning import smooth_plan
 from smoothcache_image._sampling import Sampler
+from smoothcache_image._tables import print_table, target_of
 from smoothcache_image._threads import use_fastest_threads
 
 DIGITS = tuple(range(10))
 _BATCH = 50
+_WHAT = {
+    "denoiser": "whole evaluations",
+    "guidance": "whole evaluations and unconditional passes",
+    "site": "parts of the model",
+    "smooth": "parts of the model, as SmoothCache",
+}
 _FILES = {
     "samples.png": "the same digits, plain and by every schedule",
     "report.md": "all numbers and pictures (report.json for programs)",
-    "error-curves.png": "what was calibrated",
+    "predicted-and-measured.png": "the errors that were promised, and those that came",
     "schedules": "JSON files, for `smoothcache-image sample --schedule`",
 }
 
@@ -71,7 +80,7 @@ class DemoSettings:
 
 
 def run_demo(settings: DemoSettings) -> Evaluation:
-    """Calibrate, plan, sample plain and cached, judge, and write everything to a folder.
+    """Calibrate, plan, fit, sample plain and cached, judge, and write everything to a folder.
 
     Raises:
         SmoothCacheError: The settings are impossible, or the shipped model cannot be loaded.
@@ -81,18 +90,20 @@ def run_demo(settings: DemoSettings) -> Evaluation:
     sampler = _sampler(settings)
     threads = _set_threads(settings, sampler)
     console.print(
-        f"[bold]1/3 calibrate[/]: how much changes from step to step? {sampler.batch} samples, "
-        f"{sampler.steps} steps, seed {settings.seed}, {_threads(threads)}"
+        f"[bold]1/4 calibrate[/]: what changes from step to step, and what would errors do? "
+        f"{sampler.batch} samples, {sampler.steps} steps, seed {settings.seed}, {_threads(threads)}"
     )
     calibration = _calibrate(settings, sampler)
-    schedules = plan_policies(calibration, settings)
-    console.print(
-        f"[bold]2/3 plan[/]: what to reuse? {len(schedules)} schedules: {_listed(schedules)}"
-    )
+    with console.status("planning"):
+        pairs = plan_pairs(calibration, settings.computes)
+    console.print(f"[bold]2/4 plan[/]: what to skip? {_listed(pairs)}")
+    console.print("[bold]3/4 fit[/]: each plan to what its cached runs really do")
+    pairs = [_fitted(pair, sampler, settings) for pair in pairs]
+    schedules = {name: schedule for pair in pairs for name, schedule in pair.schedules.items()}
     _save(settings.output, calibration, schedules)
     seeds = range(settings.seed + 1, settings.seed + 1 + settings.runs)
     console.print(
-        f"[bold]3/3 judge[/]: {settings.runs * settings.batch} new samples (seeds {seeds[0]}.."
+        f"[bold]4/4 judge[/]: {settings.runs * settings.batch} new samples (seeds {seeds[0]}.."
         f"{seeds[-1]}), plain and by every schedule from the same noise"
     )
     evaluation = evaluate_pipeline(
@@ -100,42 +111,85 @@ def run_demo(settings: DemoSettings) -> Evaluation:
         schedules,
         seeds=seeds,
         digits=True,
-        ours=[name for name in schedules if name.startswith("per site")],
+        ours=[pair.name for pair in pairs],
         warmup=0,  # calibrating has warmed up the model
+        calibration_samples=calibration.samples,
     )
     title = f"Digits, {sampler.steps} steps: plain, and by schedules from the same noise"
     evaluation.write(settings.output, calibration=calibration, title=title)
-    _conclude(console, settings, evaluation, time.perf_counter() - start)
+    _conclude(console, settings, evaluation, pairs, time.perf_counter() - start)
     return evaluation
 
 
-def plan_policies(calibration: Calibration, settings: DemoSettings) -> dict[str, Schedule]:
-    """Return the schedules of the demo by name: per kind, one per site, and one interval.
+@dataclass(frozen=True, kw_only=True)
+class Pair:
+    """Two schedules for one compute fraction: the best plan, and SmoothCache's if it gets there.
+
+    Attributes:
+        compute: The fraction.
+        plan: The best plan.
+        smooth: The schedule of SmoothCache's rule.
+    """
+
+    compute: float
+    plan: Schedule
+    smooth: Schedule | None
+
+    @property
+    def name(self) -> str:
+        """Name of the plan."""
+        return f"plan {self.compute:g}"
+
+    @property
+    def smooth_name(self) -> str:
+        """Name of SmoothCache's schedule."""
+        return f"SmoothCache {self.compute:g}"
+
+    @property
+    def schedules(self) -> dict[str, Schedule]:
+        """Both schedules by name."""
+        smooth = {} if self.smooth is None else {self.smooth_name: self.smooth}
+        return {self.name: self.plan, **smooth}
+
+
+def plan_pairs(calibration: Calibration, computes: Sequence[float]) -> list[Pair]:
+    """Return the best plan, and SmoothCache's, for every compute fraction within reach.
 
     Raises:
-        PlanError: No compute fraction that was asked for is within reach.
+        PlanError: None of them is.
     """
-    planned: dict[str, Schedule] = {}
+    planner = Planner(calibration)
+    pairs: list[Pair] = []
     missed: ScheduleError | None = None
-    for compute in settings.computes:
+    for compute in computes:
         try:
-            schedule = smooth_to_compute(calibration, compute=compute)
+            best = planner.to_compute(compute)
         except ScheduleError as error:
             missed = error
             continue
-        planned[f"alpha {_alpha(schedule)}"] = schedule
-    if not planned:
+        pairs.append(Pair(compute=compute, plan=best, smooth=_smooth(calibration, compute)))
+    if not pairs:
         raise PlanError(f"none of the compute fractions is possible: {missed}") from missed
-    middle = sorted(planned.values(), key=Schedule.compute_fraction)[len(planned) // 2]
-    site = smooth_to_compute(calibration, compute=middle.compute_fraction(), per="site")
-    planned[f"per site {_alpha(site)}"] = site
-    every = max(2, round(1 / middle.compute_fraction()))
-    planned[f"every {every} (FORA)"] = plan_interval(calibration, every)
-    return planned
+    return pairs
 
 
-def _alpha(schedule: Schedule) -> str:
-    return f"{schedule.source.settings['alpha']:.3f}"
+def _smooth(calibration: Calibration, compute: float) -> Schedule | None:
+    try:
+        return smooth_plan(calibration, compute)
+    except ScheduleError:
+        return None
+
+
+def _fitted(pair: Pair, sampler: Sampler, settings: DemoSettings) -> Pair:
+    fitted = fit_pipeline(
+        sampler.pipe,
+        sampler,
+        pair.plan,
+        seeds=[settings.seed],
+        samples_per_run=sampler.batch,
+        progress=False,
+    )
+    return replace(pair, plan=fitted)
 
 
 def _sampler(settings: DemoSettings) -> Sampler:
@@ -173,9 +227,9 @@ def _calibrate(settings: DemoSettings, sampler: Sampler) -> Calibration:
     )
 
 
-def _listed(schedules: Mapping[str, Schedule]) -> str:
+def _listed(pairs: Sequence[Pair]) -> str:
     return "; ".join(
-        f"{name} computes {schedule.compute_fraction():.0%}" for name, schedule in schedules.items()
+        f"for {pair.compute:g} of the compute, {_WHAT[target_of(pair.plan)]}" for pair in pairs
     )
 
 
@@ -187,17 +241,40 @@ def _save(output: Path, calibration: Calibration, schedules: Mapping[str, Schedu
 
 
 def _conclude(
-    console: Console, settings: DemoSettings, evaluation: Evaluation, seconds: float
+    console: Console,
+    settings: DemoSettings,
+    evaluation: Evaluation,
+    pairs: Sequence[Pair],
+    seconds: float,
 ) -> None:
     """Show what came out and where it is."""
     console.print()
     show_report(evaluation.report, console)
     console.print(
-        f"seconds: one run of {settings.batch} samples. rel L2 and PSNR (dB): against the plain "
-        "sample. accuracy: digits that a\nclassifier recognises. Frechet: distance from real "
+        f"seconds: one run of {settings.batch} samples. predicted: rel L2, measured on the "
+        "calibration samples for plans.\nrel L2 with its 95 % interval, and PSNR (dB): against the "
+        "plain sample. accuracy: digits that a classifier\nrecognises. Frechet: distance from real "
         "digits in its features.\n"
     )
     width = max(len(str(settings.output / name)) for name in _FILES)
     for name, text in _FILES.items():
         console.print(f"  {settings.output / name!s:<{width}}  {text}")
-    console.print(f"\nDone in {seconds:.0f} s.")
+    console.print("\n[bold]Error at equal compute[/] (rel L2 from the plain samples)")
+    print_table(_comparison(evaluation.report, pairs), console)
+    console.print(f"Done in {seconds:.0f} s.")
+
+
+def _comparison(report: Report, pairs: Sequence[Pair]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), header_style="bold")
+    for column in ("compute", "plan", "its error", "SmoothCache's error", "times as large"):
+        table.add_column(column, justify="left" if column == "plan" else "right", no_wrap=True)
+    for pair in pairs:
+        ours = report.row(pair.name)
+        known = [f"{pair.compute:g}", target_of(pair.plan), f"{ours.rel_l2:.2g}"]
+        if pair.smooth is None:
+            table.add_row(*known, "out of reach", "-")
+            continue
+        smooth = report.row(pair.smooth_name)
+        ratio = smooth.rel_l2 / ours.rel_l2 if ours.rel_l2 else math.inf
+        table.add_row(*known, f"{smooth.rel_l2:.2g}", f"{ratio:.1f}")
+    return table

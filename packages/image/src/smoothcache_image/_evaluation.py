@@ -9,13 +9,14 @@ from pathlib import Path
 from rich import box
 from rich.console import Console
 from rich.table import Table
-from smoothcache_core import Calibration, Report, ReportRow, Schedule, evaluate
+from smoothcache_core import Calibration, Point, Report, ReportRow, Schedule, evaluate
 
 from smoothcache_image._adapters import adapter_for
 from smoothcache_image._judge import RecentlyDecoded, digit_summaries, picture_metrics
 from smoothcache_image._pictures import PictureRow, sample_sheet
 from smoothcache_image._pipelines import denoiser_of
 from smoothcache_image._sampling import Sampler, label_name
+from smoothcache_image._tables import print_table
 
 _SHOWN = 10
 
@@ -44,7 +45,15 @@ class Evaluation:
     schedules: Mapping[str, Schedule]
     about: str
 
-    def write(self, folder: Path, *, calibration: Calibration | None, title: str) -> Path:
+    def write(
+        self,
+        folder: Path,
+        *,
+        calibration: Calibration | None,
+        title: str,
+        points: Sequence[Point] = (),
+        peers: Sequence[ReportRow] = (),
+    ) -> Path:
         """Write the report folder and return the path of its `report.md`."""
         sheet = sample_sheet(self.rows, captions=self.captions, title=title)
         *_, text = self.report.write(
@@ -53,6 +62,8 @@ class Evaluation:
             calibration=calibration,
             pictures={"samples.png": sheet},
             notes=self.about,
+            points=points,
+            peers=peers,
         )
         return text
 
@@ -65,6 +76,7 @@ def evaluate_pipeline(
     digits: bool,
     ours: Collection[str] = (),
     warmup: int = 1,
+    calibration_samples: int | None = None,
 ) -> Evaluation:
     """Compare schedules with the plain run of a pipeline.
 
@@ -75,6 +87,7 @@ def evaluate_pipeline(
         digits: Whether the samples are the shipped model's digits, which can be recognised.
         ours: See `smoothcache_core.evaluate`.
         warmup: See `smoothcache_core.evaluate`.
+        calibration_samples: See `smoothcache_core.evaluate`.
 
     Raises:
         SmoothCacheError: See `smoothcache_core.evaluate`.
@@ -95,6 +108,7 @@ def evaluate_pipeline(
         scheduler=sampler.pipe.scheduler,
         warmup=warmup,
         keep_samples=_SHOWN,
+        calibration_samples=calibration_samples,
     )
     return Evaluation(
         report=report,
@@ -114,20 +128,27 @@ def _remark(row: ReportRow) -> str:
     if row.source is None:
         return f"everything computed\n{row.seconds:.2f} s per run"
     compute = "" if row.compute is None else f"compute {row.compute:.2f}, "
-    return f"{compute}{row.speedup:.2f}x as fast\nrelative L2 {row.rel_l2:.3f}"
+    return f"{compute}{row.speedup:.2f}x as fast\nrelative L2 {row.rel_l2:.2g}"
 
 
 def show_report(report: Report, console: Console) -> None:
     """Show the report as a table."""
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), header_style="bold")
-    table.add_column("policy", overflow="fold")
+    table.add_column("policy", no_wrap=True)
     columns = [(title, [show(row) for row in report.rows]) for title, show in _COLUMNS]
     columns = [(title, cells) for title, cells in columns if any(cells)]
     for title, _ in columns:
         table.add_column(title, justify="right", no_wrap=True)
     for index, row in enumerate(report.rows):
         table.add_row(row.policy, *(cells[index] or "-" for _, cells in columns))
-    console.print(table)
+    print_table(table, console)
+
+
+def _interval(row: ReportRow) -> str:
+    """Return the interval of the mean error."""
+    if row.rel_l2_low is None or row.rel_l2_high is None:
+        return ""
+    return f"{row.rel_l2_low:.2g}-{row.rel_l2_high:.2g}"
 
 
 def _number(value: float | None, form: str) -> str:
@@ -138,7 +159,9 @@ _COLUMNS: tuple[tuple[str, Callable[[ReportRow], str]], ...] = (
     ("compute", lambda row: _number(row.compute, ".3f")),
     ("seconds", lambda row: f"{row.seconds:.2f}"),
     ("faster", lambda row: f"{row.speedup:.2f}x"),
-    ("rel L2", lambda row: f"{row.rel_l2:.3f}" if row.source else ""),
+    ("predicted", lambda row: "" if row.prediction is None else f"{row.prediction.error:.2g}"),
+    ("rel L2", lambda row: f"{row.rel_l2:.2g}" if row.source else ""),
+    ("95 %", lambda row: _interval(row) if row.source else ""),
     ("PSNR", lambda row: _number(row.psnr_db, ".1f") if row.source else ""),
     ("accuracy", lambda row: _number(row.accuracy, ".1%")),
     ("Frechet", lambda row: _number(row.frechet, ".2f")),

@@ -7,11 +7,13 @@ import typer
 
 MODEL = "The model"
 SAMPLES = "What to sample"
-PLAN = "What may be reused"
+MEASURE = "What to measure"
+PLAN = "What to plan"
 FILES = "Files"
 
 Solver = Literal["default", "ddim", "dpmsolver++", "sde-dpmsolver++"]
 Dtype = Literal["auto", "float32", "float16", "bfloat16"]
+References = Literal["device", "cpu"]
 
 Model = Annotated[
     str,
@@ -117,12 +119,44 @@ Seed = Annotated[
         rich_help_panel=SAMPLES,
     ),
 ]
-MaxLag = Annotated[
+MeasuredLag = Annotated[
     int,
     typer.Option(
+        "--max-lag",
         min=1,
-        help="Longest reuse to measure, in evaluations, at least 1. More takes more memory.",
-        rich_help_panel=PLAN,
+        help="Largest distance to compare outputs over, in evaluations, at least 1. Plans of parts "
+        "of the model skip up to half as many in a row. Each takes memory for one copy of all "
+        "outputs.",
+        rich_help_panel=MEASURE,
+    ),
+]
+Sensitivity = Annotated[
+    int,
+    typer.Option(
+        min=0,
+        help="Runs to measure sensitivities with, at least 0: what errors do to the final sample. "
+        "Each takes as long as some five more. Plans need at least 1; the published rules need 0.",
+        rich_help_panel=MEASURE,
+    ),
+]
+KeptOn = Annotated[
+    References,
+    typer.Option(
+        "--references",
+        help="Where earlier outputs are kept for comparison: on the model's device, or on the CPU, "
+        "which is slower and takes no memory of the device.",
+        rich_help_panel=MEASURE,
+    ),
+]
+Peers = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--peers",
+        metavar="FILE",
+        help="Record of a benchmark (JSON) whose other methods are drawn beside these schedules. "
+        "Repeatable; quote a pattern: 'benchmarks/quality-*.json'.",
+        show_default=False,
+        rich_help_panel=FILES,
     ),
 ]
 

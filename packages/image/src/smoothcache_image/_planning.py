@@ -3,25 +3,40 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from rich import box
 from rich.console import Console
-from rich.table import Table
 from smoothcache_core import (
     Calibration,
+    Choice,
+    PlanLimits,
+    Planner,
+    Point,
     Schedule,
+    ScheduleError,
+    auto,
     interval,
+    plan,
     save_figure,
     skip_map,
     smooth,
     smooth_to_compute,
+    trade_off,
+    with_prediction,
 )
 
 from smoothcache_image._errors import PlanError
+from smoothcache_image._tables import show_points, show_schedules
+
+FRONT_ERROR = 0.01
+PUBLISHED_LAG = 3
+"""Longest reuse that SmoothCache was published with."""
+
+Target = Literal["auto", "denoiser", "guidance", "site", "kind", "evaluation", "smooth"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,27 +44,60 @@ class PlanSettings:
     """Which schedules to plan.
 
     Attributes:
+        computes: One schedule for each; see `plan`, and with rule `"smooth"` `smooth_to_compute`.
+        speedups: One schedule for each, likewise.
+        errors: One schedule for each; see `plan`. With `front`, at most one, for the choice.
+        target: See `plan`.
+        front: Compare all targets at many compute fractions, and choose; see `auto`.
+        limits: See `plan`. The largest lag holds for SmoothCache's rule too.
+        rule: How to plan for compute fractions and speed-ups.
         alphas: One schedule for each; see `smooth`.
-        computes: One schedule for each; see `smooth_to_compute`.
         intervals: One schedule for each; see `interval`.
         per: See `smooth`.
         strict: See `smooth`.
-        max_lag: See `smooth`.
 
     Raises:
-        PlanError: Nothing is asked for.
+        PlanError: Nothing is asked for, or something that makes no difference is set.
     """
 
-    alphas: Sequence[float] = ()
     computes: Sequence[float] = ()
+    speedups: Sequence[float] = ()
+    errors: Sequence[float] = ()
+    target: Target = "auto"
+    front: bool = False
+    limits: PlanLimits = field(default_factory=PlanLimits)
+    rule: Literal["best", "smooth"] = "best"
+    alphas: Sequence[float] = ()
     intervals: Sequence[int] = ()
     per: Literal["kind", "site"] = "kind"
     strict: bool = False
-    max_lag: int | None = None
 
     def __post_init__(self) -> None:
-        if not (self.alphas or self.computes or self.intervals):
-            raise PlanError("nothing to plan: give --alpha, --compute or --interval")
+        budgets = bool(self.computes or self.speedups)
+        if not (budgets or self.errors or self.front or self.alphas or self.intervals):
+            raise PlanError(
+                "nothing to plan: give --compute, --speedup, --error or --front, or a published "
+                "rule: --alpha, --interval"
+            )
+        by_rule = bool(self.alphas) or (budgets and self.rule == "smooth")
+        if self.rule == "smooth" and not by_rule:
+            raise PlanError("--rule smooth plans for --compute and --speedup; give one of them")
+        if (self.per != "kind" or self.strict) and not by_rule:
+            raise PlanError("--per and --strict are SmoothCache's; give --alpha or --rule smooth")
+        only_lag = self.limits == PlanLimits(max_lag=self.limits.max_lag)
+        if not self.plans and (self.target != "auto" or not only_lag):
+            raise PlanError(
+                "--target, --first, --max-bytes and --max-rows are for --compute, --speedup, "
+                "--error and --front, not for published rules"
+            )
+        if self.front and (len(self.errors) > 1 or self.target != "auto"):
+            raise PlanError("--front compares all targets, and chooses for one --error at most")
+
+    @property
+    def plans(self) -> bool:
+        """Whether anything is planned by predicted errors."""
+        budgets = bool(self.computes or self.speedups)
+        return bool(self.errors or self.front or (budgets and self.rule == "best"))
 
 
 def plan_to_files(
@@ -65,11 +113,20 @@ def plan_to_files(
         maps: Also draw skip maps.
 
     Raises:
-        PlanError: Several schedules were asked for, but `output` is one file.
+        PlanError: The calibration has no sensitivities, or `output` is one file for several things.
         SmoothCacheError: The file cannot be read, or a schedule is impossible; nothing was written.
     """
     calibration = Calibration.load(path)
-    schedules = plan_schedules(calibration, settings)
+    if settings.plans:
+        check_measured(calibration, str(path))
+    if settings.front and output.suffix == ".json":
+        raise PlanError(f"--front writes several files, but {str(output)!r} is one; give a folder")
+    console = Console(soft_wrap=True, highlight=False)
+    with console.status("planning"):
+        schedules = plan_schedules(calibration, settings)
+        front = _front(calibration, settings) if settings.front else None
+    if front is not None and front.chosen is not None:
+        schedules[f"auto-error{front.error:g}"] = front.chosen.schedule
     files = _files(list(schedules), output)
     older = {name: schedule.to_v1() for name, schedule in schedules.items()} if v1 else {}
     for name, schedule in schedules.items():
@@ -79,7 +136,33 @@ def plan_to_files(
         if maps:
             figure = skip_map(schedule, calibration.sites, name=name)
             save_figure(figure, file.with_suffix(".png"))
-    _show(schedules, files)
+    if front is not None:
+        figure = trade_off(points=front.points, chosen=front.chosen)
+        save_figure(figure, output / "front.png")
+        show_points(front.points, front.chosen, console)
+        console.print(f"[bold]{front.why}.[/]")
+    if schedules:
+        show_schedules({files[name].name: plan for name, plan in schedules.items()}, console)
+    folder = output if front is not None else next(iter(files.values())).parent
+    console.print(f"Written to {folder}.")
+
+
+def check_measured(calibration: Calibration, name: str) -> None:
+    """Refuse to plan from a calibration without sensitivities.
+
+    Raises:
+        PlanError: There are none; says why and what to do.
+    """
+    if calibration.dynamics is not None and calibration.dynamics.measured:
+        return
+    why = f" ({calibration.remark})" if calibration.remark else ""
+    raise PlanError(
+        f"{name!r} holds no sensitivities{why}; calibrate with --sensitivity 2, or plan by a "
+        "published rule: --alpha, --interval, or --compute with --rule smooth"
+    )
+
+
+# ---------------------------------------------------------------------------- schedules
 
 
 def plan_schedules(calibration: Calibration, settings: PlanSettings) -> dict[str, Schedule]:
@@ -88,14 +171,46 @@ def plan_schedules(calibration: Calibration, settings: PlanSettings) -> dict[str
     Raises:
         ScheduleError: One of them is impossible.
     """
-    how = {"per": settings.per, "strict": settings.strict, "max_lag": settings.max_lag}
+    return (
+        _planned(calibration, settings)
+        | _smooth(calibration, settings)
+        | {
+            f"interval-{n}": with_prediction(calibration, plan_interval(calibration, n))
+            for n in settings.intervals
+        }
+    )
+
+
+def _planned(calibration: Calibration, settings: PlanSettings) -> dict[str, Schedule]:
+    make = partial(plan, calibration, target=settings.target, limits=settings.limits)
+    planned: dict[str, Schedule] = {}
+    if settings.rule == "best":
+        planned |= {f"compute{compute:g}": make(compute=compute) for compute in settings.computes}
+        planned |= {f"speedup{speedup:g}": make(speedup=speedup) for speedup in settings.speedups}
+    if not settings.front:
+        planned |= {f"error{error:g}": make(error=error) for error in settings.errors}
+    return {f"{settings.target}-{name}": schedule for name, schedule in planned.items()}
+
+
+def _smooth(calibration: Calibration, settings: PlanSettings) -> dict[str, Schedule]:
+    lag = settings.limits.max_lag or min(PUBLISHED_LAG, calibration.max_lag)
+    by_alpha = partial(smooth, calibration, max_lag=lag, per=settings.per, strict=settings.strict)
+    by_compute = partial(
+        smooth_to_compute, calibration, max_lag=lag, per=settings.per, strict=settings.strict
+    )
+    made = {f"alpha{alpha:g}": by_alpha(alpha=alpha) for alpha in settings.alphas}
+    if settings.rule == "smooth":
+        made |= {f"compute{each:g}": by_compute(compute=each) for each in settings.computes}
+        made |= {f"speedup{x:g}": by_compute(compute=_fraction(x)) for x in settings.speedups}
     rule = "smooth" if settings.per == "kind" else "smooth-site"
     rule += "-strict" if settings.strict else ""
-    planned = {f"{rule}-alpha{a:g}": smooth(calibration, alpha=a, **how) for a in settings.alphas}
-    for compute in settings.computes:
-        schedule = smooth_to_compute(calibration, compute=compute, **how)
-        planned[f"{rule}-compute{compute:g}"] = schedule
-    return planned | {f"interval-{n}": plan_interval(calibration, n) for n in settings.intervals}
+    return {f"{rule}-{key}": with_prediction(calibration, one) for key, one in made.items()}
+
+
+def _fraction(speedup: float) -> float:
+    if not 1.0 <= speedup < float("inf"):
+        raise ScheduleError(f"speedup is at least 1, got {speedup}")
+    return 1.0 / speedup
 
 
 def plan_interval(calibration: Calibration, every: int) -> Schedule:
@@ -109,29 +224,52 @@ def plan_interval(calibration: Calibration, every: int) -> Schedule:
     )
 
 
+def smooth_plan(calibration: Calibration, compute: float) -> Schedule:
+    """Return SmoothCache's schedule for a compute fraction, with the least lag that reaches it.
+
+    Raises:
+        ScheduleError: What was calibrated does not reach it.
+    """
+    for lag in range(min(PUBLISHED_LAG, calibration.max_lag), calibration.max_lag):
+        try:
+            schedule = smooth_to_compute(calibration, compute=compute, max_lag=lag)
+        except ScheduleError:
+            continue
+        return with_prediction(calibration, schedule)
+    return with_prediction(calibration, smooth_to_compute(calibration, compute=compute))
+
+
+# ---------------------------------------------------------------------------- front
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Front:
+    """Plans of all targets, and which of them is chosen, if any keeps to the error."""
+
+    points: Sequence[Point]
+    chosen: Point | None
+    why: str
+    error: float
+
+
+def _front(calibration: Calibration, settings: PlanSettings) -> _Front:
+    error = settings.errors[0] if settings.errors else FRONT_ERROR
+    try:
+        choice: Choice = auto(calibration, error=error, limits=settings.limits)
+    except ScheduleError as problem:
+        points = Planner(calibration, limits=settings.limits).front()
+        if settings.errors or not points:
+            raise
+        return _Front(points=points, chosen=None, why=str(problem), error=error)
+    return _Front(points=choice.points, chosen=choice.chosen, why=choice.why, error=error)
+
+
+# ---------------------------------------------------------------------------- files
+
+
 def _files(names: Sequence[str], output: Path) -> dict[str, Path]:
     if output.suffix != ".json":
         return {name: output / f"{name}.json" for name in names}
     if len(names) > 1:
         raise PlanError(f"{str(output)!r} is one file for {len(names)} schedules; give a folder")
     return {names[0]: output}
-
-
-def _show(schedules: Mapping[str, Schedule], files: Mapping[str, Path]) -> None:
-    """Show what the schedules promise, and where they are."""
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), header_style="bold")
-    for column in ("alpha", "compute", "speed-up"):
-        table.add_column(column, justify="right")
-    table.add_column("file", no_wrap=True)
-    for name, schedule in schedules.items():
-        alpha = schedule.source.settings.get("alpha")
-        table.add_row(
-            "-" if alpha is None else f"{alpha:.4g}",
-            f"{schedule.compute_fraction():.3f}",
-            f"{schedule.predicted_speedup():.2f}x",
-            files[name].name,
-        )
-    console = Console(soft_wrap=True, highlight=False)
-    console.print(table)
-    console.print("compute: MACs over those of the plain model. speed-up: if time were MACs alone.")
-    console.print(f"Written to {next(iter(files.values())).parent}.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from smoothcache_image._errors import PipelineError
 from smoothcache_image._loading import SHIPPED, Dtype, Solver, load_pipeline
@@ -11,6 +12,8 @@ from smoothcache_image._sampling import Sampler, choose_conditions
 
 DIGITS_GUIDANCE = 1.5
 """Guidance that the shipped models look best with."""
+
+DEFAULT_STEPS = 50
 
 _DIGITS_BATCH = 10
 
@@ -87,3 +90,13 @@ class Source:
 def largest_divisor(number: int, limit: int) -> int:
     """Return the largest divisor of `number` that is at most `limit`."""
     return max(n for n in range(1, limit + 1) if number % n == 0)
+
+
+def check_steps(sampler: Sampler, evaluations: int, file: Path) -> None:
+    """Refuse a wrong number of steps where steps and evaluations are the same thing."""
+    scheduler = sampler.pipe.scheduler
+    if getattr(scheduler, "order", 1) == 1 and sampler.steps != evaluations:
+        raise PipelineError(
+            f"{str(file)!r} is for {evaluations} evaluations, but {type(scheduler).__name__} makes "
+            f"{sampler.steps} in {sampler.steps} steps; set the steps to {evaluations}"
+        )

@@ -1,0 +1,134 @@
+"""What the command `calibrate` does."""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from rich.console import Console
+from smoothcache_core import Calibration
+
+from smoothcache_image._errors import PipelineError
+from smoothcache_image._pipelines import calibrate_pipeline
+from smoothcache_image._ranks import Ranks, launched_ranks
+from smoothcache_image._source import DEFAULT_STEPS, Source, check_steps
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measuring:
+    """What to measure; see `smoothcache_core.calibrate`."""
+
+    max_lag: int
+    sensitivity: int
+    references: Literal["device", "cpu"]
+
+
+def calibrate_to_file(source: Source, output: Path, how: Measuring) -> None:
+    """Calibrate a model into a file, or continue the file; share the runs if launched as several.
+
+    Args:
+        source: What to sample.
+        output: The file.
+        how: What to measure.
+
+    Raises:
+        PipelineError: The model cannot be loaded, or the file was made with other settings.
+        SmoothCacheError: See `smoothcache_core.calibrate`.
+    """
+    with launched_ranks() as ranks:
+        console = Console(soft_wrap=True, quiet=ranks.rank > 0)
+        found = _continued(source, output, console)
+        done = found.get(output)
+        if ranks.world > 1 or len(found) != 1 or done is None or _left(source, found):
+            done = _calibrated(source, output, ranks, found, how)
+    shares = ", ".join(f"{kind} {done.cost.fraction(kind):.0%}" for kind in done.kinds)
+    console.print(
+        f"{output}: {done.samples} samples of {done.evaluations} evaluations each, "
+        f"{len(done.sites)} sites. Of the MACs, the sites do: {shares}."
+    )
+    console.print(f"{_sensitivities(done)} Next: smoothcache-image plan {output} {_advice(done)}")
+
+
+def _sensitivities(calibration: Calibration) -> str:
+    """Say what measuring sensitivities cost, or why there are none."""
+    calls = sensitivity_calls(calibration)
+    if calls:
+        plain = calibration.evaluations * len(calibration.branches)
+        return f"Sensitivities took {calls} calls of the denoiser, {calls / plain:.1f} plain runs."
+    why = f": {calibration.remark}" if calibration.remark else ""
+    return f"No sensitivities were measured{why}, so only published rules can be planned."
+
+
+def _advice(calibration: Calibration) -> str:
+    return "--compute 0.5, or --front" if sensitivity_calls(calibration) else "--alpha 0.18"
+
+
+def sensitivity_calls(calibration: Calibration) -> int:
+    """Return how many calls of the denoiser the sensitivities of a calibration took.
+
+    A run perturbed at an evaluation calls it at all that follow; outputs of sites are replaced one
+    at a time, and those that replace them computed once.
+    """
+    dynamics, influence = calibration.dynamics, calibration.influence
+    if dynamics is None or influence is None:
+        return 0
+    following = range(dynamics.evaluations - 1, -1, -1)
+    counts = dynamics.effect_counts.tolist()
+    perturbed = sum(n * left for n, left in zip(counts, following, strict=True))
+    replaced = int(influence.counts.sum() + influence.counts.max(axis=0, initial=0).sum())
+    return (perturbed + replaced) * len(calibration.branches)
+
+
+def _calibrated(
+    source: Source,
+    output: Path,
+    ranks: Ranks,
+    found: Mapping[Path, Calibration],
+    how: Measuring,
+) -> Calibration:
+    sampler = source.sampler(steps=source.steps or DEFAULT_STEPS)
+    for file, part in found.items():
+        check_steps(sampler, part.evaluations, file)
+    if ranks.rank > 0:
+        sampler.pipe.set_progress_bar_config(disable=True)
+    return calibrate_pipeline(
+        sampler.pipe,
+        sampler,
+        seeds=source.seeds,
+        max_lag=how.max_lag,
+        samples_per_run=sampler.batch,
+        sensitivity=how.sensitivity,
+        references=how.references,
+        branches=sampler.branches,
+        checkpoint=output,
+        sharded=True,
+    )
+
+
+def _continued(source: Source, output: Path, console: Console) -> dict[Path, Calibration]:
+    """Return what the file, and those that ranks left beside it, hold already, and say so."""
+    parts = output.parent.glob(f"{glob.escape(output.stem)}.rank*-of-*{output.suffix}")
+    files = [output] if output.exists() else []
+    found = {file: Calibration.load(file) for file in [*files, *sorted(parts)]}
+    for file, part in found.items():
+        batch = part.samples // len(part.seeds)
+        if batch != source.run_samples:
+            raise PipelineError(
+                f"cannot continue {str(file)!r}: its runs are batches of {batch}, not of "
+                f"{source.run_samples}; set the batch or give another output"
+            )
+    if found:
+        runs = len({seed for part in found.values() for seed in part.seeds})
+        console.print(
+            f"Continuing {output}: {runs * source.run_samples} samples are there, "
+            f"{len(_left(source, found)) * source.run_samples} to go."
+        )
+    return found
+
+
+def _left(source: Source, found: Mapping[Path, Calibration]) -> set[int]:
+    """Return the seeds that have not been run."""
+    return set(source.seeds).difference(*(part.seeds for part in found.values()))

@@ -1,0 +1,97 @@
+"""Schedules as a table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from rich import box
+from rich.console import Console
+from rich.measure import Measurement
+from rich.table import Table
+from smoothcache_core import DENOISER, GUIDANCE, Point, Prediction, Schedule
+
+_ABOUT = (
+    "compute: MACs over those of the plain model. speed-up, seconds (of one run of a calibration "
+    "batch):\nif time were MACs alone. error: relative L2 of the final sample against the plain "
+    "run's. cached: most at once."
+)
+
+
+def show_schedules(schedules: Mapping[str, Schedule], console: Console) -> None:
+    """Show what schedules promise, by the names of their files."""
+    table = _table("file")
+    for name, schedule in schedules.items():
+        table.add_row(name, target_of(schedule), *_promises(schedule))
+    print_table(table, console)
+    console.print(_ABOUT)
+
+
+def show_points(points: Iterable[Point], chosen: Point | None, console: Console) -> None:
+    """Show the plans of a front."""
+    table = _table("")
+    for point in points:
+        mark = "chosen" if point is chosen else "best" if point.best else ""
+        table.add_row(mark, point.name, *_promises(point.schedule))
+    print_table(table, console)
+    console.print("best: no other plan has both less compute and less error.")
+    console.print(_ABOUT)
+
+
+def print_table(table: Table, console: Console) -> None:
+    """Print a table as wide as it is: one that is cut off says nothing in a log file."""
+    unbounded = console.options.update(max_width=10_000)
+    width = Measurement.get(console, unbounded, table).maximum
+    wide = Console(
+        file=console.file, width=max(width, console.width), quiet=console.quiet, highlight=False
+    )
+    wide.print(table)
+
+
+def target_of(schedule: Schedule) -> str:
+    """Return what a schedule skips, or the published rule that it was made by."""
+    if GUIDANCE.kind in schedule.rows:
+        return GUIDANCE.kind
+    if DENOISER.kind in schedule.rows:
+        return DENOISER.kind
+    source = schedule.source
+    return str(source.settings["per"]) if source.name == "planned" else source.name
+
+
+def shown_error(prediction: Prediction) -> str:
+    """Return a predicted error with its interval, and whether it was measured."""
+    text = f"{prediction.error:.2g}"
+    if prediction.low is not None and prediction.high is not None:
+        text += f" ({prediction.low:.2g}-{prediction.high:.2g})"
+    return f"{text} measured" if prediction.measured else text
+
+
+def shown_bytes(count: int) -> str:
+    """Return bytes in the unit that fits."""
+    value = float(count)
+    for unit in ("B", "KiB", "MiB"):
+        if value < 1000.0:
+            return f"{value:.3g} {unit}"
+        value /= 1024.0
+    return f"{value:.3g} GiB"
+
+
+def _table(first: str) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), header_style="bold")
+    table.add_column(first, no_wrap=True)
+    table.add_column("target", no_wrap=True)
+    for column in ("compute", "speed-up", "error", "cached", "seconds"):
+        table.add_column(column, justify="right", no_wrap=True)
+    return table
+
+
+def _promises(schedule: Schedule) -> list[str]:
+    """Return compute, speed-up, error, bytes and seconds, `-` for what is not known."""
+    promise, known = schedule.prediction, schedule.cost is not None
+    seconds = None if promise is None else promise.seconds
+    return [
+        f"{schedule.compute_fraction():.3f}" if known else "-",
+        f"{schedule.predicted_speedup():.2f}x" if known else "-",
+        "-" if promise is None else shown_error(promise),
+        shown_bytes(schedule.predicted_bytes()) if known else "-",
+        "-" if seconds is None else f"{seconds:.3g}",
+    ]
