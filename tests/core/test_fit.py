@@ -42,8 +42,8 @@ def fitted(model: Mixture, sampler: Sampler, schedule: Schedule, **settings: Any
 
 def calibrated(model: Mixture, sampler: Sampler) -> Calibration:
     return calibrate(
-        model, MIXTURE, sampler, seeds=SEEDS, samples_per_run=sampler.samples, branches=sampler.branches,
-        max_lag=3, progress=False,
+        model, MIXTURE, sampler, seeds=SEEDS, samples_per_run=sampler.samples, max_lag=3,
+        branches=sampler.branches, progress=False,
     )  # fmt: skip
 
 
