@@ -279,6 +279,29 @@ def test_what_cannot_be_filled_is_computed_and_counted():
     assert (stats.recomputed, stats.bytes_held) == (4, 0)
 
 
+class Chunked(nn.Module):
+    """A denoiser that calls its only site as often as it is told."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.site = nn.Identity()
+        self.chunks = 1
+
+    def forward(self, hidden_states: Tensor, timestep: float) -> Tensor:
+        del timestep
+        return torch.cat([self.site(chunk) for chunk in hidden_states.chunk(self.chunks)])
+
+
+def test_outputs_of_other_numbers_of_calls_are_not_combined():
+    model, latent = Chunked(), noise()
+    schedule = Schedule(evaluations=4, rows={"site": (1, 1, 0, 0)}, fills=fills_of(site={2: LINE}))
+    with cached(model, TOLD, schedule) as stats:
+        for step, chunks in enumerate((1, 2, 2, 2)):
+            model.chunks = chunks
+            assert torch.equal(model(latent, -step), latent)
+    assert (stats.recomputed, stats.reused) == (1, {"site": 1})
+
+
 @settings(max_examples=30)
 @given(rows_and_fills(), st.integers(0, N - 1), st.sampled_from(PAIR))
 def test_a_branch_that_joins_late_shares_nothing(schedule: Schedule, start: int, poisoned: str):

@@ -532,6 +532,20 @@ def test_an_unconditional_pass_that_comes_first_is_refused():
     attachment.detach(quietly=True)
 
 
+def test_an_unconditional_pass_alone_is_refused():
+    """The conditional pass of the evaluation before must not stand in."""
+    way = WAYS["announced branches"]
+    model = way.model()
+    attachment = attach(model, way.adapter, whole(guidance=(1, 0, 1)))
+    way.evaluate(model, numbers(2, 4), 3.0)
+    with (
+        pytest.raises(ScheduleError, match="evaluation 1: the pass 'uncond' came before the cond"),
+        model.cache_context("uncond"),  # pyright: ignore[reportCallIssue] torch's stub types attributes as tensors
+    ):
+        model(numbers(2, 4), 2.0, torch.ones(2))
+    attachment.detach(quietly=True)
+
+
 def test_a_batch_of_both_passes_that_is_announced_is_a_batch():
     """diffusers' CogVideoX and LTX call it `cond_uncond`."""
     way = Way("uncond-first")

@@ -28,6 +28,8 @@ from smoothcache_core import (
     cached,
     calibrate,
 )
+from smoothcache_core._compile import variants
+from smoothcache_core._course import COMPUTE, FILL, REUSE, STORE, course
 from torch import Tensor, nn
 
 N = len(STEPS)
@@ -57,6 +59,16 @@ def test_a_span_of_one_block_is_its_delta():
     pattern = SpanPattern("blocks", "span", first=-1, last=1, inputs=("hidden",))
     (site,) = PatternAdapter(name="x", patterns=(pattern,)).sites(Toy(blocks=2))
     assert (site.path, site.last, site.paths) == ("blocks.1", "", ("blocks.1",))
+
+
+def test_compiled_code_sees_what_every_block_does():
+    made = course([(), (), (1.0,), LINE, ()])
+    assert variants(SITE, made, keep_always=False) == {
+        "blocks.1": [STORE, STORE, REUSE, (FILL, 2), COMPUTE],
+        "blocks.2": [COMPUTE, COMPUTE, REUSE, REUSE, COMPUTE],
+        "blocks.3": [STORE, STORE, REUSE, REUSE, COMPUTE],
+    }
+    assert variants(SITE, made, keep_always=True)["blocks.3"][-1] == STORE
 
 
 @pytest.mark.parametrize(("first", "last"), [(1, 1 - 3), (0, 2), (-3, 1), (2, 1)])

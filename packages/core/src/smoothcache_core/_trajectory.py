@@ -19,9 +19,9 @@ from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 from smoothcache_core._calls import CallReader
 from smoothcache_core._clock import Clock, Scheduler, Tick, listening
 from smoothcache_core._errors import CalibrationError
+from smoothcache_core._placing import instance_place
 from smoothcache_core._sites import Adapter
 from smoothcache_core._tensors import synchronize
-from smoothcache_core._wrap import instance_place
 
 Sample = Callable[[int], object]
 Around = Callable[[Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
