@@ -117,14 +117,15 @@ def quality() -> list[str]:
     parts = [
         "**Error at equal compute** on the shipped digits models: relative L2 distance of the",
         "final sample from the plain run's of the same noise, by compute budget (MACs over",
-        "plain), mean of 96 samples whose seeds calibrated nothing. `planned` is",
+        "plain), mean over samples whose seeds calibrated nothing. `planned` is",
         "`plan(calibration, compute=...)`, `planned-fitted` is that after `fit`; the others of",
         "ours plan for one target.\n",
     ]
     for name, record in qualities():
         plain = next(row for row in record["rows"] if row["policy"] == "plain")
         parts += [
-            f"{plain['model']}, {plain['solver']}, {plain['evaluations']} evaluations.",
+            f"{plain['model']}, {plain['solver']}, {plain['evaluations']} evaluations, samples: "
+            f"{record['settings']['samples']} ({len(record['seeds']['evaluation'])}).",
             f"[Record](benchmarks/{name}.md), `{record['command']}`.\n",
             errors(record) + "\n",
         ]
