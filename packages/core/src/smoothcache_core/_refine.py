@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 from tqdm import tqdm
@@ -105,7 +106,7 @@ class _Descent:
     """Takes a move whenever it lowers the error, from the late evaluations to the early ones."""
 
     def __init__(
-        self, schedule: Schedule, fitter: Fitter, known: _Known, trials: int, bar: "tqdm[None]"
+        self, schedule: Schedule, fitter: Fitter, known: _Known, trials: int, bar: "tqdm[Any]"
     ) -> None:
         self._schedule = schedule
         self._fitter = fitter
