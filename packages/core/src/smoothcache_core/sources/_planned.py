@@ -78,7 +78,10 @@ def planned(
     _check(compute, per, objective, limits)
     problem = _Problem(calibration, rule, per, objective, limits)
     budget = problem.budget(compute, weights)
-    rows = problem.solve(budget)
+    try:
+        rows = problem.solve(budget)
+    except ScheduleError as error:
+        raise ScheduleError(f"compute {compute:g} cannot be planned for sites: {error}") from error
     return problem.schedule(rows, compute)
 
 
