@@ -95,7 +95,9 @@ def run_demo(settings: DemoSettings) -> Evaluation:
     )
     calibration = _calibrate(settings, sampler)
     with console.status("planning"):
-        pairs = plan_pairs(calibration, settings.computes)
+        planner = Planner(calibration)
+        pairs = plan_pairs(calibration, planner, settings.computes)
+        points = planner.front(settings.computes)
     console.print(f"[bold]2/4 plan[/]: what to skip? {_listed(pairs)}")
     console.print("[bold]3/4 fit[/]: each plan to what its cached runs really do")
     pairs = [_fitted(pair, sampler, settings) for pair in pairs]
@@ -116,7 +118,7 @@ def run_demo(settings: DemoSettings) -> Evaluation:
         calibration_samples=calibration.samples,
     )
     title = f"Digits, {sampler.steps} steps: plain, and by schedules from the same noise"
-    evaluation.write(settings.output, calibration=calibration, title=title)
+    evaluation.write(settings.output, calibration=calibration, title=title, points=points)
     _conclude(console, settings, evaluation, pairs, time.perf_counter() - start)
     return evaluation
 
@@ -152,13 +154,17 @@ class Pair:
         return {self.name: self.plan, **smooth}
 
 
-def plan_pairs(calibration: Calibration, computes: Sequence[float]) -> list[Pair]:
+def plan_pairs(calibration: Calibration, planner: Planner, computes: Sequence[float]) -> list[Pair]:
     """Return the best plan, and SmoothCache's, for every compute fraction within reach.
+
+    Args:
+        calibration: What was measured.
+        planner: Plans it.
+        computes: The fractions.
 
     Raises:
         PlanError: None of them is.
     """
-    planner = Planner(calibration)
     pairs: list[Pair] = []
     missed: ScheduleError | None = None
     for compute in computes:
