@@ -1,141 +1,31 @@
 """Calibrated caching for diffusion transformers: calibrate, plan, apply, judge.
 
 model + adapter --calibrate--> Calibration --plan--> Schedule --cached--> faster model
+
+The names are loaded when one of them is first used, so that help on a command line, which comes
+from `smoothcache_core.cli`, does not wait for torch.
 """
 
+from importlib import import_module
 from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
 
-from smoothcache_core._cached import (
-    Attachment,
-    CacheStats,
-    attach,
-    cached,
-)
-from smoothcache_core._calibrate import calibrate
-from smoothcache_core._calibration import Calibration
-from smoothcache_core._clock import Scheduler
-from smoothcache_core._cost import Cost, SiteCost
-from smoothcache_core._distributed import calibrate_sharded
-from smoothcache_core._error_plots import kept_promises, trade_off
-from smoothcache_core._errors import (
-    AdapterError,
-    AttachError,
-    CalibrationError,
-    EvaluationError,
-    ScheduleError,
-    SmoothCacheError,
-    SmoothCacheWarning,
-)
-from smoothcache_core._evaluate import evaluate
-from smoothcache_core._fingerprint import Fingerprint
-from smoothcache_core._fit import fit
-from smoothcache_core._peers import load_peers
-from smoothcache_core._plan import Choice, PlanLimits, Planner, Point, auto, plan
-from smoothcache_core._plots import (
-    error_curves,
-    save_figure,
-    skip_map,
-)
-from smoothcache_core._refine import refine
-from smoothcache_core._report import (
-    MetricResult,
-    Report,
-    ReportRow,
-)
-from smoothcache_core._schedule import Fill, Prediction, Schedule, Source
-from smoothcache_core._sites import (
-    DENOISER,
-    GUIDANCE,
-    Adapter,
-    PatternAdapter,
-    Site,
-    SitePattern,
-    SpanPattern,
-)
-from smoothcache_core._transfer import transfer
-from smoothcache_core.fills import FillRule, linear, reuse, taylor
-from smoothcache_core.metrics import (
-    frechet_distance,
-    psnr_db,
-    relative_l2,
-)
-from smoothcache_core.sources import (
-    SiteLimits,
-    WholeSettings,
-    interval,
-    planned,
-    scan,
-    smooth,
-    smooth_to_compute,
-    whole,
-    with_prediction,
-)
+if TYPE_CHECKING:
+    from ._public import *  # noqa: F403 the list of names is there
 
 __version__ = version("smoothcache-core")
 
-__all__ = [
-    "DENOISER",
-    "GUIDANCE",
-    "Adapter",
-    "AdapterError",
-    "AttachError",
-    "Attachment",
-    "CacheStats",
-    "Calibration",
-    "CalibrationError",
-    "Choice",
-    "Cost",
-    "EvaluationError",
-    "Fill",
-    "FillRule",
-    "Fingerprint",
-    "MetricResult",
-    "PatternAdapter",
-    "PlanLimits",
-    "Planner",
-    "Point",
-    "Prediction",
-    "Report",
-    "ReportRow",
-    "Schedule",
-    "ScheduleError",
-    "Scheduler",
-    "Site",
-    "SiteCost",
-    "SiteLimits",
-    "SitePattern",
-    "SmoothCacheError",
-    "SmoothCacheWarning",
-    "Source",
-    "SpanPattern",
-    "WholeSettings",
-    "attach",
-    "auto",
-    "cached",
-    "calibrate",
-    "calibrate_sharded",
-    "error_curves",
-    "evaluate",
-    "fit",
-    "frechet_distance",
-    "interval",
-    "kept_promises",
-    "linear",
-    "load_peers",
-    "plan",
-    "planned",
-    "psnr_db",
-    "refine",
-    "relative_l2",
-    "reuse",
-    "save_figure",
-    "scan",
-    "skip_map",
-    "smooth",
-    "smooth_to_compute",
-    "taylor",
-    "trade_off",
-    "transfer",
-    "whole",
-    "with_prediction",
-]
+
+def __getattr__(name: str) -> Any:
+    if name.startswith("_") and name != "__all__":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    public = import_module(f"{__name__}._public")
+    if name in globals():  # a module that came along, such as `metrics`
+        return globals()[name]
+    if not hasattr(public, name):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return globals().setdefault(name, getattr(public, name))
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__getattr__("__all__")})
