@@ -4,7 +4,14 @@ import numpy as np
 import pytest
 import torch
 from scipy.linalg import sqrtm
-from smoothcache_core import EvaluationError, frechet_distance, psnr_db, relative_l2
+from scipy.stats import entropy
+from smoothcache_core import (
+    EvaluationError,
+    frechet_distance,
+    kl_divergence,
+    psnr_db,
+    relative_l2,
+)
 from torch.nn.functional import mse_loss
 
 
@@ -157,3 +164,31 @@ def test_frechet_distance_refuses_features_that_are_not_finite(broken: float):
     features = torch.tensor([[0.0], [broken]])
     with pytest.raises(EvaluationError, match="must be finite"):
         frechet_distance(torch.ones(2, 1), features)
+
+
+# ---------------------------------------------------------------------------- KL divergence
+
+
+def test_divergence_is_that_of_scipy():
+    reference, candidate = numbers(6, 5), numbers(6, 5, seed=1)
+    pairs = zip(candidate.softmax(1), reference.softmax(1), strict=True)
+    expected = [float(entropy(given.numpy(), known.numpy())) for given, known in pairs]
+    assert kl_divergence(reference, candidate).tolist() == pytest.approx(expected, rel=1e-12)
+
+
+def test_divergence_of_the_same_answers_is_zero_and_of_opposite_ones_the_distance():
+    same, sure = torch.tensor([[1.0, -3.0]]), torch.tensor([[1000.0, 0.0]])
+    assert kl_divergence(same, same).tolist() == [0.0]
+    assert kl_divergence(sure, sure.flip(1)).tolist() == [1000.0]
+
+
+@pytest.mark.parametrize(("one", "other"), [((2, 3), (2, 4)), ((2, 3), (1, 3)), ((3,), (3,))])
+def test_divergence_refuses_shapes_that_do_not_fit(one: tuple[int, ...], other: tuple[int, ...]):
+    with pytest.raises(EvaluationError, match=r"logits must be \(B, classes\) of one shape, got"):
+        kl_divergence(torch.ones(one), torch.ones(other))
+
+
+@pytest.mark.parametrize("broken", [math.nan, math.inf])
+def test_divergence_refuses_logits_that_are_not_finite(broken: float):
+    with pytest.raises(EvaluationError, match="logits must be finite"):
+        kl_divergence(torch.zeros(1, 2), torch.tensor([[0.0, broken]]))

@@ -1,35 +1,7 @@
 import pytest
 import torch
 from smoothcache_image._classifier import real_digits
-from smoothcache_image._judge import RecentlyDecoded, digit_summaries, picture_metrics
-from torch import Tensor
-
-
-def test_decoding_is_batched_and_remembered():
-    sizes: list[int] = []
-
-    def decode(latents: Tensor) -> Tensor:
-        sizes.append(len(latents))
-        return 2 * latents
-
-    recent = RecentlyDecoded(decode, batch=2)
-    first, second, third = torch.arange(15.0).reshape(3, 5, 1)
-    assert torch.equal(recent(first), 2 * first)
-    assert torch.equal(recent(second), 2 * second)
-    assert torch.equal(recent(first), 2 * first)
-    assert sizes == [2, 2, 1] * 2
-    recent(third)
-    assert torch.equal(recent(first), 2 * first)
-    assert sizes == [2, 2, 1] * 4
-
-
-def test_equal_latents_are_not_taken_for_the_same():
-    """A sampler may write its next samples to the memory of the last ones."""
-    recent = RecentlyDecoded(lambda latents: latents + 1, batch=2)
-    latents = torch.zeros(2, 1)
-    assert torch.equal(recent(latents.clone()), torch.ones(2, 1))
-    latents += 1
-    assert torch.equal(recent(latents.clone()), torch.full((2, 1), 2.0))
+from smoothcache_image._judge import digit_summaries, picture_metrics
 
 
 def test_psnr_is_that_of_the_decoded_pictures():

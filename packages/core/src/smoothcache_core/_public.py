@@ -10,6 +10,7 @@ from smoothcache_core._calibrate import calibrate
 from smoothcache_core._calibration import Calibration
 from smoothcache_core._clock import Scheduler
 from smoothcache_core._cost import Cost, SiteCost
+from smoothcache_core._decoded import RecentlyDecoded, class_divergence, class_summaries
 from smoothcache_core._distributed import calibrate_sharded
 from smoothcache_core._error_plots import kept_promises, trade_off
 from smoothcache_core._errors import (
@@ -51,6 +52,7 @@ from smoothcache_core._transfer import transfer
 from smoothcache_core.fills import FillRule, linear, reuse, taylor
 from smoothcache_core.metrics import (
     frechet_distance,
+    kl_divergence,
     psnr_db,
     relative_l2,
 )
@@ -88,6 +90,7 @@ __all__ = [
     "Planner",
     "Point",
     "Prediction",
+    "RecentlyDecoded",
     "Report",
     "ReportRow",
     "Schedule",
@@ -107,12 +110,15 @@ __all__ = [
     "cached",
     "calibrate",
     "calibrate_sharded",
+    "class_divergence",
+    "class_summaries",
     "error_curves",
     "evaluate",
     "fit",
     "frechet_distance",
     "interval",
     "kept_promises",
+    "kl_divergence",
     "linear",
     "load_peers",
     "plan",

@@ -73,6 +73,34 @@ def frechet_distance(features_a: Tensor, features_b: Tensor) -> float:
     return max(float(distance), 0.0)
 
 
+def kl_divergence(reference: Tensor, candidate: Tensor) -> Tensor:
+    """Return the Kullback-Leibler divergence of a classifier's answers of every sample.
+
+    sum_c q_c (log q_c - log p_c), where p are the probabilities of the reference and q those of the
+    candidate: the direction that generated audio is judged by (MusicGen, arXiv 2306.05284).
+
+    Args:
+        reference: Logits of the reference samples, (B, classes).
+        candidate: Logits of what they became, same shape.
+
+    Returns:
+        (B,) float64 in nats, at least 0: 0 where the logits are the same.
+
+    Raises:
+        EvaluationError: The shapes differ or are not (B, classes), or a logit is not finite.
+    """
+    if reference.shape != candidate.shape or reference.ndim != 2:
+        raise EvaluationError(
+            f"logits must be (B, classes) of one shape, got {tuple(reference.shape)} and "
+            f"{tuple(candidate.shape)}"
+        )
+    expected, given = reference.detach().cpu().double(), candidate.detach().cpu().double()
+    if not (expected.isfinite().all() and given.isfinite().all()):
+        raise EvaluationError("logits must be finite to have a divergence")
+    expected, given = expected.log_softmax(dim=1), given.log_softmax(dim=1)
+    return (given.exp() * (given - expected)).sum(dim=1).clamp(min=0.0)
+
+
 def _check_features(features_a: Tensor, features_b: Tensor) -> None:
     shapes = tuple(features_a.shape), tuple(features_b.shape)
     if any(len(shape) != 2 or shape[0] < 2 for shape in shapes) or shapes[0][1] != shapes[1][1]:

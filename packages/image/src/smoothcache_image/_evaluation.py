@@ -9,10 +9,18 @@ from pathlib import Path
 from rich import box
 from rich.console import Console
 from rich.table import Table
-from smoothcache_core import Calibration, Point, Report, ReportRow, Schedule, evaluate
+from smoothcache_core import (
+    Calibration,
+    Point,
+    RecentlyDecoded,
+    Report,
+    ReportRow,
+    Schedule,
+    evaluate,
+)
 
 from smoothcache_image._adapters import adapter_for
-from smoothcache_image._judge import RecentlyDecoded, digit_summaries, picture_metrics
+from smoothcache_image._judge import digit_summaries, picture_metrics
 from smoothcache_image._pictures import PictureRow, sample_sheet
 from smoothcache_image._pipelines import denoiser_of
 from smoothcache_image._sampling import Sampler, label_name

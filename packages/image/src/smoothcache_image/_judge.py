@@ -2,8 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 
-import torch
-from smoothcache_core import frechet_distance, psnr_db
+from smoothcache_core import class_summaries, psnr_db
 from torch import Tensor
 
 from smoothcache_image._classifier import load_digit_classifier, real_digits
@@ -11,29 +10,6 @@ from smoothcache_image._classifier import load_digit_classifier, real_digits
 Decode = Callable[[Tensor], Tensor]
 Metric = Callable[[Tensor, Tensor], Tensor]
 Summary = Callable[[Tensor], float]
-
-
-class RecentlyDecoded:
-    """Decodes latents in batches and remembers the last two, so that metrics can share them.
-
-    Args:
-        decode: Latents (n, ...) to pictures (n, 3, height, width) in [0, 1].
-        batch: Most samples to decode at once, at least 1.
-    """
-
-    def __init__(self, decode: Decode, *, batch: int) -> None:
-        self._decode = decode
-        self._batch = batch
-        self._recent: list[tuple[Tensor, Tensor]] = []
-
-    def __call__(self, latents: Tensor) -> Tensor:
-        """Return the pictures of `latents`, on the CPU, (n, 3, height, width) in [0, 1]."""
-        for known, pictures in self._recent:
-            if known is latents:
-                return pictures
-        pictures = torch.cat([self._decode(part).cpu() for part in latents.split(self._batch)])
-        self._recent = [*self._recent[-1:], (latents, pictures)]
-        return pictures
 
 
 def picture_metrics(decode: Decode) -> dict[str, Metric]:
@@ -45,22 +21,15 @@ def digit_summaries(decode: Decode, labels: Sequence[int]) -> Mapping[str, Summa
     """Return the summaries of drawn digits.
 
     Args:
-        decode: Latents to pictures, see `RecentlyDecoded`.
+        decode: Latents to pictures (n, 3, height, width) in [0, 1].
         labels: The digit, 0 to 9, that each sample was asked to show.
 
     Returns:
-        `"accuracy"`, the fraction of samples that the packaged classifier takes for the digit asked
-        for, and `"frechet"`, the Frechet distance of its features to those of real digits (needs at
-        least two samples).
+        `"accuracy"` by the packaged classifier and `"frechet"` to real digits, see
+        `smoothcache_core.class_summaries`.
     """
     classifier = load_digit_classifier()
-    wanted = torch.tensor(labels)
     real = classifier.features(real_digits()[0])
-
-    def accuracy(latents: Tensor) -> float:
-        return float((classifier(decode(latents)).argmax(dim=1) == wanted).float().mean())
-
-    def frechet(latents: Tensor) -> float:
-        return frechet_distance(real, classifier.features(decode(latents)))
-
-    return {"accuracy": accuracy, "frechet": frechet} if len(labels) > 1 else {"accuracy": accuracy}
+    return class_summaries(
+        decode, labels, logits=classifier, features=classifier.features, real=real
+    )
