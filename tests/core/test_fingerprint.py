@@ -26,6 +26,7 @@ FULL: dict[str, Any] = {
     "branches": ("cond",),
     "latent_shape": (3, 4),
     "dtype": "float32",
+    "guidance": {"guidance_scale": 1.5},
 }
 OTHER: dict[str, Any] = {
     "model_class": "DiT",
@@ -36,6 +37,7 @@ OTHER: dict[str, Any] = {
     "branches": (),
     "latent_shape": (4, 4),
     "dtype": "float16",
+    "guidance": {"guidance_scale": 4.0},
 }
 
 

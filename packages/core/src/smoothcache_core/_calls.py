@@ -2,12 +2,13 @@
 
 import inspect
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from numbers import Real
 from typing import Any
 
 from torch import Tensor, nn
 
+from smoothcache_core._announced import announced_guidance, guidance_in
 from smoothcache_core._errors import AdapterError
 from smoothcache_core._sites import Adapter
 
@@ -26,6 +27,7 @@ class Call:
             pass views of one tensor of timesteps, which gives the place in it at no cost.
         tensor: The timestep tensor itself, if it is one.
         context: Name of the conditioning pass, if the pipeline announced it.
+        guidance: Strengths of guidance by name, announced by the caller or among the arguments.
     """
 
     layout: Layout
@@ -33,6 +35,7 @@ class Call:
     position: tuple[int, int] | None = None
     tensor: Tensor | None = None
     context: str | None = None
+    guidance: Mapping[str, float] = field(default_factory=dict[str, float])
 
     @property
     def batch(self) -> int:
@@ -72,9 +75,10 @@ class CallReader:
         latent = _argument(self._latent, args, kwargs)
         timestep = _argument(self._timestep, args, kwargs)
         layout = tuple(_layout(item) for item in _tensors(latent))
+        guidance = {**announced_guidance(), **guidance_in(kwargs)}
         if not isinstance(timestep, Tensor):
             value = float(timestep) if isinstance(timestep, Real) else None
-            return Call(layout=layout, timestep=value, context=context)
+            return Call(layout=layout, timestep=value, context=context, guidance=guidance)
         on_host = timestep.device.type == "cpu" and timestep.numel() > 0
         return Call(
             layout=layout,
@@ -82,6 +86,7 @@ class CallReader:
             position=(timestep.untyped_storage().data_ptr(), int(timestep.storage_offset())),
             tensor=timestep,
             context=context,
+            guidance=guidance,
         )
 
 

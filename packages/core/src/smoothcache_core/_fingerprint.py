@@ -27,6 +27,7 @@ class Fingerprint(BaseModel):
         branches: Names of the conditioning passes evaluated by calls of their own.
         latent_shape: Shape of the latent without its batch dimension.
         dtype: Data type of the latent, for example `"float16"`.
+        guidance: Strengths of guidance by the names that pipelines or denoisers give them.
         versions: Versions of the packages that matter.
         transferred_from: Evaluations of the runs that were measured, if it was carried over to
             other ones, see `transfer`.
@@ -43,6 +44,7 @@ class Fingerprint(BaseModel):
     branches: tuple[str, ...] | None = None
     latent_shape: tuple[int, ...] | None = None
     dtype: str | None = None
+    guidance: Mapping[str, float] | None = None
     versions: Mapping[str, str] = {}
     transferred_from: int | None = None
 
@@ -52,7 +54,9 @@ class Fingerprint(BaseModel):
 
     def remarks(self, other: "Fingerprint") -> list[str]:
         """Return what differs in `other` without making it wrong."""
-        return _differences(self, other, ("solver", "branches", "latent_shape", "dtype"))
+        return _differences(
+            self, other, ("solver", "branches", "latent_shape", "dtype", "guidance")
+        )
 
     def mismatches(self, other: "Fingerprint") -> list[str]:
         """Return how `other` is not the same, unknown fields included and versions left out."""
@@ -84,10 +88,12 @@ def model_fingerprint(model: nn.Module, adapter: str) -> Fingerprint:
 
 def call_fingerprint(call: Call) -> Fingerprint:
     """Return what can be said of one call of a denoiser."""
+    guidance = call.guidance or None
     if not call.layout:
-        return Fingerprint()
+        return Fingerprint(guidance=guidance)
     shape, dtype, _ = call.layout[0]
-    return Fingerprint(latent_shape=shape if len(call.layout) > 1 else shape[1:], dtype=dtype)
+    sample = shape if len(call.layout) > 1 else shape[1:]
+    return Fingerprint(latent_shape=sample, dtype=dtype, guidance=guidance)
 
 
 def solver_name(scheduler: object) -> str:

@@ -1,5 +1,6 @@
 """The public names of this package, which gives them out as its own."""
 
+from smoothcache_core._announced import announcing_guidance, pipeline_announcing
 from smoothcache_core._cached import (
     Attachment,
     CacheStats,
@@ -105,6 +106,7 @@ __all__ = [
     "Source",
     "SpanPattern",
     "WholeSettings",
+    "announcing_guidance",
     "attach",
     "auto",
     "cached",
@@ -121,6 +123,7 @@ __all__ = [
     "kl_divergence",
     "linear",
     "load_peers",
+    "pipeline_announcing",
     "plan",
     "planned",
     "psnr_db",

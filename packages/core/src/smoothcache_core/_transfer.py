@@ -94,7 +94,8 @@ def transfer(
     timesteps = _timesteps(made_up, plain)
     times = _times(calibration, scheduler, timesteps)
     response = measure_response(stage, plain)
-    return _carried(calibration, times, response, seed, _fingerprint(calibration, stage, timesteps))
+    fingerprint = _fingerprint(calibration, stage, timesteps, made_up.first)
+    return _carried(calibration, times, response, seed, fingerprint)
 
 
 def _carried(
@@ -126,7 +127,9 @@ def _no_lags(calibration: Calibration, times: Times) -> str:
     )
 
 
-def _fingerprint(calibration: Calibration, stage: Stage, timesteps: Array) -> Fingerprint:
+def _fingerprint(
+    calibration: Calibration, stage: Stage, timesteps: Array, first: Call | None
+) -> Fingerprint:
     update: dict[str, Any] = {
         "evaluations": len(timesteps),
         "timesteps": tuple(timesteps.tolist()),
@@ -134,6 +137,8 @@ def _fingerprint(calibration: Calibration, stage: Stage, timesteps: Array) -> Fi
     }
     if stage.scheduler is not None:
         update["solver"] = solver_name(stage.scheduler)
+    if first is not None:
+        update["guidance"] = call_fingerprint(first).guidance
     return calibration.fingerprint.model_copy(update=update)
 
 

@@ -16,6 +16,7 @@ from smoothcache_core import (
     calibrate,
     calibrate_sharded,
     fit,
+    pipeline_announcing,
     refine,
 )
 from torch import Tensor, nn
@@ -68,9 +69,12 @@ def cached_pipeline(
     model = denoiser_of(pipe)
     if branches is None:
         branches = schedule.fingerprint.branches or ()
-    with cached(
-        model, adapter_for(model), schedule, branches=branches, scheduler=pipe.scheduler
-    ) as stats:
+    with (
+        pipeline_announcing(pipe),
+        cached(
+            model, adapter_for(model), schedule, branches=branches, scheduler=pipe.scheduler
+        ) as stats,
+    ):
         yield stats
 
 
@@ -186,14 +190,18 @@ def fit_pipeline(
 
 
 def _final_latents(pipe: Any, sample: Callable[[int], object]) -> Callable[[int], object]:
-    """Return `sample`, but giving what the pipeline decodes, if it decodes once."""
+    """Return `sample`, but giving what the pipeline decodes, if it decodes once.
+
+    The pipeline announces its guidance meanwhile.
+    """
     vae = pipe.components.get("vae")
-    if vae is None:
-        return sample
 
     def listening(seed: int) -> object:
-        with _heard(vae) as latents:
-            result = sample(seed)
+        with pipeline_announcing(pipe):
+            if vae is None:
+                return sample(seed)
+            with _heard(vae) as latents:
+                result = sample(seed)
         return latents[0].detach().float() if len(latents) == 1 else result
 
     return listening

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from smoothcache_core import pipeline_announcing
 from torch import Tensor, nn
 
 from smoothcache_image._errors import PipelineError
@@ -72,7 +73,11 @@ class Sampler:
             height where the autoencoder is one for video.
         """
         generator = torch.Generator("cpu").manual_seed(seed)
-        with _global_noise(self.pipe, seed), _decoding_put_off(self.pipe.vae) as latents:
+        with (
+            pipeline_announcing(self.pipe),
+            _global_noise(self.pipe, seed),
+            _decoding_put_off(self.pipe.vae) as latents,
+        ):
             self.pipe(
                 **self._condition(seed),
                 **self._options(),
