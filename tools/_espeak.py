@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-_RETRIEVAL = 1  # espeak_AUDIO_OUTPUT: hand the samples to the callback, play nothing
+_SYNCHRONOUS = 2  # espeak_AUDIO_OUTPUT: hand the samples to the callback, return when all are made
 _CHARS_UTF8 = 1
 _RATE, _PITCH, _RANGE = 1, 3, 4  # espeak_PARAMETER
 _CALLBACK = ctypes.CFUNCTYPE(
@@ -29,7 +29,7 @@ class Espeak:
 
         self._library: Any = ctypes.CDLL(espeakng_loader.get_library_path())
         folder = espeakng_loader.get_data_path().encode()
-        self.sample_rate: int = self._library.espeak_Initialize(_RETRIEVAL, 0, folder, 0)
+        self.sample_rate: int = self._library.espeak_Initialize(_SYNCHRONOUS, 0, folder, 0)
         if self.sample_rate <= 0:
             raise RuntimeError(f"espeak-ng did not start with the data in {folder.decode()!r}")
         self._chunks: list[Tensor] = []
@@ -60,7 +60,6 @@ class Espeak:
         sentence = text.encode()
         size = ctypes.c_size_t(len(sentence) + 1)
         self._library.espeak_Synth(sentence, size, 0, 0, 0, _CHARS_UTF8, None, None)
-        self._library.espeak_Synchronize()
         return torch.cat(self._chunks)
 
     def _receive(self, samples: Any, count: int, _events: Any) -> int:

@@ -29,14 +29,13 @@ from __future__ import annotations
 
 import copy
 import json
-import math
 import platform
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -44,6 +43,16 @@ from typing import Annotated, Any, cast
 
 import torch
 import typer
+from _records import command
+from _training import (
+    Budget,
+    follow,
+    keep_row,
+    kept_rows,
+    learning_rate,
+    save_atomically,
+    write_atomically,
+)
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.transformers.dit_transformer_2d import DiTTransformer2DModel
 from diffusers.pipelines.dit.pipeline_dit import DiTPipeline
@@ -51,6 +60,7 @@ from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
 from safetensors.torch import save as to_safetensors
 from sklearn.model_selection import train_test_split
+from smoothcache_core import frechet_distance
 from smoothcache_image._classifier import (
     CLASSIFIER_FILE,
     DigitClassifier,
@@ -119,64 +129,7 @@ Threads = Annotated[int, typer.Option(help="CPU threads to use.")]
 DEFAULT_WORK = Path(tempfile.gettempdir()) / "digits-ckpt"
 
 
-# --- small helpers -------------------------------------------------------------------------------
-
-
-@dataclass
-class Budget:
-    """How far training has come: by steps or by the clock, whichever is further."""
-
-    minutes: float
-    steps: int
-    before: float = 0.0
-    start: float = field(default_factory=time.monotonic)
-
-    def seconds(self) -> float:
-        """Seconds spent so far, those of an interrupted run included."""
-        return self.before + time.monotonic() - self.start
-
-    def progress(self, step: int) -> float:
-        """Part of the training that is done, 0 to 1."""
-        return min(1.0, max(step / self.steps, self.seconds() / (60 * self.minutes)))
-
-
-def learning_rate(progress: float, peak: float, floor: float = 1e-5, warm: float = 0.02) -> float:
-    """Linear warm-up to `peak`, then half a cosine down to `floor`."""
-    if progress < warm:
-        return floor + (peak - floor) * progress / warm
-    along = (progress - warm) / (1 - warm)
-    return floor + (peak - floor) * 0.5 * (1 + math.cos(math.pi * along))
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file so that a reader sees the old content or the new, never a part."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_bytes(content)
-    partial.replace(path)
-
-
-def save_atomically(path: Path, value: Any) -> None:
-    """`torch.save`, through a neighbouring temporary file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    torch.save(value, partial)
-    partial.replace(path)
-
-
-def command_line() -> str:
-    """The command that runs, as a reader would type it in the repository."""
-    return " ".join(["python tools/train_digits.py", *sys.argv[1:]])
-
-
-def record(work: Path, row: dict[str, Any]) -> None:
-    """Keep the numbers of a stage for the final record, replacing those of an earlier run."""
-    row = {"stage": row["stage"], "command": command_line()} | row
-    path = work / "rows.json"
-    rows = json.loads(path.read_text()) if path.exists() else []
-    rows = [old for old in rows if old["stage"] != row["stage"]] + [row]
-    write_atomically(path, json.dumps(rows, indent=2).encode())
-    print(json.dumps(row))
+# --- the digits ----------------------------------------------------------------------------------
 
 
 def split_digits() -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -243,7 +196,7 @@ def train_classifier(
     row = {"stage": "classifier", "steps": steps, "seconds": round(time.monotonic() - start, 1)}
     row["train_digits"], row["test_digits"] = len(labels), len(test_labels)
     row["test_accuracy"] = round(accuracy(load_digit_classifier(), test_images, test_labels), 5)
-    record(work, row)
+    keep_row(work, row)
 
 
 # --- autoencoder ---------------------------------------------------------------------------------
@@ -322,7 +275,7 @@ def train_autoencoder(
         spread = encode(model, to_colour(split_digits()[0])).mode().std().item()
     state = {"scaling_factor": 1 / spread, "weights": model.state_dict()}
     save_atomically(work / "autoencoder.pt", state)
-    record(work, {"stage": "autoencoder", "scaling_factor": round(1 / spread, 5)} | row)
+    keep_row(work, {"stage": "autoencoder", "scaling_factor": round(1 / spread, 5)} | row)
 
 
 def load_autoencoder(work: Path) -> AutoencoderKL:
@@ -350,7 +303,7 @@ def polish_decoder(
     row = fit_autoencoder(model, model.decoder, Budget(minutes, steps), size=32)
     state = {"scaling_factor": scaling(model), "weights": model.state_dict()}
     save_atomically(work / "autoencoder.pt", state)
-    record(work, {"stage": "decoder"} | row)
+    keep_row(work, {"stage": "decoder"} | row)
 
 
 # --- transformer ---------------------------------------------------------------------------------
@@ -441,14 +394,6 @@ FLOW = Recipe(
     lambda: DPMSolverMultistepScheduler(**FLOW_SCHEDULER),
     5e-4,
 )
-
-
-@torch.no_grad()
-def follow(average: nn.Module, model: nn.Module, step: int) -> None:
-    """Move the averaged weights towards the current ones (faster at the very start)."""
-    decay = min(0.999, (1 + step) / (10 + step))
-    for target, source in zip(average.parameters(), model.parameters(), strict=True):
-        target.lerp_(source, 1 - decay)
 
 
 @dataclass
@@ -586,7 +531,7 @@ def train(
     row = {"stage": recipe.name, "steps": training.step, "batch": BATCH, "threads": threads}
     row |= {"seconds": round(training.seconds, 1), "final_loss": round(training.loss, 5)}
     row["parameters"] = sum(value.numel() for value in training.model.parameters())
-    record(work, row | {"recognised_200_samples_25_steps": round(score, 4)})
+    keep_row(work, row | {"recognised_200_samples_25_steps": round(score, 4)})
 
 
 @app.command("transformer")
@@ -619,22 +564,13 @@ def train_flow(
 # --- check ---------------------------------------------------------------------------------------
 
 
-def frechet(one: Tensor, other: Tensor) -> float:
-    """Frechet distance between two sets of features (N, F), taken as normal distributions."""
-    one, other = one.double(), other.double()
-    gap = (one.mean(dim=0) - other.mean(dim=0)).square().sum()
-    first, second = torch.cov(one.T), torch.cov(other.T)
-    root = torch.linalg.eigvals(first @ second).real.clamp(min=0).sqrt().sum()
-    return (gap + first.trace() + second.trace() - 2 * root).item()
-
-
 def provenance(seeds: list[int]) -> dict[str, Any]:
     """What a reader needs in order to judge or repeat the numbers."""
     git = ["git", "-C", str(REPOSITORY), "rev-parse", "--short", "HEAD"]
     commit = subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip()
     packages = ("torch", "diffusers", "scikit-learn", "safetensors")
     return {
-        "command": command_line(),
+        "command": command(),
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
         "hardware": f"CPU only, {platform.machine()}, {torch.get_num_threads()} threads",
         "versions": {"python": platform.python_version()} | {n: version(n) for n in packages},
@@ -657,8 +593,8 @@ def judge(images: Tensor, labels: Tensor) -> dict[str, Any]:
         "samples": len(labels),
         "recognised": round((named == labels).float().mean().item(), 4),
         "recognised_per_digit": right,
-        "frechet_to_real": round(frechet(drawn, wild), 4),
-        "frechet_real_half_to_half": round(frechet(wild[:half], wild[half:]), 4),
+        "frechet_to_real": round(frechet_distance(drawn, wild), 4),
+        "frechet_real_half_to_half": round(frechet_distance(wild[:half], wild[half:]), 4),
         "real_recognised": round(accuracy(classifier, *real_digits()), 4),
     }
 
@@ -694,9 +630,8 @@ def check(
     row |= {"steps": steps, "guidance": GUIDANCE}
     row |= {"dtype": str(pipeline.transformer.dtype), "seconds": seconds, "folder_bytes": size}
     row["test_psnr_db"] = round(psnr(pipeline.vae, split_digits()[2]), 2)
-    record(work, row | judge(images, labels))
-    stages = json.loads((work / "rows.json").read_text())
-    own = [row for row in stages if ("flow" in row["stage"]) == (model == "flow")]
+    keep_row(work, row | judge(images, labels))
+    own = [row for row in kept_rows(work) if ("flow" in row["stage"]) == (model == "flow")]
     result = provenance(seeds) | {"rows": own}
     what = "train-image-flow" if model == "flow" else "train-image"
     name = f"{what}-cpu-{datetime.now(UTC):%Y%m%d}.json"
