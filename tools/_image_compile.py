@@ -7,9 +7,10 @@ from contextlib import ExitStack
 from typing import Any, Literal
 
 import torch
-from _image_policies import Policy
-from _image_sampler import Sampler, sampling, sharing
+from _image_sampler import Sampler, sampling
+from _policies import Policy
 from _records import Row
+from _sharing import sharing
 from _side_by_side import Piece, judge, race
 from diffusers.models.transformers.dit_transformer_2d import DiTTransformer2DModel
 from torch._dynamo.utils import counters

@@ -1,15 +1,15 @@
 """The model and the sampling loop of the image speed benchmark."""
 
-import copy
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
 
 import torch
-from _image_policies import Attached, Policy, Setup, falling_lags
+from _image_policies import falling_lags
+from _policies import Attached, Policy, Setup
 from diffusers.models.transformers.dit_transformer_2d import DiTTransformer2DModel
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
-from torch import Tensor, nn
+from smoothcache_image import DIT
 
 CLASS_LABEL, NULL_LABEL = 207, 1000
 GUIDANCE = 4.0
@@ -49,33 +49,12 @@ def dit(
     return model.to(device=device, dtype=dtype).eval().requires_grad_(False)  # pyright: ignore[reportCallIssue]
 
 
-def sharing(model: DiTTransformer2DModel) -> DiTTransformer2DModel:
-    """Return a copy of the modules that uses the same weights."""
-    return _copied(model, lambda tensor: tensor)
-
-
-def shapes_of(model: DiTTransformer2DModel) -> DiTTransformer2DModel:
-    """Return a copy on the meta device: it computes shapes, and counts, in no time."""
-    return _copied(model, lambda tensor: tensor.to("meta"))
-
-
-def _copied(
-    model: DiTTransformer2DModel, tensor: Callable[[Tensor], Tensor]
-) -> DiTTransformer2DModel:
-    memo: dict[int, Tensor] = {}
-    for original in (*model.parameters(), *model.buffers()):
-        replaced = tensor(original.data)
-        is_parameter = isinstance(original, nn.Parameter)
-        memo[id(original)] = nn.Parameter(replaced, False) if is_parameter else replaced
-    return copy.deepcopy(model, memo)
-
-
 class Sampler:
     """DDIM with classifier-free guidance as in `DiTPipeline`, stopped between evaluations.
 
     Args:
         model: The denoiser, with or without a cache.
-        setup: The scheduler and its timesteps.
+        setup: The scheduler.
         attached: The policy at work on it.
         seed: Seed of the noise.
 
@@ -95,7 +74,7 @@ class Sampler:
         noise = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
         self._noise = noise.to(device=model.device, dtype=setup.dtype)
         self._labels = torch.tensor([CLASS_LABEL, NULL_LABEL], device=model.device)
-        self._timesteps = torch.tensor(setup.timesteps, device=model.device)
+        self._timesteps = setup.scheduler.timesteps.to(model.device)
         self.start()
 
     def start(self) -> None:
@@ -125,10 +104,9 @@ class Sampler:
             raise ValueError(f"returned {tuple(self.output.shape)} instead of {expected}")
         given, null = self.output[:, :4].chunk(2)
         noise = null + GUIDANCE * (given - null)
-        timestep = self._setup.timesteps[evaluation]
-        (self.latent, *_) = self._setup.scheduler.step(
-            noise, timestep, self.latent, return_dict=False
-        )
+        scheduler = self._setup.scheduler
+        timestep = scheduler.timesteps[evaluation]
+        (self.latent, *_) = scheduler.step(noise, timestep, self.latent, return_dict=False)
 
 
 def setup_for(evaluations: int, dtype: torch.dtype) -> Setup:
@@ -137,7 +115,8 @@ def setup_for(evaluations: int, dtype: torch.dtype) -> Setup:
     scheduler.set_timesteps(evaluations)
     return Setup(
         row=falling_lags(evaluations),
-        timesteps=[int(timestep) for timestep in scheduler.timesteps],
+        sigmas=[int(timestep) / 1000 for timestep in scheduler.timesteps],
+        adapter=DIT,
         scheduler=scheduler,
         dtype=dtype,
     )

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any, get_args
 
 import torch
-from _image_sampler import sharing
 from _quality_count import counting, macs_by_leaf
+from _sharing import sharing
 from smoothcache_core import CacheStats
 from smoothcache_image import load_pipeline
 from smoothcache_image._loading import Solver, with_solver

@@ -7,7 +7,7 @@ from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
-from _image_peers import ALMOST_ALWAYS
+from _peers import ALMOST_ALWAYS
 from _quality_bench import Bench, Put, other_solvers, plain, solver_title, with_spacing
 from _quality_ours import Material, Plan
 from _quality_puts import (

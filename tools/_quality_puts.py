@@ -14,10 +14,10 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-import _image_peers
+import _peers
 import numpy as np
 import torch
-from _image_peers import Around, diffusers_cache, hooks_of, quiet
+from _peers import Around, diffusers_cache, hooks_of, quiet
 from _quality_bench import Bench, Put, Working
 from _quality_tuning import OutOfReachError
 from diffusers.hooks.first_block_cache import FirstBlockCacheConfig
@@ -68,7 +68,7 @@ def dit_smoothcache(schedule: Schedule) -> Put:
     def put(sampler: Sampler) -> Generator[Working]:
         with (
             quiet(),
-            _image_peers.dit_smoothcache(sampler.pipe.transformer, schedule.to_v1()) as around,
+            _peers.dit_smoothcache(sampler.pipe.transformer, schedule.to_v1()) as around,
             _driven(sampler.pipe.transformer, around),
         ):
             yield Working(sampler=sampler)
@@ -197,7 +197,7 @@ def cache_dit(threshold: float, *, taylor_order: int | None, config: Mapping[str
 
     Args:
         threshold: Its `residual_diff_threshold`, below 1.
-        taylor_order: Also extrapolate, see `_image_peers.cache_dit`.
+        taylor_order: Also extrapolate, see `_peers.cache_dit`.
         config: Further fields of its configuration.
     """
 
@@ -211,7 +211,7 @@ def cache_dit(threshold: float, *, taylor_order: int | None, config: Mapping[str
         }
         with (
             quiet(),
-            _image_peers.cache_dit(model, given, taylor_order=taylor_order) as around,
+            _peers.cache_dit(model, given, taylor_order=taylor_order) as around,
             _driven(model, around),
         ):
             yield Working(sampler=sampler)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from _image_peers import quiet
+from _peers import quiet
 from _quality_bench import Bench, load_bench, ode_solution, save_tensors
 from _quality_ours import Plan, our_policies
 from _quality_policies import PLAIN, Family, Known, Policy, families, is_peer

@@ -94,7 +94,7 @@ def _code() -> str:
     """Return a digest of the code and the weights that results depend on, as first seen."""
     packages = [REPOSITORY / "packages" / name / "src" for name in ("core", "image")]
     files = [path for folder in packages for path in folder.rglob("*") if path.is_file()]
-    files += [*(REPOSITORY / "tools").glob("_quality_*.py"), REPOSITORY / "tools/_image_peers.py"]
+    files += [*(REPOSITORY / "tools").glob("_quality_*.py"), REPOSITORY / "tools/_peers.py"]
     digest = hashlib.sha256()
     for path in sorted(path for path in files if path.suffix in (".py", ".json", ".safetensors")):
         digest.update(str(path.relative_to(REPOSITORY)).encode())

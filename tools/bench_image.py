@@ -17,9 +17,10 @@ from typing import Annotated
 import torch
 import typer
 from _image_sampler import Size
-from _image_speed import Settings, measure_compile, measure_speed
-from _records import FOLDER, Record
-from _side_by_side import Piece
+from _image_speed import image_subject, measure_compile
+from _options import dtype_of, piece_of, set_threads, show
+from _records import FOLDER
+from _speed import Settings, measure_speed
 from diffusers.utils import logging as diffusers_logging
 
 app = typer.Typer(help=__doc__, rich_markup_mode=None, no_args_is_help=True)
@@ -41,18 +42,17 @@ def speed(
     output: Annotated[Path, typer.Option(help="Folder of the record.")] = FOLDER,
 ) -> None:
     """Time all policies side by side."""
-    _set_threads(threads)
-    pieces: dict[str, Piece] = {"evaluation": "evaluation", "run": "run"}
+    set_threads(threads)
+    size = Size(num_layers=layers, num_attention_heads=heads, sample_size=sample_size)
     settings = Settings(
-        size=Size(num_layers=layers, num_attention_heads=heads, sample_size=sample_size),
         evaluations=evaluations,
         rounds=rounds,
         device=torch.device(device),
-        dtype=_dtype(dtype),
-        piece=pieces.get(piece, "run" if device == "cuda" else "evaluation"),
+        dtype=dtype_of(dtype),
+        piece=piece_of(piece, device),
         only=policy or (),
     )
-    _show(measure_speed(settings), output)
+    show(measure_speed(image_subject(size), settings), output)
 
 
 @app.command(name="compile")
@@ -70,36 +70,16 @@ def compile_(
     output: Annotated[Path, typer.Option(help="Folder of the record.")] = FOLDER,
 ) -> None:
     """Time caching on compiled models, count graphs and breaks, and compare outputs."""
-    _set_threads(threads)
+    set_threads(threads)
+    size = Size(num_layers=layers, num_attention_heads=heads, sample_size=sample_size)
     settings = Settings(
-        size=Size(num_layers=layers, num_attention_heads=heads, sample_size=sample_size),
         evaluations=evaluations,
         rounds=rounds,
         device=torch.device(device),
-        dtype=_dtype(dtype),
-        piece="run" if device == "cuda" else "evaluation",
+        dtype=dtype_of(dtype),
+        piece=piece_of("auto", device),
     )
-    _show(measure_compile(settings, backend=backend), output)
-
-
-def _set_threads(threads: int) -> None:
-    if threads:
-        torch.set_num_threads(threads)
-
-
-def _dtype(name: str) -> torch.dtype:
-    found = getattr(torch, name, None)
-    if not isinstance(found, torch.dtype):
-        raise typer.BadParameter(
-            f"torch has no data type {name!r}; give float32, float16 or bfloat16"
-        )
-    return found
-
-
-def _show(record: Record, output: Path) -> None:
-    path = record.save(output)
-    print(record.to_markdown())
-    print(f"written to {path} and {path.with_suffix('.md').name}")
+    show(measure_compile(image_subject(size), settings, backend=backend), output)
 
 
 if __name__ == "__main__":

@@ -6,11 +6,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from _image_policies import Policy, falling_lags, policies
-from _image_sampler import Size, dit, sharing
-from _image_speed import Settings, cost_of, count, measure_compile, measure_speed
+from _image_policies import falling_lags, policies
+from _image_sampler import Size
+from _image_speed import image_subject, measure_compile
+from _policies import Policy
 from _records import Record, common
+from _sharing import sharing
 from _side_by_side import Piece, judge, race
+from _speed import Settings, cost_of, count, measure_speed
 from diffusers.models.transformers.dit_transformer_2d import DiTTransformer2DModel
 from hypothesis import given, strategies as st
 
@@ -18,31 +21,32 @@ EVALUATIONS = 6
 SMALL = Size(num_layers=2, num_attention_heads=2, attention_head_dim=8, sample_size=8)
 CPU = torch.device("cpu")
 OURS = [policy for policy in policies() if policy.ours]
+SUBJECT = image_subject(SMALL)
 ON_SHAPES = [p for p in policies() if not p.looks_at_data and "smoothcache" not in p.name]
 
 
 @pytest.fixture(scope="module")
 def model():
-    return dit(SMALL, device=CPU, dtype=torch.float32, seed=0)
+    return SUBJECT.build(CPU, torch.float32)
 
 
 @pytest.fixture(scope="module")
 def record():
-    return measure_speed(Settings(size=SMALL, evaluations=EVALUATIONS, progress=False))
+    return measure_speed(SUBJECT, Settings(evaluations=EVALUATIONS, progress=False))
 
 
 @pytest.mark.parametrize("policy", OURS, ids=lambda policy: policy.setting)
 def test_our_macs_are_the_plain_ones_less_those_of_the_reused_sites(
     model: DiTTransformer2DModel, policy: Policy
 ):
-    cost = cost_of(model)
+    cost = cost_of(SUBJECT, model)
     setting = policy.setting
     kinds = [kind for kind in ("attn1", "ff") if kind in setting or "sites" in setting]
     zeros = {"all computed": 0, "all sites wrapped, one evaluation reused": 1}
     reused = zeros.get(setting, falling_lags(EVALUATIONS).count(0))
     each = sum(site.macs for site in cost.sites if site.kind in kinds)
     saved = reused * (cost.total if "whole" in setting else each)
-    assert sum(count(model, policy, EVALUATIONS)) == EVALUATIONS * cost.total - saved
+    assert sum(count(SUBJECT, model, policy, EVALUATIONS)) == EVALUATIONS * cost.total - saved
 
 
 @pytest.mark.parametrize(
@@ -51,7 +55,7 @@ def test_our_macs_are_the_plain_ones_less_those_of_the_reused_sites(
 @pytest.mark.filterwarnings("ignore:torch.meshgrid")
 def test_counting_on_shapes_and_on_tensors_agree(model: DiTTransformer2DModel, policy: Policy):
     looking = replace(policy, looks_at_data=True)
-    assert count(model, policy, EVALUATIONS) == count(model, looking, EVALUATIONS)
+    assert count(SUBJECT, model, policy, EVALUATIONS) == count(SUBJECT, model, looking, EVALUATIONS)
 
 
 def test_predicted_compute_is_what_was_counted(record: Record):
@@ -119,7 +123,7 @@ def test_file_name_tells_hardware_and_day(tmp_path: Path):
 
 def test_unknown_policy_is_refused():
     with pytest.raises(ValueError, match=r"no policy is called \['nosuch'\]"):
-        Settings(only=("nosuch",))
+        measure_speed(SUBJECT, Settings(only=("nosuch",)))
 
 
 def test_copies_share_their_weights(model: DiTTransformer2DModel):
@@ -210,9 +214,9 @@ def test_verdict_refuses_times_that_do_not_fit():
 
 @pytest.mark.slow
 def test_compiled_caching_has_no_breaks_and_the_eager_output():
-    size = replace(SMALL, num_layers=1)
-    settings = Settings(size=size, evaluations=EVALUATIONS, progress=False)
-    record = measure_compile(settings, backend="eager")
+    subject = image_subject(replace(SMALL, num_layers=1))
+    settings = Settings(evaluations=EVALUATIONS, progress=False)
+    record = measure_compile(subject, settings, backend="eager")
     ways = [(row["compiled"], row["policy"]) for row in record.rows]
     assert ways == [
         (w, p) for w in ("eager", "regional", "whole") for p in ("plain", "smoothcache")

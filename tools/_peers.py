@@ -1,4 +1,4 @@
-"""Other people's caches, put on a diffusers DiT and taken off again.
+"""Other people's caches, put on a denoiser and taken off again.
 
 A peer is imported when it is put on. Each context manager gives an `Around`: what has to be in
 force during an evaluation, by its index. Entering evaluation 0 begins a new run.
@@ -14,9 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from diffusers.hooks.hooks import HookRegistry
-from diffusers.models.attention import BasicTransformerBlock
 from diffusers.models.cache_utils import CacheMixin
-from diffusers.models.transformers.dit_transformer_2d import DiTTransformer2DModel
 from torch import nn
 
 ALWAYS, NEVER = 1e9, -1.0
@@ -41,19 +39,20 @@ def quiet() -> Generator[None]:
 
 @contextmanager
 def dit_smoothcache(
-    model: DiTTransformer2DModel, schedule: Mapping[str, Sequence[int]]
+    model: nn.Module, schedule: Mapping[str, Sequence[int]], *, block: type[nn.Module]
 ) -> Generator[Around]:
     """Put the package of the paper on; its own helper for diffusers wraps `attn1` only.
 
     Args:
         model: The model.
-        schedule: For each component, `attn1` or `ff`, one entry per evaluation: 1 compute, 0 reuse.
+        schedule: For each component, such as `attn1`, one entry per evaluation: 1 compute, 0 reuse.
+        block: Class of the blocks that have these components.
     """
     from SmoothCache import SmoothCacheHelper  # pyright: ignore[reportMissingImports]
 
     helper = SmoothCacheHelper(
         model=model,
-        block_classes=BasicTransformerBlock,
+        block_classes=block,
         components_to_wrap=list(schedule),
         schedule={component: list(row) for component, row in schedule.items()},
     )
@@ -71,7 +70,7 @@ def dit_smoothcache(
 
 @contextmanager
 def diffusers_cache(
-    model: DiTTransformer2DModel,
+    model: nn.Module,
     config: object,
     *,
     sigmas: Sequence[float],
@@ -79,11 +78,11 @@ def diffusers_cache(
 ) -> Generator[Around]:
     """Put one of diffusers' own caches on.
 
-    DiTTransformer2DModel is not among the models that offer them, so `CacheMixin` is added to the
-    class of this instance; the hooks themselves are diffusers' own.
+    For models that are not among those that offer them, `CacheMixin` is added to the class of this
+    instance; the hooks themselves are diffusers' own.
 
     Args:
-        model: The model.
+        model: The model, or the part of it that holds the list of blocks.
         config: The configuration of the cache.
         sigmas: Noise level of each evaluation, of a scale in [0, 1].
         before: Called with the evaluation before it.
@@ -91,11 +90,12 @@ def diffusers_cache(
     Raises:
         ValueError: The configuration matches no module.
     """
-    model.__class__ = type("DiTWithCaches", (DiTTransformer2DModel, CacheMixin), {})
+    own = type(model)
+    model.__class__ = type(f"{own.__name__}WithCaches", (own, CacheMixin), {})
     cacheable: Any = model
     cacheable.enable_cache(config)
     if not any(hooks_of(module) for module in model.modules()):
-        raise ValueError("its configuration matches no module of DiTTransformer2DModel")
+        raise ValueError(f"its configuration matches no module of {own.__name__}")
 
     @contextmanager
     def around(evaluation: int) -> Generator[None]:
@@ -122,17 +122,19 @@ def hooks_of(module: nn.Module) -> list[Any]:
 
 @contextmanager
 def cache_dit(
-    model: DiTTransformer2DModel,
+    model: nn.Module,
     config: Mapping[str, Any],
     *,
     taylor_order: int | None = None,
+    blocks: nn.ModuleList | None = None,
 ) -> Generator[Around]:
     """Put cache-dit's DBCache on.
 
     Args:
-        model: The model.
+        model: The model, or the part of it that holds the list of blocks.
         config: Fields of its `DBCacheConfig`.
         taylor_order: Also extrapolate by its TaylorSeer calibrator, of this order.
+        blocks: The blocks, one tensor in and one out, if cache-dit does not know the model.
     """
     import cache_dit as package  # pyright: ignore[reportMissingImports]
 
@@ -145,7 +147,11 @@ def cache_dit(
         settings["calibrator_config"] = package.TaylorSeerCalibratorConfig(
             taylorseer_order=taylor_order
         )
-    package.enable_cache(model, **settings)
+    target: Any = model
+    if blocks is not None:
+        pattern = package.ForwardPattern.Pattern_3
+        target = package.BlockAdapter(transformer=model, blocks=blocks, forward_pattern=pattern)
+    package.enable_cache(target, **settings)
 
     @contextmanager
     def around(evaluation: int) -> Generator[None]:
@@ -154,4 +160,4 @@ def cache_dit(
         yield
 
     yield around
-    package.disable_cache(model)
+    package.disable_cache(target)
