@@ -5,6 +5,7 @@ SmoothCacheError
 +-- AttachError        a cache cannot be put on, or taken off, a model
 +-- CalibrationError   a calibration cannot be recorded, merged or read
 +-- EvaluationError    policies cannot be compared, or a report cannot be read
++-- PipelineError      a pipeline cannot be loaded, or does not take what it was asked for
 +-- ScheduleError      a schedule is invalid or does not fit the model or the run
 SmoothCacheWarning     something harmless that a user must know
 """
@@ -28,6 +29,10 @@ class CalibrationError(SmoothCacheError):
 
 class EvaluationError(SmoothCacheError):
     """Policies cannot be compared, or a report cannot be written or read."""
+
+
+class PipelineError(SmoothCacheError):
+    """A pipeline cannot be loaded, or does not take what it was asked for."""
 
 
 class ScheduleError(SmoothCacheError):

@@ -19,14 +19,17 @@ from smoothcache_core._errors import (
     AttachError,
     CalibrationError,
     EvaluationError,
+    PipelineError,
     ScheduleError,
     SmoothCacheError,
     SmoothCacheWarning,
 )
 from smoothcache_core._evaluate import evaluate
+from smoothcache_core._find_adapter import find_adapter
 from smoothcache_core._fingerprint import Fingerprint
 from smoothcache_core._fit import fit
 from smoothcache_core._peers import load_peers
+from smoothcache_core._pipelines import PipelineCaching, PipelineParts
 from smoothcache_core._plan import Choice, PlanLimits, Planner, Point, auto, plan
 from smoothcache_core._plots import (
     error_curves,
@@ -40,6 +43,7 @@ from smoothcache_core._report import (
     ReportRow,
 )
 from smoothcache_core._schedule import Fill, Prediction, Schedule, Source
+from smoothcache_core._seeding import devices_of, seeded_globally
 from smoothcache_core._sites import (
     DENOISER,
     GUIDANCE,
@@ -87,6 +91,9 @@ __all__ = [
     "Fingerprint",
     "MetricResult",
     "PatternAdapter",
+    "PipelineCaching",
+    "PipelineError",
+    "PipelineParts",
     "PlanLimits",
     "Planner",
     "Point",
@@ -114,8 +121,10 @@ __all__ = [
     "calibrate_sharded",
     "class_divergence",
     "class_summaries",
+    "devices_of",
     "error_curves",
     "evaluate",
+    "find_adapter",
     "fit",
     "frechet_distance",
     "interval",
@@ -132,6 +141,7 @@ __all__ = [
     "reuse",
     "save_figure",
     "scan",
+    "seeded_globally",
     "skip_map",
     "smooth",
     "smooth_to_compute",

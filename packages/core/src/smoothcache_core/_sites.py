@@ -107,12 +107,14 @@ class SitePattern:
         kind: Kind of the sites found.
         target: See `Site`.
         inputs: See `Site`.
+        optional: Whether some models of the family have nothing there.
     """
 
     path: str
     kind: str
     target: Target = "output"
     inputs: tuple[str, ...] = ()
+    optional: bool = False
 
 
 @dataclass(frozen=True)
@@ -236,7 +238,7 @@ class PatternAdapter:
             for path, module in matches
             if module is not None
         ]
-        return sites if matches else None
+        return sites if matches or pattern.optional else None
 
 
 def guidance_order(adapter: Adapter) -> Guidance | None:

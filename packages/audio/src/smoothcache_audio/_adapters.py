@@ -1,0 +1,121 @@
+"""Where the sites of known audio models are: one value per family, and the search among them.
+
+Components are cached before their gate and residual, under the names the models give them. Where
+guidance is batched by the pipeline, `guidance` says which half is the conditional one.
+"""
+
+from smoothcache_core import PatternAdapter, SitePattern, find_adapter
+from torch import nn
+
+STABLE_AUDIO_TOOLS = PatternAdapter(
+    name="stable-audio-tools",
+    classes=("DiffusionTransformer",),
+    patterns=(
+        SitePattern("transformer.layers.*.self_attn", "self_attn"),
+        SitePattern("transformer.layers.*.cross_attn", "cross_attn", optional=True),
+        SitePattern("transformer.layers.*.conformer", "conformer", optional=True),
+        SitePattern("transformer.layers.*.ff", "ff"),
+    ),
+    latent="x",
+    timestep="t",
+)
+"""The transformer of stable-audio-tools: Stable Audio Open and whatever its factory builds.
+
+The denoiser is `model.model.model`, which guides inside its own `forward`: its sites see the rows
+[conditional, unconditional], its caller the guided output. So whole evaluations can be skipped,
+but not unconditional passes. `cross_attn` and `conformer` are there if the configuration says so.
+"""
+
+STABLE_AUDIO = PatternAdapter(
+    name="stable-audio",
+    classes=("StableAudioDiTModel",),
+    patterns=(
+        SitePattern("transformer_blocks.*.attn1", "attn1"),
+        SitePattern("transformer_blocks.*.attn2", "attn2"),
+        SitePattern("transformer_blocks.*.ff", "ff"),
+    ),
+    guidance="uncond-first",
+)
+"""Stable Audio Open as in diffusers. Guidance is batched."""
+
+STABLE_AUDIO_3 = PatternAdapter(
+    name="stable-audio-3",
+    classes=("StableAudio3DiTModel",),
+    patterns=(
+        SitePattern("transformer_blocks.*.self_attn", "self_attn"),
+        SitePattern("transformer_blocks.*.cross_attn", "cross_attn"),
+        SitePattern("transformer_blocks.*.ff", "ff"),
+    ),
+    guidance="uncond-first",
+)
+"""Stable Audio 3. Guidance is batched, and off by default."""
+
+ACE_STEP = PatternAdapter(
+    name="ace-step",
+    classes=("AceStepTransformer1DModel",),
+    patterns=(
+        SitePattern("layers.*.self_attn", "self_attn"),
+        SitePattern("layers.*.cross_attn", "cross_attn"),
+        SitePattern("layers.*.mlp", "mlp"),
+    ),
+    guidance="cond-first",
+)
+"""ACE-Step 1.5. Guidance is batched, where the weights need any.
+
+Its guidance is a projection with a memory of earlier steps, which no fill can be fitted through:
+sites and rules are planned for it, whole evaluations are not. Covers of a strength below 1 make a
+second call that is not announced: pass `branches=("cover", "text")`.
+"""
+
+LONGCAT_AUDIO = PatternAdapter(
+    name="longcat-audio",
+    classes=("LongCatAudioDiTTransformer",),
+    patterns=(
+        SitePattern("blocks.*.self_attn", "self_attn"),
+        SitePattern("blocks.*.cross_attn", "cross_attn", optional=True),
+        SitePattern("blocks.*.ffn", "ffn"),
+    ),
+)
+"""LongCat-AudioDiT. Its pipeline makes two calls per step and does not announce them: pass
+`branches=("cond", "uncond")`.
+"""
+
+MINIMAX_MUSIC = PatternAdapter(
+    name="minimax-music",
+    classes=("MiniMaxMusic3Transformer1DModel",),
+    patterns=(
+        SitePattern("transformer_blocks.*", "block", target="delta", inputs=("hidden_states",)),
+    ),
+)
+"""The diffusion transformer of MiniMax Music 3. Guidance makes two calls per step that are not
+announced: pass `branches=("cond", "uncond")`.
+
+The feed-forward part of a block is no module of its own, so the whole block is a site.
+"""
+
+ADAPTERS: tuple[PatternAdapter, ...] = (
+    STABLE_AUDIO_TOOLS,
+    STABLE_AUDIO,
+    STABLE_AUDIO_3,
+    ACE_STEP,
+    LONGCAT_AUDIO,
+    MINIMAX_MUSIC,
+)
+"""Every adapter of this package."""
+
+
+def adapter_for(model: nn.Module) -> PatternAdapter:
+    """Return the adapter of a denoiser, found by the name of its class or of a base class.
+
+    Example:
+        >>> with cached(model.model.model, adapter_for(model.model.model), schedule):
+        ...     audio = generate_diffusion_cond(model, steps=100, conditioning=conditioning)
+
+    Args:
+        model: The denoiser, compiled or not: `model.model.model` of stable-audio-tools,
+            `pipe.transformer` of diffusers.
+
+    Raises:
+        AdapterError: No adapter is meant for a class of this name.
+    """
+    return find_adapter(model, ADAPTERS)

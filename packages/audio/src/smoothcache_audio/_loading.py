@@ -1,0 +1,259 @@
+"""Loading a model of stable-audio-tools, or a pipeline of diffusers."""
+
+from __future__ import annotations
+
+import json
+import textwrap
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Literal
+
+from smoothcache_audio._errors import PipelineError
+
+if TYPE_CHECKING:
+    import torch
+
+Library = Literal["auto", "stable-audio-tools", "diffusers"]
+Dtype = Literal["auto", "float32", "float16", "bfloat16"]
+
+SPOKEN_DIGITS = "spoken-digits"
+SHIPPED: Mapping[str, str] = MappingProxyType({SPOKEN_DIGITS: "spoken-digits"})
+"""The small models that come with this package, by name, and the folders they are in."""
+
+_CONFIG = "model_config.json"
+_WEIGHTS = ("model.safetensors", "model.ckpt")
+_INDEX = "model_index.json"
+
+
+def shipped_folder(model: str = SPOKEN_DIGITS) -> Path:
+    """Return the folder of a shipped model, in the layout of stable-audio-tools.
+
+    Raises:
+        PipelineError: No such model comes with this package.
+    """
+    if model not in SHIPPED:
+        raise PipelineError(f"the shipped models are {_quoted(SHIPPED)}, not {model!r}")
+    return Path(str(resources.files("smoothcache_audio") / "data" / SHIPPED[model]))
+
+
+def load_model(
+    model: str | Path = SPOKEN_DIGITS,
+    *,
+    library: Library = "auto",
+    device: str = "auto",
+    dtype: Dtype = "auto",
+) -> Any:
+    """Load a model of stable-audio-tools, or a pipeline of diffusers, onto a device.
+
+    Example:
+        >>> model = load_model("stabilityai/stable-audio-open-1.0", library="stable-audio-tools")
+
+    Args:
+        model: `"spoken-digits"` (the shipped model), a folder with `model_config.json` and
+            `model.safetensors` or `model.ckpt` (stable-audio-tools) or with `model_index.json`
+            (diffusers), or a name on the model hub.
+        library: Which of the two to load with. `"auto"` takes stable-audio-tools where the model
+            is there for it and the library is installed, else diffusers.
+        device: A torch device, or `"auto"`: CUDA if there is any, else the CPU.
+        dtype: Data type of the weights; `"auto"` is float32 on the CPU and float16 elsewhere. The
+            conditioners and the autoencoder of stable-audio-tools keep the data type they have.
+
+    Returns:
+        What `generate_diffusion_cond` takes, with its length in audio samples as `sample_size`; or
+        a pipeline.
+
+    Raises:
+        PipelineError: There is no such model, device or library, or it is no model that generates
+            by a transformer.
+    """
+    place = _device(device)
+    source = _source(model, library)
+    try:
+        return source.load(place, _dtype(dtype, place))
+    except PipelineError:
+        raise
+    except Exception as error:  # both libraries, the hub's client and its transport have one each
+        raise PipelineError(
+            f"cannot load model {str(model)!r} with {source.library} (a folder, a name on the "
+            f"model hub, or one of {_quoted(SHIPPED)}): {_first_line(error)}"
+        ) from error
+
+
+@dataclass(frozen=True)
+class _Source:
+    """Where a model is, and how to load it from there."""
+
+    library: str
+    load: Callable[[torch.device, torch.dtype], Any]
+
+
+def _source(model: str | Path, library: Library) -> _Source:
+    folder = shipped_folder(str(model)) if str(model) in SHIPPED else Path(model).expanduser()
+    if folder.is_dir():
+        found = _library_of(folder, library, str(model))
+        load = _load_folder if found == "stable-audio-tools" else _load_pipeline
+        return _Source(found, lambda device, dtype: load(folder, device, dtype))
+    name = str(model)
+    if folder.is_absolute() or name.startswith((".", "~")) or name.count("/") != 1:
+        raise PipelineError(
+            f"there is no model folder {name!r}; give a folder, a name on the model hub "
+            f"('owner/name'), or one of {_quoted(SHIPPED)}"
+        )
+    if library == "diffusers" or (library == "auto" and not _has_stable_audio_tools()):
+        return _Source("diffusers", lambda device, dtype: _load_pipeline(name, device, dtype))
+    return _Source(
+        "stable-audio-tools" if library != "auto" else "stable-audio-tools or diffusers",
+        lambda device, dtype: _load_name(name, device, dtype, fallback=library == "auto"),
+    )
+
+
+def _library_of(folder: Path, library: Library, name: str) -> str:
+    """Return which library a folder is loaded with."""
+    files = {"stable-audio-tools": _CONFIG, "diffusers": _INDEX}
+    there = [key for key, file in files.items() if (folder / file).exists()]
+    if not there or library not in ("auto", *there):
+        wanted = files.values() if library == "auto" else [files[library]]
+        raise PipelineError(
+            f"{name!r} is no model folder for {'either library' if library == 'auto' else library}"
+            f": it has no {' and no '.join(wanted)}"
+        )
+    if library != "auto":
+        return library
+    if len(there) > 1 and not _has_stable_audio_tools():
+        return "diffusers"
+    return there[0]
+
+
+def _has_stable_audio_tools() -> bool:
+    from smoothcache_audio._stable_audio_tools import missing_packages
+
+    return not missing_packages()
+
+
+# ---------------------------------------------------------------------------- stable-audio-tools
+
+
+def _load_folder(folder: Path, device: torch.device, dtype: torch.dtype) -> Any:
+    weights = next((folder / name for name in _WEIGHTS if (folder / name).exists()), None)
+    if weights is None:
+        raise PipelineError(f"{str(folder)!r} has no {' and no '.join(_WEIGHTS)}")
+    return _build(folder / _CONFIG, weights, device, dtype)
+
+
+def _load_name(name: str, device: torch.device, dtype: torch.dtype, *, fallback: bool) -> Any:
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError
+
+    from smoothcache_audio._stable_audio_tools import require
+
+    if not fallback:
+        require()
+    try:
+        config = hf_hub_download(name, _CONFIG)
+    except EntryNotFoundError:
+        if fallback:
+            return _load_pipeline(name, device, dtype)
+        raise
+    try:
+        weights = hf_hub_download(name, _WEIGHTS[0])
+    except EntryNotFoundError:
+        weights = hf_hub_download(name, _WEIGHTS[1])
+    return _build(Path(config), Path(weights), device, dtype)
+
+
+def _build(file: Path, weights: Path, device: torch.device, dtype: torch.dtype) -> Any:
+    """Build a model from its configuration as stable-audio-tools does, and load its weights."""
+    from smoothcache_audio._stable_audio_tools import quiet_loading, require
+
+    config = _read_config(file)
+    require()
+    with quiet_loading():
+        from stable_audio_tools.models.factory import create_model_from_config
+        from stable_audio_tools.models.utils import load_ckpt_state_dict
+
+        model: Any = create_model_from_config(config)
+        model.load_state_dict(load_ckpt_state_dict(str(weights)))
+    model.sample_size = config["sample_size"]
+    model.eval().requires_grad_(False)
+    model.model.to(dtype)
+    return model.to(device)
+
+
+def _read_config(file: Path) -> dict[str, Any]:
+    """Return a configuration whose model generates from conditions by a transformer.
+
+    Raises:
+        PipelineError: It is another one.
+    """
+    try:
+        config = json.loads(file.read_text())
+        kind, denoiser = config["model_type"], config["model"].get("diffusion", {}).get("type")
+        sizes = config["sample_size"], config["sample_rate"]
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        raise PipelineError(
+            f"{str(file)!r} is no configuration of stable-audio-tools, with a model_type, a model, "
+            f"a sample_size and a sample_rate: {_first_line(error)}"
+        ) from error
+    if kind != "diffusion_cond" or denoiser != "dit":
+        raise PipelineError(
+            f"{str(file)!r} is of a {kind!r} model that denoises by {denoiser!r}; only "
+            "'diffusion_cond' models that denoise by 'dit', a transformer, can be cached"
+        )
+    if not all(isinstance(size, int) and size > 0 for size in sizes):
+        raise PipelineError(f"{str(file)!r}: sample_size and sample_rate are {sizes}")
+    return config
+
+
+# ---------------------------------------------------------------------------- diffusers
+
+
+def _load_pipeline(source: str | Path, device: torch.device, dtype: torch.dtype) -> Any:
+    from diffusers.pipelines.pipeline_utils import DiffusionPipeline
+
+    from smoothcache_audio._stable_audio_tools import quiet_loading
+
+    with quiet_loading():
+        pipe = DiffusionPipeline.from_pretrained(
+            str(source), torch_dtype=dtype, local_files_only=isinstance(source, Path)
+        )
+    return pipe.to(device)
+
+
+# ---------------------------------------------------------------------------- both
+
+
+def _device(name: str) -> torch.device:
+    import torch
+
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        place = torch.device(name)
+        torch.empty(0, device=place)
+    except (RuntimeError, AssertionError) as error:
+        raise PipelineError(f"device {name!r} cannot be used: {_first_line(error)}") from error
+    return place
+
+
+def _dtype(name: Dtype, device: torch.device) -> torch.dtype:
+    import torch
+
+    if name == "auto":
+        return torch.float32 if device.type == "cpu" else torch.float16
+    return {
+        "float32": torch.float32,
+        "float16": torch.float16,
+        "bfloat16": torch.bfloat16,
+    }[name]
+
+
+def _quoted(names: Iterable[str]) -> str:
+    return ", ".join(repr(name) for name in names)
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return textwrap.shorten(lines[0], 240) if lines else type(error).__name__

@@ -1,0 +1,477 @@
+"""Sampling an audio model from seeds, with the autoencoder's decoding kept apart.
+
+`Sampler` is what calibrating, fitting and judging need; `sampler_of` makes the one that fits a
+model: of stable-audio-tools, or a pipeline of diffusers.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from abc import ABC, abstractmethod
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from smoothcache_core import (
+    Adapter,
+    Scheduler,
+    devices_of,
+    pipeline_announcing,
+    seeded_globally,
+)
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from smoothcache_audio._adapters import adapter_for
+from smoothcache_audio._errors import PipelineError
+from smoothcache_audio._pipelines import denoiser_of, is_length_first
+from smoothcache_audio._stable_audio_tools import (
+    DEFAULT_SOLVERS,
+    backends_kept,
+    check_solver,
+    evaluations_of,
+    is_stable_audio_tools,
+    quiet,
+    require,
+    solvers_of,
+)
+
+DEFAULT = "default"
+"""The solver that a model or a pipeline has of itself."""
+
+SIGMA_MIN, SIGMA_MAX = 0.3, 500.0
+"""Noise that solvers of stable-audio-tools end and begin with: those of Stable Audio Open."""
+
+SEQUENTIAL_GUIDANCE: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {"LongCatAudioDiTPipeline": ("cond", "uncond")}
+)
+"""Pipelines whose guidance makes calls of its own without announcing them, in their order."""
+
+_LENGTHS = ("audio_end_in_s", "duration", "audio_duration", "audio_duration_s")
+_RATES = ("sampling_rate", "sample_rate")
+_SOLVER_NOISE = 0x9E3779B9  # keeps a solver's noise apart from the latents' that it starts from
+_SHORT = 40
+
+
+@dataclass
+class _Progress:
+    shown: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampler(ABC):
+    """Samples one batch per seed; made by `sampler_of`.
+
+    The n-th sample of all (n = seed x batch + row) has condition n, counted round.
+
+    Attributes:
+        model: What `load_model` returned.
+        conditions: Class numbers, prompts, or dictionaries of what the model is conditioned on.
+        steps: Steps of the solver.
+        guidance: Strength of classifier-free guidance; None is the library's own.
+        batch: Samples of one call.
+        seconds: Length of the samples; None is the model's own.
+        solver: Name of the solver.
+        sigma_min: Noise that the solver ends with, for stable-audio-tools.
+        sigma_max: Noise that the solver begins with, for stable-audio-tools.
+
+    Raises:
+        PipelineError: The model does not take what is asked.
+    """
+
+    model: Any
+    conditions: Sequence[Any]
+    steps: int
+    guidance: float | None = None
+    batch: int = 1
+    seconds: float | None = None
+    solver: str = DEFAULT
+    sigma_min: float = SIGMA_MIN
+    sigma_max: float = SIGMA_MAX
+    progress: _Progress = field(default_factory=_Progress, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if not self.conditions:
+            raise PipelineError("there is nothing to sample: give class numbers or prompts")
+        if self.steps < 1 or self.batch < 1:
+            raise PipelineError(
+                f"steps and batch must be at least 1, got {self.steps} and {self.batch}"
+            )
+        if self.seconds is not None and not 0 < self.seconds < float("inf"):
+            raise PipelineError(f"a sample has a positive number of seconds, not {self.seconds}")
+
+    @abstractmethod
+    def __call__(self, seed: int) -> Tensor:
+        """Return what the solver ends with for `seed`: the input of the autoencoder's decoder.
+
+        Noise that the solver adds depends on `seed` alone too. Torch's global generators are
+        afterwards as they were before.
+
+        Returns:
+            Float32 latents, in the layout of the denoiser's: (batch, channels, length), or (batch,
+            length, channels) for ACE-Step and LongCat-AudioDiT.
+        """
+
+    @abstractmethod
+    def waveforms(self, latents: Tensor) -> Tensor:
+        """Decode what a call returned.
+
+        Returns:
+            Float32 waveforms, (batch, channels, samples), values in [-1, 1].
+        """
+
+    @property
+    @abstractmethod
+    def sample_rate(self) -> int:
+        """Audio samples per second."""
+
+    @property
+    @abstractmethod
+    def evaluations(self) -> int:
+        """Evaluations of one run, known before sampling."""
+
+    @property
+    @abstractmethod
+    def solver_name(self) -> str | None:
+        """Name of the solver and of what changes its evaluations; None if a scheduler has it."""
+
+    @property
+    @abstractmethod
+    def scheduler(self) -> Scheduler | None:
+        """The pipeline's scheduler; None for stable-audio-tools."""
+
+    @property
+    @abstractmethod
+    def branches(self) -> tuple[str, ...]:
+        """Names of the conditioning passes, if guidance makes calls that are not announced."""
+
+    @property
+    def denoiser(self) -> nn.Module:
+        """The module that the solver calls."""
+        return denoiser_of(self.model)
+
+    @property
+    def adapter(self) -> Adapter:
+        """Where the denoiser's sites are."""
+        return adapter_for(self.denoiser)
+
+    def conditions_of(self, seed: int) -> list[Any]:
+        """Return the conditions of the samples of `seed`."""
+        first = seed * self.batch
+        return [self.conditions[n % len(self.conditions)] for n in range(first, first + self.batch)]
+
+    def label(self, condition: Any) -> str:
+        """Return the name of a condition, short enough for a caption or a file name."""
+        if isinstance(condition, Mapping):
+            return ", ".join(f"{name} {value}" for name, value in condition.items())[:_SHORT]
+        return str(condition)[:_SHORT]
+
+    def show_progress(self, shown: bool) -> None:
+        """Show a progress bar of the steps of every run from now on, or none."""
+        self.progress.shown = shown
+
+
+def sampler_of(
+    model: Any,
+    *,
+    conditions: Sequence[Any],
+    steps: int,
+    guidance: float | None = None,
+    batch: int = 1,
+    seconds: float | None = None,
+    solver: str = DEFAULT,
+    sigma_min: float = SIGMA_MIN,
+    sigma_max: float = SIGMA_MAX,
+) -> Sampler:
+    """Return the sampler of a model.
+
+    Example:
+        >>> sampler = sampler_of(load_model(), conditions=range(10), steps=100, guidance=2.5)
+        >>> sound = sampler.waveforms(sampler(seed=0))
+
+    Args:
+        model: What `load_model` returned.
+        conditions: See `Sampler`.
+        steps: See `Sampler`.
+        guidance: See `Sampler`.
+        batch: See `Sampler`.
+        seconds: See `Sampler`.
+        solver: For stable-audio-tools its name for the solver, such as `"dpmpp-3m-sde"`;
+            `"default"` is the one that suits the model's objective. A pipeline of diffusers has its
+            own.
+        sigma_min: See `Sampler`.
+        sigma_max: See `Sampler`.
+
+    Raises:
+        PipelineError: The model does not take what is asked, or its solver has no fixed number of
+            evaluations.
+    """
+    kind = _StableAudioTools if is_stable_audio_tools(model) else _Pipeline
+    return kind(
+        model=model,
+        conditions=conditions,
+        steps=steps,
+        guidance=guidance,
+        batch=batch,
+        seconds=seconds,
+        solver=solver,
+        sigma_min=sigma_min,
+        sigma_max=sigma_max,
+    )
+
+
+# ---------------------------------------------------------------------------- stable-audio-tools
+
+
+@dataclass(frozen=True, kw_only=True)
+class _StableAudioTools(Sampler):
+    """Samples a model of stable-audio-tools by `generate_diffusion_cond`."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        objective = self.model.diffusion_objective
+        if self.solver == DEFAULT:
+            object.__setattr__(self, "solver", DEFAULT_SOLVERS[objective])
+        check_solver(self.solver, objective)
+        if not 0 < self.sigma_min < self.sigma_max:
+            raise PipelineError(
+                "the noise must go from sigma_max down to sigma_min above 0, got "
+                f"{self.sigma_max} and {self.sigma_min}"
+            )
+        for condition in self.conditions:
+            self._condition(condition)
+
+    def __call__(self, seed: int) -> Tensor:
+        if seed < 0:
+            raise PipelineError(f"seeds begin at 0, got {seed}")
+        require()
+        device = next(self.model.model.parameters()).device
+        conditioning = [self._condition(condition) for condition in self.conditions_of(seed)]
+        options: dict[str, Any] = {} if self.guidance is None else {"cfg_scale": self.guidance}
+        with (
+            self._steps_shown() as step,
+            quiet(),
+            backends_kept(),
+            seeded_globally(devices_of([self.model]), seed),
+            torch.no_grad(),
+        ):
+            from stable_audio_tools.inference.generation import generate_diffusion_cond
+
+            latents = generate_diffusion_cond(
+                self.model,
+                steps=self.steps,
+                conditioning=conditioning,  # pyright: ignore[reportArgumentType] annotated as a dictionary
+                batch_size=self.batch,
+                sample_size=self.audio_samples,
+                seed=seed,
+                device=str(device),
+                return_latents=True,
+                sampler_type=self.solver,
+                sigma_min=self.sigma_min,
+                sigma_max=self.sigma_max,
+                callback=step,
+                **options,
+            )
+        return latents.float()
+
+    @contextmanager
+    def _steps_shown(self) -> Generator[Any]:
+        shown = None if self.progress.shown else True
+        with tqdm(total=self.steps, desc="steps", leave=False, disable=shown) as bar:
+            yield lambda _: bar.update()
+
+    @torch.no_grad()
+    def waveforms(self, latents: Tensor) -> Tensor:
+        decoder = self.model.pretransform
+        if decoder is None:
+            return latents.float().clamp(-1, 1)
+        weight = next(decoder.parameters(), next(self.model.parameters()))
+        return decoder.decode(latents.to(weight)).float().clamp(-1, 1)
+
+    @property
+    def audio_samples(self) -> int:
+        """Audio samples of one sample, a whole number of latents."""
+        wanted = getattr(self.model, "sample_size", None)
+        if self.seconds is not None:
+            wanted = round(self.seconds * self.sample_rate)
+        if wanted is None:
+            raise PipelineError("this model does not tell its length: give the seconds")
+        unit = self.model.min_input_length
+        return max(-(-wanted // unit), 1) * unit
+
+    @property
+    def sample_rate(self) -> int:
+        return self.model.sample_rate
+
+    @property
+    def evaluations(self) -> int:
+        return evaluations_of(self.solver, self.model.diffusion_objective, self.steps)
+
+    @property
+    def solver_name(self) -> str:
+        if self.solver not in solvers_of("v"):
+            return self.solver
+        return f"{self.solver}(sigma_min={self.sigma_min:g}, sigma_max={self.sigma_max:g})"
+
+    @property
+    def scheduler(self) -> None:
+        return None
+
+    @property
+    def branches(self) -> tuple[str, ...]:
+        return ()
+
+    def _condition(self, condition: Any) -> dict[str, Any]:
+        """Return everything that one sample is conditioned on.
+
+        Raises:
+            PipelineError: The condition is none of this model's.
+        """
+        conditioners: Mapping[str, nn.Module] = dict(self.model.conditioner.conditioners)
+        given = dict(condition) if isinstance(condition, Mapping) else {}
+        seconds = self.audio_samples / self.sample_rate
+        given = {"seconds_start": 0.0, "seconds_total": seconds, **given}
+        if not isinstance(condition, Mapping):
+            kind = "IntConditioner" if isinstance(condition, int) else "T5Conditioner"
+            names = [n for n, found in conditioners.items() if type(found).__name__ == kind]
+            if len(names) != 1 or not isinstance(condition, int | str):
+                raise PipelineError(
+                    f"{condition!r} is no condition of this model, which is conditioned on "
+                    f"{_described(conditioners)}; give a dictionary of them"
+                )
+            given[names[0]] = condition
+        lacking = [name for name in conditioners if name not in given]
+        if lacking:
+            raise PipelineError(
+                f"the condition {condition!r} lacks {lacking}; this model is conditioned on "
+                f"{_described(conditioners)}"
+            )
+        for name, conditioner in conditioners.items():
+            _check_class(name, conditioner, given[name])
+        return {name: given[name] for name in conditioners}
+
+
+def _described(conditioners: Mapping[str, nn.Module]) -> str:
+    return ", ".join(
+        f"{name!r} ({type(conditioner).__name__.removesuffix('Conditioner')})"
+        for name, conditioner in conditioners.items()
+    )
+
+
+def _check_class(name: str, conditioner: Any, value: Any) -> None:
+    """Refuse a class that the model does not have, which it would take for its nearest."""
+    if type(conditioner).__name__ != "IntConditioner":
+        return
+    least, most = conditioner.min_val, conditioner.max_val
+    if not isinstance(value, int) or not least <= value <= most:
+        raise PipelineError(f"{name!r} is a number from {least} to {most}, not {value!r}")
+
+
+# ---------------------------------------------------------------------------- diffusers
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Pipeline(Sampler):
+    """Samples a pipeline of diffusers."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        denoiser_of(self.model)
+        name, arguments = type(self.model).__name__, self._arguments
+        if self.solver != DEFAULT:
+            raise PipelineError(
+                f"{name} is sampled by the scheduler that it has, "
+                f"{type(self.model.scheduler).__name__}; solver must be {DEFAULT!r}, not "
+                f"{self.solver!r}"
+            )
+        if "prompt" not in arguments:
+            raise PipelineError(f"{name} takes no prompts, but {sorted(arguments)}")
+        wrong = [c for c in self.conditions if not isinstance(c, str)]
+        if wrong:
+            raise PipelineError(f"{name} takes prompts, not {wrong[0]!r}")
+        if self.guidance is not None and "guidance_scale" not in arguments:
+            raise PipelineError(f"{name} takes no guidance")
+        if self.seconds is not None and self._length is None:
+            raise PipelineError(f"{name} has one length of its own; omit the seconds")
+
+    def __call__(self, seed: int) -> Tensor:
+        options: dict[str, Any] = {}
+        if self.seconds is not None and self._length is not None:
+            options[self._length] = self.seconds
+        if self.guidance is not None:
+            options["guidance_scale"] = self.guidance
+        pipe = self.model
+        modules = [part for part in pipe.components.values() if isinstance(part, nn.Module)]
+        with (
+            pipeline_announcing(pipe),
+            seeded_globally(devices_of(modules, pipe._execution_device), seed ^ _SOLVER_NOISE),
+        ):
+            result = pipe(
+                prompt=self.conditions_of(seed),
+                generator=torch.Generator("cpu").manual_seed(seed),
+                num_inference_steps=self.steps,
+                output_type="latent",
+                **options,
+            )
+        return result.audios.float()
+
+    @torch.no_grad()
+    def waveforms(self, latents: Tensor) -> Tensor:
+        vae = self.model.vae
+        weight = next(vae.parameters())
+        turned = latents.transpose(1, 2) if is_length_first(self.model) else latents
+        decoded = vae.decode(turned.to(weight)).sample.float().clamp(-1, 1)
+        if self.seconds is None:
+            return decoded
+        return decoded[..., : round(self.seconds * self.sample_rate)]
+
+    def show_progress(self, shown: bool) -> None:
+        self.model.set_progress_bar_config(
+            desc="steps", leave=False, disable=None if shown else True
+        )
+
+    @property
+    def sample_rate(self) -> int:
+        config = self.model.vae.config
+        found = next((config[name] for name in _RATES if name in config), None)
+        if found is None:
+            raise PipelineError(f"{type(self.model.vae).__name__} does not tell its sample rate")
+        return int(found)
+
+    @property
+    def evaluations(self) -> int:
+        scheduler = self.model.scheduler
+        if getattr(scheduler, "order", 1) == 1:
+            return self.steps
+        tried = copy.deepcopy(scheduler)
+        tried.set_timesteps(self.steps)
+        return len(tried.timesteps)
+
+    @property
+    def solver_name(self) -> None:
+        return None
+
+    @property
+    def scheduler(self) -> Scheduler:
+        return self.model.scheduler
+
+    @property
+    def branches(self) -> tuple[str, ...]:
+        scale = self.guidance
+        if scale is None:
+            scale = self._arguments["guidance_scale"].default
+        return SEQUENTIAL_GUIDANCE.get(type(self.model).__name__, ()) if scale > 1 else ()
+
+    @cached_property
+    def _arguments(self) -> dict[str, inspect.Parameter]:
+        return dict(inspect.signature(type(self.model).__call__).parameters)
+
+    @property
+    def _length(self) -> str | None:
+        """Name of the argument that sets the length in seconds, if there is one."""
+        return next((name for name in _LENGTHS if name in self._arguments), None)

@@ -1,0 +1,267 @@
+"""Calibrating, fitting and caching the denoiser inside a pipeline of somebody else.
+
+What a pipeline is differs from package to package; what is done with it does not. A modality
+package says how to take its pipelines apart, and gets the three functions that its users call.
+"""
+
+from collections.abc import Callable, Collection, Generator, Iterable, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+from torch import Tensor, nn
+
+from smoothcache_core._cached import cached
+from smoothcache_core._calibrate import calibrate
+from smoothcache_core._calibration import Calibration
+from smoothcache_core._clock import Scheduler
+from smoothcache_core._distributed import calibrate_sharded
+from smoothcache_core._fit import fit
+from smoothcache_core._kept import CacheStats
+from smoothcache_core._refine import refine
+from smoothcache_core._schedule import Schedule
+from smoothcache_core._sites import Adapter
+
+PLANNING_LAG = 12
+"""Largest lag that is measured unless told otherwise; plans of sites skip up to half as many."""
+
+
+def _unchanged(latents: Tensor) -> Tensor:
+    return latents
+
+
+@dataclass(frozen=True, kw_only=True)
+class PipelineParts:
+    """What caching needs of a pipeline.
+
+    Attributes:
+        denoiser: The module that its sampler calls.
+        adapter: Where the denoiser's sites are.
+        scheduler: Its scheduler, if it has one.
+        decoder: What turns the final latent into a sample, by its method `decode`; if any.
+        latent_of: Gives what the decoder is given the layout that the denoiser's latent has.
+        around: Makes what is entered around everything that is done with the pipeline.
+    """
+
+    denoiser: nn.Module
+    adapter: Adapter
+    scheduler: Scheduler | None = None
+    decoder: object | None = None
+    latent_of: Callable[[Tensor], Tensor] = _unchanged
+    around: Callable[[], AbstractContextManager[object]] = nullcontext
+
+
+@dataclass(frozen=True)
+class PipelineCaching:
+    """Calibrates, fits and caches pipelines of one kind.
+
+    Attributes:
+        parts_of: Takes a pipeline apart.
+    """
+
+    parts_of: Callable[[Any], PipelineParts]
+
+    @contextmanager
+    def cached_pipeline(
+        self,
+        pipe: Any,
+        schedule: Schedule,
+        *,
+        branches: Sequence[str] | None = None,
+        solver: str | None = None,
+    ) -> Generator[CacheStats]:
+        """Run a pipeline by `schedule` inside a `with` block; it is restored exactly at the end.
+
+        Example:
+            >>> with cached_pipeline(pipe, Schedule.load("schedule.json")) as stats:
+            ...     sample = pipe(prompt, num_inference_steps=50)
+
+        Args:
+            pipe: A pipeline with a denoiser that the package has an adapter for.
+            schedule: What to compute and what to reuse.
+            branches: Names of the conditioning passes, if guidance makes one call for each and the
+                pipeline does not announce them; those of the calibration if not given.
+            solver: Name of the solver, where the pipeline has no scheduler to tell it.
+
+        Yields:
+            Statistics, updated while the pipeline runs.
+
+        Raises:
+            PipelineError: The pipeline has no denoiser.
+            SmoothCacheError: See `smoothcache_core.cached`.
+        """
+        parts = self.parts_of(pipe)
+        with (
+            parts.around(),
+            cached(
+                parts.denoiser,
+                parts.adapter,
+                schedule,
+                branches=_branches(schedule, branches),
+                scheduler=parts.scheduler,
+                solver=solver,
+            ) as stats,
+        ):
+            yield stats
+
+    def calibrate_pipeline(
+        self,
+        pipe: Any,
+        sample: Callable[[int], object],
+        *,
+        seeds: Iterable[int],
+        max_lag: int = PLANNING_LAG,
+        samples_per_run: int = 1,
+        sensitivity: int | Collection[int] = 2,
+        branches: Sequence[str] = (),
+        solver: str | None = None,
+        references: Literal["device", "cpu"] = "device",
+        checkpoint: str | Path | None = None,
+        progress: bool = True,
+        sharded: bool = False,
+    ) -> Calibration:
+        """Measure the denoiser of a pipeline; see `smoothcache_core.calibrate`.
+
+        Example:
+            >>> def sample(seed: int) -> None:
+            ...     pipe(prompt, generator=torch.Generator().manual_seed(seed))
+            >>> calibration = calibrate_pipeline(pipe, sample, seeds=range(10))
+
+        Args:
+            pipe: A pipeline with a denoiser that the package has an adapter for.
+            sample: Calls the pipeline once, from the noise of the given seed; the final latent is
+                what the pipeline gives to its decoder, or what `sample` returns.
+            seeds: One run each. Keep them apart from the seeds you evaluate with.
+            max_lag: Largest lag, at least 1.
+            samples_per_run: Samples in the batch of one run.
+            sensitivity: See `smoothcache_core.calibrate`.
+            branches: See `cached_pipeline`.
+            solver: See `cached_pipeline`.
+            references: See `smoothcache_core.calibrate`.
+            checkpoint: File that is saved after every run, and continued from if it exists.
+            progress: Show a progress bar.
+            sharded: Share the seeds with the other processes of `torch.distributed`, or those that
+                a launcher started; see `smoothcache_core.calibrate_sharded`.
+
+        Raises:
+            PipelineError: The pipeline has no denoiser.
+            SmoothCacheError: See `smoothcache_core.calibrate`.
+        """
+        parts = self.parts_of(pipe)
+        measure = calibrate_sharded if sharded else calibrate
+        with parts.around():
+            return measure(
+                parts.denoiser,
+                parts.adapter,
+                _final_latents(parts, sample),
+                seeds=seeds,
+                max_lag=max_lag,
+                samples_per_run=samples_per_run,
+                sensitivity=sensitivity,
+                branches=branches,
+                scheduler=parts.scheduler,
+                solver=solver,
+                references=references,
+                checkpoint=checkpoint,
+                progress=progress,
+            )
+
+    def fit_pipeline(
+        self,
+        pipe: Any,
+        sample: Callable[[int], object],
+        schedule: Schedule,
+        *,
+        seeds: Sequence[int],
+        samples_per_run: int = 1,
+        branches: Sequence[str] | None = None,
+        trials: int = 0,
+        checkpoint: str | Path | None = None,
+        progress: bool = True,
+    ) -> Schedule:
+        """Fit a schedule to what its cached runs really do, and measure its error.
+
+        See `smoothcache_core.fit`, and `smoothcache_core.refine` for `trials`.
+
+        Example:
+            >>> schedule = fit_pipeline(pipe, sample, plan(calibration, compute=0.35), seeds=[1, 2])
+
+        Args:
+            pipe: A pipeline with a denoiser that the package has an adapter for.
+            sample: See `calibrate_pipeline`.
+            schedule: What to compute and what to skip.
+            seeds: One run each; those of the calibration will do.
+            samples_per_run: Samples in the batch of one run.
+            branches: See `cached_pipeline`.
+            trials: Other schedules of whole evaluations to try.
+            checkpoint: File that keeps what was tried, and is continued from if it exists.
+            progress: Show a progress bar.
+
+        Raises:
+            PipelineError: The pipeline has no denoiser.
+            SmoothCacheError: See `smoothcache_core.fit`.
+        """
+        parts = self.parts_of(pipe)
+        adapt = partial(
+            refine if trials else fit,
+            parts.denoiser,
+            parts.adapter,
+            _final_latents(parts, sample),
+            schedule,
+            seeds=seeds,
+            samples_per_run=samples_per_run,
+            branches=_branches(schedule, branches),
+            scheduler=parts.scheduler,
+            progress=progress,
+        )
+        with parts.around():
+            return adapt(trials=trials, checkpoint=checkpoint) if trials else adapt()
+
+
+def _branches(schedule: Schedule, branches: Sequence[str] | None) -> Sequence[str]:
+    return schedule.fingerprint.branches or () if branches is None else branches
+
+
+def _final_latents(
+    parts: PipelineParts, sample: Callable[[int], object]
+) -> Callable[[int], object]:
+    """Return `sample`, but giving what the pipeline decodes, if it decodes once."""
+    if parts.decoder is None:
+        return sample
+
+    def listening(seed: int) -> object:
+        with heard(parts.decoder) as latents:
+            result = sample(seed)
+        return parts.latent_of(latents[0]).detach().float() if len(latents) == 1 else result
+
+    return listening
+
+
+@contextmanager
+def heard(decoder: Any) -> Generator[list[Tensor]]:
+    """Note the latents that a decoder is given."""
+    latents: list[Tensor] = []
+    decode = decoder.decode
+
+    def noting(z: Tensor, *args: Any, **kwargs: Any) -> Any:
+        latents.append(z)
+        return decode(z, *args, **kwargs)
+
+    with decoding_by(decoder, noting):
+        yield latents
+
+
+@contextmanager
+def decoding_by(decoder: Any, decode: Callable[..., Any]) -> Generator[None]:
+    """Let a decoder decode by a function."""
+    before = vars(decoder).get("decode")
+    vars(decoder)["decode"] = decode
+    try:
+        yield
+    finally:
+        if before is None:
+            del vars(decoder)["decode"]
+        else:
+            vars(decoder)["decode"] = before
