@@ -1,7 +1,7 @@
 .DEFAULT_GOAL := help
 export UV_SYSTEM_CERTS := 1
 UV := .venv/bin/uv
-COMPILE := $(UV) pip compile --no-config --quiet --upgrade --universal --python-version 3.11 \
+COMPILE := $(UV) pip compile --config-file requirements-metadata.toml --quiet --upgrade --universal --python-version 3.11 \
 	--generate-hashes --no-header --annotation-style line --no-emit-package smoothcache-core
 
 .PHONY: help demo test check fix lock bench-env build test-torch-range
@@ -16,7 +16,8 @@ check: ## format, lint, types, import directions, tests
 fix: ## format, and apply the safe lint fixes
 	.venv/bin/ruff format && .venv/bin/ruff check --fix
 lock: ## resolve both lock files again
-	$(COMPILE) packages/*/pyproject.toml --group dev --output-file requirements.lock
+	$(COMPILE) packages/*/pyproject.toml --extra cli --extra stable-audio-tools --group dev \
+		--output-file requirements.lock
 	$(COMPILE) --group bench --no-deps --output-file requirements-bench.lock
 bench-env: ## add the other caches that tools/ compares with to .venv
 	$(UV) pip install --no-config --no-deps --require-hashes --requirements requirements-bench.lock
