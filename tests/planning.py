@@ -112,6 +112,15 @@ class OneStep:
         return (latent - self.sizes[int(timestep)] * output,)
 
 
+class Noisy(OneStep):
+    """Adds noise at every step, the same in every run."""
+
+    def step(self, output: Tensor, timestep: Any, latent: Tensor) -> tuple[Tensor]:
+        (found,) = super().step(output, timestep, latent)
+        generator = torch.Generator().manual_seed(int(timestep))
+        return (found + 0.5 * torch.randn(found.shape, generator=generator),)
+
+
 @dataclass
 class Sampler:
     """Samples by a solver, with guidance in one call or in two.

@@ -9,8 +9,16 @@ import torch
 from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
 from hypothesis import given, strategies as st
 from numpy.typing import NDArray
-from planning import MIXTURE, Mixture, OneStep, Passes, Sampler
-from smoothcache_core._reduced import RIDGE, ReducedRun, Simulated, Skips, ridge, ridge_normal
+from planning import MIXTURE, Mixture, Noisy, OneStep, Passes, Sampler
+from smoothcache_core._reduced import (
+    RIDGE,
+    Basis,
+    ReducedRun,
+    Simulated,
+    Skips,
+    ridge,
+    ridge_normal,
+)
 from smoothcache_core._response import Response, measure_response
 from smoothcache_core._trajectory import Stage, Trajectory
 from torch import Tensor
@@ -32,7 +40,11 @@ class Multistep:
         return self.solver.step(output, self.solver.timesteps[int(timestep)], latent)
 
 
-SOLVERS = {"one step": lambda: OneStep(STEPS), "multistep": Multistep}
+SOLVERS = {
+    "one step": lambda: OneStep(STEPS),
+    "multistep": Multistep,
+    "noisy": lambda: Noisy(STEPS),
+}
 
 
 def recorded(passes: Passes, solver: str) -> tuple[Sampler, Trajectory, ReducedRun]:
@@ -54,15 +66,19 @@ class Follower:
         self.outputs: list[Tensor] = []
         self.differences: list[Tensor] = []
         self.latents: list[Tensor] = []
-        self.part = 0
+        self.anchor = torch.zeros(())
 
     def __call__(self, latent: Tensor, timestep: Any, label: Tensor) -> Tensor:
         i = int(timestep)
         self.latents.append(latent.chunk(self.parts)[0])
         if self.skips.denoiser[i]:
+            self.anchor = latent
             return self.computed(i, self.model(latent, timestep, label))
         terms = zip(self.plan.terms[i], self.outputs, strict=False)
-        return sum((c * y for c, y in terms), self.plan.inputs.get(i, 0.0) * latent)
+        latents = (
+            self.plan.inputs.get(i, 0.0) * latent + self.plan.anchors.get(i, 0.0) * self.anchor
+        )
+        return sum((c * y for c, y in terms), latents)
 
     def computed(self, i: int, output: Tensor) -> Tensor:
         if self.parts == 2:
@@ -117,17 +133,23 @@ def skips_of(text: str) -> Skips:
     ],
 )
 @pytest.mark.parametrize("terms", [1, 2, 3])
-@pytest.mark.parametrize("use_input", [False, True], ids=["outputs", "outputs and latent"])
+@pytest.mark.parametrize(
+    ("use_input", "use_anchor"),
+    [(False, False), (True, False), (True, True)],
+    ids=["outputs", "outputs and latent", "outputs and both latents"],
+)
 def test_the_simulation_is_the_real_run(
-    passes: Passes, text: str, terms: int, use_input: bool, solver: str
+    passes: Passes, text: str, terms: int, use_input: bool, use_anchor: bool, solver: str
 ):
     sampler, plain, reduced = recorded(passes, solver)
-    plan = reduced.simulate(skips_of(text), terms=terms, use_input=use_input)
+    basis = Basis(terms=terms, use_input=use_input, use_anchor=use_anchor)
+    plan = reduced.simulate(skips_of(text), basis)
     error, drift = real(sampler, plain, skips_of(text), plan)
     assert plan.error == pytest.approx(error, rel=1e-3, abs=2e-6)
     assert plan.drift == pytest.approx(drift, rel=1e-3, abs=2e-6)
     assert set(plan.terms) == {i for i, t in enumerate(text) if t == "."}
     assert set(plan.inputs) == (set(plan.terms) if use_input else set())
+    assert set(plan.anchors) == (set(plan.terms) if use_anchor else set())
     assert set(plan.differences) == {i for i, t in enumerate(text) if t == "c"}
     assert all(len(c) <= terms for c in (*plan.terms.values(), *plan.differences.values()))
 
@@ -146,7 +168,7 @@ def test_more_freedom_is_not_worse_for_a_single_fill():
     _, _, reduced = recorded("one", "multistep")
     skips = skips_of("1111111.")
     errors = [
-        reduced.simulate(skips, terms=terms, use_input=use_input).error
+        reduced.simulate(skips, Basis(terms=terms, use_input=use_input)).error
         for terms, use_input in ((1, False), (2, False), (3, False), (3, True))
     ]
     assert all(later <= earlier * 1.001 for earlier, later in itertools.pairwise(errors))
@@ -198,7 +220,7 @@ def test_a_slope_that_one_output_spans_is_followed_without_error():
     response = Response(matrix=sizes, weights=np.ones((STEPS, 1)), residual=0.0)
     reduced = ReducedRun(vectors @ vectors.T, response, np.zeros((STEPS, 1)))
     for text in ("1.......", "1.1.1.1.", "1..1..1."):
-        plan = reduced.simulate(skips_of(text), terms=1, use_input=False)
+        plan = reduced.simulate(skips_of(text), Basis(terms=1, use_input=False))
         assert plan.error < 1e-5
     assert plan.terms[1][0] == pytest.approx(0.9, abs=1e-5)
 
@@ -207,12 +229,12 @@ def test_an_evaluation_without_effect_is_fitted_to_what_it_was():
     """There is nothing to land on where the matrix is 0."""
     reduced = random_run(1)
     reduced.response.matrix[4] = 0.0
-    plan = reduced.simulate(skips_of("111111.."), terms=3)
+    plan = reduced.simulate(skips_of("111111.."), Basis(terms=3))
     assert np.isfinite(plan.error)
     reduced.response.matrix[-1] = 0.0
-    known = reduced.simulate(skips_of("111111.1"), terms=1)
+    known = reduced.simulate(skips_of("111111.1"), Basis(terms=1))
     assert known.error > 0.0
-    again = reduced.simulate(skips_of("111111.."), terms=1)
+    again = reduced.simulate(skips_of("111111.."), Basis(terms=1))
     assert again.error == known.error  # of the last latent: what comes after it was not seen
 
 

@@ -24,7 +24,7 @@ GOLDEN = """\
     "blocks.7.ff": [1, 1, 1, 1, 1, 1]
   },
   "fills": {
-    "attn": {"terms": {"2": [0.5], "4": [1.75, -0.75]}, "inputs": {}}
+    "attn": {"terms": {"2": [0.5], "4": [1.75, -0.75]}, "inputs": {}, "anchors": {}}
   },
   "source": {
     "name": "smooth",

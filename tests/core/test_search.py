@@ -9,7 +9,7 @@ import pytest
 import torch
 from hypothesis import given, strategies as st
 from planning import MIXTURE, Mixture, OneStep, Passes, Sampler
-from smoothcache_core._reduced import ReducedRun, Skips
+from smoothcache_core._reduced import Basis, ReducedRun, Skips
 from smoothcache_core._response import measure_response
 from smoothcache_core._search import Limits, Search, moves
 from smoothcache_core._trajectory import Stage
@@ -97,8 +97,8 @@ def test_no_single_move_makes_it_better(seed: int, budget: int):
 def test_what_is_minimised_is_the_error_and_the_drift():
     reduced, skips = reduced_of(), skips_of("1..1.1..")
     for terms, use_input in itertools.product((1, 3), (False, True)):
-        run = reduced.simulate(skips, terms=terms, use_input=use_input)
-        search = Search(reduced, Limits(), terms=terms, use_input=use_input)
+        run = reduced.simulate(skips, Basis(terms=terms, use_input=use_input))
+        search = Search(reduced, Limits(), Basis(terms=terms, use_input=use_input))
         assert search.cost(skips) == np.hypot(run.error, run.drift)
 
 

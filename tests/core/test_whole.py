@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings, strategies as st
-from planning import MIXTURE, Mixture, OneStep, Passes, Sampler
+from planning import MIXTURE, Mixture, Noisy, OneStep, Passes, Sampler
 from smoothcache_core import (
     DENOISER,
     GUIDANCE,
@@ -20,9 +20,10 @@ from smoothcache_core import (
     WholeSettings,
     cached,
     calibrate,
+    fit,
     whole,
 )
-from smoothcache_core._reduced import Simulated, Skips
+from smoothcache_core._reduced import Basis, Simulated, Skips
 from smoothcache_core.fills import rounded
 from smoothcache_core.sources._whole import WholePlanner, can_skip_guidance
 from torch import Tensor
@@ -66,7 +67,7 @@ def skips_of(schedule: Schedule) -> Skips:
 
 def simulated(calibration: Calibration, schedule: Schedule, **how: Any) -> Simulated:
     assert calibration.dynamics is not None
-    return calibration.dynamics.reduced().simulate(skips_of(schedule), **how)
+    return calibration.dynamics.reduced().simulate(skips_of(schedule), Basis(**how))
 
 
 # ---------------------------------------------------------------------------- what is planned
@@ -76,10 +77,10 @@ def simulated(calibration: Calibration, schedule: Schedule, **how: Any) -> Simul
 @given(st.floats(1 / STEPS, 1.0), st.booleans(), st.integers(1, 3), st.booleans())
 def test_the_budget_is_never_exceeded(compute: float, guidance: bool, terms: int, use_input: bool):
     calibration = calibration_of("batched")
-    how = {"terms": terms, "use_input": use_input}
+    how = {"terms": terms, "use_input": use_input, "use_anchor": terms == 2}
     schedule = whole(calibration, compute=compute, settings=WholeSettings(guidance=guidance, **how))
     assert schedule.compute_fraction() <= compute + 1e-9
-    if compute < 1.0:
+    if compute < 1.0 - 1e-9:
         assert schedule.skips
     assert set(schedule.rows) <= ({"denoiser", "guidance"} if guidance else {"denoiser"})
     run = simulated(calibration, schedule, **how)
@@ -90,7 +91,9 @@ def test_the_budget_is_never_exceeded(compute: float, guidance: bool, terms: int
     assert denoiser.terms == {i: rounded(c) for i, c in run.terms.items()}
     assert denoiser.inputs == {i: rounded([c])[0] for i, c in run.inputs.items()}
     assert difference.terms == {i: rounded(c) for i, c in run.differences.items()}
+    assert denoiser.anchors == {i: rounded([c])[0] for i, c in run.anchors.items()}
     assert bool(denoiser.inputs) == bool(run.terms and use_input)
+    assert bool(denoiser.anchors) == bool(run.terms and terms == 2)
 
 
 def test_a_schedule_says_where_it_comes_from():
@@ -98,7 +101,8 @@ def test_a_schedule_says_where_it_comes_from():
     schedule = whole(calibration, compute=0.55, settings=WholeSettings(guidance=True))
     assert schedule.source.name == "whole"
     assert dict(schedule.source.settings) == {
-        "compute": 0.55, "guidance": True, "terms": 3, "use_input": True
+        "compute": 0.55, "guidance": True, "terms": 3, "use_input": True,
+        "use_anchor": False,
     }  # fmt: skip
     assert schedule.source.seeds == SEEDS
     assert schedule.fingerprint == calibration.fingerprint
@@ -306,3 +310,59 @@ def test_too_few_samples_for_the_coefficients_are_refused(how: dict[str, Any], f
     assert whole(enough, compute=0.5, settings=WholeSettings(**how)).skips
     unknown = calibration.fingerprint.model_copy(update={"latent_shape": None})
     assert whole(replace(few, fingerprint=unknown), compute=0.5).skips
+
+
+# ---------------------------------------------------------------------------- noise of the solver
+
+
+@functools.cache
+def noisy_calibration() -> tuple[Sampler, Calibration]:
+    model = Mixture((1.0, 0.5), STEPS)
+    model.slopes.add_(1.0)  # noise in the latent shows in the output, as with a real denoiser
+    sampler = Sampler(model, lambda: Noisy(STEPS), samples=SAMPLES)
+    found = calibrate(
+        model, MIXTURE, sampler, seeds=SEEDS, samples_per_run=SAMPLES, sensitivity=1,
+        progress=False,
+    )  # fmt: skip
+    return sampler, found
+
+
+def test_the_anchor_is_taken_where_the_solver_adds_noise():
+    _, noisy = noisy_calibration()
+    assert whole(noisy, compute=0.5).source.settings["use_anchor"] is True
+    assert whole(noisy, compute=0.5).fill(DENOISER).anchors
+    assert whole(calibration_of(), compute=0.5).source.settings["use_anchor"] is False
+
+
+@pytest.mark.parametrize("compute", [0.4, 0.6])
+def test_with_noise_a_run_errs_less_by_the_anchor(compute: float):
+    sampler, calibration = noisy_calibration()
+    errors = {}
+    for anchor in (False, True):
+        how = WholeSettings(use_anchor=anchor)
+        schedule = whole(calibration, compute=compute, settings=how)
+        errors[anchor] = error_of_run(sampler, schedule)
+        run = simulated(calibration, schedule, use_anchor=anchor)
+        assert errors[anchor] == pytest.approx(run.error, rel=0.2)
+    assert errors[True] < 0.5 * errors[False]
+
+
+def error_of_run(sampler: Sampler, schedule: Schedule) -> float:
+    assert isinstance(sampler.model, Mixture)
+    plain = torch.cat([sampler(seed) for seed in SEEDS])
+    with cached(sampler.model, MIXTURE, schedule):
+        found = torch.cat([sampler(seed) for seed in SEEDS])
+    return float((found - plain).norm() / plain.norm())
+
+
+def test_fitting_keeps_the_anchor():
+    sampler, calibration = noisy_calibration()
+    assert isinstance(sampler.model, Mixture)
+    schedule = whole(calibration, compute=0.5)
+    again = fit(
+        sampler.model, MIXTURE, sampler, schedule, seeds=SEEDS, samples_per_run=SAMPLES,
+        progress=False,
+    )  # fmt: skip
+    assert set(again.fill(DENOISER).anchors) == set(schedule.fill(DENOISER).anchors)
+    assert again.prediction is not None
+    assert error_of_run(sampler, again) == pytest.approx(again.prediction.error, rel=0.1)

@@ -19,6 +19,7 @@ from smoothcache_core._bootstrap import interval_of_mean
 from smoothcache_core._cached_run import CachedRun
 from smoothcache_core._clock import Scheduler
 from smoothcache_core._errors import CalibrationError, ScheduleError
+from smoothcache_core._reduced import Basis
 from smoothcache_core._response import Response, measure_response
 from smoothcache_core._schedule import MOST_TERMS, Prediction, Schedule
 from smoothcache_core._sites import DENOISER, GUIDANCE, Adapter
@@ -43,8 +44,8 @@ def fit(
 ) -> Schedule:
     """Fit the fills of a schedule on its own trajectory, and measure the error that it makes.
 
-    Fills of whole evaluations and of the guidance difference are fitted. A schedule of sites is
-    measured only.
+    Fills of whole evaluations and of the guidance difference are fitted; they use the latent of the
+    evaluation computed last if those of the schedule do. A schedule of sites is measured only.
 
     Args:
         model: The denoiser, not compiled.
@@ -76,7 +77,14 @@ def fit(
     with tqdm(
         total=schedule.evaluations + 1, desc="fitting", unit="evaluation", disable=not progress
     ) as bar:
-        fitter = Fitter(stage, todo, samples_per_run, terms=terms, use_input=use_input)
+        fitter = Fitter(
+            stage,
+            todo,
+            samples_per_run,
+            terms=terms,
+            use_input=use_input,
+            use_anchor=has_anchors(schedule),
+        )
         bar.update()
         return fitter.fit(schedule, bar.update)
 
@@ -96,12 +104,12 @@ class Fitter:
         *,
         terms: int = MOST_TERMS,
         use_input: bool = True,
+        use_anchor: bool = False,
     ) -> None:
         self._stage = stage
         self._seeds = tuple(seeds)
         self._samples = samples_per_run
-        self._terms = terms
-        self._use_input = use_input
+        self._basis = Basis(terms=terms, use_input=use_input, use_anchor=use_anchor)
         self._plains = [stage.record(seed) for seed in seeds]
 
     @cached_property
@@ -122,13 +130,18 @@ class Fitter:
             )
         runs = [CachedRun(self._stage, plain) for plain in self._plains]
         if 0 in schedule.row(DENOISER) or 0 in schedule.row(GUIDANCE):
-            fitting = Fitting(schedule, runs, self._response, self._terms, self._use_input)
+            fitting = Fitting(schedule, runs, self._response, self._basis)
             for evaluation in range(schedule.evaluations):
                 fitting.step(evaluation)
                 done()
             schedule = fitting.schedule
         errors = [error for run in runs for error in run.errors(schedule, self._samples)]
         return _measured(schedule, self._seeds, errors)
+
+
+def has_anchors(schedule: Schedule) -> bool:
+    """Return whether fills of the denoiser use the latent of the evaluation computed last."""
+    return bool(schedule.fill(DENOISER).anchors)
 
 
 def _check(model: nn.Module, seeds: Sequence[int], samples_per_run: int, terms: int) -> None:

@@ -44,6 +44,26 @@ class Skips:
         return sum((1.0 if guided else 0.5) for computed, guided in pairs if computed)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Basis:
+    """What a fill of the denoiser combines.
+
+    Attributes:
+        terms: The most computed outputs, 1 to 3.
+        use_input: Whether it also uses the latent.
+        use_anchor: Whether it also uses the latent of the evaluation computed last.
+    """
+
+    terms: int = 3
+    use_input: bool = True
+    use_anchor: bool = False
+
+    @property
+    def coefficients(self) -> int:
+        """The most coefficients of one fill."""
+        return self.terms + self.use_input + self.use_anchor
+
+
 @dataclass(kw_only=True)
 class Simulated:
     """What a simulated run gave.
@@ -54,6 +74,7 @@ class Simulated:
             evaluations that are computed.
         terms: Coefficients of each skipped evaluation, the newest output first.
         inputs: Coefficient of the latent of each skipped evaluation.
+        anchors: Coefficient of the latent of the evaluation computed last before it.
         differences: Coefficients of the guidance difference.
     """
 
@@ -61,6 +82,7 @@ class Simulated:
     drift: float = 0.0
     terms: dict[int, tuple[float, ...]] = field(default_factory=dict)
     inputs: dict[int, float] = field(default_factory=dict)
+    anchors: dict[int, float] = field(default_factory=dict)
     differences: dict[int, tuple[float, ...]] = field(default_factory=dict)
 
 
@@ -110,15 +132,14 @@ class ReducedRun:
         self.feedback = feedback
         self.conditional = conditional
 
-    def simulate(self, skips: Skips, *, terms: int = 3, use_input: bool = True) -> Simulated:
+    def simulate(self, skips: Skips, basis: Basis | None = None) -> Simulated:
         """Run with `skips`, fitting every fill when its evaluation comes.
 
         Args:
             skips: What is computed; evaluation 0 must be.
-            terms: The most computed outputs that a fill combines.
-            use_input: Whether a fill of the denoiser also uses the latent.
+            basis: What fills combine.
         """
-        run = _Run(self, skips, terms, use_input)
+        run = _Run(self, skips, basis or Basis())
         for evaluation in range(self.evaluations):
             run.step(evaluation)
         return run.result()
@@ -127,15 +148,15 @@ class ReducedRun:
 class _Run:
     """One simulation under way; vectors are coordinates in the span of the plain run."""
 
-    def __init__(self, reduced: ReducedRun, skips: Skips, terms: int, use_input: bool) -> None:
+    def __init__(self, reduced: ReducedRun, skips: Skips, basis: Basis) -> None:
         self._of = reduced
         self._skips = skips
-        self._terms = terms
-        self._use_input = use_input
+        self._basis = basis
         self._changes = np.zeros_like(reduced.guided)
         self._history: list[Array] = []
         self._differences: list[Array] = []
         self._drifts: list[float] = []
+        self._anchor = np.zeros(0)
         self._result = Simulated()
 
     def step(self, i: int) -> None:
@@ -151,6 +172,7 @@ class _Run:
         else:
             self._drifts.append(float(np.linalg.norm(drift)) / (of.latent_sizes[i] + 1e-300))
             outputs = of.outputs[i] + np.outer(of.feedback[i], drift)
+            self._anchor = of.latents[i] + drift
             if not self._skips.guidance[i]:
                 outputs = self._without_unconditional(i, outputs, target)
             elif of.parts == 2:
@@ -166,22 +188,26 @@ class _Run:
 
     def _fill(self, i: int, latent: Array, target: Array) -> Array:
         weights = self._of.response.weights[i]
-        regressors = [weights @ outputs for outputs in self._history[: self._terms]]
+        regressors = [weights @ outputs for outputs in self._history[: self._basis.terms]]
         count = len(regressors)
-        if self._use_input:
+        if self._basis.use_input:
             regressors.append(latent)
+        if self._basis.use_anchor:
+            regressors.append(self._anchor)
         basis = np.stack(regressors)
         found = ridge(basis, target)
         self._result.terms[i] = tuple(found[:count].tolist())
-        if self._use_input:
+        if self._basis.use_input:
             self._result.inputs[i] = float(found[count])
+        if self._basis.use_anchor:
+            self._result.anchors[i] = float(found[-1])
         return found @ basis
 
     def _without_unconditional(self, i: int, outputs: Array, target: Array) -> Array:
         of = self._of
         share = float(of.response.weights[i, 1 - of.conditional])
         conditional = outputs[of.conditional]
-        basis = np.stack(self._differences[: self._terms])
+        basis = np.stack(self._differences[: self._basis.terms])
         if abs(share) > 1e-6:
             found = ridge(basis, (conditional - target) / share)
         else:

@@ -12,7 +12,7 @@ from tqdm import tqdm
 from smoothcache_core._clock import Scheduler
 from smoothcache_core._errors import ScheduleError
 from smoothcache_core._files import write_atomically
-from smoothcache_core._fit import Fitter
+from smoothcache_core._fit import Fitter, has_anchors
 from smoothcache_core._reduced import Skips
 from smoothcache_core._schedule import Schedule
 from smoothcache_core._search import moves
@@ -67,7 +67,7 @@ def refine(
         raise ScheduleError(f"trials is at least 1, got {trials}")
     known = _Known(checkpoint, _identity(schedule, seeds, samples_per_run))
     stage = Stage(model, adapter, sample, branches, scheduler)
-    fitter = Fitter(stage, seeds, samples_per_run)
+    fitter = Fitter(stage, seeds, samples_per_run, use_anchor=has_anchors(schedule))
     with tqdm(total=trials, desc="refining", unit="trial", disable=not progress) as bar:
         best = _Descent(schedule, fitter, known, trials, bar).run()
     return fitter.fit(_with(schedule, best))
@@ -151,7 +151,11 @@ class _Descent:
 
 
 def _identity(schedule: Schedule, seeds: Sequence[int], samples: int) -> str:
-    settings = [schedule.fingerprint.model_dump_json(), _key(_skips(schedule))]
+    settings = [
+        schedule.fingerprint.model_dump_json(),
+        _key(_skips(schedule)),
+        has_anchors(schedule),
+    ]
     return hashlib.sha256(repr((settings, list(seeds), samples)).encode()).hexdigest()[:16]
 
 

@@ -48,6 +48,10 @@ class Flat:
         """Return a copy that nobody else can change and that holds no graph."""
         return Flat(tuple(map(_copied, self.leaves)), self.spec)
 
+    def whole(self) -> Any:
+        """Return what it was made of."""
+        return tree_unflatten(self.leaves, self.spec)
+
     def with_floating(self, tensors: Sequence[Tensor]) -> Any:
         """Return an output of this structure with other floating tensors, the rest copied."""
         given = iter(tensors)
@@ -81,16 +85,16 @@ def blend(outputs: Sequence[Any], weights: Weights) -> Any:
 
 
 def answer(
-    outputs: Sequence[Any], weights: Weights, latent: Any = None, coefficient: float = 0.0
+    outputs: Sequence[Any], weights: Weights, latents: Sequence[tuple[Any, float]] = ()
 ) -> Any:
-    """Return sum_j weights[j] * outputs[j] + coefficient * latent, added up in float32 or wider.
+    """Return sum_j weights[j] * outputs[j] + sum_k c_k * latent_k, in float32 or wider.
 
     Args:
         outputs: Outputs of one structure, the newest first.
         weights: As many coefficients.
-        latent: A tensor like the first floating tensor of the outputs, which may have more channels
-            (dimension 1): the first ones are meant. Or one tensor for each floating tensor.
-        coefficient: Without it there is no need of a latent.
+        latents: Pairs of a latent and its coefficient c_k. A latent is a tensor like the first
+            floating tensor of the outputs, which may have more channels (dimension 1): the first
+            ones are meant. Or it is one tensor for each floating tensor.
 
     Raises:
         AttachError: An output holds no floating tensor.
@@ -98,16 +102,15 @@ def answer(
     """
     flats = [output if isinstance(output, Flat) else flatten(output) for output in outputs]
     columns = list(zip(*(flat.floating for flat in flats), strict=True))
-    if not coefficient:
+    if not latents:
         return flats[0].with_floating([weighted(column, weights) for column in columns])
-    latents = _matching(latent, [column[0] for column in columns])
-    sums = []
-    for column, own in zip(columns, latents, strict=True):
-        total = widened(column, weights)
-        if own is not None:
-            _first_channels(total, own).add_(own.to(total) * coefficient)
-        sums.append(total.to(column[0].dtype))
-    return flats[0].with_floating(sums)
+    totals = [widened(column, weights) for column in columns]
+    for latent, coefficient in latents:
+        for total, own in zip(totals, _matching(latent, totals), strict=True):
+            if own is not None:
+                _first_channels(total, own).add_(own.to(total) * coefficient)
+    pairs = zip(totals, columns, strict=True)
+    return flats[0].with_floating([total.to(column[0].dtype) for total, column in pairs])
 
 
 def _matching(latent: Any, tensors: Sequence[Tensor]) -> list[Tensor | None]:

@@ -53,12 +53,16 @@ class Fill(BaseModel):
             first, 1 to `MOST_TERMS` of them. Evaluations that are not listed reuse the newest.
         inputs: For skipped evaluations of the denoiser, the coefficient of the latent that it would
             have been given.
+        anchors: For skipped evaluations of the denoiser, the coefficient of the latent that the
+            newest computed evaluation was given. With both coefficients a fill sees what was added
+            to the latent since, the noise of a stochastic solver above all.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     terms: Mapping[NonNegativeInt, Terms]
     inputs: Mapping[NonNegativeInt, FiniteFloat] = {}
+    anchors: Mapping[NonNegativeInt, FiniteFloat] = {}
 
 
 class Prediction(BaseModel):
@@ -163,7 +167,7 @@ class Schedule(BaseModel):
     @model_validator(mode="after")
     def _validate_fills(self) -> Self:
         for key, fill in self.fills.items():
-            past = [e for e in (*fill.terms, *fill.inputs) if e >= self.evaluations]
+            past = [e for e in (*fill.terms, *fill.inputs, *fill.anchors) if e >= self.evaluations]
             if past:
                 raise ValueError(f"fill {key!r} names evaluation {past[0]}, past the end")
             for evaluation, terms in fill.terms.items():
@@ -172,10 +176,11 @@ class Schedule(BaseModel):
                         f"fill {key!r} has {len(terms)} terms at evaluation {evaluation}, but only "
                         f"{sum(self.rows[key][:evaluation])} outputs are computed before it"
                     )
-            if fill.inputs and key != DENOISER.kind:
-                raise ValueError(
-                    f"fill {key!r} has inputs; only {DENOISER.kind!r} may use the latent"
-                )
+            for name in ("inputs", "anchors"):
+                if getattr(fill, name) and key != DENOISER.kind:
+                    raise ValueError(
+                        f"fill {key!r} has {name}; only {DENOISER.kind!r} may use the latent"
+                    )
         return self
 
     # ------------------------------------------------------------------ what it means for a model
@@ -251,6 +256,8 @@ class Schedule(BaseModel):
     def predicted_bytes(self, cost: Cost | None = None) -> int:
         """Return the most bytes of cached tensors held after any evaluation, all branches counted.
 
+        A latent that a fill of the denoiser uses counts as much as an output.
+
         Args:
             cost: Output sizes to count with; the schedule's own if not given.
 
@@ -262,7 +269,8 @@ class Schedule(BaseModel):
         if cost is None:
             raise ScheduleError("bytes need a cost: pass one, or plan from a calibration")
         sizes = {each.site(): each.bytes for each in cost.sites}
-        sizes |= {DENOISER: cost.output_bytes, GUIDANCE: cost.output_bytes // 2}
+        copies = 2 if self.fill(DENOISER).anchors else 1
+        sizes |= {DENOISER: copies * cost.output_bytes, GUIDANCE: cost.output_bytes // 2}
         if not cost.output_bytes and (0 in self.row(DENOISER) or 0 in self.row(GUIDANCE)):
             raise ScheduleError("this cost does not know the size of the denoiser's output")
         totals = [0] * self.evaluations

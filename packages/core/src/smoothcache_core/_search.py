@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from smoothcache_core._reduced import ReducedRun, Skips
+from smoothcache_core._reduced import Basis, ReducedRun, Skips
 
 _BENDS = (0.8, 1.0, 1.2, 1.5)
 """How unevenly the starting points are spread: above 1, more is computed late."""
@@ -61,19 +61,16 @@ class Found:
 class Search:
     """Searches skips of one budget after the other; simulations are remembered."""
 
-    def __init__(
-        self, reduced: ReducedRun, limits: Limits, *, terms: int = 3, use_input: bool = True
-    ) -> None:
+    def __init__(self, reduced: ReducedRun, limits: Limits, basis: Basis | None = None) -> None:
         self._reduced = reduced
         self._limits = limits
-        self._terms = terms
-        self._use_input = use_input
+        self._basis = basis or Basis()
         self._known: dict[Skips, float] = {}
 
     def cost(self, skips: Skips) -> float:
         """Return what is minimised: the final error, and the drift that makes it less certain."""
         if skips not in self._known:
-            run = self._reduced.simulate(skips, terms=self._terms, use_input=self._use_input)
+            run = self._reduced.simulate(skips, self._basis)
             self._known[skips] = float(np.hypot(run.error, run.drift))
         return self._known[skips]
 

@@ -4,14 +4,14 @@
 the output that makes the solver land on the plain run's next latent.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from smoothcache_core._cached_run import CachedRun
-from smoothcache_core._reduced import Array, ridge_normal
+from smoothcache_core._reduced import Array, Basis, ridge_normal
 from smoothcache_core._response import Response
 from smoothcache_core._schedule import Fill, Schedule
 from smoothcache_core._sites import DENOISER, GUIDANCE, conditional_part
@@ -42,8 +42,7 @@ class Fitting:
         schedule: What to compute and what to skip; fills of the denoiser or guidance are fitted.
         runs: The cached runs, not yet begun, at least one.
         response: How the solver answers to the denoiser's outputs.
-        terms: The most computed outputs that a fill combines, 1 to 3.
-        use_input: Whether fills of the denoiser also use the latent.
+        basis: What fills combine.
 
     Attributes:
         schedule: The schedule, with the fills fitted so far.
@@ -54,13 +53,11 @@ class Fitting:
         schedule: Schedule,
         runs: Sequence[CachedRun],
         response: Response,
-        terms: int,
-        use_input: bool,
+        basis: Basis,
     ) -> None:
         self.schedule = schedule
         self._runs = [_Unfolding(run, response) for run in runs]
-        self._terms = terms
-        self._use_input = use_input
+        self._basis = basis
         self._rows = schedule.row(DENOISER), schedule.row(GUIDANCE)
         names = tuple(dict.fromkeys(call.branch for call in runs[0].plain.calls))
         self._cond = conditional_part(runs[0].adapter, names) or 0
@@ -92,18 +89,25 @@ class Fitting:
         for run in self._runs:
             parts = zip(found.tolist(), self._regressors(run, evaluation), strict=True)
             run.change(evaluation, sum((c * r for c, r in parts), torch.zeros(())))
-        count = len(found) - self._use_input
+        count = len(found) - self._basis.use_input - self._basis.use_anchor
         given = self.schedule.fill(DENOISER)
-        inputs = {evaluation: rounded(found[count:])[0]} if self._use_input else {}
+        latents = iter(rounded(found[count:]) if count < len(found) else ())
+        inputs = {evaluation: next(latents)} if self._basis.use_input else {}
+        anchors = {evaluation: next(latents)} if self._basis.use_anchor else {}
         fill = Fill(
             terms={**given.terms, evaluation: rounded(found[:count])},
-            inputs={**{k: v for k, v in given.inputs.items() if k != evaluation}, **inputs},
+            inputs=_without(given.inputs, evaluation) | inputs,
+            anchors=_without(given.anchors, evaluation) | anchors,
         )
         self._put(DENOISER.kind, fill)
 
     def _regressors(self, run: "_Unfolding", evaluation: int) -> list[Tensor]:
-        outputs = [run.guide(evaluation, y) for y in run.history[: self._terms]]
-        return [*outputs, run.latent(evaluation)] if self._use_input else outputs
+        found = [run.guide(evaluation, y) for y in run.history[: self._basis.terms]]
+        if self._basis.use_input:
+            found.append(run.latent(evaluation))
+        if self._basis.use_anchor:
+            found.append(run.latent(run.newest))
+        return found
 
     def _fit_guidance(self, evaluation: int) -> None:
         normal = _Normal()
@@ -112,7 +116,7 @@ class Fitting:
             run.cached.advance(self.schedule, evaluation, half=True)
             conditional.append(run.cached.outputs(evaluation)[0])
             target = run.difference(evaluation, conditional[-1], self._cond)
-            normal.add(run.differences[: self._terms], target)
+            normal.add(run.differences[: self._basis.terms], target)
         found = normal.solve()
         for run, output in zip(self._runs, conditional, strict=True):
             parts = zip(found.tolist(), run.differences, strict=False)
@@ -128,6 +132,10 @@ class Fitting:
         )
 
 
+def _without(values: Mapping[int, float], evaluation: int) -> dict[int, float]:
+    return {known: value for known, value in values.items() if known != evaluation}
+
+
 class _Unfolding:
     """One cached run beside its plain run, in float32 on the CPU; n entries in all samples.
 
@@ -135,12 +143,14 @@ class _Unfolding:
         cached: The run itself.
         history: Outputs computed so far, (parts, n) each, the newest first.
         differences: Conditional minus unconditional outputs, where both were computed.
+        newest: The evaluation computed last.
     """
 
     def __init__(self, cached: CachedRun, response: Response) -> None:
         self.cached = cached
         self.history: list[Tensor] = []
         self.differences: list[Tensor] = []
+        self.newest = 0
         self._plain = cached.plain
         self._response = response
         self._guided = response.guided(cached.plain.outputs)
@@ -178,6 +188,7 @@ class _Unfolding:
     def take(self, evaluation: int, outputs: Tensor, conditional: int | None) -> None:
         """Note computed outputs, (parts, n), and their difference if `conditional` is given."""
         self.history.insert(0, outputs)
+        self.newest = evaluation
         if conditional is not None and len(outputs) == 2:
             self.differences.insert(0, outputs[conditional] - outputs[1 - conditional])
         self.change(evaluation, self.guide(evaluation, outputs))

@@ -47,6 +47,14 @@ class _Act(Enum):
 
 
 @dataclass(frozen=True)
+class _Kept:
+    """The output of an evaluation, and the latent that it was given if that is needed."""
+
+    output: Flat
+    latent: Any
+
+
+@dataclass(frozen=True)
 class _Difference:
     """A guidance difference, and the structure of the output that it was taken from."""
 
@@ -94,7 +102,7 @@ class WholeCache:
     ) -> None:
         self._denoiser = _course(schedule, DENOISER)
         self._guidance = _course(schedule, GUIDANCE)
-        self._inputs = schedule.fill(DENOISER).inputs
+        self._fill = schedule.fill(DENOISER)
         self._adapter = adapter
         self._separate = bool(branches)
         self._kept, self._stats = kept, stats
@@ -128,14 +136,20 @@ class WholeCache:
     def _skipped(self, course: Course) -> Any:
         """Return the output of a skipped evaluation, None if it must be computed."""
         evaluation = self._tick.evaluation
-        coefficient = self._inputs.get(evaluation, 0.0)
+        own = self._fill.inputs.get(evaluation, 0.0)
+        anchor = self._fill.anchors.get(evaluation, 0.0)
         shelf = self._kept.on(self._tick.branch, DENOISER.kind)
         sources = course.usable(evaluation, shelf)
-        if not sources or (coefficient and sources != course.sources[evaluation]):
+        if not sources or ((own or anchor) and sources != course.sources[evaluation]):
             self._stats.recomputed += 1
             return None
-        outputs = [shelf[source] for source in sources]
-        return answer(outputs, course.weights[evaluation], self._latent, coefficient)
+        kept: list[_Kept] = [shelf[source] for source in sources]
+        latents = [(self._latent, own), (kept[0].latent, anchor)]
+        return answer(
+            [each.output for each in kept],
+            course.weights[evaluation],
+            [(latent, coefficient) for latent, coefficient in latents if coefficient],
+        )
 
     def _guided(self, course: Course, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Step:
         order, branch = self._order(), self._tick.branch
@@ -205,8 +219,10 @@ class WholeCache:
         if self._act is not _Act.GUIDE:
             self._stats.count(DENOISER.kind, filled=skipped)
         if not skipped and course.modes[evaluation] in (STORE, REUSE, FILL):
-            copied = flatten(output).copied()
-            self._kept.put(branch, DENOISER.kind, evaluation, copied, copied.bytes)
+            latent = flatten(self._latent).copied() if self._fill.anchors else None
+            kept = _Kept(flatten(output).copied(), latent and latent.whole())
+            size = kept.output.bytes + (latent.bytes if latent else 0)
+            self._kept.put(branch, DENOISER.kind, evaluation, kept, size)
         self._kept.settle(branch, DENOISER.kind, course, evaluation)
 
     def _end_guidance(self, course: Course, output: Any) -> Any:

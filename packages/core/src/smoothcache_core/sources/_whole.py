@@ -5,18 +5,20 @@ What to skip is searched, and the coefficients are fitted, on a `ReducedRun`, wi
 
 import math
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 
 from smoothcache_core._calibration import Calibration
 from smoothcache_core._dynamics import Dynamics
 from smoothcache_core._errors import ScheduleError
-from smoothcache_core._reduced import Simulated, Skips
+from smoothcache_core._reduced import Basis, ReducedRun, Simulated, Skips
 from smoothcache_core._schedule import Fill, Prediction, Schedule, Source
 from smoothcache_core._search import Found, Limits, Search
 from smoothcache_core._sites import DENOISER, GUIDANCE
 from smoothcache_core.fills import rounded
 
 _ENTRIES_PER_COEFFICIENT = 16
+_PAYS = 0.8
+"""Largest error, over that without it, for which one more coefficient is worth its memory."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +29,8 @@ class WholeSettings:
         guidance: Whether the unconditional pass may be skipped where the rest is computed.
         terms: The most computed outputs a fill combines, 1 to 3.
         use_input: Whether fills also use the latent.
+        use_anchor: Whether they use the latent of the evaluation computed last as well, which pays
+            where the solver adds noise; None is where that is predicted to err less.
         first: How many of the first evaluations are computed, at least 1.
         pinned: More evaluations that are computed; the last one too if the calibration did not see
             the final sample.
@@ -36,6 +40,7 @@ class WholeSettings:
     guidance: bool = False
     terms: int = 3
     use_input: bool = True
+    use_anchor: bool | None = None
     first: int = 1
     pinned: Collection[int] = ()
     max_lag: int | None = None
@@ -53,12 +58,8 @@ class WholePlanner:
         self._settings = settings or WholeSettings()
         self._dynamics = _checked(calibration, self._settings)
         self._reduced = self._dynamics.reduced()
-        self._search = Search(
-            self._reduced,
-            self._limits(),
-            terms=self._settings.terms,
-            use_input=self._settings.use_input,
-        )
+        self._basis = _basis(self._reduced, self._settings)
+        self._search = Search(self._reduced, self._limits(), self._basis)
 
     def _limits(self) -> Limits:
         settings, evaluations = self._settings, self._calibration.evaluations
@@ -98,15 +99,12 @@ class WholePlanner:
 
     def _schedule(self, found: Found, compute: float) -> Schedule:
         settings, calibration = self._settings, self._calibration
-        run = self._reduced.simulate(
-            found.skips, terms=settings.terms, use_input=settings.use_input
-        )
+        run = self._reduced.simulate(found.skips, self._basis)
         rows, fills = _rows(found.skips), _fills(run)
         named = {
             "compute": compute,
             "guidance": settings.guidance,
-            "terms": settings.terms,
-            "use_input": settings.use_input,
+            **asdict(self._basis),
         }
         schedule = Schedule(
             evaluations=calibration.evaluations,
@@ -166,14 +164,28 @@ def _checked(calibration: Calibration, settings: WholeSettings) -> Dynamics:
     if not 1 <= settings.terms <= 3:
         raise ScheduleError(f"a fill has 1 to 3 terms, got {settings.terms}")
     entries = calibration.samples * math.prod(calibration.fingerprint.latent_shape or (10**9,))
-    wanted = (settings.terms + settings.use_input) * _ENTRIES_PER_COEFFICIENT
+    coefficients = settings.terms + settings.use_input + bool(settings.use_anchor)
+    wanted = coefficients * _ENTRIES_PER_COEFFICIENT
     if entries < wanted:
         raise ScheduleError(
             f"{calibration.samples} samples of {entries // calibration.samples} entries are too "
-            f"few for {settings.terms + settings.use_input} coefficients per evaluation; calibrate "
+            f"few for {coefficients} coefficients per evaluation; calibrate "
             f"with {math.ceil(wanted * calibration.samples / entries)} samples or more"
         )
     return dynamics
+
+
+def _basis(reduced: ReducedRun, settings: WholeSettings) -> Basis:
+    """Return what fills combine; whether the anchor pays is asked of every second evaluation."""
+    basis = Basis(terms=settings.terms, use_input=settings.use_input)
+    anchored = replace(basis, use_anchor=True)
+    if settings.use_anchor is not None:
+        return anchored if settings.use_anchor else basis
+    every = (True,) * reduced.evaluations
+    second = tuple(i % 2 == 0 for i in range(reduced.evaluations))
+    skips = Skips(denoiser=second, guidance=every)
+    with_it, without = (reduced.simulate(skips, each).error for each in (anchored, basis))
+    return anchored if with_it < _PAYS * without else basis
 
 
 def _rows(skips: Skips) -> dict[str, tuple[int, ...]]:
@@ -193,8 +205,9 @@ def _pair(skips: Skips) -> tuple[tuple[bool, ...], tuple[bool, ...]]:
 def _fills(run: Simulated) -> dict[str, Fill]:
     outputs = {i: rounded(terms) for i, terms in run.terms.items()}
     inputs = {i: rounded([value])[0] for i, value in run.inputs.items()}
+    anchors = {i: rounded([value])[0] for i, value in run.anchors.items()}
     differences = {i: rounded(terms) for i, terms in run.differences.items()}
     return {
-        DENOISER.kind: Fill(terms=outputs, inputs=inputs),
+        DENOISER.kind: Fill(terms=outputs, inputs=inputs, anchors=anchors),
         GUIDANCE.kind: Fill(terms=differences),
     }
