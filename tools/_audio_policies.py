@@ -1,0 +1,125 @@
+"""What the audio speed benchmark compares: the plain transformer, this library, peers' caches."""
+
+from functools import partial
+from typing import Any
+
+import numpy as np
+from _peer_policies import Host, first_block, mag, pyramid, taylorseer
+from _policies import (
+    CONTROL,
+    PLAIN,
+    Policy,
+    Row,
+    RowOf,
+    Setup,
+    all_computed,
+    smoothcache,
+    whole_evaluations,
+)
+from diffusers.hooks._helpers import TransformerBlockMetadata, TransformerBlockRegistry
+from smoothcache_audio._stable_audio_tools import quiet_loading
+from torch import nn
+
+KINDS = ("self_attn", "cross_attn", "ff")
+ALL_SITES = ", ".join(KINDS)
+PUBLISHED = (0.81, 0.65)
+"""Compute fractions of Stable Audio Open in table 3 of the paper (arXiv 2411.10510)."""
+LEAST = 0.25
+
+
+def evenly_spaced(evaluations: int, fraction: float) -> Row:
+    """Return a row that computes a fraction of the evaluations, the first and the last among them.
+
+    Args:
+        evaluations: Evaluations of one run, at least 2.
+        fraction: In [0, 1]; at least two are computed.
+    """
+    computed = max(round(fraction * evaluations), 2)
+    places = set(np.linspace(0, evaluations - 1, computed).round().astype(int).tolist())
+    return tuple(int(i in places) for i in range(evaluations))
+
+
+def spaced(fraction: float) -> RowOf:
+    """Return `evenly_spaced` rows of any setup."""
+
+    def row(setup: Setup) -> Row:
+        return evenly_spaced(setup.evaluations, fraction)
+
+    return row
+
+
+def policies() -> list[Policy]:
+    """Return everything that is compared: the plain model, itself again as a control, caches."""
+    return [PLAIN, CONTROL, *_ours(), *_peers()]
+
+
+def _ours() -> list[Policy]:
+    sites = partial(smoothcache, *KINDS)
+    found = {
+        "all computed": sites(row=all_computed),
+        **{f"{ALL_SITES} at {each:g}": sites(row=spaced(each)) for each in (*PUBLISHED, LEAST)},
+        **{
+            f"whole evaluations at {each:g}, filled": whole_evaluations(spaced(each))
+            for each in (PUBLISHED[1], LEAST)
+        },
+    }
+    return [
+        Policy(name="smoothcache", setting=setting, attach=made, ours=True)
+        for setting, made in found.items()
+    ]
+
+
+def _blocks(model: Any) -> nn.Module:
+    return model.transformer
+
+
+def _peers() -> list[Policy]:
+    with quiet_loading():
+        from stable_audio_tools.models.transformer import TransformerBlock
+
+    TransformerBlockRegistry.register(
+        TransformerBlock,
+        TransformerBlockMetadata(
+            return_hidden_states_index=0,
+            return_encoder_hidden_states_index=None,
+            hidden_states_argument_name="x",
+        ),
+    )
+    host = Host(block=TransformerBlock, blocks="layers", part=_blocks, known=False)
+    modules = [r"layers\.\d+\.(self_attn|cross_attn|ff)"]
+    every = round(1 / LEAST)
+    return [
+        Policy(
+            name="dit-smoothcache",
+            setting=f"{ALL_SITES} at {PUBLISHED[1]:g}",
+            attach=host.dit_smoothcache(*KINDS, row=spaced(PUBLISHED[1])),
+        ),
+        Policy(
+            name="cache-dit",
+            setting=f"DBCache, 1 block always computed, mask of evaluations at {LEAST:g}",
+            attach=host.cache_dit(blocks=1, row=spaced(LEAST)),
+            looks_at_data=True,
+        ),
+        Policy(
+            name="taylorseer",
+            setting=f"{ALL_SITES}, order 1, every {every}th evaluation",
+            attach=host.hooks(taylorseer(interval=every, cache_identifiers=modules)),
+        ),
+        Policy(name="taylorseer", setting="default modules", attach=host.hooks(taylorseer())),
+        Policy(
+            name="first-block-cache",
+            setting=f"all blocks but the first, mask of evaluations at {LEAST:g}",
+            attach=host.hooks(first_block, follow=spaced(LEAST)),
+            looks_at_data=True,
+        ),
+        Policy(
+            name="magcache",
+            setting=f"all blocks, every {every}th evaluation",
+            attach=host.hooks(mag(skips=every - 1)),
+        ),
+        Policy(
+            name="pyramid-attention-broadcast",
+            setting="default modules, every second evaluation",
+            attach=host.hooks(pyramid),
+        ),
+    ]
