@@ -72,7 +72,7 @@ def spectrogram_sheet(
     peaks = np.maximum(levels[0].max(axis=(1, 2)), FLOOR_DB + SHOWN_DB)[:, None, None]
     levels = np.maximum(levels - peaks, -SHOWN_DB)
     columns = count if len(rows) == 1 else 2 * count
-    figure = new_figure(1.9 + min(1.9, 11.0 / columns) * columns, 1.6 + 1.15 * len(rows))
+    figure = new_figure(1.9 + min(3.0, 11.0 / columns) * columns, 1.6 + 1.15 * len(rows))
     panels = figure.subplots(len(rows), columns, sharex=True, sharey=True, squeeze=False)
     draw = _Spectrograms(sample_rate, rows[0].waveforms.shape[-1])
     for line, row in enumerate(rows):
@@ -135,7 +135,7 @@ class _Spectrograms:
             axes.set_ylabel("kHz", fontsize=8, color=INK)
         for axes, caption in zip(panels[0, :count], captions, strict=True):
             axes.set_title(caption[:24], fontsize=9, color=QUIET)
-        label = f"level in dB, loudest of plain at 0, -{SHOWN_DB:.0f} or less in black"
+        label = "level in dB, loudest of plain is 0"
         self._bar(figure, panels[:, :count], "level", label, extend="min")
         if len(panels) > 1:
             for axes, caption in zip(panels[1, count:], captions, strict=True):
@@ -147,7 +147,7 @@ class _Spectrograms:
     def _bar(self, figure: Figure, panels: np.ndarray, what: str, label: str, extend: Any) -> None:
         bar = figure.colorbar(
             self._images[what], ax=list(panels.ravel()), location="bottom", extend=extend,
-            shrink=0.8, aspect=45, pad=0.02,
+            shrink=0.8, aspect=15 * panels.shape[1], pad=0.02,
         )  # fmt: skip
         bar.set_label(label, fontsize=8, color=INK)
         bar.ax.tick_params(labelsize=8, colors=INK, length=2.5)
@@ -219,7 +219,10 @@ def waveform_overlay(
         _draw_wave(over, plain, sample_rate, color=COMPUTED, label=rows[0].name)
         _draw_wave(over, other, sample_rate, color=CACHED, label=row.name, alpha=0.7)
         _draw_wave(below, other - plain, sample_rate, color=CACHED)
-        over.legend(loc="upper right", fontsize=8, frameon=False, ncols=2)
+        over.legend(
+            loc="lower right", bbox_to_anchor=(1.0, 1.0), borderaxespad=0.1, fontsize=8, ncols=2,
+            frameon=False,
+        )  # fmt: skip
         over.set_title(f"{row.name}: {row.remark}".replace("\n", ", "), **_HEADING)
         for axes, limit, name in zip((over, below), largest, ("amplitude", "change"), strict=True):
             axes.set_ylim(-limit, limit)
