@@ -7,6 +7,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 CORE = ROOT / "packages" / "core" / "src" / "smoothcache_core"
+COMMAND_LINE = {"rich", "smoothcache_core.cli", "typer"}
 MODEL_LIBRARIES = {"accelerate", "diffusers", "timm", "torchaudio", "torchvision", "transformers"}
 
 
@@ -24,15 +25,32 @@ def imported_packages(file: Path) -> set[str]:
     return {name.partition(".")[0] for name in plain + named}
 
 
-def test_importing_core_loads_no_model_library():
-    loaded = python("import sys, smoothcache_core; print(*sys.modules)").split()
-    assert "smoothcache_core" in loaded
-    assert not MODEL_LIBRARIES & set(loaded)
+def test_names_of_core_load_no_model_library_and_no_command_line():
+    loaded = python("import sys; from smoothcache_core import *; print(*sys.modules)").split()
+    assert "smoothcache_core._schedule" in loaded
+    assert not (MODEL_LIBRARIES | COMMAND_LINE) & set(loaded)
+
+
+def test_commands_of_core_load_no_torch():
+    loaded = python("import sys, smoothcache_core.cli.commands; print(*sys.modules)").split()
+    assert "typer" in loaded
+    assert not {"torch", "numpy", "matplotlib"} & set(loaded)
 
 
 def test_importing_core_leaves_cuda_alone():
-    code = "import torch, smoothcache_core; print(torch.cuda.is_initialized())"
+    code = "import torch; from smoothcache_core import *; print(torch.cuda.is_initialized())"
     assert python(code).strip() == "False"
+
+
+def test_names_of_core_are_loaded_when_used():
+    code = """
+import smoothcache_core
+assert "Schedule" in dir(smoothcache_core) and "__version__" in dir(smoothcache_core)
+assert smoothcache_core.metrics.psnr_db is smoothcache_core.psnr_db
+try: smoothcache_core.nothing
+except AttributeError as error: print(error)
+"""
+    assert python(code).strip() == "module 'smoothcache_core' has no attribute 'nothing'"
 
 
 @pytest.mark.parametrize("file", sorted(CORE.rglob("*.py")), ids=lambda file: file.stem)

@@ -64,4 +64,12 @@ def test_versions_agree_and_siblings_are_pinned(wheels: dict[str, Path]):
     for name in ("image", "video", "audio"):
         described = metadata(wheels[name])
         assert described["Version"] == version
-        assert f"smoothcache-core=={version}" in described.get_all("Requires-Dist", [])
+        needed = {need.replace("[cli]", "") for need in described.get_all("Requires-Dist", [])}
+        assert f"smoothcache-core=={version}" in needed
+
+
+def test_the_command_line_of_core_is_an_extra(wheels: dict[str, Path]):
+    described = metadata(wheels["core"])
+    for name in ("rich", "typer"):
+        (need,) = [n for n in described.get_all("Requires-Dist", []) if n.startswith(name)]
+        assert need.endswith("extra == 'cli'")

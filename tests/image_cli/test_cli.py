@@ -12,8 +12,8 @@ import typer
 from image_folders import save_dit
 from image_shell import STEPS, Shell
 from smoothcache_core import Calibration, Report, Schedule
+from smoothcache_core.cli.calibrating import sensitivity_calls
 from smoothcache_image import calibrate_pipeline, load_pipeline
-from smoothcache_image._calibrating import sensitivity_calls
 from smoothcache_image._cli import app
 from smoothcache_image._loading import SHIPPED
 from typer.testing import CliRunner

@@ -5,12 +5,9 @@ from pathlib import Path
 
 import pytest
 from image_shell import Shell
-from smoothcache_core import Calibration, PlanLimits, Planner, Schedule, smooth_to_compute
-from smoothcache_image import _planning
-from smoothcache_image._errors import PlanError
-from smoothcache_image._plan_options import parse_bytes
-from smoothcache_image._planning import PlanSettings, smooth_plan
-from typer import BadParameter
+from smoothcache_core import Calibration, Planner, Schedule, smooth_to_compute
+from smoothcache_core.cli import planning
+from smoothcache_core.cli.planning import smooth_plan
 
 # ---------------------------------------------------------------------------- budgets
 
@@ -94,7 +91,7 @@ def test_front_shows_all_targets_and_chooses(shell: Shell, calibrated: Path):
 def test_front_is_shown_though_nothing_keeps_the_usual_error(
     shell: Shell, calibrated: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(_planning, "FRONT_ERROR", 1e-9)
+    monkeypatch.setattr(planning, "FRONT_ERROR", 1e-9)
     output = shell.folder / "front"
     said = shell.run("plan", calibrated, "--front", "--output", output)
     assert "no plan keeps the predicted error within 1e-09; the least is" in said
@@ -225,31 +222,3 @@ def test_a_file_that_is_no_calibration_is_refused(shell: Shell, planned: Path):
     schedule = planned / "interval-2.json"
     assert "is not a calibration file" in shell.refused("plan", schedule, "--alpha", 0.1)
     assert "cannot read" in shell.refused("plan", "nothing.safetensors", "--alpha", 0.1)
-
-
-def test_settings_say_whether_sensitivities_are_needed():
-    assert PlanSettings(computes=[0.5]).plans
-    assert PlanSettings(front=True, limits=PlanLimits(first=2)).plans
-    assert not PlanSettings(computes=[0.5], rule="smooth", per="site", strict=True).plans
-    with pytest.raises(PlanError, match="nothing to plan"):
-        PlanSettings(per="site")
-
-
-# ---------------------------------------------------------------------------- sizes
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("2GB", 2 * 10**9), ("1.5 GiB", 3 * 2**29), ("500mb", 5 * 10**8), ("12", 12), ("7 B", 7),
-        ("3KiB", 3072), ("0.5kB", 500), (1000, 1000),
-    ],
-)  # fmt: skip
-def test_sizes_are_read(text: str, expected: int):
-    assert parse_bytes(text) == expected
-
-
-@pytest.mark.parametrize("text", ["", "GB", "-1", "0", "2 TB", "1e9", "2GB3"])
-def test_what_is_no_size_is_refused(text: str):
-    with pytest.raises(BadParameter, match="is no size; give bytes, or for example 500MB"):
-        parse_bytes(text)

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 from smoothcache_core import Calibration
+from smoothcache_core.cli.ranks import Ranks, launched_ranks
 from smoothcache_image._cli import app
-from smoothcache_image._ranks import Ranks, launched_ranks
 from torch import distributed
 from typer.testing import CliRunner
 

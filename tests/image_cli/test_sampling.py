@@ -5,8 +5,8 @@ import pytest
 import torch
 from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
 from image_folders import PIXELS, SIZE
+from smoothcache_core.cli.planning import plan_interval
 from smoothcache_image import PipelineError, cached_pipeline, calibrate_pipeline, load_pipeline
-from smoothcache_image._planning import plan_interval
 from smoothcache_image._sampling import Sampler, choose_conditions, label_name
 from torch import Tensor
 

@@ -2,15 +2,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from smoothcache_image import PipelineError
+from smoothcache_core.cli.errors import CommandError
 from smoothcache_image._loading import SHIPPED
-from smoothcache_image._source import Source, largest_divisor
+from smoothcache_image._source import PictureSource
 
 
-def source(model: str, **settings: Any) -> Source:
+def source(model: str, **settings: Any) -> PictureSource:
     given = {"samples": 20, "batch": None, "guidance": None, "labels": None, "prompts": ()}
     given |= {"device": "cpu", "dtype": "auto", "solver": "default", "size": None}
-    return Source(**{"model": model, "steps": None, "seed": 5, **given, **settings})
+    return PictureSource(**{"model": model, "steps": None, "seed": 5, **given, **settings})
 
 
 @pytest.mark.parametrize("name", SHIPPED)
@@ -34,10 +34,5 @@ def test_what_is_given_counts(name: str):
 
 
 def test_a_batch_that_leaves_samples_over_is_refused():
-    with pytest.raises(PipelineError, match="a batch of 3 does not divide 20 samples"):
+    with pytest.raises(CommandError, match="a batch of 3 does not divide 20 samples"):
         source("digits", batch=3)
-
-
-@pytest.mark.parametrize(("number", "limit", "expected"), [(20, 10, 10), (14, 10, 7), (13, 10, 1)])
-def test_the_largest_divisor(number: int, limit: int, expected: int):
-    assert largest_divisor(number, limit) == expected

@@ -4,28 +4,23 @@ from __future__ import annotations
 
 import textwrap
 import warnings
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from smoothcache_image._errors import PipelineError
+from smoothcache_image._names import (
+    DIGITS as DIGITS,
+    SHIPPED as SHIPPED,
+    Dtype as Dtype,
+    Solver as Solver,
+)
 
 if TYPE_CHECKING:
     import torch
     from diffusers.pipelines.pipeline_utils import DiffusionPipeline
-
-Solver = Literal["default", "ddim", "dpmsolver++", "sde-dpmsolver++"]
-Dtype = Literal["auto", "float32", "float16", "bfloat16"]
-
-DIGITS = "digits"
-SHIPPED: Mapping[str, str] = MappingProxyType({DIGITS: "digits-dit", "digits-flow": "digits-flow"})
-"""The small models that come with this package, by name, and the folders they are in.
-
-Both draw handwritten digits, ten classes: `"digits"` predicts noise, `"digits-flow"` a flow.
-"""
 
 _NOISE_PREDICTIONS = ("epsilon", "sample", "v_prediction")
 

@@ -5,15 +5,18 @@ from __future__ import annotations
 import inspect
 import random
 from collections.abc import Generator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from smoothcache_core import pipeline_announcing
+from smoothcache_core import Adapter, pipeline_announcing
+from smoothcache_core.cli.labels import chosen_classes
 from torch import Tensor, nn
 
+from smoothcache_image._adapters import adapter_for
 from smoothcache_image._errors import PipelineError
+from smoothcache_image._pipelines import denoiser_of
 
 SEQUENTIAL_GUIDANCE = ("Lumina2Pipeline",)
 """Pipelines whose guidance makes two calls per evaluation without announcing them."""
@@ -109,6 +112,45 @@ class Sampler:
             decoded = decoded[:, :, 0]
         return (decoded.float() / 2 + 0.5).clamp(0, 1)
 
+    def label(self, condition: int | str) -> str:
+        """Return the name of a class, or of a prompt, short enough for a caption or a file name."""
+        return label_name(self.pipe, condition)
+
+    def around(self) -> AbstractContextManager[object]:
+        """Return what to enter around everything that is done with the denoiser: nothing."""
+        return nullcontext()
+
+    def show_progress(self, shown: bool) -> None:
+        """Show a progress bar of the steps of every run from now on, or none."""
+        self.pipe.set_progress_bar_config(
+            desc="steps", leave=False, disable=None if shown else True
+        )
+
+    @property
+    def denoiser(self) -> nn.Module:
+        """The denoiser of the pipeline."""
+        return denoiser_of(self.pipe)
+
+    @property
+    def adapter(self) -> Adapter:
+        """Where the sites of the denoiser are."""
+        return adapter_for(self.denoiser)
+
+    @property
+    def scheduler(self) -> Any:
+        """The scheduler of the pipeline, which names the solver too."""
+        return self.pipe.scheduler
+
+    @property
+    def solver_name(self) -> None:
+        """None: the scheduler names it."""
+        return
+
+    @property
+    def evaluations(self) -> int | None:
+        """Evaluations of one run, where a step makes one; None where it may make more."""
+        return self.steps if getattr(self.pipe.scheduler, "order", 1) == 1 else None
+
     @property
     def branches(self) -> tuple[str, ...]:
         """Names of the conditioning passes, if guidance makes calls that are not announced."""
@@ -174,7 +216,7 @@ def choose_conditions(pipe: Any, *, labels: str | None, prompts: Sequence[str]) 
         raise PipelineError(f"{name} takes class labels, not prompts")
     if labels is None:
         return _all_classes(pipe)
-    return [number for part in labels.split(",") for number in _classes(pipe, part.strip())]
+    return chosen_classes(labels, names=_named_classes(pipe), count=_class_count(pipe))
 
 
 def label_name(pipe: Any, condition: int | str) -> str:
@@ -191,23 +233,6 @@ def _all_classes(pipe: Any) -> list[int]:
         raise PipelineError(f"{type(pipe).__name__} does not list its classes: give class labels")
     if len(numbers) > _IN_ORDER:
         random.Random(0).shuffle(numbers)
-    return numbers
-
-
-def _classes(pipe: Any, text: str) -> list[int]:
-    first, dash, last = text.partition("-")
-    known = _named_classes(pipe)
-    if text in known:
-        return [known[text]]
-    if not first.isdigit() or (dash and not last.isdigit()):
-        raise PipelineError(
-            f"{text!r} is no class of this model; give numbers, ranges such as 0-9, or names such "
-            f"as {list(known)[:3]}"
-        )
-    numbers = list(range(int(first), int(last if dash else first) + 1))
-    count = _class_count(pipe)
-    if not numbers or numbers[-1] >= count:
-        raise PipelineError(f"classes {text!r} are not among 0-{count - 1}, those of this model")
     return numbers
 
 

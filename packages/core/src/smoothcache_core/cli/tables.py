@@ -8,6 +8,7 @@ from rich import box
 from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table
+
 from smoothcache_core import DENOISER, GUIDANCE, Point, Prediction, Schedule
 
 _ABOUT = (

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Literal
 
 from rich.console import Console
-from smoothcache_core import Calibration
 
-from smoothcache_image._errors import PipelineError
-from smoothcache_image._pipelines import calibrate_pipeline
-from smoothcache_image._ranks import Ranks, launched_ranks
-from smoothcache_image._source import DEFAULT_STEPS, Source, check_steps
+from smoothcache_core import Calibration, calibrate_sharded
+from smoothcache_core.cli.errors import CommandError
+from smoothcache_core.cli.loading import check_steps
+from smoothcache_core.cli.ranks import Ranks, launched_ranks
+from smoothcache_core.cli.source import Source
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,17 +26,18 @@ class Measuring:
     references: Literal["device", "cpu"]
 
 
-def calibrate_to_file(source: Source, output: Path, how: Measuring) -> None:
+def calibrate_to_file(command: str, source: Source, output: Path, how: Measuring) -> None:
     """Calibrate a model into a file, or continue the file; share the runs if launched as several.
 
     Args:
+        command: Name of the program.
         source: What to sample.
         output: The file.
         how: What to measure.
 
     Raises:
-        PipelineError: The model cannot be loaded, or the file was made with other settings.
-        SmoothCacheError: See `smoothcache_core.calibrate`.
+        CommandError: The file was made with other settings.
+        SmoothCacheError: The model cannot be loaded; see `smoothcache_core.calibrate`.
     """
     with launched_ranks() as ranks:
         console = Console(soft_wrap=True, quiet=ranks.rank > 0)
@@ -49,7 +50,7 @@ def calibrate_to_file(source: Source, output: Path, how: Measuring) -> None:
         f"{output}: {done.samples} samples of {done.evaluations} evaluations each, "
         f"{len(done.sites)} sites. Of the MACs, the sites do: {shares}."
     )
-    console.print(f"{_sensitivities(done)} Next: smoothcache-image plan {output} {_advice(done)}")
+    console.print(f"{_sensitivities(done)} Next: {command} plan {output} {_advice(done)}")
 
 
 def _sensitivities(calibration: Calibration) -> str:
@@ -89,23 +90,25 @@ def _calibrated(
     found: Mapping[Path, Calibration],
     how: Measuring,
 ) -> Calibration:
-    sampler = source.sampler(steps=source.steps or DEFAULT_STEPS)
+    sampler = source.sampler(steps=source.steps or source.STEPS)
     for file, part in found.items():
-        check_steps(sampler, part.evaluations, file)
-    if ranks.rank > 0:
-        sampler.pipe.set_progress_bar_config(disable=True)
-    return calibrate_pipeline(
-        sampler.pipe,
-        sampler,
-        seeds=source.seeds,
-        max_lag=how.max_lag,
-        samples_per_run=sampler.batch,
-        sensitivity=how.sensitivity,
-        references=how.references,
-        branches=sampler.branches,
-        checkpoint=output,
-        sharded=True,
-    )
+        check_steps(source, sampler, part.evaluations, file)
+    sampler.show_progress(ranks.rank == 0)
+    with sampler.around():
+        return calibrate_sharded(
+            sampler.denoiser,
+            sampler.adapter,
+            sampler,
+            seeds=source.seeds,
+            max_lag=how.max_lag,
+            samples_per_run=sampler.batch,
+            sensitivity=how.sensitivity,
+            branches=sampler.branches,
+            scheduler=sampler.scheduler,
+            solver=sampler.solver_name,
+            references=how.references,
+            checkpoint=output,
+        )
 
 
 def _continued(source: Source, output: Path, console: Console) -> dict[Path, Calibration]:
@@ -116,7 +119,7 @@ def _continued(source: Source, output: Path, console: Console) -> dict[Path, Cal
     for file, part in found.items():
         batch = part.samples // len(part.seeds)
         if batch != source.run_samples:
-            raise PipelineError(
+            raise CommandError(
                 f"cannot continue {str(file)!r}: its runs are batches of {batch}, not of "
                 f"{source.run_samples}; set the batch or give another output"
             )

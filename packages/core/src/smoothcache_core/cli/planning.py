@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from rich.console import Console
+
 from smoothcache_core import (
     Calibration,
     Choice,
@@ -28,9 +29,8 @@ from smoothcache_core import (
     trade_off,
     with_prediction,
 )
-
-from smoothcache_image._errors import PlanError
-from smoothcache_image._tables import show_points, show_schedules
+from smoothcache_core.cli.errors import CommandError
+from smoothcache_core.cli.tables import show_points, show_schedules
 
 FRONT_ERROR = 0.01
 PUBLISHED_LAG = 3
@@ -57,7 +57,7 @@ class PlanSettings:
         strict: See `smooth`.
 
     Raises:
-        PlanError: Nothing is asked for, or something that makes no difference is set.
+        CommandError: Nothing is asked for, or something that makes no difference is set.
     """
 
     computes: Sequence[float] = ()
@@ -75,23 +75,25 @@ class PlanSettings:
     def __post_init__(self) -> None:
         budgets = bool(self.computes or self.speedups)
         if not (budgets or self.errors or self.front or self.alphas or self.intervals):
-            raise PlanError(
+            raise CommandError(
                 "nothing to plan: give --compute, --speedup, --error or --front, or a published "
                 "rule: --alpha, --interval"
             )
         by_rule = bool(self.alphas) or (budgets and self.rule == "smooth")
         if self.rule == "smooth" and not by_rule:
-            raise PlanError("--rule smooth plans for --compute and --speedup; give one of them")
+            raise CommandError("--rule smooth plans for --compute and --speedup; give one of them")
         if (self.per != "kind" or self.strict) and not by_rule:
-            raise PlanError("--per and --strict are SmoothCache's; give --alpha or --rule smooth")
+            raise CommandError(
+                "--per and --strict are SmoothCache's; give --alpha or --rule smooth"
+            )
         only_lag = self.limits == PlanLimits(max_lag=self.limits.max_lag)
         if not self.plans and (self.target != "auto" or not only_lag):
-            raise PlanError(
+            raise CommandError(
                 "--target, --first, --max-bytes and --max-rows are for --compute, --speedup, "
                 "--error and --front, not for published rules"
             )
         if self.front and (len(self.errors) > 1 or self.target != "auto"):
-            raise PlanError("--front compares all targets, and chooses for one --error at most")
+            raise CommandError("--front compares all targets, and chooses for one --error at most")
 
     @property
     def plans(self) -> bool:
@@ -113,14 +115,16 @@ def plan_to_files(
         maps: Also draw skip maps.
 
     Raises:
-        PlanError: The calibration has no sensitivities, or `output` is one file for several things.
+        CommandError: The calibration has no sensitivities, or `output` is one file for several.
         SmoothCacheError: The file cannot be read, or a schedule is impossible; nothing was written.
     """
     calibration = Calibration.load(path)
     if settings.plans:
         check_measured(calibration, str(path))
     if settings.front and output.suffix == ".json":
-        raise PlanError(f"--front writes several files, but {str(output)!r} is one; give a folder")
+        raise CommandError(
+            f"--front writes several files, but {str(output)!r} is one; give a folder"
+        )
     console = Console(soft_wrap=True, highlight=False)
     with console.status("planning"):
         schedules = plan_schedules(calibration, settings)
@@ -151,12 +155,12 @@ def check_measured(calibration: Calibration, name: str) -> None:
     """Refuse to plan from a calibration without sensitivities.
 
     Raises:
-        PlanError: There are none; says why and what to do.
+        CommandError: There are none; says why and what to do.
     """
     if calibration.dynamics is not None and calibration.dynamics.measured:
         return
     why = f" ({calibration.remark})" if calibration.remark else ""
-    raise PlanError(
+    raise CommandError(
         f"{name!r} holds no sensitivities{why}; calibrate with --sensitivity 2, or plan by a "
         "published rule: --alpha, --interval, or --compute with --rule smooth"
     )
@@ -271,5 +275,5 @@ def _files(names: Sequence[str], output: Path) -> dict[str, Path]:
     if output.suffix != ".json":
         return {name: output / f"{name}.json" for name in names}
     if len(names) > 1:
-        raise PlanError(f"{str(output)!r} is one file for {len(names)} schedules; give a folder")
+        raise CommandError(f"{str(output)!r} is one file for {len(names)} schedules; give a folder")
     return {names[0]: output}

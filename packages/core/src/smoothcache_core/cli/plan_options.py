@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from smoothcache_image._options import FILES, PLAN
+from smoothcache_core.cli.options import FILES, PLAN
 
 LIMITS = "What plans must keep to"
 PUBLISHED = "Published rules"

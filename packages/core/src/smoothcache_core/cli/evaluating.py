@@ -1,0 +1,233 @@
+"""Comparing schedules with plain runs, and what the command `evaluate` does."""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from smoothcache_core import (
+    Calibration,
+    Planner,
+    Point,
+    Report,
+    ReportRow,
+    Schedule,
+    evaluate,
+    load_peers,
+)
+from smoothcache_core.cli.errors import CommandError
+from smoothcache_core.cli.loading import sampler_for
+from smoothcache_core.cli.modality import Judging, Modality, Sampler
+from smoothcache_core.cli.source import Source
+from smoothcache_core.cli.tables import print_table
+
+SHEET = "samples.png"
+"""Name of the picture to look at first."""
+OURS = ("whole", "planned")
+"""Sources of schedules that are this library's own, not published by others."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """A report, with what it was made by."""
+
+    report: Report
+    judging: Judging
+    schedules: Mapping[str, Schedule]
+
+    def write(
+        self,
+        folder: Path,
+        *,
+        calibration: Calibration | None,
+        title: str,
+        points: Sequence[Point] = (),
+        peers: Sequence[ReportRow] = (),
+    ) -> Path:
+        """Write the report folder and return the path of its `report.md`."""
+        *_, text = self.report.write(
+            folder,
+            schedules=self.schedules,
+            calibration=calibration,
+            pictures=self.judging.pictures(self.report, title),
+            notes=self.judging.about,
+            points=points,
+            peers=peers,
+        )
+        if self.judging.write is not None:
+            self.judging.write(self.report, folder)
+        return text
+
+    def show(self, console: Console) -> None:
+        """Show the report as a table."""
+        rows = self.report.rows
+        table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), header_style="bold")
+        table.add_column("policy", no_wrap=True)
+        columns = [
+            (title, [show(row) for row in rows])
+            for title, show in (*_COLUMNS, *self.judging.columns)
+        ]
+        columns = [(title, cells) for title, cells in columns if any(cells)]
+        for title, _ in columns:
+            table.add_column(title, justify="right", no_wrap=True)
+        for index, row in enumerate(rows):
+            table.add_row(row.policy, *(cells[index] or "-" for _, cells in columns))
+        print_table(table, console)
+
+
+def evaluated(
+    sampler: Sampler,
+    schedules: Mapping[str, Schedule],
+    judging: Judging,
+    *,
+    seeds: Sequence[int],
+    ours: Collection[str] = (),
+    warmup: int = 1,
+    calibration_samples: int | None = None,
+) -> Evaluation:
+    """Compare schedules with the plain runs of a sampler.
+
+    Args:
+        sampler: Samples.
+        schedules: What to compare, by name.
+        judging: What becomes of the samples.
+        seeds: Runs to make.
+        ours: See `smoothcache_core.evaluate`.
+        warmup: See `smoothcache_core.evaluate`.
+        calibration_samples: See `smoothcache_core.evaluate`.
+
+    Raises:
+        SmoothCacheError: See `smoothcache_core.evaluate`.
+    """
+    with sampler.around():
+        report = evaluate(
+            sampler.denoiser,
+            sampler.adapter,
+            sampler,
+            schedules,
+            seeds=seeds,
+            metrics=judging.metrics,
+            summaries=judging.summaries,
+            ours=ours,
+            branches=sampler.branches,
+            scheduler=sampler.scheduler,
+            solver=sampler.solver_name,
+            warmup=warmup,
+            keep_samples=judging.shown,
+            calibration_samples=calibration_samples,
+        )
+    return Evaluation(report=report, judging=judging, schedules=schedules)
+
+
+def described(row: ReportRow) -> str:
+    """Return what there is to say of a policy beside its samples, on two lines."""
+    if row.source is None:
+        return f"everything computed\n{row.seconds:.2f} s per run"
+    compute = "" if row.compute is None else f"compute {row.compute:.2f}, "
+    return f"{compute}{row.speedup:.2f}x as fast\nrelative L2 {row.rel_l2:.2g}"
+
+
+def number(value: float | None, form: str) -> str:
+    """Return a formatted number, and nothing for None."""
+    return "" if value is None else format(value, form)
+
+
+def _interval(row: ReportRow) -> str:
+    """Return the interval of the mean error."""
+    if row.rel_l2_low is None or row.rel_l2_high is None:
+        return ""
+    return f"{row.rel_l2_low:.2g}-{row.rel_l2_high:.2g}"
+
+
+_COLUMNS: tuple[tuple[str, Callable[[ReportRow], str]], ...] = (
+    ("compute", lambda row: number(row.compute, ".3f")),
+    ("seconds", lambda row: f"{row.seconds:.2f}"),
+    ("faster", lambda row: f"{row.speedup:.2f}x"),
+    ("predicted", lambda row: "" if row.prediction is None else f"{row.prediction.error:.2g}"),
+    ("rel L2", lambda row: f"{row.rel_l2:.2g}" if row.source else ""),
+    ("95 %", lambda row: _interval(row) if row.source else ""),
+)
+
+# ---------------------------------------------------------------------------- the command
+
+
+def evaluate_to_folder(
+    modality: Modality,
+    source: Source,
+    files: Sequence[Path],
+    output: Path,
+    *,
+    calibration: Path | None,
+    peers: Sequence[str] = (),
+) -> None:
+    """Compare schedule files with the plain model and write a report folder.
+
+    Args:
+        modality: Judges the samples.
+        source: What to sample.
+        files: The schedules.
+        output: The folder.
+        calibration: What they were calibrated with, to be drawn.
+        peers: Records of other methods, or patterns of such files, to be drawn.
+
+    Raises:
+        CommandError: Two schedules have the same name, or the calibration is of something else.
+        SmoothCacheError: The model, a schedule or a record cannot be used, or the seeds are those
+            of the calibration.
+    """
+    names = [file.stem for file in files]
+    if len(set(names)) < len(names):
+        raise CommandError(f"the schedules need different file names, got {names}")
+    plans = {file: Schedule.load(file) for file in files}
+    known = None if calibration is None else Calibration.load(calibration)
+    if calibration is not None and known is not None:
+        _check_same(known, calibration, plans)
+    rows = _peer_rows(peers, next(iter(plans.values())).evaluations)
+    sampler = sampler_for(source, plans)
+    evaluation = evaluated(
+        sampler,
+        {file.stem: plan for file, plan in plans.items()},
+        modality.judging(sampler, source.seeds, source.shipped),
+        seeds=source.seeds,
+        ours=[file.stem for file, plan in plans.items() if plan.source.name in OURS],
+        calibration_samples=None if known is None else known.samples,
+    )
+    console = Console(soft_wrap=True)
+    with console.status("planning what else is possible"):
+        points = _front(known)
+    title = f"{source.model}: {source.samples} samples, {sampler.steps} steps"
+    text = evaluation.write(output, calibration=known, title=title, points=points, peers=rows)
+    evaluation.show(console)
+    console.print(f"Everything is in {output}: open {text} and {SHEET} first.")
+
+
+def _check_same(calibration: Calibration, path: Path, plans: Mapping[Path, Schedule]) -> None:
+    """Refuse to draw the calibration of something else."""
+    for file, plan in plans.items():
+        reasons = calibration.fingerprint.conflicts(plan.fingerprint)
+        if reasons:
+            raise CommandError(f"{str(file)!r} is not planned from {str(path)!r}: {reasons[0]}")
+
+
+def _peer_rows(patterns: Sequence[str], evaluations: int) -> list[ReportRow]:
+    rows: list[ReportRow] = []
+    for pattern in patterns:
+        folder, name = Path(pattern).parent, Path(pattern).name
+        files = sorted(folder.glob(name)) if glob.has_magic(name) else [Path(pattern)]
+        if not files:
+            raise CommandError(f"--peers: no file is like {pattern!r}")
+        rows += [row for file in files for row in load_peers(file, evaluations=evaluations)]
+    return rows
+
+
+def _front(calibration: Calibration | None) -> list[Point]:
+    """Return what can be planned from a calibration, if it has sensitivities."""
+    if calibration is None or calibration.dynamics is None or not calibration.dynamics.measured:
+        return []
+    return Planner(calibration).front()

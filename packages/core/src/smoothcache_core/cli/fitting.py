@@ -1,0 +1,84 @@
+"""What the command `fit` does."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+from rich.console import Console
+
+from smoothcache_core import DENOISER, GUIDANCE, Schedule, fit, refine
+from smoothcache_core.cli.errors import CommandError
+from smoothcache_core.cli.loading import sampler_for
+from smoothcache_core.cli.modality import Sampler
+from smoothcache_core.cli.source import Source
+from smoothcache_core.cli.tables import show_schedules
+
+
+def fit_to_file(
+    command: str,
+    source: Source,
+    file: Path,
+    output: Path,
+    *,
+    trials: int | None,
+    checkpoint: Path | None,
+) -> None:
+    """Fit a schedule file to the runs of a model, refine it if asked to, and show what it does.
+
+    Args:
+        command: Name of the program.
+        source: What to sample.
+        file: The schedule.
+        output: File for the fitted schedule.
+        trials: Schedules to try; None to fit only.
+        checkpoint: File that keeps what was tried.
+
+    Raises:
+        CommandError: There is nothing to refine, or a checkpoint without trials.
+        SmoothCacheError: The model or the schedule cannot be used.
+    """
+    schedule = Schedule.load(file)
+    whole = {DENOISER.kind, GUIDANCE.kind} & set(schedule.rows)
+    if checkpoint is not None and trials is None:
+        raise CommandError("--checkpoint keeps what --refine tried; give --refine TRIALS")
+    if trials is not None and not whole:
+        raise CommandError(
+            f"{str(file)!r} skips parts of the model; only whole evaluations are refined"
+        )
+    sampler = sampler_for(source, {file: schedule})
+    sampler.show_progress(False)
+    fitted = fitted_to(sampler, schedule, seeds=source.seeds, trials=trials, checkpoint=checkpoint)
+    fitted.save(output)
+    console = Console(soft_wrap=True, highlight=False)
+    show_schedules({file.name: schedule, output.name: fitted}, console)
+    what = "" if whole else " Fills of parts of the model are not fitted, their error is measured."
+    console.print(f"Measured on {source.samples} samples.{what} Written to {output}.")
+    console.print(f"Next: {command} evaluate {output} --model {source.model} --samples 50")
+
+
+def fitted_to(
+    sampler: Sampler,
+    schedule: Schedule,
+    *,
+    seeds: Sequence[int],
+    trials: int | None = None,
+    checkpoint: Path | None = None,
+    progress: bool = True,
+) -> Schedule:
+    """Return a schedule fitted to the runs of a sampler, and refined if there are trials."""
+    adapt = partial(
+        refine if trials else fit,
+        sampler.denoiser,
+        sampler.adapter,
+        sampler,
+        schedule,
+        seeds=seeds,
+        samples_per_run=sampler.batch,
+        branches=sampler.branches or schedule.fingerprint.branches or (),
+        scheduler=sampler.scheduler,
+        progress=progress,
+    )
+    with sampler.around():
+        return adapt(trials=trials, checkpoint=checkpoint) if trials else adapt()

@@ -1,0 +1,34 @@
+"""Classes, as a user gives them: numbers, ranges and names."""
+
+from collections.abc import Mapping
+
+from smoothcache_core._errors import PipelineError
+
+
+def chosen_classes(text: str, *, names: Mapping[str, int], count: int) -> list[int]:
+    """Return the class numbers that a text such as `"207,0-9,owl"` means.
+
+    Args:
+        text: Numbers, ranges and names, separated by commas.
+        names: The numbers of classes by their names, as far as they have names.
+        count: Number of classes of the model; numbers are from 0 to `count - 1`.
+
+    Raises:
+        PipelineError: A part of it is none of the model's classes.
+    """
+    return [number for part in text.split(",") for number in _classes(part.strip(), names, count)]
+
+
+def _classes(text: str, names: Mapping[str, int], count: int) -> list[int]:
+    if text in names:
+        return [names[text]]
+    first, dash, last = text.partition("-")
+    if not first.isdigit() or (dash and not last.isdigit()):
+        example = f", or names such as {list(names)[:3]}" if names else ""
+        raise PipelineError(
+            f"{text!r} is no class of this model; give numbers, ranges such as 0-9{example}"
+        )
+    numbers = list(range(int(first), int(last if dash else first) + 1))
+    if not numbers or numbers[-1] >= count:
+        raise PipelineError(f"classes {text!r} are not among 0-{count - 1}, those of this model")
+    return numbers

@@ -1,0 +1,43 @@
+"""Loading a model with the steps that schedules are for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from smoothcache_core import Schedule
+from smoothcache_core.cli.errors import CommandError
+from smoothcache_core.cli.modality import Sampler
+from smoothcache_core.cli.source import Source
+
+
+def sampler_for(source: Source, plans: Mapping[Path, Schedule]) -> Sampler:
+    """Load a model, with the steps that the schedules are for if none are given.
+
+    Raises:
+        CommandError: A schedule is for other steps.
+        SmoothCacheError: The model cannot be loaded.
+    """
+    evaluations = [plan.evaluations for plan in plans.values()]
+    own = source.steps_for(evaluations[0]) if evaluations else source.STEPS
+    sampler = source.sampler(steps=source.steps or own)
+    for file, plan in plans.items():
+        check_steps(source, sampler, plan.evaluations, file)
+    return sampler
+
+
+def check_steps(source: Source, sampler: Sampler, evaluations: int, file: Path) -> None:
+    """Refuse a number of steps that is known not to make the evaluations that a file is for.
+
+    Raises:
+        CommandError: It is.
+    """
+    made = sampler.evaluations
+    if made is None or made == evaluations:
+        return
+    scheduler = sampler.scheduler
+    solver = sampler.solver_name if scheduler is None else type(scheduler).__name__
+    raise CommandError(
+        f"{str(file)!r} is for {evaluations} evaluations, but {solver} makes {made} in "
+        f"{sampler.steps} steps; set the steps to {source.steps_for(evaluations)}"
+    )

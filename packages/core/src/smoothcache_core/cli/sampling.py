@@ -1,0 +1,88 @@
+"""What the command `sample` does."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Generator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+
+from rich.console import Console
+from tqdm import tqdm
+
+from smoothcache_core import DENOISER, GUIDANCE, CacheStats, Schedule, cached
+from smoothcache_core.cli.loading import sampler_for
+from smoothcache_core.cli.modality import Modality, Sampler
+from smoothcache_core.cli.source import Source
+
+
+def sample_to_folder(
+    modality: Modality, source: Source, output: Path, *, schedule: Path | None
+) -> None:
+    """Sample into a folder, plain or by a schedule file.
+
+    Args:
+        modality: Saves the samples.
+        source: What to sample.
+        output: The folder.
+        schedule: The file; None to compute everything.
+
+    Raises:
+        SmoothCacheError: The model or the schedule cannot be used.
+    """
+    plan = None if schedule is None else Schedule.load(schedule)
+    sampler = sampler_for(source, {} if schedule is None or plan is None else {schedule: plan})
+    context = nullcontext() if plan is None else _cached(sampler, plan)
+    with context as stats:
+        start = time.perf_counter()
+        latents = [sampler(seed) for seed in tqdm(source.seeds, desc="sampling", unit="run")]
+        seconds = time.perf_counter() - start
+    output.mkdir(parents=True, exist_ok=True)
+    files = modality.save(sampler, source.seeds, latents, output)
+    console = Console(soft_wrap=True)
+    console.print(_told(seconds, source.samples, plan, stats))
+    console.print(f"{len(files)} {modality.units} in {output}: {files[0].name} ...")
+
+
+@contextmanager
+def _cached(sampler: Sampler, schedule: Schedule) -> Generator[CacheStats]:
+    with (
+        sampler.around(),
+        cached(
+            sampler.denoiser,
+            sampler.adapter,
+            schedule,
+            branches=sampler.branches or schedule.fingerprint.branches or (),
+            scheduler=sampler.scheduler,
+            solver=sampler.solver_name,
+        ) as stats,
+    ):
+        yield stats
+
+
+def _told(seconds: float, samples: int, plan: Schedule | None, stats: CacheStats | None) -> str:
+    """Say how long it took and what was computed and reused."""
+    text = f"{samples} samples in {seconds:.2f} s, without decoding"
+    if stats is None or plan is None:
+        return f"{text}; everything computed."
+    cost = "" if plan.cost is None else f"; {plan.compute_fraction():.3f} of the MACs"
+    return f"{text}; {_counted(stats)}{cost}."
+
+
+def _counted(stats: CacheStats) -> str:
+    names = {DENOISER.kind: "evaluations", GUIDANCE.kind: "unconditional passes"}
+    whole = [
+        f"{stats.computed.get(key, 0)} {name} computed, {stats.reused[key]} filled"
+        for key, name in names.items()
+        if key in stats.reused
+    ]
+    if whole:
+        return "; ".join(whole)
+    computed, reused = sum(stats.computed.values()), sum(stats.reused.values())
+    return f"{computed} site calls computed, {reused} reused"
+
+
+def file_stem(number: int, label: str) -> str:
+    """Return the name, without a suffix, of the file of a sample: its number and what it shows."""
+    return f"{number:04d}-{re.sub(r'[^a-z0-9]+', '-', label.lower()).strip('-')}"
