@@ -76,8 +76,8 @@ PER_WORD = {"generator": 560, "reference": 100, "classifier": 360, "held-out": 6
 GUIDANCE = 2.5
 USUAL_SECONDS = 0.46  # length of the word that samples are asked for
 SIGMAS = {"sigma_min": 0.03, "sigma_max": 100.0}
-AUTOENCODER_BATCH, BATCH = 16, 64
-KL_WEIGHT = 3e-4
+AUTOENCODER_BATCH, BATCH = 12, 64
+KL_WEIGHT = 1e-3
 SEED = 0
 NOTES = (
     "data: `seconds` is the time espeak-ng took; a word lasts equally long whichever it is.",
@@ -288,7 +288,7 @@ def rate_autoencoder(autoencoder: Any, clips: Clips) -> dict[str, float]:
 @app.command("autoencoder")
 def train_autoencoder(
     minutes: Annotated[float, typer.Option(help="Training time, resumed time included.")] = 20.0,
-    steps: Annotated[int, typer.Option(help="Most steps of 16 half clips.")] = 20000,
+    steps: Annotated[int, typer.Option(help="Most steps of 12 half clips.")] = 20000,
     resume: Resume = False,
     work: Work = DEFAULT_WORK,
     threads: Threads = 2,

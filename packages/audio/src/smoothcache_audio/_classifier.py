@@ -109,7 +109,8 @@ def reference_features() -> Tensor:
     those that it learned from.
 
     Returns:
-        (1000, F) float32, as `SpokenDigitClassifier.features` gives them.
+        (1000, F) float32, as `SpokenDigitClassifier.features` gives them, of the digits zero to
+        nine again and again.
     """
     return _packaged()[REFERENCE]
 
