@@ -40,10 +40,11 @@ def test_wheel_holds_the_source_and_nothing_else(wheels: dict[str, Path], name: 
     assert {file for file in files(wheels[name]) if ".dist-info/" not in file} == expected
 
 
-def test_image_wheel_holds_its_data_and_its_command(wheels: dict[str, Path]):
-    held = files(wheels["image"])
-    assert any(file.startswith("smoothcache_image/data/") for file in held)
-    assert "smoothcache_image/_cli.py" in held
+@pytest.mark.parametrize("name", ["image", "audio"])
+def test_wheel_holds_its_data_and_its_command(wheels: dict[str, Path], name: str):
+    held = files(wheels[name])
+    assert any(file.startswith(f"smoothcache_{name}/data/") for file in held)
+    assert f"smoothcache_{name}/_cli.py" in held
     assert any(file.endswith(".dist-info/entry_points.txt") for file in held)
 
 

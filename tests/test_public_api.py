@@ -3,7 +3,12 @@ import inspect
 
 import pytest
 
-PACKAGES = ["smoothcache_core", "smoothcache_core.sources", "smoothcache_image"]
+PACKAGES = [
+    "smoothcache_core",
+    "smoothcache_core.sources",
+    "smoothcache_image",
+    "smoothcache_audio",
+]
 
 
 @pytest.mark.parametrize("package", PACKAGES)
@@ -30,6 +35,7 @@ def test_public_functions_and_classes_are_documented(package: str):
     assert methods == []
 
 
-def test_image_names_are_those_it_knows_the_home_of():
-    module = importlib.import_module("smoothcache_image")
+@pytest.mark.parametrize("package", ["smoothcache_image", "smoothcache_audio"])
+def test_names_are_those_that_a_package_knows_the_home_of(package: str):
+    module = importlib.import_module(package)
     assert set(module.__all__) == set(vars(module)["_HOMES"])

@@ -10,7 +10,7 @@ import copy
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from types import MappingProxyType
@@ -29,7 +29,7 @@ from tqdm import tqdm
 
 from smoothcache_audio._adapters import adapter_for
 from smoothcache_audio._errors import PipelineError
-from smoothcache_audio._pipelines import denoiser_of, is_length_first
+from smoothcache_audio._pipelines import denoiser_of, is_length_first, parts_of
 from smoothcache_audio._stable_audio_tools import (
     DEFAULT_SOLVERS,
     backends_kept,
@@ -159,6 +159,10 @@ class Sampler(ABC):
     def adapter(self) -> Adapter:
         """Where the denoiser's sites are."""
         return adapter_for(self.denoiser)
+
+    def around(self) -> AbstractContextManager[object]:
+        """Return what to enter around everything that is done with the denoiser."""
+        return parts_of(self.model).around()
 
     def conditions_of(self, seed: int) -> list[Any]:
         """Return the conditions of the samples of `seed`."""

@@ -1,0 +1,140 @@
+"""What a command samples: a model, its settings, and the seeds. Loads nothing heavy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, ClassVar
+
+import typer
+from smoothcache_core.cli import options as opt
+from smoothcache_core.cli.errors import CommandError
+from smoothcache_core.cli.source import Source
+
+from smoothcache_audio._names import (
+    SHIPPED,
+    SHIPPED_GUIDANCE,
+    SHIPPED_SIGMAS,
+    SPOKEN_DIGITS,
+    Library,
+)
+
+if TYPE_CHECKING:
+    from smoothcache_audio._sampling import Sampler
+
+_STEPS = 100
+
+Model = Annotated[
+    str,
+    opt.model_option(
+        "A model folder of stable-audio-tools or of diffusers, a name on the model hub "
+        "('stabilityai/stable-audio-open-1.0'), or 'spoken-digits', the small model that comes "
+        "with this package."
+    ),
+]
+LibraryOption = Annotated[
+    Library,
+    typer.Option(
+        "--library",
+        help="Library to load the model with; 'auto' is stable-audio-tools where the model is "
+        "there for it and the library is installed, else diffusers.",
+        rich_help_panel=opt.MODEL,
+    ),
+]
+SolverOption = Annotated[
+    str,
+    typer.Option(
+        "--solver",
+        metavar="NAME",
+        help="Solver by its name in stable-audio-tools: 'dpmpp-3m-sde', 'dpmpp-2m', 'k-heun', "
+        "'v-ddim', 'euler', 'rk4', 'pingpong' and others. 'default' suits the model's objective; "
+        "a pipeline of diffusers has its own.",
+        rich_help_panel=opt.MODEL,
+    ),
+]
+Seconds = Annotated[
+    float | None,
+    typer.Option(
+        min=0.0,
+        help="Length of the sounds in seconds, above 0. Default: the model's.",
+        show_default=False,
+        rich_help_panel=opt.SAMPLES,
+    ),
+]
+
+
+def _sigma(name: str, what: str) -> typer.models.OptionInfo:
+    return typer.Option(
+        f"--{name}",
+        min=0.0,
+        help=f"Noise that solvers of stable-audio-tools {what} with, above 0. Default: that of "
+        "Stable Audio Open, or of the small models.",
+        show_default=False,
+        rich_help_panel=opt.MODEL,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SoundSource(Source):
+    """What to sample: a model, its settings, and how many samples from which seed on.
+
+    Attributes:
+        model: See `load_model`; as are `device`, `dtype` and `library`.
+        library: See `load_model`.
+        solver: See `sampler_of`.
+        guidance: Strength of guidance; None is 2.5 for a shipped model, else the library's own.
+        seconds: Length of the sounds; None is the model's own.
+        sigma_min: Noise that the solver ends with; None is what suits the model.
+        sigma_max: Noise that the solver begins with; None is what suits the model.
+    """
+
+    SHIPPED: ClassVar[tuple[str, ...]] = tuple(SHIPPED)
+    STEPS: ClassVar[int] = _STEPS
+
+    model: Model = SPOKEN_DIGITS
+    steps: Annotated[int | None, opt.steps_option(_STEPS)] = None
+    guidance: Annotated[float | None, opt.guidance_option(SHIPPED_GUIDANCE)] = None
+    library: LibraryOption = "auto"
+    solver: SolverOption = "default"
+    seconds: Seconds = None
+    sigma_min: Annotated[float | None, _sigma("sigma-min", "end")] = None
+    sigma_max: Annotated[float | None, _sigma("sigma-max", "begin")] = None
+
+    def steps_for(self, evaluations: int) -> int:
+        """Return the steps in which the solver makes so many evaluations.
+
+        Raises:
+            CommandError: There is no such number.
+        """
+        from smoothcache_audio._stable_audio_tools import FLOW_SOLVERS, V_SOLVERS
+
+        each = {**V_SOLVERS, **FLOW_SOLVERS}.get(self.solver, 1)
+        shortened = 1 if each == 2 else 0
+        steps, rest = divmod(evaluations + shortened, each)
+        if rest:
+            raise CommandError(f"solver {self.solver!r} never makes {evaluations} evaluations")
+        return steps
+
+    def sampler(self, *, steps: int) -> Sampler:
+        """Load the model and return its sampler."""
+        from smoothcache_audio._conditions import choose_conditions
+        from smoothcache_audio._loading import load_model
+        from smoothcache_audio._sampling import SIGMA_MAX, SIGMA_MIN, sampler_of
+
+        model = load_model(self.model, library=self.library, device=self.device, dtype=self.dtype)
+        least, most = SHIPPED_SIGMAS if self.shipped else (SIGMA_MIN, SIGMA_MAX)
+        own = SHIPPED_GUIDANCE if self.shipped else None
+        sampler = sampler_of(
+            model,
+            conditions=choose_conditions(
+                model, labels=self.labels, prompts=self.prompts or (), digits=self.shipped
+            ),
+            steps=steps,
+            guidance=own if self.guidance is None else self.guidance,
+            batch=self.run_samples,
+            seconds=self.seconds,
+            solver=self.solver,
+            sigma_min=least if self.sigma_min is None else self.sigma_min,
+            sigma_max=most if self.sigma_max is None else self.sigma_max,
+        )
+        sampler.show_progress(True)
+        return sampler
