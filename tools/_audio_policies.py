@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 from _peer_policies import Host, first_block, mag, pyramid, taylorseer
+from _peers import ALWAYS
 from _policies import (
     CONTROL,
     PLAIN,
@@ -81,7 +82,7 @@ def _peers() -> list[Policy]:
         TransformerBlock,
         TransformerBlockMetadata(
             return_hidden_states_index=0,
-            return_encoder_hidden_states_index=None,
+            return_encoder_hidden_states_index=None,  # pyright: ignore[reportArgumentType] as for DiT
             hidden_states_argument_name="x",
         ),
     )
@@ -97,7 +98,7 @@ def _peers() -> list[Policy]:
         Policy(
             name="cache-dit",
             setting=f"DBCache, 1 block always computed, mask of evaluations at {LEAST:g}",
-            attach=host.cache_dit(blocks=1, row=spaced(LEAST)),
+            attach=host.cache_dit(blocks=1, row=spaced(LEAST), threshold=ALWAYS),
             looks_at_data=True,
         ),
         Policy(

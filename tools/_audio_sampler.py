@@ -97,6 +97,8 @@ class Sampler:
 
     Attributes:
         attached: The policy at work.
+        noise: What every run begins with, of standard deviation 1, (1, 64, T).
+        options: What the denoiser is given besides the latent and the timestep.
         output: The denoiser's last output, guided.
     """
 
@@ -113,16 +115,16 @@ class Sampler:
         def drawn(*shape: int) -> Tensor:
             return torch.randn(shape, generator=generator).to(weight)
 
-        self._noise = drawn(1, 64, size.latents)
-        self._options: dict[str, Any] = {
+        self.noise = drawn(1, 64, size.latents)
+        self.options: dict[str, Any] = {
             "cross_attn_cond": drawn(1, TEXT_TOKENS, size.text_channels),
             "global_embed": drawn(1, 1536),
             "cfg_scale": GUIDANCE,
         }
         self._halted: Halted | None = None
-        self.output = self._noise
+        self.output = self.noise
         if weight.is_meta:
-            self._options["cfg_interval"] = (_Anything(), _Anything())
+            self.options["cfg_interval"] = (_Anything(), _Anything())
 
     @property
     def latent(self) -> Tensor:
@@ -138,7 +140,7 @@ class Sampler:
     def start(self) -> None:
         """Begin a new run from the noise."""
         self.close()
-        if not self._noise.is_meta:
+        if not self.noise.is_meta:
             self._halted = Halted(self._sample)
 
     def close(self) -> None:
@@ -154,13 +156,13 @@ class Sampler:
         """Call the denoiser, (1, 64, T) to (1, 64, T); it guides in one batch of two."""
         del evaluation
         if self._halted is None:
-            latent, timestep = self._noise, self._noise.new_full((1,), 0.5)
+            latent, timestep = self.noise, self.noise.new_full((1,), 0.5)
         else:
             question = self._halted.question
             if question is None:
                 raise ValueError("the run has ended")
             latent, timestep = question.args
-        self.output = self._model(latent, timestep, **self._options)
+        self.output = self._model(latent, timestep, **self.options)
 
     def advance(self, evaluation: int) -> None:
         """Make the solver's step.
@@ -169,9 +171,9 @@ class Sampler:
             ValueError: The denoiser's output has the wrong shape.
         """
         del evaluation
-        if self.output.shape != self._noise.shape:
+        if self.output.shape != self.noise.shape:
             raise ValueError(
-                f"returned {tuple(self.output.shape)} instead of {tuple(self._noise.shape)}"
+                f"returned {tuple(self.output.shape)} instead of {tuple(self.noise.shape)}"
             )
         if self._halted is not None:
             self._halted.answer(self.output)
@@ -179,13 +181,11 @@ class Sampler:
     @torch.no_grad()
     def _sample(self, denoise: Denoise) -> Tensor:
         """Run the solver as `sample_k` does, but without its progress bar."""
-        from k_diffusion.external import VDenoiser
-        from k_diffusion.sampling import sample_dpmpp_3m_sde
-
-        sigmas = sigmas_of(self._evaluations).to(self._noise.device)
+        library = _k_diffusion()
+        sigmas = sigmas_of(self._evaluations).to(self.noise.device)
         torch.manual_seed(self._seed)  # the seed of the Brownian noise is drawn
-        return sample_dpmpp_3m_sde(
-            VDenoiser(denoise), self._noise * sigmas[0], sigmas, disable=True
+        return library.sampling.sample_dpmpp_3m_sde(
+            library.external.VDenoiser(denoise), self.noise * sigmas[0], sigmas, disable=True
         )
 
 
@@ -201,9 +201,13 @@ class _Anything:
 
 def sigmas_of(evaluations: int) -> Tensor:
     """Return the noise levels of a run in the solver's terms, falling to 0, (evaluations + 1,)."""
-    from k_diffusion.sampling import get_sigmas_polyexponential
+    return _k_diffusion().sampling.get_sigmas_polyexponential(evaluations, SIGMA_MIN, SIGMA_MAX)
 
-    return get_sigmas_polyexponential(evaluations, SIGMA_MIN, SIGMA_MAX)
+
+def _k_diffusion() -> Any:
+    with quiet_loading():
+        import k_diffusion
+    return k_diffusion
 
 
 def setup_for(evaluations: int, dtype: torch.dtype) -> Setup:

@@ -26,7 +26,9 @@ NOTES = (
     "for all kinds: where they are makes no difference to time.",
     "TransformerBlock is registered with diffusers' caches, and CacheMixin added to the class of "
     "a copy of the transformer inside: they know no model of stable-audio-tools. The hooks are "
-    "diffusers' own. cache-dit is told the list of blocks (pattern 3).",
+    "diffusers' own. cache-dit is told the list of blocks (pattern 3), and to "
+    "skip where the mask says whatever it sees: the noise of every step makes its inputs differ by "
+    "more than its largest threshold.",
 )
 
 EQUALS = {

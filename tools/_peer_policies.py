@@ -52,7 +52,9 @@ class Host:
 
         return put
 
-    def cache_dit(self, *, blocks: int, row: RowOf = of_setup) -> Attach:
+    def cache_dit(
+        self, *, blocks: int, row: RowOf = of_setup, threshold: float = ALMOST_ALWAYS
+    ) -> Attach:
         """Return cache-dit's DBCache with a mask of evaluations and `blocks` blocks computed."""
 
         @contextmanager
@@ -60,7 +62,7 @@ class Host:
             config = {
                 "Fn_compute_blocks": blocks,
                 "Bn_compute_blocks": 0,
-                "residual_diff_threshold": ALMOST_ALWAYS,
+                "residual_diff_threshold": threshold,
                 "max_warmup_steps": 0,
                 "num_inference_steps": setup.evaluations,
                 "steps_computation_mask": list(row(setup)),
