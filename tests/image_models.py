@@ -1,10 +1,9 @@
 """Small random models of the real classes, one per adapter of `smoothcache_image`."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
+from adapter_contract import BATCH, Case
 from diffusers.models.transformers.dit_transformer_2d import DiTTransformer2DModel
 from diffusers.models.transformers.hunyuan_transformer_2d import HunyuanDiT2DModel
 from diffusers.models.transformers.pixart_transformer_2d import PixArtTransformer2DModel
@@ -14,7 +13,6 @@ from diffusers.models.transformers.transformer_lumina2 import Lumina2Transformer
 from diffusers.models.transformers.transformer_qwenimage import QwenImageTransformer2DModel
 from diffusers.models.transformers.transformer_sd3 import SD3Transformer2DModel
 from diffusers.models.transformers.transformer_z_image import ZImageTransformer2DModel
-from smoothcache_core import PatternAdapter
 from smoothcache_image import (
     DIT,
     FACEBOOK_DIT,
@@ -30,77 +28,6 @@ from smoothcache_image import (
 from timm.layers.attention import Attention
 from timm.layers.mlp import Mlp
 from torch import Tensor, nn
-
-EVALUATIONS = 4
-BATCH = 2
-
-
-@dataclass(frozen=True, kw_only=True)
-class Case:
-    """A tiny model of one adapter and how to call it.
-
-    Attributes:
-        adapter: Its adapter.
-        build: Makes the model, before random weights.
-        latent: Shape of one latent, without the batch dimension.
-        timesteps: Values of the timestep, one per evaluation.
-        conditions: Makes the other arguments of `forward`.
-    """
-
-    adapter: PatternAdapter
-    build: Callable[[], nn.Module]
-    latent: tuple[int, ...]
-    timesteps: tuple[float, ...]
-    conditions: Callable[[], dict[str, Any]]
-
-    @property
-    def name(self) -> str:
-        return self.adapter.name
-
-    def model(self, seed: int = 0) -> nn.Module:
-        """Return the model in float32 and eval mode, with no parameter left at zero."""
-        torch.manual_seed(seed)
-        model = self.build().eval()
-        with torch.no_grad():
-            for parameter in model.parameters():
-                if not parameter.any():
-                    parameter.normal_(std=0.1)
-        return model
-
-    def evaluate(self, model: nn.Module, evaluation: int, seed: int = 0) -> Tensor:
-        """Return the output of `model` at one evaluation of the run of `seed`."""
-        return output_of(model(**self.arguments(evaluation, seed)))
-
-    def arguments(self, evaluation: int, seed: int = 0) -> dict[str, Any]:
-        """Return the arguments of one evaluation; the latent turns slowly during a run."""
-        generator = torch.Generator().manual_seed(1000 + seed)
-        start, end = torch.randn(2, BATCH, *self.latent, generator=generator)
-        turned = torch.tensor(0.3 * evaluation)
-        latent = turned.cos() * start + turned.sin() * end
-        timestep = torch.full((BATCH,), self.timesteps[evaluation])
-        torch.manual_seed(seed)
-        return {
-            **self.conditions(),
-            self.adapter.latent: list(latent) if self.adapter is Z_IMAGE else latent,
-            self.adapter.timestep: timestep,
-        }
-
-    @torch.no_grad()
-    def run(self, model: nn.Module, seed: int = 0) -> list[Tensor]:
-        """Return the outputs of a run of four evaluations."""
-        return [self.evaluate(model, evaluation, seed) for evaluation in range(EVALUATIONS)]
-
-
-def output_of(result: Any) -> Tensor:
-    """Return the prediction in what a denoiser returns."""
-    sample = result if isinstance(result, Tensor) else result.sample
-    return sample if isinstance(sample, Tensor) else torch.stack(tuple(sample))
-
-
-def same(ones: Sequence[Tensor], others: Sequence[Tensor]) -> bool:
-    """Return whether two runs are equal bit by bit."""
-    return all(torch.equal(one, other) for one, other in zip(ones, others, strict=True))
-
 
 # ---------------------------------------------------------------------------- DiT without diffusers
 
@@ -390,5 +317,6 @@ CASES = (
         latent=(4, 1, 8, 8),
         timesteps=FROM_ZERO,
         conditions=lambda: {"cap_feats": list(text(5, 12))},
+        listed=True,
     ),
 )

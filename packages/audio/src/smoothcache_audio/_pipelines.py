@@ -63,17 +63,13 @@ def parts_of(model: Any) -> PipelineParts:
         adapter=adapter,
         scheduler=model.scheduler,
         decoder=model.components.get("vae"),
-        latent_of=_transposed if is_length_first(model) else _unchanged,
+        latent_of=_transposed if is_length_first(model) else None,
         around=partial(pipeline_announcing, model),
     )
 
 
 def _transposed(latents: Tensor) -> Tensor:
     return latents.transpose(1, 2)
-
-
-def _unchanged(latents: Tensor) -> Tensor:
-    return latents
 
 
 _CACHING = PipelineCaching(parts_of)

@@ -28,10 +28,6 @@ PLANNING_LAG = 12
 """Largest lag that is measured unless told otherwise; plans of sites skip up to half as many."""
 
 
-def _unchanged(latents: Tensor) -> Tensor:
-    return latents
-
-
 @dataclass(frozen=True, kw_only=True)
 class PipelineParts:
     """What caching needs of a pipeline.
@@ -41,7 +37,8 @@ class PipelineParts:
         adapter: Where the denoiser's sites are.
         scheduler: Its scheduler, if it has one.
         decoder: What turns the final latent into a sample, by its method `decode`; if any.
-        latent_of: Gives what the decoder is given the layout that the denoiser's latent has.
+        latent_of: Gives what the decoder is given the layout of the denoiser's latent, if that is
+            another one.
         around: Makes what is entered around everything that is done with the pipeline.
     """
 
@@ -49,7 +46,7 @@ class PipelineParts:
     adapter: Adapter
     scheduler: Scheduler | None = None
     decoder: object | None = None
-    latent_of: Callable[[Tensor], Tensor] = _unchanged
+    latent_of: Callable[[Tensor], Tensor] | None = None
     around: Callable[[], AbstractContextManager[object]] = nullcontext
 
 
@@ -234,7 +231,10 @@ def _final_latents(
     def listening(seed: int) -> object:
         with heard(parts.decoder) as latents:
             result = sample(seed)
-        return parts.latent_of(latents[0]).detach().float() if len(latents) == 1 else result
+        if len(latents) != 1:
+            return result
+        latent = latents[0] if parts.latent_of is None else parts.latent_of(latents[0])
+        return latent.detach().float()
 
     return listening
 

@@ -6,7 +6,7 @@ one module. Where guidance is batched, `guidance` says which half diffusers' pip
 conditional one.
 """
 
-from smoothcache_core import AdapterError, PatternAdapter, SitePattern
+from smoothcache_core import PatternAdapter, SitePattern, find_adapter
 from torch import nn
 
 DIT = PatternAdapter(
@@ -177,13 +177,4 @@ def adapter_for(model: nn.Module) -> PatternAdapter:
     Raises:
         AdapterError: No adapter is meant for a class of this name.
     """
-    inside = getattr(model, "_orig_mod", model)
-    by_class = {name: adapter for adapter in ADAPTERS for name in adapter.classes}
-    for base in type(inside).__mro__:
-        if base.__name__ in by_class:
-            return by_class[base.__name__]
-    raise AdapterError(
-        f"no adapter for {type(inside).__name__!r}; the known classes are {sorted(by_class)}. Give "
-        "the denoiser that the sampler calls (`pipe.transformer`), or say where its sites are: "
-        "PatternAdapter(name='my-dit', patterns=(SitePattern('blocks.*.attn', 'attn'),))"
-    )
+    return find_adapter(model, ADAPTERS)

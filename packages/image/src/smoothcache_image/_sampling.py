@@ -5,12 +5,12 @@ from __future__ import annotations
 import inspect
 import random
 from collections.abc import Generator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from smoothcache_core import Adapter, pipeline_announcing
+from smoothcache_core import Adapter, devices_of, pipeline_announcing, seeded_globally
 from smoothcache_core.cli.labels import chosen_classes
 from torch import Tensor, nn
 
@@ -78,7 +78,7 @@ class Sampler:
         generator = torch.Generator("cpu").manual_seed(seed)
         with (
             pipeline_announcing(self.pipe),
-            _global_noise(self.pipe, seed),
+            seeded_globally(_devices(self.pipe), seed ^ _SOLVER_NOISE),
             _decoding_put_off(self.pipe.vae) as latents,
         ):
             self.pipe(
@@ -257,33 +257,10 @@ def _guidance(pipe: Any, scale: float) -> dict[str, Any]:
     return {"guidance_scale": scale}
 
 
-@contextmanager
-def _global_noise(pipe: Any, seed: int) -> Generator[None]:
-    """Seed the global generators of all devices of a pipeline for a while."""
-    with ExitStack() as stack:
-        for device in _devices(pipe):
-            stack.enter_context(_seeded(device, seed ^ _SOLVER_NOISE))
-        yield
-
-
-@contextmanager
-def _seeded(device: torch.device, seed: int) -> Generator[None]:
-    module: Any = torch.random if device.type == "cpu" else torch.get_device_module(device)
-    where = () if device.type in ("cpu", "mps") else (device,)  # these two have one generator
-    before = module.get_rng_state(*where)
-    module.set_rng_state(torch.Generator(device).manual_seed(seed).get_state(), *where)
-    try:
-        yield
-    finally:
-        module.set_rng_state(before, *where)
-
-
 def _devices(pipe: Any) -> list[torch.device]:
     """Return the CPU, and the devices that the parts of a pipeline are on or are run on."""
     modules = [part for part in pipe.components.values() if isinstance(part, nn.Module)]
-    found = {parameter.device for module in modules for parameter in module.parameters()}
-    found |= {torch.device("cpu"), pipe._execution_device}
-    return sorted((device for device in found if device.type != "meta"), key=str)
+    return devices_of(modules, pipe._execution_device)
 
 
 @contextmanager
