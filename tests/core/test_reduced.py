@@ -9,7 +9,7 @@ import torch
 from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
 from hypothesis import given, strategies as st
 from numpy.typing import NDArray
-from planning import MIXTURE, Mixture, Noisy, OneStep, Passes, Sampler
+from planning import MIXTURE, SHAPE, Mixture, Noisy, OneStep, Passes, Sampler
 from smoothcache_core._reduced import (
     RIDGE,
     Basis,
@@ -293,3 +293,22 @@ def test_the_error_has_no_unit(factor: float, text: str):
     ]
     one, other = (run.simulate(skips_of(text)).error for run in runs)
     assert one == pytest.approx(other, rel=1e-6)
+
+
+# ---------------------------------------------------------------------------- noise
+
+
+@pytest.mark.parametrize("passes", ["one", "batched"])
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_noise_is_what_latents_and_outputs_do_not_explain(passes: Passes, solver: str):
+    _, plain, reduced = recorded(passes, solver)
+    if solver != "noisy":
+        assert reduced.noise < 1e-5
+        return
+    drawn = [
+        0.5 * torch.randn(4, *SHAPE, generator=torch.Generator().manual_seed(i)).norm()
+        for i in range(STEPS - 1)
+    ]
+    shares = [float(n / latent.norm()) for n, latent in zip(drawn, plain.latents[1:], strict=True)]
+    assert 0.5 * np.sqrt(np.mean(np.square(shares))) < reduced.noise
+    assert reduced.noise <= np.sqrt(np.mean(np.square(shares))) * (1 + 1e-6)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Self
 
 import numpy as np
@@ -19,6 +20,7 @@ from smoothcache_core._trajectory import Answer, Stage, Trajectory
 Array = NDArray[np.float64]
 
 _CHUNK = 65536
+_NOISY = 0.02  # of the latent; rounding leaves 1e-8, and 4e-3 in bfloat16
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -93,6 +95,11 @@ class Dynamics:
         """Return the reduced run."""
         mean = joined(self.gram) / self.samples
         return ReducedRun(mean, self.response, self.feedback(), self.conditional or 0)
+
+    @cached_property
+    def is_noisy(self) -> bool:
+        """Whether the solver adds noise of its own on the way."""
+        return self.reduced().noise > _NOISY
 
     def seconds_at(self, compute: float) -> float | None:
         """Return the seconds of a run that computes a fraction of it, if time were MACs alone."""

@@ -24,6 +24,8 @@ Array = NDArray[np.float64]
 RIDGE = 1e-6
 """Of the mean diagonal of the normal equations; pulls towards plain reuse."""
 
+_LATENTS, _OUTPUTS = 3, 4  # as many as solvers make a step of
+
 
 @dataclass(frozen=True, kw_only=True)
 class Skips:
@@ -131,6 +133,23 @@ class ReducedRun:
         self.response = response
         self.feedback = feedback
         self.conditional = conditional
+
+    @property
+    def noise(self) -> float:
+        """How much of a latent neither earlier latents nor outputs explain, root mean square.
+
+        That is what the solver drew at random, relative to the latent; about 0 if it draws nothing.
+        """
+        left = [self._unexplained(i) for i in range(1, self.evaluations)]
+        return float(np.sqrt(np.mean(np.square(left)))) if left else 0.0
+
+    def _unexplained(self, i: int) -> float:
+        known = np.concatenate(
+            [self.latents[max(i - _LATENTS, 0) : i], *self.outputs[max(i - _OUTPUTS, 0) : i]]
+        )
+        latent = self.latents[i]
+        found = np.linalg.lstsq(known.T, latent, rcond=None)[0]
+        return float(np.linalg.norm(latent - found @ known) / (self.latent_sizes[i] + 1e-300))
 
     def simulate(self, skips: Skips, basis: Basis | None = None) -> Simulated:
         """Run with `skips`, fitting every fill when its evaluation comes.

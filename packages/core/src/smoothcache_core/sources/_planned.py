@@ -275,7 +275,7 @@ def with_prediction(calibration: Calibration, schedule: Schedule) -> Schedule:
             gram = _grams(products[index : index + 1], np.array([evaluation]), [0, *back])[0, 0]
             left[index, evaluation] = residual(gram, np.array(course.weights[evaluation]))
     prediction = Prediction(
-        error=_combined(left * _sensitivity(calibration)),
+        error=_combined(left * _sensitivity(calibration), together=dynamics.is_noisy),
         bytes=schedule.predicted_bytes(),
         seconds=dynamics.seconds_at(schedule.compute_fraction()),
     )
@@ -304,13 +304,18 @@ def _sensitivity(calibration: Calibration) -> Array:
     return influence * dynamics.effect()
 
 
-def _combined(effects: Array) -> float:
+def _combined(effects: Array, *, together: bool) -> float:
     """Return the error that effects (sites, E) make together.
 
-    Errors of sites are as good as independent; those of one site at neighbouring evaluations are
-    neither independent nor quite alike, so the geometric mean of both cases is taken.
+    Errors of sites are as good as independent, unless it is noise of the solver that all of them
+    miss. Those of one site at neighbouring evaluations are neither independent nor quite alike, so
+    the geometric mean of both cases is taken.
+
+    Args:
+        effects: Relative to the final sample.
+        together: Whether the errors of one evaluation add up.
     """
-    each = np.sqrt((effects**2).sum(axis=0))
+    each = effects.sum(axis=0) if together else np.sqrt((effects**2).sum(axis=0))
     return float(np.sqrt(np.sqrt((each**2).sum()) * each.sum()))
 
 

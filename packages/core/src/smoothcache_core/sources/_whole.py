@@ -5,20 +5,18 @@ What to skip is searched, and the coefficients are fitted, on a `ReducedRun`, wi
 
 import math
 from collections.abc import Collection
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 
 from smoothcache_core._calibration import Calibration
 from smoothcache_core._dynamics import Dynamics
 from smoothcache_core._errors import ScheduleError
-from smoothcache_core._reduced import Basis, ReducedRun, Simulated, Skips
+from smoothcache_core._reduced import Basis, Simulated, Skips
 from smoothcache_core._schedule import Fill, Prediction, Schedule, Source
 from smoothcache_core._search import Found, Limits, Search
 from smoothcache_core._sites import DENOISER, GUIDANCE
 from smoothcache_core.fills import rounded
 
 _ENTRIES_PER_COEFFICIENT = 16
-_PAYS = 0.8
-"""Largest error, over that without it, for which one more coefficient is worth its memory."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,8 +27,8 @@ class WholeSettings:
         guidance: Whether the unconditional pass may be skipped where the rest is computed.
         terms: The most computed outputs a fill combines, 1 to 3.
         use_input: Whether fills also use the latent.
-        use_anchor: Whether they use the latent of the evaluation computed last as well, which pays
-            where the solver adds noise; None is where that is predicted to err less.
+        use_anchor: Whether they use the latent of the evaluation computed last as well; None is
+            where the solver adds noise, which is where it tells anything.
         first: How many of the first evaluations are computed, at least 1.
         pinned: More evaluations that are computed; the last one too if the calibration did not see
             the final sample.
@@ -58,7 +56,12 @@ class WholePlanner:
         self._settings = settings or WholeSettings()
         self._dynamics = _checked(calibration, self._settings)
         self._reduced = self._dynamics.reduced()
-        self._basis = _basis(self._reduced, self._settings)
+        chosen = self._settings
+        self._basis = Basis(
+            terms=chosen.terms,
+            use_input=chosen.use_input,
+            use_anchor=self._dynamics.is_noisy if chosen.use_anchor is None else chosen.use_anchor,
+        )
         self._search = Search(self._reduced, self._limits(), self._basis)
 
     def _limits(self) -> Limits:
@@ -173,19 +176,6 @@ def _checked(calibration: Calibration, settings: WholeSettings) -> Dynamics:
             f"with {math.ceil(wanted * calibration.samples / entries)} samples or more"
         )
     return dynamics
-
-
-def _basis(reduced: ReducedRun, settings: WholeSettings) -> Basis:
-    """Return what fills combine; whether the anchor pays is asked of every second evaluation."""
-    basis = Basis(terms=settings.terms, use_input=settings.use_input)
-    anchored = replace(basis, use_anchor=True)
-    if settings.use_anchor is not None:
-        return anchored if settings.use_anchor else basis
-    every = (True,) * reduced.evaluations
-    second = tuple(i % 2 == 0 for i in range(reduced.evaluations))
-    skips = Skips(denoiser=second, guidance=every)
-    with_it, without = (reduced.simulate(skips, each).error for each in (anchored, basis))
-    return anchored if with_it < _PAYS * without else basis
 
 
 def _rows(skips: Skips) -> dict[str, tuple[int, ...]]:
