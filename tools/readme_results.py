@@ -34,13 +34,24 @@ STYLES = {
     "psnr_db": "{:.1f} dB",
     "accuracy": "{:.0%}",
 }
+MODALITIES = ("image", "video", "audio")
 SPEED_NAMES = {"compute": "compute", "speedup": "faster", "of_limit": "of the MAC limit"}
 
 
-def newest(what: str) -> tuple[str, dict[str, Any]]:
-    """Return the name and content of the newest record of its kind."""
-    path = max(FOLDER.glob(f"{what}-image-*.json"), key=_day_and_number)
-    return path.stem, json.loads(path.read_text())
+def records(what: str) -> list[Path]:
+    """Return the records of a kind, image first, the newest last."""
+    paths = sorted(FOLDER.glob(f"{what}-*.json"), key=_day_and_number)
+    return sorted(paths, key=lambda path: MODALITIES.index(path.stem.split("-")[1]))
+
+
+def newest(what: str) -> list[tuple[str, dict[str, Any]]]:
+    """Return the newest record of every modality, with other methods in it and without."""
+    found: dict[tuple[object, ...], tuple[str, dict[str, Any]]] = {}
+    for path in records(what):
+        record = json.loads(path.read_text())
+        alone = all(row["ours"] or row["policy"] == "plain" for row in record["rows"])
+        found[record["modality"], alone] = path.stem, record
+    return list(found.values())
 
 
 def _day_and_number(path: Path) -> tuple[int, int]:
@@ -75,12 +86,13 @@ def shown(key: str, value: float | None) -> str:
 def qualities() -> list[tuple[str, dict[str, Any]]]:
     """Return the newest quality record of every model, solver and number of evaluations."""
     found: dict[tuple[object, ...], tuple[str, dict[str, Any]]] = {}
-    for path in sorted(FOLDER.glob("quality-image-*.json"), key=_day_and_number):
+    for path in records("quality"):
         record = json.loads(path.read_text())
         plain = next(row for row in record["rows"] if row["policy"] == "plain")
         whole = len({row["policy"] for row in record["rows"]}) > FEW_POLICIES
         if whole and not plain["full_size"]:
-            found[plain["model"], plain["solver"], plain["evaluations"]] = path.stem, record
+            known = (plain[name] for name in ("modality", "model", "solver", "evaluations"))
+            found[tuple(known)] = path.stem, record
     return list(found.values())
 
 
@@ -115,7 +127,7 @@ def _error(row: dict[str, Any] | None, budget: float) -> str:
 def quality() -> list[str]:
     """Return the tables of quality at equal compute, as lines of Markdown."""
     parts = [
-        "**Error at equal compute** on the shipped digits models: relative L2 distance of the",
+        "**Error at equal compute** on the shipped small models: relative L2 distance of the",
         "final sample from the plain run's of the same noise, by compute budget (MACs over",
         "plain), mean over samples whose seeds calibrated nothing. `planned` is",
         "`plan(calibration, compute=...)`, `planned-fitted` is that after `fit`; the others of",
@@ -132,21 +144,41 @@ def quality() -> list[str]:
     return parts
 
 
+def speed() -> list[str]:
+    """Return the tables of speed, as lines of Markdown."""
+    parts = [
+        "**Speed** of full-size models (random weights: speed does not depend on them). Compute is",
+        "MACs over plain; the MAC limit is the speed-up if time were MACs alone.\n",
+    ]
+    for name, record in newest("speed"):
+        row, settings = record["rows"][0], record["settings"]
+        parts += [
+            f"{row['model']}, {row['solver']}, {row['evaluations']} evaluations, batch "
+            f"{settings['batch']}, {settings['dtype']}, {record['hardware']}.",
+            f"[Record](benchmarks/{name}.md), `{record['command']}`.\n",
+            table(record["rows"], SPEED_NAMES) + "\n",
+        ]
+    return parts
+
+
+def demo() -> list[str]:
+    """Return the table of the image demo, as lines of Markdown."""
+    (name, record), *_ = newest("demo")
+    return [
+        "**Quality** on the shipped digits model, against the plain run from the same noise.",
+        f"[Record](benchmarks/{name}.md), `{record['command']}`.\n",
+        table(record["rows"], DIGITS_NAMES) + "\n",
+    ]
+
+
 def section() -> str:
     """Return the results as Markdown."""
-    (speed_name, speed), (demo_name, demo) = newest("speed"), newest("demo")
     parts = [
         BEGIN,
         "## Results\n",
         *quality(),
-        "**Speed** of full-size DiT-XL/2-256 (random weights: speed does not depend on them), DDIM",
-        f"50, guidance in a batch of 2, {speed['hardware']}. Compute is MACs over plain; the MAC",
-        "limit is the speed-up if time were MACs alone.",
-        f"[Record](benchmarks/{speed_name}.md), `{speed['command']}`.\n",
-        table(speed["rows"], SPEED_NAMES) + "\n",
-        "**Quality** on the shipped digits model, against the plain run from the same noise.",
-        f"[Record](benchmarks/{demo_name}.md), `{demo['command']}`.\n",
-        table(demo["rows"], DIGITS_NAMES) + "\n",
+        *speed(),
+        *demo(),
         "There are no GPU figures yet; `tools/bench_image.py speed --device cuda --dtype float16`",
         "makes them.",
         END,
