@@ -7,12 +7,13 @@ script makes all of it from speech that espeak-ng synthesises, on a CPU:
 
     python tools/train_spoken_digits.py all --minutes 60
 
-needs somewhat over an hour and a half, and runs five stages one after the other, each of which is
+needs somewhat over an hour and a half, and runs six stages one after the other, each of which is
 also a command of its own:
 
     data         thousands of clips of ten words in many voices, from fixed seeds
     classifier   a small network that names a digit; it grades everything that follows
     autoencoder  0.8 s of sound at 16 kHz to 16 x 40 latents and back
+    decoder      the second half of the autoencoder some more, for clearer sound
     transformer  the diffusion transformer itself, on those latents; writes the model's folder
     check        draws 500 clips from the written folder, grades them, records the numbers
 
@@ -77,7 +78,7 @@ GUIDANCE = 2.5
 USUAL_SECONDS = 0.46  # length of the word that samples are asked for
 SIGMAS = {"sigma_min": 0.03, "sigma_max": 100.0}
 AUTOENCODER_BATCH, BATCH = 12, 64
-KL_WEIGHT = 1e-3
+KL_WEIGHT = 3e-4
 SEED = 0
 NOTES = (
     "data: `seconds` is the time espeak-ng took; a word lasts equally long whichever it is.",
@@ -255,12 +256,22 @@ def spectral_loss(guess: Tensor, truth: Tensor) -> Tensor:
     return torch.stack(losses).mean()
 
 
+def sound_loss(guess: Tensor, truth: Tensor) -> Tensor:
+    """How far a reconstruction is from its original, (B, N) each: to the ear and by sample."""
+    return spectral_loss(guess, truth) + 10 * functional.l1_loss(guess, truth)
+
+
 def autoencoder_loss(autoencoder: Any, waveforms: Tensor) -> Tensor:
     """Error of the reconstruction, and a small pull of the latents to a normal distribution."""
     latents, info = autoencoder.encode(waveforms[:, None], return_info=True)
-    back = autoencoder.decode(latents)[:, 0]
-    sound = spectral_loss(back, waveforms) + 10 * functional.l1_loss(back, waveforms)
-    return sound + KL_WEIGHT * info["kl"]
+    return sound_loss(autoencoder.decode(latents)[:, 0], waveforms) + KL_WEIGHT * info["kl"]
+
+
+def decoder_loss(autoencoder: Any, waveforms: Tensor) -> Tensor:
+    """Error of the reconstruction from latents that stay as they are."""
+    with torch.no_grad():
+        latents = autoencoder.encode(waveforms[:, None])
+    return sound_loss(autoencoder.decode(latents)[:, 0], waveforms)
 
 
 def crops(waveforms: Tensor, size: int) -> Tensor:
@@ -315,11 +326,48 @@ def finish_autoencoder(training: Training, waveforms: Tensor, work: Path) -> Non
     training.save(work / "autoencoder-training.pt")
     with torch.inference_mode():
         scale = training.average.encode(waveforms[:500, None]).std().item()
-    state = {"scale": round(scale, 5), "weights": training.average.state_dict()}
+    hand_on(training, round(scale, 5), "autoencoder", work)
+
+
+def hand_on(training: Training, scale: float, stage: str, work: Path) -> None:
+    """Keep the averaged weights of an autoencoder for the next stages, and record the numbers."""
+    state = {"scale": scale, "weights": training.average.state_dict()}
     save_atomically(work / "autoencoder.pt", state)
-    row = {"stage": "autoencoder", "scale": round(scale, 5), "batch": AUTOENCODER_BATCH}
-    row |= training.numbers() | rate_autoencoder(training.average, load_clips(work, REFERENCE.name))
-    keep_row(work, row)
+    row = {"stage": stage, "scale": scale, "batch": AUTOENCODER_BATCH} | training.numbers()
+    keep_row(work, row | rate_autoencoder(training.average, load_clips(work, REFERENCE.name)))
+
+
+@app.command("decoder")
+def polish_decoder(
+    minutes: Annotated[float, typer.Option(help="Training time, resumed time included.")] = 30.0,
+    steps: Annotated[int, typer.Option(help="Most steps of 12 half clips.")] = 20000,
+    resume: Resume = False,
+    work: Work = DEFAULT_WORK,
+    threads: Threads = 1,
+) -> None:
+    """Train the decoder alone some more; the latents stay as they are.
+
+    The transformer learns from the latents only, so this may run beside it.
+    """
+    torch.set_num_threads(threads)
+    torch.manual_seed(SEED + 1)
+    model, average = (load_model(work).pretransform for _ in range(2))
+    scale, weights = model.scale, list(model.model.decoder.requires_grad_(True).parameters())
+    training = new_training(model.model, average.model, adam(weights, 1e-3))
+    checkpoint = work / "decoder-training.pt"
+    if resume:
+        training.load(checkpoint)
+    waveforms = load_clips(work, GENERATOR.name).waveforms
+
+    def loss() -> Tensor:
+        return decoder_loss(model.model, crops(waveforms, CLIP // 2))
+
+    def report() -> None:
+        training.save(checkpoint)
+        hand_on(training, scale, "decoder", work)
+        export(work)
+
+    fit(training, Budget(minutes, steps, before=training.seconds), loss, report)
 
 
 def load_model(work: Path) -> Any:
@@ -364,7 +412,7 @@ class Training:
 
     def numbers(self) -> dict[str, Any]:
         """What the record says of every training."""
-        count = sum(value.numel() for value in self.model.parameters())
+        count = sum(value.numel() for value in self.model.parameters() if value.requires_grad)
         row: dict[str, Any] = {"steps": self.step, "seconds": round(self.seconds, 1)}
         row |= {"threads": torch.get_num_threads(), "final_loss": round(self.loss, 5)}
         return row | {"parameters": count}
@@ -481,7 +529,7 @@ def optimizers(model: Any) -> dict[str, torch.optim.Optimizer]:
     known = {id(weight) for weight in inner}
     learning = (weight for weight in model.parameters() if weight.requires_grad)
     outer = [weight for weight in learning if id(weight) not in known]
-    return {"muon": Muon(inner, peak=4e-3)} | adam(outer, peak=1e-3)
+    return {"muon": Muon(inner, peak=3e-3)} | adam(outer, peak=1.5e-3)
 
 
 def draw(
@@ -509,26 +557,35 @@ def draw(
 
 
 def report_transformer(training: Training, work: Path) -> None:
-    """Checkpoint, say 50 digits, print the part that is recognised; write the model if usable."""
+    """Checkpoint, write the model, say 50 digits with it, print the part that is recognised."""
     training.save(work / "transformer-training.pt")
-    sound, digits = draw(training.average, per_digit=5, seed=1, steps=25, sampler="dpmpp-2m")
+    export(work)
+    sound, digits = draw(written_model(), per_digit=5, seed=1, steps=25, sampler="dpmpp-2m")
     score = accuracy(_classifier.load(), sound, digits)
     head = f"{training.seconds / 60:.1f} min, step {training.step}"
     tqdm.write(f"{head}: loss {training.loss:.4f}, recognised {score:.0%}", file=sys.stdout)
     sys.stdout.flush()
     save_atomically(work / "sound.pt", sound)
-    if score > 0.3:
-        export(training.average)
     row = {"stage": "transformer", "batch": BATCH} | training.numbers()
     keep_row(work, row | {"recognised_50_samples_25_steps": round(score, 4)})
 
 
-def export(model: Any) -> None:
-    """Write the model's folder: the configuration with the scale of the latents, and weights."""
+def export(work: Path) -> None:
+    """Write the model's folder from the newest autoencoder and transformer, if there is one.
+
+    The configuration keeps the scale of the latents; the weights are in float16.
+    """
+    checkpoint = work / "transformer-training.pt"
+    if not checkpoint.exists():
+        return
+    model = load_model(work)
+    average = torch.load(checkpoint, weights_only=True)["average"]
+    newest = model.state_dict()
+    state = {name: newest[name] if "pretransform." in name else average[name] for name in newest}
+    half = {name: value.half().contiguous() for name, value in state.items()}
     config = json.dumps(configuration(model.pretransform.scale), indent=2) + "\n"
-    state = {name: value.half().contiguous() for name, value in model.state_dict().items()}
     write_atomically(MODEL / "model_config.json", config.encode())
-    write_atomically(MODEL / "model.safetensors", to_safetensors(state))
+    write_atomically(MODEL / "model.safetensors", to_safetensors(half))
 
 
 @app.command("transformer")
@@ -629,10 +686,11 @@ def train_all(
     work: Work = DEFAULT_WORK,
     threads: Threads = 2,
 ) -> None:
-    """Run the five stages one after the other."""
+    """Run the six stages one after the other."""
     make_data(work=work)
     train_classifier(work=work, threads=threads)
     train_autoencoder(work=work, threads=threads)
+    polish_decoder(work=work, threads=threads)
     train_transformer(minutes=minutes, work=work, threads=threads)
     check(work=work, threads=threads)
 
