@@ -23,10 +23,29 @@ if TYPE_CHECKING:
         load_model as load_model,
         shipped_folder as shipped_folder,
     )
+    from smoothcache_audio._metrics import (
+        digit_metrics as digit_metrics,
+        digit_summaries as digit_summaries,
+        waveform_metrics as waveform_metrics,
+    )
+    from smoothcache_audio._pictures import (
+        SoundRow as SoundRow,
+        save_wav as save_wav,
+        spectrogram_sheet as spectrogram_sheet,
+        waveform_overlay as waveform_overlay,
+    )
     from smoothcache_audio._pipelines import (
         cached_pipeline as cached_pipeline,
         calibrate_pipeline as calibrate_pipeline,
         fit_pipeline as fit_pipeline,
+    )
+    from smoothcache_audio._published import (
+        clap_summary as clap_summary,
+        load_clap as load_clap,
+        load_openl3 as load_openl3,
+        load_passt as load_passt,
+        openl3_summary as openl3_summary,
+        passt_metric as passt_metric,
     )
     from smoothcache_audio._sampling import Sampler as Sampler, sampler_of as sampler_of
 
@@ -37,9 +56,15 @@ _HOMES = {
     "PipelineError": "_errors",
     "load_model": "_loading",
     "shipped_folder": "_loading",
+    **dict.fromkeys(("digit_metrics", "digit_summaries", "waveform_metrics"), "_metrics"),
+    **dict.fromkeys(("SoundRow", "save_wav"), "_pictures"),
+    **dict.fromkeys(("spectrogram_sheet", "waveform_overlay"), "_pictures"),
     "cached_pipeline": "_pipelines",
     "calibrate_pipeline": "_pipelines",
     "fit_pipeline": "_pipelines",
+    **dict.fromkeys(("clap_summary", "load_clap"), "_published"),
+    **dict.fromkeys(("load_openl3", "openl3_summary"), "_published"),
+    **dict.fromkeys(("load_passt", "passt_metric"), "_published"),
     "Sampler": "_sampling",
     "sampler_of": "_sampling",
 }
@@ -56,13 +81,26 @@ __all__ = [
     "STABLE_AUDIO_TOOLS",
     "PipelineError",
     "Sampler",
+    "SoundRow",
     "adapter_for",
     "cached_pipeline",
     "calibrate_pipeline",
+    "clap_summary",
+    "digit_metrics",
+    "digit_summaries",
     "fit_pipeline",
+    "load_clap",
     "load_model",
+    "load_openl3",
+    "load_passt",
+    "openl3_summary",
+    "passt_metric",
     "sampler_of",
+    "save_wav",
     "shipped_folder",
+    "spectrogram_sheet",
+    "waveform_metrics",
+    "waveform_overlay",
 ]
 
 
