@@ -1,68 +1,17 @@
 import json
 import re
-import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-import typer
 from image_folders import save_dit
 from image_shell import STEPS, Shell
 from smoothcache_core import Calibration, Report, Schedule
 from smoothcache_core.cli.calibrating import sensitivity_calls
 from smoothcache_image import calibrate_pipeline, load_pipeline
-from smoothcache_image._cli import app
 from smoothcache_image._loading import SHIPPED
-from typer.testing import CliRunner
-
-COMMANDS = ("demo", "calibrate", "plan", "fit", "sample", "evaluate")
-
-# ---------------------------------------------------------------------------- help
-
-
-@pytest.mark.parametrize("words", [[], *([command] for command in COMMANDS)])
-def test_help_is_shown(words: Sequence[str]):
-    result = CliRunner().invoke(app, [*words, "--help"])
-    assert result.exit_code == 0
-    assert f"Usage: smoothcache-image {' '.join(words)}".strip() in result.output
-    assert re.search(r"Examples?:", result.output)
-
-
-@pytest.mark.parametrize("name", COMMANDS)
-def test_every_option_is_explained(name: str):
-    command = typer.main.get_command(app).commands[name]  # pyright: ignore[reportAttributeAccessIssue] a group
-    texts = {parameter.name: parameter.help for parameter in command.params}
-    assert texts
-    assert all(text and text[0].isupper() and text.endswith(".") for text in texts.values()), texts
-
-
-@pytest.mark.parametrize("name", COMMANDS)
-def test_examples_name_options_that_exist(name: str):
-    command = typer.main.get_command(app).commands[name]  # pyright: ignore[reportAttributeAccessIssue] a group
-    known = {option for parameter in command.params for option in parameter.opts}
-    used = {word for word in command.epilog.split() if re.match(r"-[-a-z]", word)}
-    assert used <= known
-
-
-def test_no_command_shows_the_help(shell: Shell):
-    output = shell.run(status=2)
-    assert "Calibrate, plan, fit, sample and judge" in output
-    assert not re.search(r"^smoothcache-image:", output, re.MULTILINE)
-
-
-def test_help_does_not_load_torch():
-    code = (
-        "import sys\n"
-        "from smoothcache_image._cli import app\n"
-        "try: app(['sample', '--help'])\n"
-        "finally: assert not {'torch', 'diffusers', 'numpy'} & set(sys.modules)"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-
 
 # ---------------------------------------------------------------------------- calibrate
 

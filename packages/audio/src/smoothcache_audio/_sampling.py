@@ -241,7 +241,7 @@ class _StableAudioTools(Sampler):
         objective = self.model.diffusion_objective
         if self.solver == DEFAULT:
             object.__setattr__(self, "solver", DEFAULT_SOLVERS[objective])
-        check_solver(self.solver, objective)
+        check_solver(self.solver, objective, self.steps)
         if not 0 < self.sigma_min < self.sigma_max:
             raise PipelineError(
                 "the noise must go from sigma_max down to sigma_min above 0, got "

@@ -61,6 +61,9 @@ V_SOLVERS: Mapping[str, int] = MappingProxyType(
 )
 """Solvers of models that predict v, and their evaluations per step; where two, the last has one."""
 
+TWO_STEPS = ("dpmpp-2m-sde", "dpmpp-3m-sde")
+"""Solvers that fail in a single step."""
+
 FLOW_SOLVERS: Mapping[str, int] = MappingProxyType(
     {"euler": 1, "dpmpp": 1, "pingpong": 1, "rk4": 4}
 )
@@ -97,7 +100,7 @@ def solvers_of(objective: str) -> Mapping[str, int]:
     return V_SOLVERS if objective == "v" else FLOW_SOLVERS
 
 
-def check_solver(solver: str, objective: str) -> None:
+def check_solver(solver: str, objective: str, steps: int) -> None:
     """Refuse a solver that cannot sample a model, or has no fixed number of evaluations.
 
     Raises:
@@ -114,6 +117,8 @@ def check_solver(solver: str, objective: str) -> None:
             f"solver {solver!r} does not sample this model, whose objective is {objective!r}; its "
             f"solvers are {', '.join(known)}"
         )
+    if steps < 2 and solver in TWO_STEPS:
+        raise PipelineError(f"solver {solver!r} makes at least 2 steps, got {steps}")
 
 
 def evaluations_of(solver: str, objective: str, steps: int) -> int:
