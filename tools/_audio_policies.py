@@ -74,7 +74,8 @@ def _blocks(model: Any) -> nn.Module:
     return model.transformer
 
 
-def _peers() -> list[Policy]:
+def host() -> Host:
+    """Return where peers' caches go on a transformer of stable-audio-tools, made known to them."""
     with quiet_loading():
         from stable_audio_tools.models.transformer import TransformerBlock
 
@@ -86,41 +87,45 @@ def _peers() -> list[Policy]:
             hidden_states_argument_name="x",
         ),
     )
-    host = Host(block=TransformerBlock, blocks="layers", part=_blocks, known=False)
+    return Host(block=TransformerBlock, blocks="layers", part=_blocks, known=False)
+
+
+def _peers() -> list[Policy]:
+    place = host()
     modules = [r"layers\.\d+\.(self_attn|cross_attn|ff)"]
     every = round(1 / LEAST)
     return [
         Policy(
             name="dit-smoothcache",
             setting=f"{ALL_SITES} at {PUBLISHED[1]:g}",
-            attach=host.dit_smoothcache(*KINDS, row=spaced(PUBLISHED[1])),
+            attach=place.dit_smoothcache(*KINDS, row=spaced(PUBLISHED[1])),
         ),
         Policy(
             name="cache-dit",
             setting=f"DBCache, 1 block always computed, mask of evaluations at {LEAST:g}",
-            attach=host.cache_dit(blocks=1, row=spaced(LEAST), threshold=ALWAYS),
+            attach=place.cache_dit(blocks=1, row=spaced(LEAST), threshold=ALWAYS),
             looks_at_data=True,
         ),
         Policy(
             name="taylorseer",
             setting=f"{ALL_SITES}, order 1, every {every}th evaluation",
-            attach=host.hooks(taylorseer(interval=every, cache_identifiers=modules)),
+            attach=place.hooks(taylorseer(interval=every, cache_identifiers=modules)),
         ),
-        Policy(name="taylorseer", setting="default modules", attach=host.hooks(taylorseer())),
+        Policy(name="taylorseer", setting="default modules", attach=place.hooks(taylorseer())),
         Policy(
             name="first-block-cache",
             setting=f"all blocks but the first, mask of evaluations at {LEAST:g}",
-            attach=host.hooks(first_block, follow=spaced(LEAST)),
+            attach=place.hooks(first_block, follow=spaced(LEAST)),
             looks_at_data=True,
         ),
         Policy(
             name="magcache",
             setting=f"all blocks, every {every}th evaluation",
-            attach=host.hooks(mag(skips=every - 1)),
+            attach=place.hooks(mag(skips=every - 1)),
         ),
         Policy(
             name="pyramid-attention-broadcast",
             setting="default modules, every second evaluation",
-            attach=host.hooks(pyramid),
+            attach=place.hooks(pyramid),
         ),
     ]

@@ -41,6 +41,10 @@ class Host:
     part: Callable[[Any], nn.Module] = lambda model: model
     known: bool = True
 
+    def listed(self, model: nn.Module) -> nn.ModuleList | None:
+        """Return the blocks, if cache-dit has to be told."""
+        return None if self.known else getattr(self.part(model), self.blocks)
+
     def dit_smoothcache(self, *components: str, row: RowOf = of_setup) -> Attach:
         """Return the package of the paper on `components`."""
 
@@ -68,9 +72,7 @@ class Host:
                 "steps_computation_mask": list(row(setup)),
                 "steps_computation_policy": "dynamic",
             }
-            part = self.part(model)
-            listed = None if self.known else getattr(part, self.blocks)
-            with _peers.cache_dit(part, config, blocks=listed) as around:
+            with _peers.cache_dit(self.part(model), config, blocks=self.listed(model)) as around:
                 yield Attached(around=around)
 
         return put

@@ -6,8 +6,7 @@ from functools import partial
 from typing import Literal
 
 from smoothcache_core import Calibration, Planner, Schedule, fit
-from smoothcache_image import adapter_for
-from smoothcache_image._sampling import Sampler
+from smoothcache_core.cli.modality import Sampler
 
 Target = Literal["auto", "denoiser", "guidance", "site"]
 
@@ -18,7 +17,7 @@ class Material:
 
     Attributes:
         calibration: What was measured on the calibration samples.
-        sampler: Samples them, all in one run, from a pipeline that nobody else uses.
+        sampler: Samples them, all in one run, by a denoiser that nobody else uses.
         seeds: Seeds of their runs.
     """
 
@@ -52,14 +51,15 @@ def _planned(target: Target, material: Material, budget: float) -> Schedule:
 
 def _fitted(material: Material, budget: float) -> Schedule:
     sampler = material.sampler
-    model = sampler.pipe.transformer
-    return fit(
-        model,
-        adapter_for(model),
-        sampler,
-        _planned("auto", material, budget),
-        seeds=material.seeds,
-        samples_per_run=sampler.batch,
-        scheduler=sampler.pipe.scheduler,
-        progress=False,
-    )
+    with sampler.around():
+        return fit(
+            sampler.denoiser,
+            sampler.adapter,
+            sampler,
+            _planned("auto", material, budget),
+            seeds=material.seeds,
+            samples_per_run=sampler.batch,
+            branches=sampler.branches,
+            scheduler=sampler.scheduler,
+            progress=False,
+        )

@@ -7,8 +7,10 @@ from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
+from _peer_policies import Host
 from _peers import ALMOST_ALWAYS
-from _quality_bench import Bench, Put, other_solvers, plain, solver_title, with_spacing
+from _quality_bench import Bench, Put, plain
+from _quality_modality import WithSteps
 from _quality_ours import Material, Plan
 from _quality_puts import (
     cache_dit,
@@ -82,6 +84,11 @@ class Known:
     trials: Trials
     tuner: Tuner
 
+    @property
+    def host(self) -> Host:
+        """Where peers' caches go."""
+        return self.bench.modality.host
+
     @cached_property
     def mag_ratios(self) -> list[float]:
         """What MagCache measures."""
@@ -107,8 +114,8 @@ def families(bench: Bench, ours: Mapping[str, Plan]) -> dict[str, Family]:
         ours: This library's own policies by name.
     """
     found: dict[str, Family] = {}
-    for scheduler in other_solvers(bench):
-        found[f"fewer-steps ({solver_title(scheduler)})"] = partial(_fewer_steps, scheduler)
+    for title, ways in bench.modality.fewer(bench.sampler).items():
+        found[f"fewer-steps ({title})"] = partial(_fewer_steps, title, ways)
     found["fora"] = _fora
     for order in (1, 2):
         found[f"fora+taylor (order {order})"] = partial(_fora_taylor, order)
@@ -125,24 +132,21 @@ def families(bench: Bench, ours: Mapping[str, Plan]) -> dict[str, Family]:
 # ---------------------------------------------------------------------------- fewer steps
 
 
-def _fewer_steps(scheduler: Any, known: Known, budget: float) -> Iterable[Policy]:
+def _fewer_steps(
+    title: str, ways: Mapping[str, WithSteps], known: Known, budget: float
+) -> Iterable[Policy]:
     steps = max(round(budget * known.bench.sampler.steps), 1)
-    title = solver_title(scheduler)
-    spacings = [""] if known.bench.is_flow else ["leading", "linspace", "trailing"]
 
-    def put(spacing: str) -> Put:
-        return fewer_steps(with_spacing(scheduler, spacing) if spacing else scheduler, steps)
+    def trial(words: str) -> Trial:
+        put = fewer_steps(ways[words], steps)
+        return known.trials.of(f"fewer-steps {title} {steps} {words}", put)
 
-    def trial(spacing: str) -> Trial:
-        return known.trials.of(f"fewer-steps {title} {steps} {spacing}", put(spacing))
-
-    best = choose(spacings, budget, trial)
-    words = [f"{steps} steps", *([f"{best} timesteps"] if best else [])]
+    best = choose(list(ways), budget, trial)
     yield Policy(
         name="fewer-steps",
         variant=title,
-        setting=", ".join(words),
-        put=put(best),
+        setting=", ".join([f"{steps} steps", *([best] if best else [])]),
+        put=fewer_steps(ways[best], steps),
         evaluations=steps,
     )
 
@@ -163,7 +167,7 @@ def _fora_taylor(order: int, known: Known, budget: float) -> Iterable[Policy]:
         name="fora+taylor",
         variant=f"order {order}",
         setting=_spacing(schedule),
-        put=taylorseer(schedule, order),
+        put=taylorseer(known.host, schedule, order),
     )
 
 
@@ -188,7 +192,7 @@ def _dit_smoothcache(known: Known, budget: float) -> Iterable[Policy]:
         name="dit-smoothcache",
         variant=f"K={MAX_LAGS[0]}",
         setting="the schedule of smoothcache",
-        put=dit_smoothcache(schedule),
+        put=dit_smoothcache(known.host, schedule),
     )
 
 
@@ -232,7 +236,7 @@ def _ours(name: str, plan: Plan, known: Known, budget: float) -> Iterable[Policy
 def _first_block_cache(known: Known, budget: float) -> Iterable[Policy]:
     dial = Dial(
         name="first-block-cache",
-        put=lambda options, threshold: first_block_cache(threshold),
+        put=lambda options, threshold: first_block_cache(known.host, threshold),
         options=[{}],
         low=1e-4,
         high=10.0,
@@ -243,7 +247,9 @@ def _first_block_cache(known: Known, budget: float) -> Iterable[Policy]:
 def _mag_cache(known: Known, budget: float) -> Iterable[Policy]:
     dial = Dial(
         name="magcache",
-        put=lambda options, threshold: mag_cache(known.mag_ratios, threshold, **options),
+        put=lambda options, threshold: mag_cache(
+            known.host, known.mag_ratios, threshold, **options
+        ),
         options=_MAG_OPTIONS,
         low=1e-5,
         high=100.0,
@@ -259,7 +265,7 @@ def _cache_dit(order: int | None, known: Known, budget: float) -> Iterable[Polic
             "Bn_compute_blocks": 0,
             "max_warmup_steps": options["warmup"],
         }
-        return cache_dit(threshold, taylor_order=order, config=config)
+        return cache_dit(known.host, threshold, taylor_order=order, config=config)
 
     dial = Dial(
         name=f"cache-dit {order}",

@@ -5,27 +5,26 @@ Whatever is put on stays on the copy of the denoiser that the sampler owns, for 
 
 import ast
 import contextlib
-import copy
 import io
 import itertools
 import warnings
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Any
 
 import _peers
 import numpy as np
 import torch
+from _peer_policies import Host
 from _peers import Around, diffusers_cache, hooks_of, quiet
 from _quality_bench import Bench, Put, Working
+from _quality_modality import WithSteps
 from _quality_tuning import OutOfReachError
 from diffusers.hooks.first_block_cache import FirstBlockCacheConfig
 from diffusers.hooks.mag_cache import MagCacheConfig
 from diffusers.hooks.taylorseer_cache import TaylorSeerCacheConfig
-from smoothcache_core import Calibration, Schedule, SmoothCacheWarning, Source
-from smoothcache_image import cached_pipeline
-from smoothcache_image._sampling import Sampler
+from smoothcache_core import Calibration, Schedule, SmoothCacheWarning, Source, cached
+from smoothcache_core.cli.modality import Sampler
 from torch import nn
 
 _NEVER_AGAIN = 10**9
@@ -34,13 +33,12 @@ _NEVER_AGAIN = 10**9
 # ---------------------------------------------------------------------------- without a cache
 
 
-def fewer_steps(scheduler: Any, steps: int) -> Put:
+def fewer_steps(make: WithSteps, steps: int) -> Put:
     """Return a solver that takes `steps` steps from the same noise."""
 
     @contextmanager
     def put(sampler: Sampler) -> Generator[Working]:
-        sampler.pipe.scheduler = copy.deepcopy(scheduler)
-        yield Working(sampler=replace(sampler, steps=steps))
+        yield Working(sampler=make(sampler, steps))
 
     return put
 
@@ -55,21 +53,32 @@ def scheduled(schedule: Schedule) -> Put:
     def put(sampler: Sampler) -> Generator[Working]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", SmoothCacheWarning)  # the batch and noise are others
-            with cached_pipeline(sampler.pipe, schedule) as stats:
+            with (
+                sampler.around(),
+                cached(
+                    sampler.denoiser,
+                    sampler.adapter,
+                    schedule,
+                    branches=sampler.branches,
+                    scheduler=sampler.scheduler,
+                    solver=sampler.solver_name,
+                ) as stats,
+            ):
                 yield Working(sampler=sampler, stats=stats)
 
     return put
 
 
-def dit_smoothcache(schedule: Schedule) -> Put:
+def dit_smoothcache(host: Host, schedule: Schedule) -> Put:
     """Return the package of the paper, by the rows of a schedule that has one per kind."""
 
     @contextmanager
     def put(sampler: Sampler) -> Generator[Working]:
+        model, rows = sampler.denoiser, schedule.to_v1()
         with (
             quiet(),
-            _peers.dit_smoothcache(sampler.pipe.transformer, schedule.to_v1()) as around,
-            _driven(sampler.pipe.transformer, around),
+            _peers.dit_smoothcache(model, rows, block=host.block) as around,
+            _driven(model, around),
         ):
             yield Working(sampler=sampler)
 
@@ -105,7 +114,7 @@ def evenly_spaced(calibration: Calibration, budget: float) -> Schedule:
 # ---------------------------------------------------------------------------- diffusers
 
 
-def taylorseer(schedule: Schedule, order: int) -> Put:
+def taylorseer(host: Host, schedule: Schedule, order: int) -> Put:
     """Return diffusers' TaylorSeer on the sites of a schedule that has one row for all of them.
 
     Its configuration knows whole intervals only, so the hooks are told before every evaluation
@@ -116,48 +125,56 @@ def taylorseer(schedule: Schedule, order: int) -> Put:
 
     @contextmanager
     def put(sampler: Sampler) -> Generator[Working]:
-        model = sampler.pipe.transformer
         config = TaylorSeerCacheConfig(
             cache_interval=_NEVER_AGAIN,
             max_order=order,
             taylor_factors_dtype=torch.float32,
-            cache_identifiers=[rf"transformer_blocks\.\d+\.({kinds})"],
+            cache_identifiers=[rf"{host.blocks}\.\d+\.({kinds})"],
         )
 
         def before(evaluation: int) -> None:
-            for module in model.modules():
+            for module in sampler.denoiser.modules():
                 for hook in hooks_of(module):
                     hook.disable_cache_before_step = _NEVER_AGAIN if row[evaluation] else -1
 
-        with _diffusers(sampler, config, before):
+        with _diffusers(host, sampler, config, before):
             yield Working(sampler=sampler)
 
     return put
 
 
-def first_block_cache(threshold: float) -> Put:
+def first_block_cache(host: Host, threshold: float) -> Put:
     """Return diffusers' FirstBlockCache."""
-    return _of_diffusers(lambda steps: FirstBlockCacheConfig(threshold=threshold))
+    return _of_diffusers(host, lambda steps: FirstBlockCacheConfig(threshold=threshold))
 
 
 def mag_cache(
-    ratios: Sequence[float], threshold: float, *, max_skip_steps: int, retention_ratio: float
+    host: Host,
+    ratios: Sequence[float],
+    threshold: float,
+    *,
+    max_skip_steps: int,
+    retention_ratio: float,
 ) -> Put:
     """Return diffusers' MagCache."""
     return _of_diffusers(
+        host,
         lambda steps: MagCacheConfig(
             threshold=threshold,
             max_skip_steps=max_skip_steps,
             retention_ratio=retention_ratio,
             num_inference_steps=steps,
             mag_ratios=list(ratios),
-        )
+        ),
     )
 
 
 def mag_ratios(bench: Bench, *, samples: int, seed: int) -> list[float]:
     """Return the ratios that MagCache measures and prints in its calibration mode."""
-    put = _of_diffusers(lambda steps: MagCacheConfig(calibrate=True, num_inference_steps=steps))
+    host = bench.modality.host
+    put = _of_diffusers(
+        host, lambda steps: MagCacheConfig(calibrate=True, num_inference_steps=steps)
+    )
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
         bench.run(put, samples=samples, seed=seed)
@@ -165,10 +182,10 @@ def mag_ratios(bench: Bench, *, samples: int, seed: int) -> list[float]:
     return ast.literal_eval(lists[-1])
 
 
-def _of_diffusers(config: Callable[[int], object]) -> Put:
+def _of_diffusers(host: Host, config: Callable[[int], object]) -> Put:
     @contextmanager
     def put(sampler: Sampler) -> Generator[Working]:
-        with _diffusers(sampler, config(sampler.steps)):
+        with _diffusers(host, sampler, config(sampler.steps)):
             yield Working(sampler=sampler)
 
     return put
@@ -176,14 +193,16 @@ def _of_diffusers(config: Callable[[int], object]) -> Put:
 
 @contextmanager
 def _diffusers(
-    sampler: Sampler, config: object, before: Callable[[int], None] = lambda evaluation: None
+    host: Host,
+    sampler: Sampler,
+    config: object,
+    before: Callable[[int], None] = lambda evaluation: None,
 ) -> Generator[None]:
-    scheduler = copy.deepcopy(sampler.pipe.scheduler)
-    scheduler.set_timesteps(sampler.steps)
-    sigmas = [float(timestep) / 1000 for timestep in scheduler.timesteps]
-    model = sampler.pipe.transformer
+    """Put a cache on that does not ask for noise levels."""
+    model, ramp = sampler.denoiser, np.linspace(1.0, 0.0, sampler.steps, endpoint=False)
+    part = host.part(model)
     with (
-        diffusers_cache(model, config, sigmas=sigmas, before=before) as around,
+        diffusers_cache(part, config, sigmas=ramp.tolist(), before=before) as around,
         _driven(model, around),
     ):
         yield
@@ -192,10 +211,13 @@ def _diffusers(
 # ---------------------------------------------------------------------------- cache-dit
 
 
-def cache_dit(threshold: float, *, taylor_order: int | None, config: Mapping[str, Any]) -> Put:
+def cache_dit(
+    host: Host, threshold: float, *, taylor_order: int | None, config: Mapping[str, Any]
+) -> Put:
     """Return cache-dit's DBCache.
 
     Args:
+        host: Where the blocks are.
         threshold: Its `residual_diff_threshold`, below 1.
         taylor_order: Also extrapolate, see `_peers.cache_dit`.
         config: Further fields of its configuration.
@@ -203,7 +225,7 @@ def cache_dit(threshold: float, *, taylor_order: int | None, config: Mapping[str
 
     @contextmanager
     def put(sampler: Sampler) -> Generator[Working]:
-        model = sampler.pipe.transformer
+        model = sampler.denoiser
         given = {
             "residual_diff_threshold": threshold,
             "num_inference_steps": sampler.steps,
@@ -211,7 +233,9 @@ def cache_dit(threshold: float, *, taylor_order: int | None, config: Mapping[str
         }
         with (
             quiet(),
-            _peers.cache_dit(model, given, taylor_order=taylor_order) as around,
+            _peers.cache_dit(
+                host.part(model), given, taylor_order=taylor_order, blocks=host.listed(model)
+            ) as around,
             _driven(model, around),
         ):
             yield Working(sampler=sampler)

@@ -7,16 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from _quality_bench import solver_title
 from _quality_policies import PLAIN, Policy
 from _quality_run import Block, Measured
-from _quality_settings import CALIBRATION_SEED, PACKAGES, Settings
+from _quality_settings import CALIBRATION_SEED, Settings
 from _quality_tuning import NEAR
 from _records import Record, Row, command, commit, hardware, now, versions
 from matplotlib import colormaps
 from matplotlib.figure import Figure
-from smoothcache_core import Cost, Schedule, psnr_db, relative_l2
-from smoothcache_image._judge import digit_summaries
+from smoothcache_core import Cost, Schedule, relative_l2
 from torch import Tensor
 from tqdm import tqdm
 
@@ -31,10 +29,7 @@ NOTES = (
     "rel_l2 is the relative L2 distance of the final latents from the plain run's of the same "
     "noise and labels, mean over all samples; rel_l2_spread is the standard deviation of the means "
     "of the evaluation seeds. ode_rel_l2 is the same distance from a second-order solver of many "
-    "evaluations: the plain run has an error of its own. psnr_db compares decoded pictures.",
-    "frechet (classifier features, to the real digits of scikit-learn) and accuracy (the "
-    "classifier sees the digit asked for) are over all samples of a policy. They are sanity "
-    "checks: better solvers lower them as well.",
+    "evaluations: the plain run has an error of its own.",
     "seconds is the median time of one batch; speedup is the median of the plain run's time in the "
     "same block of runs over it; of_limit is speedup x compute, 1 if every MAC saved were time "
     "saved. A model this small is bound by what is around the MACs.",
@@ -42,11 +37,8 @@ NOTES = (
     "several options (MagCache's longest skip and retention, DBCache's warm-up, the spacing of "
     "fewer steps) those with the least error there.",
     "fora computes evenly spaced evaluations. fora+taylor is diffusers' TaylorSeer at the same "
-    "evaluations on attn1 and ff: its own configuration knows whole intervals only, so its hooks "
-    "are told when to compute.",
-    "DiTTransformer2DModel offers none of diffusers' own caches (fora+taylor, first-block-cache, "
-    "magcache): it has no CacheMixin. Here the mixin is added to the class of a copy; the hooks "
-    "are diffusers' own. MagCache's ratios are those of its own calibration mode.",
+    "evaluations on all sites: its own configuration knows whole intervals only, so its hooks are "
+    "told when to compute.",
     "cache-dit is DBCache with the first block always computed, without and with its TaylorSeer "
     "calibrator.",
 )
@@ -65,12 +57,12 @@ def to_record(settings: Settings, measured: Measured) -> Record:
         )
     return Record(
         what="quality",
-        modality="image",
+        modality=measured.bench.modality.name,
         question=QUESTION,
         command=command(),
         date=now(),
         hardware=hardware(torch.device(settings.device)),
-        versions=versions(*PACKAGES),
+        versions=versions(*measured.bench.modality.packages),
         commit=commit(),
         seeds={"calibration": [CALIBRATION_SEED], "evaluation": list(settings.seeds)},
         settings={
@@ -82,7 +74,7 @@ def to_record(settings: Settings, measured: Measured) -> Record:
             **({"evaluations of the exact solution": settings.reference_steps} if exact else {}),
         },
         rows=rows,
-        notes=NOTES,
+        notes=(*NOTES, *measured.bench.modality.notes),
         refused=measured.refused,
         checks=checks,
     )
@@ -124,10 +116,10 @@ def _row(
     ]
     speedup = statistics.median(ratios)
     row: dict[str, Any] = {
-        "modality": "image",
+        "modality": measured.bench.modality.name,
         "model": measured.bench.model,
         "full_size": False,
-        "solver": solver_title(measured.bench.scheduler),
+        "solver": measured.bench.solver.title,
         "evaluations": policy.evaluations or settings.steps,
         "budget": budget,
         "policy": policy.label,
@@ -146,36 +138,30 @@ def _row(
 
 
 class _Judge:
-    """Compares samples with the plain ones, with the exact ones, and with real digits."""
+    """Compares samples with the plain ones, with the exact ones, and with real ones."""
 
     def __init__(self, settings: Settings, measured: Measured) -> None:
-        self._bed = measured.bench
         self._exact = measured.exact
         blocks = next(iter(measured.blocks.values()))
         self._plain = [block[PLAIN.label].latents for block in blocks]
-        self._pictures = self._decoded(self._plain)
-        sampler = measured.bench.of_batch(settings.samples)
-        labels = [label for seed in settings.seeds for label in sampler.conditions_of(seed)]
-        self._summaries = digit_summaries(lambda pictures: pictures, labels)
+        self._all_plain = torch.cat(self._plain)
+        bench = measured.bench
+        self._judged = bench.modality.judged(bench.of_batch(settings.samples), settings.seeds)
 
     def quality(self, latents: Sequence[Tensor]) -> dict[str, float]:
-        """Return what is known of samples (samples, channels, height, width), one for each seed."""
+        """Return what is known of samples (samples, ...), one batch for each seed."""
         pairs = zip(self._plain, latents, strict=True)
         means = [float(relative_l2(one, other).mean()) for one, other in pairs]
         values = {"rel_l2": statistics.fmean(means)}
         if len(means) > 1:
             values["rel_l2_spread"] = statistics.stdev(means)
-        pictures = self._decoded(latents)
-        values["psnr_db"] = float(psnr_db(self._pictures, pictures, data_range=1.0).mean())
+        every = torch.cat(list(latents))
+        for name, metric in self._judged.metrics.items():
+            values[name] = float(metric(self._all_plain, every).mean())
         if self._exact is not None:
-            exact = relative_l2(torch.cat(list(self._exact)), torch.cat(list(latents)))
-            values["ode_rel_l2"] = float(exact.mean())
-        values |= {name: summary(pictures) for name, summary in self._summaries.items()}
+            values["ode_rel_l2"] = float(relative_l2(torch.cat(list(self._exact)), every).mean())
+        values |= {name: summary(every) for name, summary in self._judged.summaries.items()}
         return {name: value for name, value in values.items() if math.isfinite(value)}
-
-    def _decoded(self, latents: Sequence[Tensor]) -> Tensor:
-        """Return the pictures of all seeds, (pictures, 3, height, width), values in [0, 1]."""
-        return torch.cat([self._bed.sampler.images(part).cpu() for part in latents])
 
 
 def _predictions(schedule: Schedule | None) -> dict[str, float]:

@@ -14,13 +14,13 @@ from typing import Any
 import torch
 from _peers import quiet
 from _quality_bench import Bench, load_bench, ode_solution, save_tensors
+from _quality_modality import Modality
 from _quality_ours import Plan, our_policies
 from _quality_policies import PLAIN, Family, Known, Policy, families, is_peer
 from _quality_puts import scheduled
 from _quality_settings import CALIBRATION_SEED, Settings, work_folder
 from _quality_tuning import OutOfReachError, Trials, Tuner
-from smoothcache_core import Calibration, Schedule, ScheduleError
-from smoothcache_image import calibrate_pipeline
+from smoothcache_core import Calibration, Schedule, ScheduleError, calibrate
 from torch import Tensor
 from tqdm import tqdm
 
@@ -33,7 +33,7 @@ class Cell:
     """What one policy did at one budget from one seed.
 
     Attributes:
-        latents: Final samples, (samples, channels, height, width).
+        latents: Final samples, (samples, ...).
         seconds: Times of its runs.
         compute: MACs counted over those of the plain run.
         bytes_peak: See `Run`.
@@ -96,10 +96,13 @@ class _Refusals:
 
 
 @torch.no_grad()
-def measure(settings: Settings, *, ours: Mapping[str, Plan] | None = None) -> Measured:
+def measure(
+    modality: Modality, settings: Settings, *, ours: Mapping[str, Plan] | None = None
+) -> Measured:
     """Run the benchmark.
 
     Args:
+        modality: What is special about the modality of the model.
         settings: The settings.
         ours: This library's own policies; those of `our_policies` if not given.
 
@@ -107,10 +110,14 @@ def measure(settings: Settings, *, ours: Mapping[str, Plan] | None = None) -> Me
         ValueError: A policy to run is not known.
     """
     bench = load_bench(
-        settings.model, settings.solver, steps=settings.steps, device=settings.device
+        modality,
+        settings.model,
+        settings.solver,
+        steps=settings.steps,
+        device=settings.device,
     )
     chosen = _chosen(settings, families(bench, our_policies() if ours is None else ours))
-    folder = work_folder(settings)
+    folder = work_folder(settings, modality.name)
     known, checks = _prepared(settings, bench, folder)
     refusals = _Refusals()
     policies = {
@@ -170,15 +177,20 @@ def _prepared(settings: Settings, bench: Bench, folder: Path) -> tuple[Known, di
 
 def _calibrated(settings: Settings, bench: Bench, folder: Path) -> Calibration:
     sampler = bench.of_batch(settings.calibration_samples)
-    return calibrate_pipeline(
-        sampler.pipe,
-        sampler,
-        seeds=[CALIBRATION_SEED],
-        max_lag=min(_MAX_LAG, settings.steps - 1),
-        samples_per_run=sampler.batch,
-        checkpoint=folder / "calibration.safetensors",
-        progress=settings.progress,
-    )
+    with sampler.around():
+        return calibrate(
+            sampler.denoiser,
+            sampler.adapter,
+            sampler,
+            seeds=[CALIBRATION_SEED],
+            max_lag=min(_MAX_LAG, settings.steps - 1),
+            samples_per_run=sampler.batch,
+            branches=sampler.branches,
+            scheduler=sampler.scheduler,
+            solver=sampler.solver_name,
+            checkpoint=folder / "calibration.safetensors",
+            progress=settings.progress,
+        )
 
 
 def _at_budget(
@@ -272,7 +284,7 @@ def _block(
 
 
 def _exact(settings: Settings, bench: Bench) -> list[Tensor] | None:
-    if bench.is_stochastic:
+    if bench.solver.is_stochastic:
         return None
     bar = tqdm(settings.seeds, desc="exact solutions", unit="seed", disable=not settings.progress)
     return [

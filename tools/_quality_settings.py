@@ -12,7 +12,14 @@ import torch
 from _records import REPOSITORY, versions
 
 BUDGETS = (0.7, 0.5, 0.35, 0.25, 0.15)
-PACKAGES = ("torch", "diffusers", "smoothcache-core", "dit-smoothcache", "cache-dit")
+_PACKAGES = (
+    "torch",
+    "diffusers",
+    "stable-audio-tools",
+    "k-diffusion",
+    "dit-smoothcache",
+    "cache-dit",
+)
 CALIBRATION_SEED = 0
 WORK = Path(tempfile.gettempdir()) / "smoothcache-bench-quality"
 
@@ -23,7 +30,7 @@ class Settings:
 
     Attributes:
         model: Name of a shipped model.
-        solver: See `load_pipeline`.
+        solver: Name of the solver.
         steps: Steps of the plain run.
         budgets: Compute fractions, in (0, 1).
         samples: Samples of every evaluation seed.
@@ -71,15 +78,15 @@ class Settings:
             raise ValueError(f"seed {CALIBRATION_SEED} calibrates, so it cannot judge")
 
 
-def work_folder(settings: Settings) -> Path:
-    """Return the folder of what is finished, named by settings, versions and code.
+def work_folder(settings: Settings, modality: str = "image") -> Path:
+    """Return the folder of what is finished, named by modality, settings, versions and code.
 
     Without `resume` it is emptied.
     """
     given = asdict(settings)
     for name in ("work", "resume", "progress", "budgets", "only"):
         del given[name]
-    known = [given, versions(*PACKAGES), torch.get_num_threads(), _code()]
+    known = [modality, given, versions(*_PACKAGES), torch.get_num_threads(), _code(modality)]
     digest = hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:16]
     folder = settings.work / digest
     if folder.exists() and not settings.resume:
@@ -90,11 +97,14 @@ def work_folder(settings: Settings) -> Path:
 
 
 @functools.cache
-def _code() -> str:
+def _code(modality: str) -> str:
     """Return a digest of the code and the weights that results depend on, as first seen."""
-    packages = [REPOSITORY / "packages" / name / "src" for name in ("core", "image")]
+    packages = [REPOSITORY / "packages" / name / "src" for name in ("core", modality)]
     files = [path for folder in packages for path in folder.rglob("*") if path.is_file()]
-    files += [*(REPOSITORY / "tools").glob("_quality_*.py"), REPOSITORY / "tools/_peers.py"]
+    files += [
+        *(REPOSITORY / "tools").glob("_quality_*.py"),
+        *(REPOSITORY / "tools").glob("_peer*.py"),
+    ]
     digest = hashlib.sha256()
     for path in sorted(path for path in files if path.suffix in (".py", ".json", ".safetensors")):
         digest.update(str(path.relative_to(REPOSITORY)).encode())

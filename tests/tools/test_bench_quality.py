@@ -6,8 +6,9 @@ from pathlib import Path
 import bench_quality
 import pytest
 import torch
-from _quality_bench import Bench, Run, load_bench, ode_solution, solver_title
+from _quality_bench import Bench, Run, load_bench, ode_solution
 from _quality_count import counting, macs_by_leaf
+from _quality_image import IMAGE, solver_title
 from _quality_ours import Material
 from _quality_policies import MAX_LAGS, PLAIN, families, is_peer
 from _quality_puts import (
@@ -33,6 +34,7 @@ pytestmark = pytest.mark.filterwarnings(
 )
 
 STEPS, SEED = 6, 1000
+HOST = IMAGE.host
 QUICK = ("fora", "every-second")
 
 
@@ -77,7 +79,7 @@ def one_thread():
 
 @pytest.fixture(scope="module")
 def bench():
-    return load_bench("digits", "ddim", steps=STEPS, device="cpu")
+    return load_bench(IMAGE, "digits", "ddim", steps=STEPS, device="cpu")
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +102,7 @@ def plain(bench: Bench):
 
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory: pytest.TempPathFactory):
-    return measure(settings(tmp_path_factory.mktemp("work")), ours=OURS)
+    return measure(IMAGE, settings(tmp_path_factory.mktemp("work")), ours=OURS)
 
 
 @pytest.fixture(scope="module")
@@ -153,9 +155,9 @@ def test_settings_that_skip_nothing_give_the_plain_sample(
     everything = interval(1, evaluations=STEPS, kinds=calibration.kinds)
     puts = [
         scheduled(everything),
-        taylorseer(everything, 2),
-        first_block_cache(-1.0),
-        fewer_steps(bench.scheduler, STEPS),
+        taylorseer(HOST, everything, 2),
+        first_block_cache(HOST, -1.0),
+        fewer_steps(lambda sampler, steps: replace(sampler, steps=steps), STEPS),
     ]
     for put in puts:
         run = bench.run(put, samples=2, seed=SEED)
@@ -166,7 +168,11 @@ def test_settings_that_skip_nothing_give_the_plain_sample(
 def test_taylorseer_of_order_0_is_reuse(bench: Bench, spaced: Schedule, plain: Run):
     ours, theirs, first = (
         bench.run(put, samples=2, seed=SEED)
-        for put in (scheduled(spaced), taylorseer(spaced, 0), taylorseer(spaced, 1))
+        for put in (
+            scheduled(spaced),
+            taylorseer(HOST, spaced, 0),
+            taylorseer(HOST, spaced, 1),
+        )
     )
     assert torch.equal(ours.latents, theirs.latents)
     assert ours.macs == theirs.macs == first.macs
@@ -177,7 +183,8 @@ def test_taylorseer_of_order_0_is_reuse(bench: Bench, spaced: Schedule, plain: R
 def test_dit_smoothcache_gives_the_samples_of_the_same_schedule(bench: Bench, spaced: Schedule):
     pytest.importorskip("SmoothCache")
     ours, theirs = (
-        bench.run(put, samples=2, seed=SEED) for put in (scheduled(spaced), dit_smoothcache(spaced))
+        bench.run(put, samples=2, seed=SEED)
+        for put in (scheduled(spaced), dit_smoothcache(HOST, spaced))
     )
     assert torch.equal(ours.latents, theirs.latents)
     assert ours.macs == theirs.macs
@@ -192,7 +199,11 @@ def test_mag_cache_calibrates_itself(bench: Bench):
 
 def test_runs_leave_the_testbed_as_it_was(bench: Bench, spaced: Schedule, plain: Run):
     model = bench.sampler.pipe.transformer
-    for put in (scheduled(spaced), taylorseer(spaced, 1), first_block_cache(0.2)):
+    for put in (
+        scheduled(spaced),
+        taylorseer(HOST, spaced, 1),
+        first_block_cache(HOST, 0.2),
+    ):
         bench.run(put, samples=2, seed=SEED)
     assert "forward" not in vars(model)
     assert torch.equal(bench.run(PLAIN.put, samples=2, seed=SEED).latents, plain.latents)
@@ -210,7 +221,7 @@ def trials(bench: Bench, tmp_path_factory: pytest.TempPathFactory):
 
 FIRST_BLOCK = Dial(
     name="first-block-cache",
-    put=lambda options, threshold: first_block_cache(threshold),
+    put=lambda options, threshold: first_block_cache(HOST, threshold),
     options=[{}],
     low=1e-4,
     high=10.0,
@@ -221,10 +232,10 @@ FIRST_BLOCK = Dial(
 @pytest.mark.parametrize("budget", [0.8, 0.5])
 def test_tuned_threshold_is_as_near_as_any(trials: Trials, budget: float):
     found = Tuner(trials).best(FIRST_BLOCK, budget)
-    grid = [trials.of(f"grid {t}", first_block_cache(t)) for t in (0.1, 0.2, 0.3, 0.5, 0.8)]
+    grid = [trials.of(f"grid {t}", first_block_cache(HOST, t)) for t in (0.1, 0.2, 0.3, 0.5, 0.8)]
     nearest = min(abs(trial.compute - budget) for trial in grid)
     assert abs(found.trial.compute - budget) <= nearest
-    assert found.trial == trials.of(f"again {budget}", first_block_cache(found.threshold))
+    assert found.trial == trials.of(f"again {budget}", first_block_cache(HOST, found.threshold))
 
 
 def test_dial_that_does_not_reach_the_budget_is_refused(trials: Trials):
@@ -234,7 +245,7 @@ def test_dial_that_does_not_reach_the_budget_is_refused(trials: Trials):
 
 
 def test_trials_are_remembered(trials: Trials):
-    made = trials.of("remembered", first_block_cache(0.3))
+    made = trials.of("remembered", first_block_cache(HOST, 0.3))
     again = replace(trials, known={})
     assert again.of("remembered", PLAIN.put) == made
     assert again.of("another", PLAIN.put) == Trial(compute=1.0, error=0.0)
@@ -309,10 +320,10 @@ def test_our_schedules_are_measured_like_by_hand(
 
 def test_what_is_finished_is_kept(tmp_path: Path):
     quick = settings(tmp_path, only=QUICK)
-    first = measure(quick, ours=OURS)
+    first = measure(IMAGE, quick, ours=OURS)
     kept, lost = sorted(work_folder(replace(quick, resume=True)).glob("block-*.pt"))
     lost.unlink()
-    resumed = measure(replace(quick, resume=True), ours=OURS)
+    resumed = measure(IMAGE, replace(quick, resume=True), ours=OURS)
     pairs = list(zip(first.blocks[0.5], resumed.blocks[0.5], strict=True))
     again = [before["fora"].seconds == after["fora"].seconds for before, after in pairs]
     assert again == [True, False]
@@ -320,7 +331,7 @@ def test_what_is_finished_is_kept(tmp_path: Path):
         for label, cell in before.items():
             assert torch.equal(cell.latents, after[label].latents)
     time = kept.stat().st_mtime_ns
-    measure(quick, ours=OURS)
+    measure(IMAGE, quick, ours=OURS)
     assert kept.stat().st_mtime_ns > time
 
 
@@ -347,7 +358,7 @@ def test_exact_solution_is_computed_once(bench: Bench, plain: Run, tmp_path: Pat
 
 def test_stochastic_solver_has_no_exact_solution(tmp_path: Path):
     given = settings(tmp_path, solver="sde-dpmsolver++", only=("fora",))
-    record = to_record(given, measure(given))
+    record = to_record(given, measure(IMAGE, given))
     assert {row["solver"] for row in record.rows} == {"SDE-DPM-Solver++ 2M"}
     assert not any("ode_rel_l2" in row for row in record.rows)
     assert all(record.checks.values())
@@ -436,10 +447,10 @@ def test_impossible_settings_are_refused(tmp_path: Path, changes: dict[str, obje
 
 def test_unknown_names_are_refused(tmp_path: Path):
     with pytest.raises(ValueError, match="no policy is called"):
-        measure(settings(tmp_path, only=("nosuch",)))
+        measure(IMAGE, settings(tmp_path, only=("nosuch",)))
     with pytest.raises(ValueError, match="no solver is called 'nosuch'"):
-        load_bench("digits", "nosuch", steps=STEPS, device="cpu")
+        load_bench(IMAGE, "digits", "nosuch", steps=STEPS, device="cpu")
 
 
 def test_solvers_have_titles(bench: Bench):
-    assert solver_title(bench.scheduler) == "DDIM"
+    assert solver_title(bench.sampler.scheduler) == bench.solver.title == "DDIM"
