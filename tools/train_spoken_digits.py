@@ -34,7 +34,7 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -76,7 +76,7 @@ MODEL = DATA / "spoken-digits"
 PER_WORD = {"generator": 560, "reference": 100, "classifier": 360, "held-out": 60}
 GUIDANCE = 2.5
 USUAL_SECONDS = 0.46  # length of the word that samples are asked for
-SIGMAS = {"sigma_min": 0.03, "sigma_max": 100.0}
+SIGMAS: dict[str, Any] = {"sigma_min": 0.03, "sigma_max": 100.0}
 AUTOENCODER_BATCH, BATCH = 12, 64
 KL_WEIGHT = 3e-4
 SEED = 0
@@ -100,7 +100,7 @@ DEFAULT_WORK = Path(tempfile.gettempdir()) / "spoken-digits-ckpt"
 
 
 @contextlib.contextmanager
-def quietly() -> Iterator[None]:
+def quietly() -> Generator[None]:
     """Swallow what stable-audio-tools prints, and its use of a deprecated weight_norm."""
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
@@ -538,10 +538,11 @@ def draw(
     """Say each digit `per_digit` times: waveforms (B, 12800), and labels."""
     from stable_audio_tools.inference.generation import generate_diffusion_cond
 
+    generate: Any = generate_diffusion_cond  # its annotations are narrower than what it takes
     digits = torch.arange(len(WORDS)).repeat(per_digit)
     wanted = [{"digit": digit, "seconds_total": USUAL_SECONDS} for digit in digits.tolist()]
     with quietly(), contextlib.redirect_stderr(io.StringIO()), torch.inference_mode():
-        sound = generate_diffusion_cond(
+        sound = generate(
             model,
             steps=steps,
             cfg_scale=guidance,
