@@ -1,6 +1,7 @@
 """Set the project up in .venv and run one of its commands.
 
-    python3 run.py demo [options]           the small image demo, into demo-output/
+    python3 run.py demo [image] [options]   the small image demo, into demo-output/
+    python3 run.py demo audio [options]     the small audio demo, into demo-output/audio/
     python3 run.py test [pytest options]    the tests
     python3 run.py check                    format, lint, types, import directions, tests
     python3 run.py env                      only set up
@@ -98,7 +99,9 @@ def set_up() -> None:
 def main() -> int:
     """Returns the exit status of the command that was asked for."""
     name, *options = sys.argv[1:] or ["help"]
-    demo = ["smoothcache-image", "demo", *(options or ["--output", "demo-output"])]
+    shown = options.pop(0) if name == "demo" and options[:1] in (["image"], ["audio"]) else "image"
+    folder = "demo-output" if shown == "image" else "demo-output/audio"
+    demo = [f"smoothcache-{shown}", "demo", *(options or ["--output", folder])]
     commands = {"demo": [demo], "test": [[*TEST, *options]], "check": CHECKS, "env": []}
     if name not in commands:
         print(__doc__)
