@@ -1,7 +1,10 @@
 """Shares of the cost. What is counted is tested with calibration."""
 
 import pytest
+import torch
 from smoothcache_core import Cost, Site, SiteCost
+from smoothcache_core._cost import flop_counter
+from torch.nn.functional import scaled_dot_product_attention
 
 COST = Cost(
     total=10,
@@ -24,3 +27,11 @@ def test_a_model_without_cost_spends_no_share():
 
 def test_a_cost_names_its_site():
     assert COST.sites[1].site() == Site(path="blocks.1.attn", kind="attn", block=1)
+
+
+@pytest.mark.parametrize("heads", [4, 2, 1])
+def test_attention_with_fewer_heads_of_keys_costs_as_much(heads: int):
+    query, key = torch.ones(2, 4, 8, 16), torch.ones(2, heads, 6, 16)
+    with flop_counter() as counter:
+        scaled_dot_product_attention(query, key, key, enable_gqa=heads < 4)
+    assert counter.get_total_flops() == 2 * 2 * 2 * 4 * 8 * 6 * 16
