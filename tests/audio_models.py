@@ -1,4 +1,4 @@
-"""Small random audio models of the real classes."""
+"""Small random audio models of the real classes, one per adapter of `smoothcache_audio`."""
 
 import io
 import warnings
@@ -6,7 +6,23 @@ from contextlib import redirect_stdout
 from typing import Any
 
 import torch
-from torch import nn
+from adapter_contract import BATCH, Case
+from diffusers.models.transformers.ace_step_transformer import AceStepTransformer1DModel
+from diffusers.models.transformers.stable_audio_transformer import StableAudioDiTModel
+from diffusers.models.transformers.transformer_longcat_audio_dit import LongCatAudioDiTTransformer
+from diffusers.models.transformers.transformer_minimax_music3 import (
+    MiniMaxMusic3Transformer1DModel,
+)
+from diffusers.models.transformers.transformer_stable_audio3 import StableAudio3DiTModel
+from smoothcache_audio import (
+    ACE_STEP,
+    LONGCAT_AUDIO,
+    MINIMAX_MUSIC,
+    STABLE_AUDIO,
+    STABLE_AUDIO_3,
+    STABLE_AUDIO_TOOLS,
+)
+from torch import Tensor, nn
 
 SAMPLE_RATE = 8000
 PATCH = 8
@@ -86,3 +102,150 @@ def randomise(model: nn.Module) -> None:
     for parameter in model.parameters():
         if not parameter.any():
             parameter.normal_(std=0.1)
+
+
+# ---------------------------------------------------------------------------- the cases
+
+
+def diffusion_transformer() -> nn.Module:
+    return stable_audio_tools_model(diffusion={"conformer": True}).model.model
+
+
+def stable_audio() -> StableAudioDiTModel:
+    return StableAudioDiTModel(
+        sample_size=LATENTS,
+        in_channels=8,
+        out_channels=8,
+        num_layers=2,
+        attention_head_dim=16,
+        num_attention_heads=2,
+        num_key_value_attention_heads=2,
+        cross_attention_dim=32,
+        cross_attention_input_dim=12,
+        global_states_input_dim=24,
+        time_proj_dim=16,
+    )
+
+
+def stable_audio_3() -> StableAudio3DiTModel:
+    return StableAudio3DiTModel(
+        io_channels=8,
+        embed_dim=32,
+        depth=2,
+        num_heads=2,
+        cond_token_dim=12,
+        global_cond_dim=12,
+        local_add_cond_dim=9,
+        timestep_features_dim=16,
+        num_memory_tokens=3,
+    )
+
+
+def ace_step() -> AceStepTransformer1DModel:
+    return AceStepTransformer1DModel(
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=16,
+        in_channels=24,
+        audio_acoustic_hidden_dim=8,
+        encoder_hidden_size=12,
+        sliding_window=4,
+    )
+
+
+def longcat_audio() -> LongCatAudioDiTTransformer:
+    return LongCatAudioDiTTransformer(
+        dit_dim=32, dit_depth=2, dit_heads=2, dit_text_dim=12, latent_dim=8
+    )
+
+
+def minimax_music() -> MiniMaxMusic3Transformer1DModel:
+    return MiniMaxMusic3Transformer1DModel(
+        in_channels=8,
+        condition_dim=12,
+        num_layers=3,
+        num_attention_heads=2,
+        attention_head_dim=16,
+        ff_inner_dim=48,
+        rotary_dim=8,
+        fourier_embedding_dim=16,
+    )
+
+
+def rotary(length: int, size: int) -> tuple[Tensor, Tensor]:
+    angles = torch.outer(torch.arange(length), 0.5 ** torch.arange(size // 2)).repeat(1, 2)
+    return angles.cos(), angles.sin()
+
+
+FROM_ONE = (1.0, 0.7, 0.4, 0.1)
+FROM_ZERO = (0.0, 0.3, 0.6, 0.9)
+TEXT = 5
+
+CASES = (
+    Case(
+        adapter=STABLE_AUDIO_TOOLS,
+        build=diffusion_transformer,
+        latent=(PATCH, LATENTS),
+        timesteps=FROM_ONE,
+        conditions=lambda: {
+            "cross_attn_cond": torch.randn(BATCH, TEXT, 32),
+            "global_embed": torch.randn(BATCH, 32),
+            "cfg_scale": 3.0,
+        },
+    ),
+    Case(
+        adapter=STABLE_AUDIO,
+        build=stable_audio,
+        latent=(8, LATENTS),
+        timesteps=FROM_ONE,
+        conditions=lambda: {
+            "encoder_hidden_states": torch.randn(BATCH, TEXT, 12),
+            "global_hidden_states": torch.randn(BATCH, 1, 24),
+            "rotary_embedding": rotary(LATENTS + 1, 8),
+            "return_dict": False,  # its output class is deprecated where it is imported from
+        },
+    ),
+    Case(
+        adapter=STABLE_AUDIO_3,
+        build=stable_audio_3,
+        latent=(8, LATENTS),
+        timesteps=FROM_ONE,
+        conditions=lambda: {
+            "encoder_hidden_states": torch.randn(BATCH, TEXT, 12),
+            "global_hidden_states": torch.randn(BATCH, 12),
+        },
+    ),
+    Case(
+        adapter=ACE_STEP,
+        build=ace_step,
+        latent=(LATENTS, 8),
+        timesteps=FROM_ONE,
+        conditions=lambda: {
+            "encoder_hidden_states": torch.randn(BATCH, TEXT, 12),
+            "context_latents": torch.randn(BATCH, LATENTS, 16),
+            "timestep_r": torch.zeros(BATCH),
+        },
+    ),
+    Case(
+        adapter=LONGCAT_AUDIO,
+        build=longcat_audio,
+        latent=(LATENTS, 8),
+        timesteps=FROM_ONE,
+        conditions=lambda: {
+            "encoder_hidden_states": torch.randn(BATCH, TEXT, 12),
+            "encoder_attention_mask": torch.ones(BATCH, TEXT, dtype=torch.bool),
+            "attention_mask": torch.ones(BATCH, LATENTS, dtype=torch.bool),
+            "latent_cond": torch.randn(BATCH, LATENTS, 8),
+        },
+    ),
+    Case(
+        adapter=MINIMAX_MUSIC,
+        build=minimax_music,
+        latent=(8, LATENTS),
+        timesteps=FROM_ZERO,
+        conditions=lambda: {"encoder_hidden_states": torch.randn(BATCH, LATENTS, 12)},
+    ),
+)

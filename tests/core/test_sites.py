@@ -1,5 +1,6 @@
 """Adapters that are only data: where the sites of a model are."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -107,3 +108,13 @@ def test_any_object_may_be_an_adapter():
 def test_keys_go_from_the_path_to_the_kind():
     site = Site(path="blocks.3.attn", kind="attn", block=3)
     assert site.row_keys() == ("blocks.3.attn", "attn-3", "attn")
+
+
+def test_an_optional_pattern_may_find_nothing():
+    model = tree(blocks=nn.ModuleList([block(), block()]))
+    patterns = (SitePattern("blocks.*.attn", "attn"), SitePattern("blocks.*.more", "more"))
+    with pytest.raises(AdapterError, match=r"found nothing at \['blocks.\*.more'\]"):
+        PatternAdapter(name="x", patterns=patterns).sites(model)
+    optional = (patterns[0], replace(patterns[1], optional=True))
+    sites = PatternAdapter(name="x", patterns=optional).sites(model)
+    assert [site.kind for site in sites] == ["attn", "attn"]

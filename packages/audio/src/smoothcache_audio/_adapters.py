@@ -4,10 +4,43 @@ Components are cached before their gate and residual, under the names the models
 guidance is batched by the pipeline, `guidance` says which half is the conditional one.
 """
 
-from smoothcache_core import PatternAdapter, SitePattern, find_adapter
-from torch import nn
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
 
-STABLE_AUDIO_TOOLS = PatternAdapter(
+import torch
+from smoothcache_core import PatternAdapter, SitePattern, find_adapter
+from torch import Tensor, nn
+
+_ALWAYS = (0, 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GuidingAdapter(PatternAdapter):
+    """An adapter of denoisers that guide inside, by doubling the batch where they are told to."""
+
+    def variant(self, model: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
+        """Return whether a call guides, as `DiffusionTransformer.forward` decides it.
+
+        It waits for the device only as the denoiser itself does then: where guidance is limited to
+        an interval of noise.
+        """
+        scaled = kwargs.get("cfg_scale", 1.0) != 1.0
+        conditions = (kwargs.get("cross_attn_cond"), kwargs.get("prepend_cond"))
+        if not scaled or all(condition is None for condition in conditions):
+            return False
+        least, most = kwargs.get("cfg_interval", _ALWAYS)
+        if (least, most) == _ALWAYS:
+            return True
+        timestep: Tensor = kwargs["t"] if "t" in kwargs else args[1]
+        noise = timestep[0].to(next(model.parameters()).dtype)
+        if model.diffusion_objective == "v":
+            noise = torch.sin(noise * math.pi / 2)
+        return bool(least <= noise <= most)
+
+
+STABLE_AUDIO_TOOLS = GuidingAdapter(
     name="stable-audio-tools",
     classes=("DiffusionTransformer",),
     patterns=(

@@ -1,7 +1,7 @@
 """What one call of the denoiser tells without waiting for the device."""
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from numbers import Real
 from typing import Any
@@ -28,6 +28,7 @@ class Call:
         tensor: The timestep tensor itself, if it is one.
         context: Name of the conditioning pass, if the pipeline announced it.
         guidance: Strengths of guidance by name, announced by the caller or among the arguments.
+        variant: What else decides on the layout inside the denoiser, see `Adapter`.
     """
 
     layout: Layout
@@ -36,6 +37,7 @@ class Call:
     tensor: Tensor | None = None
     context: str | None = None
     guidance: Mapping[str, float] = field(default_factory=dict[str, float])
+    variant: Hashable = None
 
     @property
     def batch(self) -> int:
@@ -63,6 +65,8 @@ class CallReader:
                 )
         self._latent = adapter.latent, names.index(adapter.latent)
         self._timestep = adapter.timestep, names.index(adapter.timestep)
+        self._model = model
+        self._variant: Callable[..., Hashable] | None = getattr(adapter, "variant", None)
 
     def latent(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         """Return the latent of one call."""
@@ -76,9 +80,15 @@ class CallReader:
         timestep = _argument(self._timestep, args, kwargs)
         layout = tuple(_layout(item) for item in _tensors(latent))
         guidance = {**announced_guidance(), **guidance_in(kwargs)}
+        variant = None if self._variant is None else self._variant(self._model, args, kwargs)
         if not isinstance(timestep, Tensor):
-            value = float(timestep) if isinstance(timestep, Real) else None
-            return Call(layout=layout, timestep=value, context=context, guidance=guidance)
+            return Call(
+                layout=layout,
+                timestep=float(timestep) if isinstance(timestep, Real) else None,
+                context=context,
+                guidance=guidance,
+                variant=variant,
+            )
         on_host = timestep.device.type == "cpu" and timestep.numel() > 0
         return Call(
             layout=layout,
@@ -87,6 +97,7 @@ class CallReader:
             tensor=timestep,
             context=context,
             guidance=guidance,
+            variant=variant,
         )
 
 

@@ -37,7 +37,7 @@ class Tick:
         new_run: Whether this call is the first of a run.
         ended_at: Evaluations the previous run had, if this call ended it; else None.
         broken: Whether what was kept of this branch must not be reused: its latent changed shape,
-            dtype or device, it had no call in the previous evaluation, or it may have been taken
+            dtype or device, the denoiser's variant changed, it had no call in the previous evaluation, or it may have been taken
             for another branch.
     """
 
@@ -148,7 +148,8 @@ class Clock:
             return False
         evaluation, last = self._calls[branch]
         missed = self._evaluation - evaluation > 1
-        return missed or last.layout != call.layout or self._doubtful
+        moved = (last.layout, last.variant) != (call.layout, call.variant)
+        return missed or moved or self._doubtful
 
     def _note_timestep(self, call: Call, new_run: bool) -> None:
         if call.timestep is not None:

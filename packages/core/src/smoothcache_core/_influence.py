@@ -171,7 +171,7 @@ class _Replacing:
     def _reply(self, number: int, tick: Tick, model: Callable[[], Any]) -> Answer:
         answer = self._plain.calls[number].answer
         self._branch = tick.branch
-        if tick.evaluation in self._measured:
+        if tick.evaluation in self._measured and not tick.broken:
             for index in self._chosen:
                 self._note(number, tick, index, self._replaced(index, model))
         if tick.evaluation + 1 in self._measured:

@@ -78,7 +78,10 @@ class Adapter(Protocol):
         timestep: Name of the denoiser's forward argument that holds the timestep.
 
     An adapter may also have `guidance`, see `PatternAdapter`; without it the guidance difference
-    of batched guidance is no target.
+    of batched guidance is no target. And it may have a method `variant(model, args, kwargs)`, which
+    returns what, besides its latent, decides on the layout inside the denoiser in a call: when that
+    changes in a run, nothing that was kept is reused. It is called before every evaluation, and
+    should not wait for the device.
     """
 
     @property
