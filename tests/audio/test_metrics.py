@@ -174,6 +174,9 @@ def test_what_nobody_hears_is_no_log_spectral_distance():
     silence = torch.zeros(1, 1, 3000)
     assert lsd(silence, noise(1, 1, 3000, scale=1e-7)).tolist() == [0.0]
     assert lsd(silence, noise(1, 1, 3000, scale=1e-3)).item() > 30.0
+    half = torch.cat([noise(1, 1, 9000), torch.zeros(1, 1, 9000)], dim=2)
+    assert lsd(half, half + noise(1, 1, 18_000, scale=1e-6)).item() < 0.01
+    assert lsd(half, half + noise(1, 1, 18_000, scale=1e-4)).item() > 3.0
 
 
 # ---------------------------------------------------------------------------- mel

@@ -20,7 +20,10 @@ Metric = Callable[[Tensor, Tensor], Tensor]
 Summary = Callable[[Tensor], float]
 
 FLOOR_DB = -100.0
-"""Levels below this count as silence; the rounding noise of 16-bit files is at -101 dB."""
+"""Lowest level there is; the rounding noise of 16-bit files is at -101 dB."""
+
+AUDIBLE_DB = 80.0
+"""How far below the loudest part of a plain sound something counts; the rest is silence."""
 
 WINDOW_SECONDS = 0.046
 MEL_BANDS = 80
@@ -77,7 +80,7 @@ def log_spectral_distance_db(reference: Tensor, candidate: Tensor, *, sample_rat
 
     The root mean square over frequencies of the difference of the levels, averaged over frames and
     channels (Gray and Markel, Distance measures for speech processing, 1976). Levels are those of
-    `spectrogram_db`.
+    `spectrogram_db`, at least those of 80 dB below the loudest of the reference.
 
     Args:
         reference: Waveforms, (n, channels, samples).
@@ -85,13 +88,15 @@ def log_spectral_distance_db(reference: Tensor, candidate: Tensor, *, sample_rat
         sample_rate: Samples per second, above 0.
 
     Returns:
-        (n,) in decibels, at least 0: 0 where both are the same or below -100 dB.
+        (n,) in decibels, at least 0: 0 where both are the same or too quiet to count.
 
     Raises:
         EvaluationError: The shapes do not fit, or a value is not finite.
     """
     sounds = _checked(reference, candidate)
     expected, given = (spectrogram_db(sound, sample_rate=sample_rate) for sound in sounds)
+    least = (expected.amax(dim=(1, 2, 3), keepdim=True) - AUDIBLE_DB).clamp(min=FLOOR_DB)
+    expected, given = torch.maximum(expected, least), torch.maximum(given, least)
     return (given - expected).square().mean(dim=2).sqrt().mean(dim=(1, 2))
 
 

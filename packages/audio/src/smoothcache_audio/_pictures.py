@@ -16,16 +16,13 @@ from smoothcache_core._files import write_atomically
 from smoothcache_core._plots import COMPUTED, INK, clean, new_figure
 from torch import Tensor
 
-from smoothcache_audio._metrics import FLOOR_DB, hop_length, spectrogram_db
+from smoothcache_audio._metrics import AUDIBLE_DB, FLOOR_DB, hop_length, spectrogram_db
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 QUIET, CACHED = "#777777", "#d55e00"
-SHOWN_DB = 80.0
-"""How far below the loudest part of a plain sound a spectrogram shows something."""
-
 LARGEST_DIFFERENCE_DB = 30.0
 _FULL_SCALE = 32767
 _POINTS = 1500  # of a waveform, each a lowest and a highest value
@@ -69,8 +66,8 @@ def spectrogram_sheet(
     _check(rows, captions)
     count = len(captions)
     levels = np.stack([_levels(row.waveforms, sample_rate) for row in rows])
-    peaks = np.maximum(levels[0].max(axis=(1, 2)), FLOOR_DB + SHOWN_DB)[:, None, None]
-    levels = np.maximum(levels - peaks, -SHOWN_DB)
+    peaks = np.maximum(levels[0].max(axis=(1, 2)), FLOOR_DB + AUDIBLE_DB)[:, None, None]
+    levels = np.maximum(levels - peaks, -AUDIBLE_DB)
     columns = count if len(rows) == 1 else 2 * count
     figure = new_figure(1.9 + min(3.0, 11.0 / columns) * columns, 1.6 + 1.15 * len(rows))
     panels = figure.subplots(len(rows), columns, sharex=True, sharey=True, squeeze=False)
@@ -98,7 +95,7 @@ class _Spectrograms:
 
     def levels(self, axes: Axes, levels: np.ndarray) -> None:
         """Draw how loud a sound is."""
-        self._draw(axes, levels, "level", cmap="magma", vmin=-SHOWN_DB, vmax=0.0)
+        self._draw(axes, levels, "level", cmap="magma", vmin=-AUDIBLE_DB, vmax=0.0)
 
     def difference(self, axes: Axes, change: np.ndarray | None) -> None:
         """Draw how much louder (brown) or quieter (violet) a sound is, or leave room."""
