@@ -79,20 +79,30 @@ def stable_audio_tools_config(
 
 
 def stable_audio_tools_model(seed: int = 0, **settings: Any) -> Any:
-    """Return a small model of stable-audio-tools, in float32 and eval mode, nothing left at zero.
+    """Return a small model of stable-audio-tools.
 
     Args:
-        seed: Seed of its weights.
+        seed: See `model_from`.
         settings: See `stable_audio_tools_config`.
+    """
+    return model_from(stable_audio_tools_config(**settings), seed)
+
+
+def model_from(config: dict[str, Any], seed: int = 0) -> Any:
+    """Return a model of stable-audio-tools, in float32 and eval mode, nothing left at zero.
+
+    Args:
+        config: Its configuration.
+        seed: Seed of its weights.
     """
     torch.manual_seed(seed)
     with redirect_stdout(io.StringIO()), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from stable_audio_tools.models.factory import create_model_from_config
 
-        model: Any = create_model_from_config(stable_audio_tools_config(**settings))
+        model: Any = create_model_from_config(config)
     randomise(model)
-    model.sample_size = LATENTS * PATCH
+    model.sample_size = config["sample_size"]
     return model.eval().requires_grad_(False)
 
 
