@@ -4,9 +4,8 @@ Whatever is put on stays on the copy of the denoiser that the sampler owns, for 
 """
 
 import ast
-import contextlib
-import io
 import itertools
+import logging
 import warnings
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
@@ -23,7 +22,14 @@ from _quality_tuning import OutOfReachError
 from diffusers.hooks.first_block_cache import FirstBlockCacheConfig
 from diffusers.hooks.mag_cache import MagCacheConfig
 from diffusers.hooks.taylorseer_cache import TaylorSeerCacheConfig
-from smoothcache_core import Calibration, Schedule, SmoothCacheWarning, Source, cached
+from smoothcache_core import (
+    Adapter,
+    Calibration,
+    Schedule,
+    SmoothCacheWarning,
+    Source,
+    cached,
+)
 from smoothcache_core.cli.modality import Sampler
 from torch import nn
 
@@ -46,8 +52,13 @@ def fewer_steps(make: WithSteps, steps: int) -> Put:
 # ---------------------------------------------------------------------------- by schedules
 
 
-def scheduled(schedule: Schedule) -> Put:
-    """Return this library's cache by a schedule."""
+def scheduled(schedule: Schedule, *, adapter: Adapter | None = None) -> Put:
+    """Return this library's cache by a schedule.
+
+    Args:
+        schedule: The schedule.
+        adapter: Where the sites are, if not where the sampler says.
+    """
 
     @contextmanager
     def put(sampler: Sampler) -> Generator[Working]:
@@ -57,7 +68,7 @@ def scheduled(schedule: Schedule) -> Put:
                 sampler.around(),
                 cached(
                     sampler.denoiser,
-                    sampler.adapter,
+                    adapter or sampler.adapter,
                     schedule,
                     branches=sampler.branches,
                     scheduler=sampler.scheduler,
@@ -170,16 +181,31 @@ def mag_cache(
 
 
 def mag_ratios(bench: Bench, *, samples: int, seed: int) -> list[float]:
-    """Return the ratios that MagCache measures and prints in its calibration mode."""
-    host = bench.modality.host
+    """Return the ratios that MagCache measures and logs in its calibration mode."""
     put = _of_diffusers(
-        host, lambda steps: MagCacheConfig(calibrate=True, num_inference_steps=steps)
+        bench.modality.host,
+        lambda steps: MagCacheConfig(calibrate=True, num_inference_steps=steps),
     )
-    printed = io.StringIO()
-    with contextlib.redirect_stdout(printed):
+    with quiet(), _logged("diffusers.hooks.mag_cache") as lines:
         bench.run(put, samples=samples, seed=seed)
-    lists = [line for line in printed.getvalue().splitlines() if line.startswith("[1.0")]
-    return ast.literal_eval(lists[-1])
+    (line,) = (line for line in lines if "Results: [" in line)
+    return ast.literal_eval(line.split("Results: ")[1])
+
+
+@contextmanager
+def _logged(name: str) -> Generator[list[str]]:
+    """Note what a logger is told, down to remarks; samplers may hold back what is printed."""
+    logger, lines = logging.getLogger(name), []
+    level, propagate = logger.level, logger.propagate
+    handler = logging.Handler()
+    handler.emit = lambda record: lines.append(record.getMessage())
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    yield lines
+    logger.removeHandler(handler)
+    logger.setLevel(level)
+    logger.propagate = propagate
 
 
 def _of_diffusers(host: Host, config: Callable[[int], object]) -> Put:

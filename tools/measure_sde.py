@@ -1,0 +1,352 @@
+"""Which targets and fills hold where the solver adds noise at every step?
+
+    python tools/measure_sde.py
+
+Samples the shipped spoken-digits model by stochastic solvers, plain and with sites, blocks or whole
+evaluations skipped and filled in every way, at equal compute, with the same noise in all runs.
+Writes a record into benchmarks/.
+"""
+
+import statistics
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+import typer
+from _audio_policies import evenly_spaced
+from _quality_audio import PACKAGES, audio
+from _quality_bench import Bench, load_bench, plain
+from _quality_puts import scheduled
+from _records import FOLDER, Record, Row, command, commit, hardware, now, versions
+from smoothcache_core import (
+    DENOISER,
+    Adapter,
+    Calibration,
+    Fill,
+    FillRule,
+    PatternAdapter,
+    Schedule,
+    ScheduleError,
+    SitePattern,
+    WholeSettings,
+    calibrate,
+    linear,
+    planned,
+    relative_l2,
+    reuse,
+    taylor,
+    whole,
+)
+from torch import Tensor
+from tqdm import tqdm
+
+QUESTION = "Which targets and fills hold where the solver adds noise at every step?"
+NOTES = (
+    "The plain and the cached run follow the same Brownian path, which comes from the seed.",
+    "sites are self_attn, cross_attn and ff of every block, blocks the deltas of whole blocks; "
+    "both are planned for the least predicted error, each with its fill. Of evaluations, reuse and "
+    "taylor-1 are at evenly spaced places and have no prediction; linear fills are planned. input "
+    "adds the latent of the skipped evaluation to a fill, anchor also that of the evaluation "
+    "computed last.",
+    "predicted_error is what the schedule promises, rel_l2 the relative L2 distance of the final "
+    "latents from the plain run's, mean over all samples; rel_l2_spread is the standard deviation "
+    "of the means of the seeds. mel_l1 (natural logarithms; 0.115 is 1 dB) compares waveforms, "
+    "accuracy is the share of samples in which the classifier hears the digit asked for.",
+)
+BLOCKS = PatternAdapter(
+    name="blocks of stable-audio-tools",
+    patterns=(SitePattern("transformer.layers.*", "block", target="delta", inputs=("x",)),),
+    latent="x",
+    timestep="t",
+)
+CALIBRATION_SEED = 0
+SEEDS = (1000, 2000, 3000)
+MAX_LAG = 10
+COMPUTES = (0.5, 0.25)
+SOLVERS = ("dpmpp-3m-sde", "dpmpp-2m-sde")
+RULES = (reuse(), taylor(1), linear(1), linear(2), linear(3))
+PLANNED = {
+    **{
+        f"linear-{terms}": WholeSettings(terms=terms, use_input=False, use_anchor=False)
+        for terms in (1, 2, 3)
+    },
+    "linear-3, input": WholeSettings(use_anchor=False),
+    "linear-3, input, anchor": WholeSettings(use_anchor=True),
+}
+"""Fills of whole evaluations that are planned."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Settings of the study.
+
+    Attributes:
+        model: Name of the model, or its folder.
+        steps: Steps of the solvers.
+        samples: Samples of every evaluation seed.
+        seeds: Evaluation seeds.
+        calibration_samples: Samples to calibrate with, one batch.
+        computes: Compute fractions.
+        solvers: Names of stochastic solvers.
+        progress: Show progress bars.
+    """
+
+    model: str = "spoken-digits"
+    steps: int = 100
+    samples: int = 10
+    seeds: Sequence[int] = SEEDS
+    calibration_samples: int = 10
+    computes: Sequence[float] = COMPUTES
+    solvers: Sequence[str] = SOLVERS
+    progress: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """One way to skip evaluations.
+
+    Attributes:
+        target: What is skipped.
+        fill: How it is filled.
+        budget: Compute that was asked for.
+        adapter: Where the sites are.
+        schedule: The schedule, or why there is none.
+    """
+
+    target: str
+    fill: str
+    budget: float
+    adapter: Adapter
+    schedule: Schedule | ScheduleError
+
+
+@torch.no_grad()
+def measure(settings: Settings) -> tuple[list[Row], list[Row]]:
+    """Return the rows, best first for each solver and budget, and what could not be planned."""
+    rows: list[Row] = []
+    refused: list[Row] = []
+    for solver in settings.solvers:
+        bench = load_bench(audio(), settings.model, solver, steps=settings.steps, device="cpu")
+        cases = list(_cases(settings, bench))
+        judge = _Judge(settings, bench)
+        found = [_row(solver, judge, case) for case in _shown(settings, cases)]
+        refused += [_refused(solver, case) for case in cases if not _planned(case)]
+        rows += [judge.plain_row(solver), *sorted(found, key=_order)]
+    return rows, refused
+
+
+def _order(row: Row) -> tuple[float, float]:
+    return -row["budget"], row["rel_l2"]
+
+
+def _planned(case: Case) -> bool:
+    return isinstance(case.schedule, Schedule)
+
+
+def _shown(settings: Settings, cases: Sequence[Case]) -> "tqdm[Case]":
+    todo = [case for case in cases if _planned(case)]
+    return tqdm(todo, desc="sampling", unit="case", disable=not settings.progress)
+
+
+# ---------------------------------------------------------------------------- schedules
+
+
+def _cases(settings: Settings, bench: Bench) -> Iterator[Case]:
+    """Yield all cases of a solver."""
+    own: Adapter = bench.sampler.adapter
+    calibrations = {
+        "sites": (own, _calibrated(settings, bench, own)),
+        "blocks": (BLOCKS, _calibrated(settings, bench, BLOCKS)),
+    }
+    for budget in settings.computes:
+        for target, (adapter, calibration) in calibrations.items():
+            for rule in RULES:
+                made = _or_error(planned, calibration, compute=budget, fill=rule)
+                yield _case(target, rule.name, budget, adapter, made)
+        _, calibration = calibrations["sites"]
+        for rule in (reuse(), taylor(1)):
+            schedule = _spaced_evaluations(calibration, budget, rule)
+            yield _case("evaluations", rule.name, budget, own, schedule)
+        for name, chosen in PLANNED.items():
+            made = _or_error(whole, calibration, compute=budget, settings=chosen)
+            yield _case("evaluations", name, budget, own, made)
+
+
+def _case(
+    target: str, fill: str, budget: float, adapter: Adapter, schedule: Schedule | ScheduleError
+) -> Case:
+    return Case(target=target, fill=fill, budget=budget, adapter=adapter, schedule=schedule)
+
+
+def _or_error(make: Any, *args: Any, **kwargs: Any) -> Schedule | ScheduleError:
+    try:
+        return make(*args, **kwargs)
+    except ScheduleError as error:
+        return error
+
+
+def _calibrated(settings: Settings, bench: Bench, adapter: Adapter) -> Calibration:
+    sampler = bench.of_batch(settings.calibration_samples)
+    with sampler.around():
+        return calibrate(
+            sampler.denoiser,
+            adapter,
+            sampler,
+            seeds=[CALIBRATION_SEED],
+            max_lag=min(MAX_LAG, settings.steps - 1),
+            samples_per_run=sampler.batch,
+            solver=sampler.solver_name,
+            progress=settings.progress,
+        )
+
+
+def _spaced_evaluations(calibration: Calibration, budget: float, rule: FillRule) -> Schedule:
+    """Return a schedule that computes evenly spaced evaluations and fills the others."""
+    evaluations = calibration.evaluations
+    row = evenly_spaced(evaluations, budget)
+    computed = [i for i, one in enumerate(row) if one]
+    terms: dict[int, tuple[float, ...]] = {}
+    for evaluation in range(evaluations):
+        known = [i for i in computed if i < evaluation][: -rule.terms - 1 : -1]
+        if not row[evaluation]:
+            grams = np.zeros((len(known) + 1, len(known) + 1))
+            places = np.array([evaluation, *known], dtype=float)
+            terms[evaluation] = tuple(rule.coefficients(grams, places).tolist())
+    return Schedule(
+        evaluations=evaluations,
+        rows={DENOISER.kind: row},
+        fills={DENOISER.kind: Fill(terms=terms)},
+        fingerprint=calibration.fingerprint,
+        cost=calibration.cost,
+    )
+
+
+# ---------------------------------------------------------------------------- rows
+
+
+class _Judge:
+    """Compares samples with those of the plain runs."""
+
+    def __init__(self, settings: Settings, bench: Bench) -> None:
+        self._settings = settings
+        self._bench = bench
+        self._plain = [self._sampled(None, seed) for seed in settings.seeds]
+        self._all_plain = torch.cat(self._plain)
+        sampler = bench.of_batch(settings.samples)
+        self._judged = bench.modality.judged(sampler, settings.seeds)
+        self.compute = 1.0
+
+    def _sampled(self, case: Case | None, seed: int) -> Tensor:
+        put = plain
+        if case is not None:
+            assert isinstance(case.schedule, Schedule)
+            put = scheduled(case.schedule, adapter=case.adapter)
+        run = self._bench.run(put, samples=self._settings.samples, seed=seed)
+        self.compute = self._bench.compute(run)
+        return run.latents
+
+    def plain_row(self, solver: str) -> Row:
+        """Return the row of the plain run."""
+        accuracy = self._judged.summaries["accuracy"](self._all_plain)
+        return {"solver": solver, "budget": 1.0, "target": "plain", "accuracy": accuracy}
+
+    def row(self, case: Case) -> dict[str, float]:
+        """Sample by a case, and compare."""
+        samples = [self._sampled(case, seed) for seed in self._settings.seeds]
+        pairs = zip(self._plain, samples, strict=True)
+        means = [float(relative_l2(one, other).mean()) for one, other in pairs]
+        every = torch.cat(samples)
+        return {
+            "rel_l2": statistics.fmean(means),
+            "rel_l2_spread": statistics.stdev(means) if len(means) > 1 else 0.0,
+            "mel_l1": float(self._judged.metrics["mel_l1"](self._all_plain, every).mean()),
+            "accuracy": self._judged.summaries["accuracy"](every),
+        }
+
+
+def _row(solver: str, judge: _Judge, case: Case) -> dict[str, Any]:
+    assert isinstance(case.schedule, Schedule)
+    prediction = case.schedule.prediction
+    row: dict[str, Any] = {
+        "solver": solver,
+        "budget": case.budget,
+        "target": case.target,
+        "fill": case.fill,
+    }
+    if prediction is not None:
+        row["predicted_error"] = prediction.error
+    return row | judge.row(case) | {"compute": judge.compute}
+
+
+def _refused(solver: str, case: Case) -> Row:
+    reason = str(case.schedule).splitlines()[0]
+    return {
+        "solver": solver,
+        "target": case.target,
+        "fill": case.fill,
+        "budget": case.budget,
+        "reason": reason,
+    }
+
+
+def to_record(settings: Settings, rows: Sequence[Row], refused: Sequence[Row]) -> Record:
+    """Return the record."""
+    return Record(
+        what="sde",
+        modality="audio",
+        question=QUESTION,
+        command=command(),
+        date=now(),
+        hardware=hardware(torch.device("cpu")),
+        versions=versions(*PACKAGES),
+        commit=commit(),
+        seeds={"calibration": [CALIBRATION_SEED], "evaluation": list(settings.seeds)},
+        settings={
+            "model": settings.model,
+            "evaluations": settings.steps,
+            "samples": f"{settings.samples} of each evaluation seed",
+            "calibration samples": settings.calibration_samples,
+            "dtype": "float32",
+        },
+        rows=rows,
+        refused=refused,
+        notes=NOTES,
+    )
+
+
+def main(
+    model: Annotated[str, typer.Option(help="spoken-digits, or a folder.")] = "spoken-digits",
+    steps: Annotated[int, typer.Option(help="Steps of the solvers.")] = 100,
+    samples: Annotated[int, typer.Option(help="Samples of every evaluation seed.")] = 10,
+    seed: Annotated[list[int] | None, typer.Option(help="Evaluation seeds.")] = None,
+    calibration_samples: Annotated[int, typer.Option(help="Samples to calibrate with.")] = 10,
+    compute: Annotated[list[float] | None, typer.Option(help="Compute fractions.")] = None,
+    solver: Annotated[list[str] | None, typer.Option(help="Stochastic solvers.")] = None,
+    threads: Annotated[int, typer.Option(help="CPU threads.")] = 1,
+    output: Annotated[Path, typer.Option(help="Folder of the record.")] = FOLDER,
+) -> None:
+    """Measure, and write a record."""
+    warnings.filterwarnings("ignore", message="Should have t[ab]")  # torchsde, of rounding
+    torch.set_num_threads(threads)
+    settings = Settings(
+        model=model,
+        steps=steps,
+        samples=samples,
+        seeds=seed or SEEDS,
+        calibration_samples=calibration_samples,
+        computes=compute or COMPUTES,
+        solvers=solver or SOLVERS,
+    )
+    rows, refused = measure(settings)
+    record = to_record(settings, rows, refused)
+    path = record.save(output)
+    print(record.to_markdown())
+    print(f"written to {path} and {path.with_suffix('.md').name}")
+
+
+if __name__ == "__main__":
+    typer.run(main)
