@@ -63,7 +63,9 @@ def _load(model: str, solver: str, steps: int, device: str) -> Sampler:
 
 
 def _owned(sampler: Sampler, samples: int) -> Sampler:
-    return replace(sampler, model=sharing(sampler.model), batch=samples)
+    model = sampler.model
+    copied = sharing(model, keep=(model.pretransform, model.conditioner))
+    return replace(sampler, model=copied, batch=samples)
 
 
 def _solver(sampler: Sampler) -> Solver:

@@ -1,7 +1,7 @@
 """Copies of a model that cost no memory: of its modules, with the same weights or with none."""
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from torch import Tensor, nn
@@ -9,9 +9,14 @@ from torch import Tensor, nn
 Model = TypeVar("Model", bound=nn.Module)
 
 
-def sharing(model: Model) -> Model:
-    """Return a copy of the modules that uses the same weights."""
-    return _copied(model, lambda tensor: tensor)
+def sharing(model: Model, *, keep: Sequence[nn.Module] = ()) -> Model:
+    """Return a copy of the modules that uses the same weights.
+
+    Args:
+        model: What to copy.
+        keep: Modules inside that both shall have.
+    """
+    return _copied(model, lambda tensor: tensor, keep)
 
 
 def shapes_of(model: Model) -> Model:
@@ -19,8 +24,10 @@ def shapes_of(model: Model) -> Model:
     return _copied(model, lambda tensor: tensor.to("meta"))
 
 
-def _copied(model: Model, tensor: Callable[[Tensor], Tensor]) -> Model:
-    memo: dict[int, Tensor] = {}
+def _copied(
+    model: Model, tensor: Callable[[Tensor], Tensor], keep: Sequence[nn.Module] = ()
+) -> Model:
+    memo: dict[int, object] = {id(module): module for module in keep}
     for original in (*model.parameters(), *model.buffers()):
         replaced = tensor(original.data)
         is_parameter = isinstance(original, nn.Parameter)
