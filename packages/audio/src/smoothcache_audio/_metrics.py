@@ -8,6 +8,7 @@ what is before and after a sound for silence.
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Protocol
 
 import torch
@@ -30,7 +31,7 @@ MEL_BANDS = 80
 SMALLEST_MEL_AMPLITUDE = 1e-5
 SMALLEST_STFT_POWER = 1e-7
 RESOLUTIONS = ((1024, 120, 600), (2048, 240, 1200), (512, 50, 240))
-"""FFT size, hop and window length in samples, as published (arXiv 1910.11480, table 2)."""
+"""FFT size, hop and window length in samples, as published (arXiv 1910.11480)."""
 
 
 class WaveformClassifier(Protocol):
@@ -93,11 +94,14 @@ def log_spectral_distance_db(reference: Tensor, candidate: Tensor, *, sample_rat
     Raises:
         EvaluationError: The shapes do not fit, or a value is not finite.
     """
-    sounds = _checked(reference, candidate)
-    expected, given = (spectrogram_db(sound, sample_rate=sample_rate) for sound in sounds)
-    least = (expected.amax(dim=(1, 2, 3), keepdim=True) - AUDIBLE_DB).clamp(min=FLOOR_DB)
-    expected, given = torch.maximum(expected, least), torch.maximum(given, least)
-    return (given - expected).square().mean(dim=2).sqrt().mean(dim=(1, 2))
+    return _one_by_one(partial(_log_spectral_db, sample_rate), *_checked(reference, candidate))
+
+
+def _log_spectral_db(sample_rate: int, expected: Tensor, given: Tensor) -> Tensor:
+    levels = [spectrogram_db(sound, sample_rate=sample_rate) for sound in (expected, given)]
+    least = (levels[0].amax(dim=(1, 2, 3), keepdim=True) - AUDIBLE_DB).clamp(min=FLOOR_DB)
+    levels = [torch.maximum(level, least) for level in levels]
+    return (levels[1] - levels[0]).square().mean(dim=2).sqrt().mean(dim=(1, 2))
 
 
 def spectrogram_db(waveforms: Tensor, *, sample_rate: int) -> Tensor:
@@ -141,8 +145,8 @@ def hop_length(sample_rate: int) -> int:
 def mel_l1(reference: Tensor, candidate: Tensor, *, sample_rate: int) -> Tensor:
     """Return the mean absolute difference of the log-mel spectrograms of every sound.
 
-    Natural logarithms of mel amplitudes of at least 1e-5, the loss of HiFi-GAN (arXiv 2010.05646,
-    eq. 4) with 80 bands (Slaney's scale and norm) over the whole range up to half the sample rate.
+    Natural logarithms of mel amplitudes of at least 1e-5, as the loss of HiFi-GAN takes them (arXiv
+    2010.05646), with 80 bands (Slaney's scale and norm) from 0 to half the sample rate.
 
     Args:
         reference: Waveforms, (n, channels, samples).
@@ -166,12 +170,16 @@ def mel_l1(reference: Tensor, candidate: Tensor, *, sample_rate: int) -> Tensor:
         mel_scale="slaney",
         pad_mode="constant",
     ).double()
-    expected, given = (mel(sound).clamp(min=SMALLEST_MEL_AMPLITUDE).log() for sound in sounds)
-    return (given - expected).abs().mean(dim=(1, 2, 3))
+
+    def distance(expected: Tensor, given: Tensor) -> Tensor:
+        logs = [mel(sound).clamp(min=SMALLEST_MEL_AMPLITUDE).log() for sound in (expected, given)]
+        return (logs[1] - logs[0]).abs().mean(dim=(1, 2, 3))
+
+    return _one_by_one(distance, *sounds)
 
 
 def multi_resolution_stft(reference: Tensor, candidate: Tensor) -> Tensor:
-    """Return the multi-resolution STFT distance of every sound (arXiv 1910.11480, eq. 3 to 6).
+    """Return the multi-resolution STFT distance of every sound (arXiv 1910.11480).
 
     The mean over three resolutions of the spectral convergence, |X - Y|_F / |X|_F of the
     magnitudes X of the reference and Y of the candidate, and the mean of |log X - log Y|, with
@@ -187,18 +195,24 @@ def multi_resolution_stft(reference: Tensor, candidate: Tensor) -> Tensor:
     Raises:
         EvaluationError: The shapes do not fit, or a value is not finite.
     """
-    expected, given = _checked(reference, candidate)
-    distances = [_stft_distance(expected, given, *each) for each in RESOLUTIONS]
+    sounds = _checked(reference, candidate)
+    distances = [_one_by_one(partial(_stft_distance, *each), *sounds) for each in RESOLUTIONS]
     return torch.stack(distances).mean(dim=0)
 
 
-def _stft_distance(expected: Tensor, given: Tensor, size: int, hop: int, length: int) -> Tensor:
+def _stft_distance(size: int, hop: int, length: int, expected: Tensor, given: Tensor) -> Tensor:
     stft = torchaudio.transforms.Spectrogram(
         n_fft=size, win_length=length, hop_length=hop, power=1.0, pad_mode="constant"
     ).double()
     magnitudes = stft(expected), stft(given)
     logs = [x.clamp(min=math.sqrt(SMALLEST_STFT_POWER)).log() for x in magnitudes]
     return relative_l2(*magnitudes) + (logs[1] - logs[0]).abs().mean(dim=(1, 2, 3))
+
+
+def _one_by_one(distance: Metric, reference: Tensor, candidate: Tensor) -> Tensor:
+    """Judge sound by sound: the spectra of all at once would take much memory."""
+    pairs = zip(reference.split(1), candidate.split(1), strict=True)
+    return torch.cat([distance(expected, given) for expected, given in pairs])
 
 
 # ---------------------------------------------------------------------------- waveforms
