@@ -78,15 +78,16 @@ def save_stable_audio(folder: Path) -> Path:
     torch.manual_seed(0)
     encoder = _save_text_encoder(folder.parent / "encoder", width=12)
     scheduler: Any = CosineDPMSolverMultistepScheduler()  # the annotation names another
-    vae = AutoencoderOobleck(
-        encoder_hidden_size=8,
-        downsampling_ratios=[2, 4],
-        channel_multiples=[1, 2],
-        decoder_channels=8,
-        decoder_input_channels=8,
-        audio_channels=1,
-        sampling_rate=SAMPLE_RATE,
-    )
+    with quiet_loading():
+        vae = AutoencoderOobleck(
+            encoder_hidden_size=8,
+            downsampling_ratios=[2, 4],
+            channel_multiples=[1, 2],
+            decoder_channels=8,
+            decoder_input_channels=8,
+            audio_channels=1,
+            sampling_rate=SAMPLE_RATE,
+        )
     projection = StableAudioProjectionModel(
         text_encoder_dim=12, conditioning_dim=12, min_value=0, max_value=10
     )

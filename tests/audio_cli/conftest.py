@@ -1,7 +1,7 @@
 from pathlib import Path
 
 import pytest
-from audio_folders import save_stable_audio_tools
+from audio_folders import save_stable_audio, save_stable_audio_tools
 from audio_shell import Shell
 
 
@@ -28,3 +28,8 @@ def planned(digits_folder: Path, calibrated: Path) -> Path:
     shell = Shell(model=digits_folder, folder=calibrated.parent)
     shell.plan(calibrated, "--interval", 1, "--interval", 2)
     return shell.plan(calibrated, "--compute", 0.5, "--target", "denoiser")
+
+
+@pytest.fixture(scope="session")
+def pipeline_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_stable_audio(tmp_path_factory.mktemp("models") / "pipeline")

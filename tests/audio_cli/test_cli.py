@@ -85,6 +85,29 @@ def test_sounds_are_those_of_the_sampler(shell: Shell):
         assert len(sound) == LATENTS * PATCH
 
 
+@pytest.mark.filterwarnings("ignore:Should have t[ab]:UserWarning")  # of torchsde
+def test_prompts_are_sampled_by_a_pipeline_of_diffusers(pipeline_folder: Path, tmp_path: Path):
+    shell = Shell(model=pipeline_folder, folder=tmp_path)
+    prompts = ("--prompt", "a dog", "--prompt", "rain")
+    calibration = shell.calibrate("c.safetensors", *prompts)
+    assert Calibration.load(calibration).kinds == ("attn1", "attn2", "ff")
+    schedule = shell.plan(calibration, "--interval", 2) / "interval-2.json"
+    _, plain = shell.sample("plain", "--samples", 2, "--steps", STEPS, *prompts)
+    said, reused = shell.sample("two", "--samples", 2, "--schedule", schedule, *prompts)
+    assert "48 site calls computed, 24 reused" in said
+    assert plain != reused
+    names = [file.name for file in sorted((tmp_path / "two").iterdir())]
+    assert names == ["0000-a-dog.wav", "0001-rain.wav"]
+    for words, message in [
+        ((), "this model takes prompts: give at least one"),
+        (("--labels", "3", *prompts), "this model takes prompts, not class labels"),
+        (("--solver", "dpmpp-2m", *prompts), "solver must be 'default', not 'dpmpp-2m'"),
+        (("--library", "stable-audio-tools"), "it has no model_config.json"),
+        (("--steps", 5, "--schedule", schedule, *prompts), "is for 6 evaluations, but CosineDPM"),
+    ]:
+        assert message in shell.refused("sample", "--model", pipeline_folder, *words)
+
+
 def test_seconds_set_the_length(shell: Shell):
     seconds = 20 * PATCH / SAMPLE_RATE
     _, (file,) = shell.sample("s", "--steps", 2, "--seconds", seconds)
