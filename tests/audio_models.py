@@ -29,16 +29,30 @@ PATCH = 8
 LATENTS = 16
 """Latents of one sample, unless told otherwise."""
 
+_CODER = {"channels": 4, "c_mults": [1], "strides": [PATCH], "latent_dim": PATCH}
+AUTOENCODER = {
+    "type": "autoencoder",
+    "config": {
+        "encoder": {"type": "oobleck", "config": {"in_channels": 1, **_CODER}},
+        "decoder": {"type": "oobleck", "config": {"out_channels": 1, **_CODER}},
+        "latent_dim": PATCH,
+        "downsampling_ratio": PATCH,
+        "io_channels": 1,
+    },
+}
+
 
 def stable_audio_tools_config(
-    *, objective: str = "v", diffusion: dict[str, Any] | None = None
+    *, objective: str = "v", diffusion: dict[str, Any] | None = None, decoding: bool = False
 ) -> dict[str, Any]:
     """Return the configuration of a small class-conditional model.
 
     Args:
         objective: What it predicts.
         diffusion: Further settings of the transformer.
+        decoding: Whether it has an autoencoder with parameters, which the library needs to decode.
     """
+    patches = {"type": "patched", "config": {"channels": 1, "patch_size": PATCH}}
     transformer = {
         "io_channels": PATCH,
         "embed_dim": 64,
@@ -55,10 +69,7 @@ def stable_audio_tools_config(
         "sample_rate": SAMPLE_RATE,
         "audio_channels": 1,
         "model": {
-            "pretransform": {
-                "type": "patched",
-                "config": {"channels": 1, "patch_size": PATCH},
-            },
+            "pretransform": AUTOENCODER if decoding else patches,
             "conditioning": {
                 "cond_dim": 32,
                 "configs": [
