@@ -5,8 +5,8 @@ torch has one too, which computes in bfloat16: slow on a CPU that lacks it.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 
 import torch
 from torch import Tensor, nn
@@ -21,29 +21,27 @@ class Muon(torch.optim.Optimizer):
     of arXiv 2502.16982, which makes its learning rates comparable to Adam's.
 
     Args:
-        weights: Matrices only; matrices of one shape are computed together.
+        weights: Matrices only.
         peak: Highest learning rate, kept in the group for who schedules it.
+        threads: How many matrices are computed at a time.
         momentum: How much of the past gradients stays at each step, [0, 1).
     """
 
     def __init__(
-        self, weights: Iterable[nn.Parameter], peak: float, momentum: float = 0.95
+        self, weights: Iterable[nn.Parameter], peak: float, threads: int, momentum: float = 0.95
     ) -> None:
-        group = {"params": list(weights), "peak": peak}
+        group = {"params": list(weights), "peak": peak, "threads": threads}
         super().__init__([group], {"lr": peak, "momentum": momentum})
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Move every matrix once."""
         for group in self.param_groups:
-            alike: dict[torch.Size, list[nn.Parameter]] = defaultdict(list)
-            for weight in group["params"]:
-                alike[weight.shape].append(weight)
-            for shape, weights in alike.items():
-                moves = orthogonal(torch.stack([self._push(w, group["momentum"]) for w in weights]))
-                size = group["lr"] * 0.2 * max(shape) ** 0.5
-                for weight, move in zip(weights, moves, strict=True):
-                    weight.sub_(move, alpha=size)
+            pushes = [self._push(weight, group["momentum"]) for weight in group["params"]]
+            with ThreadPoolExecutor(group["threads"]) as pool:
+                moves = list(pool.map(orthogonal, pushes))
+            for weight, move in zip(group["params"], moves, strict=True):
+                weight.sub_(move, alpha=group["lr"] * 0.2 * max(weight.shape) ** 0.5)
 
     def _push(self, weight: nn.Parameter, momentum: float) -> Tensor:
         """The gradient, ahead by one step of its momentum (Nesterov)."""
@@ -55,13 +53,14 @@ class Muon(torch.optim.Optimizer):
         return gradient.lerp(state["momentum"], momentum)
 
 
-def orthogonal(matrices: Tensor, rounds: int = 5) -> Tensor:
-    """Matrices (K, M, N) with all singular values moved to about 1, by Newton and Schulz."""
+@torch.no_grad()
+def orthogonal(matrix: Tensor, rounds: int = 5) -> Tensor:
+    """A matrix (M, N) with all singular values moved to about 1, by Newton and Schulz."""
     a, b, c = _COEFFICIENTS
-    wide = matrices.shape[1] <= matrices.shape[2]
-    x = matrices if wide else matrices.mT
-    x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
+    wide = matrix.shape[0] <= matrix.shape[1]
+    x = matrix if wide else matrix.T
+    x = x / (x.norm() + 1e-7)
     for _ in range(rounds):
-        gram = x @ x.mT
+        gram = x @ x.T
         x = a * x + (b * gram + c * gram @ gram) @ x
-    return x if wide else x.mT
+    return x if wide else x.T
