@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from clap_folder import save_clap
 from smoothcache_audio._published import (
     Clap,
     OpenL3,
@@ -21,9 +22,7 @@ from smoothcache_audio._published import (
     passt_metric,
 )
 from smoothcache_core import EvaluationError, frechet_distance, kl_divergence
-from tokenizers.pre_tokenizers import ByteLevel
 from torch import Tensor, nn
-from transformers import ClapConfig, ClapFeatureExtractor, ClapModel, RobertaTokenizer
 
 RATE = 16_000
 
@@ -50,34 +49,8 @@ def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder in the layout of `laion/clap-htsat-fused`, with a tiny network."""
-    folder = tmp_path_factory.mktemp("clap")
-    names = ["<s>", "<pad>", "</s>", "<unk>", "<mask>", *sorted(ByteLevel.alphabet())]
-    vocabulary = {name: index for index, name in enumerate(names)}
-    RobertaTokenizer(vocab=vocabulary, merges=[]).save_pretrained(folder)
-    ClapFeatureExtractor().save_pretrained(folder)
-    config = ClapConfig(
-        text_config={
-            "vocab_size": len(vocabulary), "hidden_size": 16, "num_hidden_layers": 1,
-            "num_attention_heads": 2, "intermediate_size": 16, "max_position_embeddings": 64,
-            "pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2, "projection_dim": 8,
-        },
-        audio_config={
-            "enable_fusion": True, "depths": [1, 1], "num_attention_heads": [1, 2],
-            "patch_embeds_hidden_size": 8, "hidden_size": 16, "projection_dim": 8,
-            "aff_block_r": 2,
-        },
-        projection_dim=8,
-    )  # fmt: skip
-    torch.manual_seed(0)
-    ClapModel(config).save_pretrained(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def clap(folder: Path) -> Clap:
-    return load_clap(folder)
+def clap(tmp_path_factory: pytest.TempPathFactory) -> Clap:
+    return load_clap(save_clap(tmp_path_factory.mktemp("clap")))
 
 
 def test_clap_score_is_the_cosine_of_sound_and_text(clap: Clap):
