@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 import json
-import textwrap
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any
+
+import torch
+from smoothcache_core.loading import (
+    Dtype,
+    device_named,
+    dtype_named,
+    first_line,
+    folder_or_name,
+    quoted,
+)
 
 from smoothcache_audio._errors import PipelineError
-
-if TYPE_CHECKING:
-    import torch
-
-Library = Literal["auto", "stable-audio-tools", "diffusers"]
-Dtype = Literal["auto", "float32", "float16", "bfloat16"]
-
-SPOKEN_DIGITS = "spoken-digits"
-SHIPPED: Mapping[str, str] = MappingProxyType({SPOKEN_DIGITS: "spoken-digits"})
-"""The small models that come with this package, by name, and the folders they are in."""
+from smoothcache_audio._names import SHIPPED, SPOKEN_DIGITS, Library
 
 _CONFIG = "model_config.json"
 _WEIGHTS = ("model.safetensors", "model.ckpt")
@@ -35,7 +34,7 @@ def shipped_folder(model: str = SPOKEN_DIGITS) -> Path:
         PipelineError: No such model comes with this package.
     """
     if model not in SHIPPED:
-        raise PipelineError(f"the shipped models are {_quoted(SHIPPED)}, not {model!r}")
+        raise PipelineError(f"the shipped models are {quoted(SHIPPED)}, not {model!r}")
     return Path(str(resources.files("smoothcache_audio") / "data" / SHIPPED[model]))
 
 
@@ -69,16 +68,16 @@ def load_model(
         PipelineError: There is no such model, device or library, or it is no model that generates
             by a transformer.
     """
-    place = _device(device)
+    place = device_named(device)
     source = _source(model, library)
     try:
-        return source.load(place, _dtype(dtype, place))
+        return source.load(place, dtype_named(dtype, place, accelerated=torch.float16))
     except PipelineError:
         raise
     except Exception as error:  # both libraries, the hub's client and its transport have one each
         raise PipelineError(
             f"cannot load model {str(model)!r} with {source.library} (a folder, a name on the "
-            f"model hub, or one of {_quoted(SHIPPED)}): {_first_line(error)}"
+            f"model hub, or one of {quoted(SHIPPED)}): {first_line(error)}"
         ) from error
 
 
@@ -91,17 +90,13 @@ class _Source:
 
 
 def _source(model: str | Path, library: Library) -> _Source:
-    folder = shipped_folder(str(model)) if str(model) in SHIPPED else Path(model).expanduser()
-    if folder.is_dir():
-        found = _library_of(folder, library, str(model))
+    shipped = shipped_folder(str(model)) if str(model) in SHIPPED else None
+    place = shipped or folder_or_name(model, SHIPPED, folder="folder")
+    if isinstance(place, Path):
+        found = _library_of(place, library, str(model))
         load = _load_folder if found == "stable-audio-tools" else _load_pipeline
-        return _Source(found, lambda device, dtype: load(folder, device, dtype))
-    name = str(model)
-    if folder.is_absolute() or name.startswith((".", "~")) or name.count("/") != 1:
-        raise PipelineError(
-            f"there is no model folder {name!r}; give a folder, a name on the model hub "
-            f"('owner/name'), or one of {_quoted(SHIPPED)}"
-        )
+        return _Source(found, lambda device, dtype: load(place, device, dtype))
+    name = place
     if library == "diffusers" or (library == "auto" and not _has_stable_audio_tools()):
         return _Source("diffusers", lambda device, dtype: _load_pipeline(name, device, dtype))
     return _Source(
@@ -195,7 +190,7 @@ def _read_config(file: Path) -> dict[str, Any]:
     except (ValueError, KeyError, AttributeError, TypeError) as error:
         raise PipelineError(
             f"{str(file)!r} is no configuration of stable-audio-tools, with a model_type, a model, "
-            f"a sample_size and a sample_rate: {_first_line(error)}"
+            f"a sample_size and a sample_rate: {first_line(error)}"
         ) from error
     if kind != "diffusion_cond" or denoiser != "dit":
         raise PipelineError(
@@ -220,40 +215,3 @@ def _load_pipeline(source: str | Path, device: torch.device, dtype: torch.dtype)
             str(source), torch_dtype=dtype, local_files_only=isinstance(source, Path)
         )
     return pipe.to(device)
-
-
-# ---------------------------------------------------------------------------- both
-
-
-def _device(name: str) -> torch.device:
-    import torch
-
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        place = torch.device(name)
-        torch.empty(0, device=place)
-    except (RuntimeError, AssertionError) as error:
-        raise PipelineError(f"device {name!r} cannot be used: {_first_line(error)}") from error
-    return place
-
-
-def _dtype(name: Dtype, device: torch.device) -> torch.dtype:
-    import torch
-
-    if name == "auto":
-        return torch.float32 if device.type == "cpu" else torch.float16
-    return {
-        "float32": torch.float32,
-        "float16": torch.float16,
-        "bfloat16": torch.bfloat16,
-    }[name]
-
-
-def _quoted(names: Iterable[str]) -> str:
-    return ", ".join(repr(name) for name in names)
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return textwrap.shorten(lines[0], 240) if lines else type(error).__name__

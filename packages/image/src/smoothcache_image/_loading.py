@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-import textwrap
 import warnings
-from collections.abc import Generator, Iterable
+from collections.abc import Generator
 from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from smoothcache_core.loading import (
+    device_named,
+    dtype_named,
+    first_line,
+    folder_or_name,
+    quoted,
+)
 
 from smoothcache_image._errors import PipelineError
 from smoothcache_image._names import (
@@ -19,7 +26,6 @@ from smoothcache_image._names import (
 )
 
 if TYPE_CHECKING:
-    import torch
     from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
 _NOISE_PREDICTIONS = ("epsilon", "sample", "v_prediction")
@@ -32,7 +38,7 @@ def digits_folder(model: str = DIGITS) -> Path:
         PipelineError: No such model comes with this package.
     """
     if model not in SHIPPED:
-        raise PipelineError(f"the shipped models are {_quoted(SHIPPED)}, not {model!r}")
+        raise PipelineError(f"the shipped models are {quoted(SHIPPED)}, not {model!r}")
     return Path(str(resources.files("smoothcache_image") / "data" / SHIPPED[model]))
 
 
@@ -57,17 +63,17 @@ def load_pipeline(
     """
     from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
-    place = _device(device)
+    place = device_named(device)
     source, local = _source(model)
     try:
         with _quietly():
             pipe = DiffusionPipeline.from_pretrained(
-                source, torch_dtype=_dtype(dtype, place), local_files_only=local
+                source, torch_dtype=dtype_named(dtype, place), local_files_only=local
             )
     except Exception as error:  # diffusers, the hub's client and its transport have one each
         raise PipelineError(
             f"cannot load model {str(model)!r} (a folder, a name on the model hub, or one of "
-            f"{_quoted(SHIPPED)}): {_first_line(error)}"
+            f"{quoted(SHIPPED)}): {first_line(error)}"
         ) from error
     pipe.scheduler = with_solver(pipe.scheduler, solver)
     return pipe.to(place)
@@ -129,50 +135,7 @@ def _source(model: str | Path) -> tuple[str, bool]:
     """Return what to load, and whether it is a folder."""
     if str(model) in SHIPPED:
         return str(digits_folder(str(model))), True
-    folder = Path(model).expanduser()
-    if folder.is_dir():
-        if not (folder / "model_index.json").exists():
-            raise PipelineError(
-                f"{str(model)!r} is not a pipeline folder: it has no model_index.json"
-            )
-        return str(folder), True
-    if folder.is_absolute() or str(model).startswith((".", "~")) or str(model).count("/") != 1:
-        raise PipelineError(
-            f"there is no model folder {str(model)!r}; give a pipeline folder, a name on the model "
-            f"hub ('owner/name'), or one of {_quoted(SHIPPED)}"
-        )
-    return str(model), False
-
-
-def _device(name: str) -> torch.device:
-    import torch
-
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        place = torch.device(name)
-        torch.empty(0, device=place)
-    except (RuntimeError, AssertionError) as error:
-        raise PipelineError(f"device {name!r} cannot be used: {_first_line(error)}") from error
-    return place
-
-
-def _dtype(name: Dtype, device: torch.device) -> torch.dtype:
-    import torch
-
-    if name == "auto":
-        return torch.float32 if device.type == "cpu" else torch.bfloat16
-    return {
-        "float32": torch.float32,
-        "float16": torch.float16,
-        "bfloat16": torch.bfloat16,
-    }[name]
-
-
-def _quoted(names: Iterable[str]) -> str:
-    return ", ".join(repr(name) for name in names)
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return textwrap.shorten(lines[0], 240) if lines else type(error).__name__
+    place = folder_or_name(model, SHIPPED, folder="pipeline folder")
+    if isinstance(place, Path) and not (place / "model_index.json").exists():
+        raise PipelineError(f"{str(model)!r} is not a pipeline folder: it has no model_index.json")
+    return str(place), isinstance(place, Path)

@@ -1,0 +1,175 @@
+"""Loading audio models from folders in the layout of either library."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from audio_folders import save_stable_audio, save_stable_audio_tools
+from diffusers.pipelines.stable_audio.pipeline_stable_audio import StableAudioPipeline
+from safetensors.torch import load_file
+from smoothcache_audio import (
+    PipelineError,
+    _stable_audio_tools as sat,
+    load_model,
+    sampler_of,
+    shipped_folder,
+)
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_stable_audio_tools(tmp_path_factory.mktemp("models") / "digits")
+
+
+@pytest.fixture(scope="module")
+def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_stable_audio(tmp_path_factory.mktemp("models") / "pipeline")
+
+
+@pytest.fixture
+def copied(digits: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(digits, tmp_path / "copied"))
+
+
+def test_a_folder_of_stable_audio_tools_loads_with_its_weights(digits: Path):
+    model = load_model(digits, device="cpu")
+    weights = load_file(digits / "model.safetensors")
+    loaded = model.state_dict()
+    assert weights.keys() == loaded.keys()
+    assert all(torch.equal(loaded[name], weight) for name, weight in weights.items())
+    assert (
+        model.sample_size == json.loads((digits / "model_config.json").read_text())["sample_size"]
+    )
+    assert not model.training
+    assert not any(parameter.requires_grad for parameter in model.parameters())
+
+
+def test_a_checkpoint_loads_like_safetensors(copied: Path):
+    expected = load_model(copied, device="cpu").state_dict()
+    weights = load_file(copied / "model.safetensors")
+    torch.save({"state_dict": weights}, copied / "model.ckpt")
+    (copied / "model.safetensors").unlink()
+    loaded = load_model(copied, device="cpu").state_dict()
+    assert all(torch.equal(loaded[name], weight) for name, weight in expected.items())
+
+
+def test_a_folder_of_diffusers_loads_as_the_class_it_names(pipeline: Path):
+    pipe = load_model(pipeline, device="cpu", dtype="bfloat16")
+    assert isinstance(pipe, StableAudioPipeline)
+    assert pipe.transformer.dtype == torch.bfloat16
+
+
+def test_the_data_type_is_that_of_the_transformer_alone(digits: Path):
+    model = load_model(digits, device="cpu", dtype="bfloat16")
+    assert next(model.model.parameters()).dtype == torch.bfloat16
+    assert next(model.conditioner.parameters()).dtype == torch.float32
+    latents = sampler_of(model, conditions=[1], steps=3)(1)
+    assert latents.dtype == torch.float32
+    assert latents.isfinite().all()
+
+
+def test_a_folder_for_both_libraries_is_loaded_by_the_one_that_is_asked_for(
+    copied: Path, pipeline: Path
+):
+    shutil.copytree(pipeline, copied, dirs_exist_ok=True)
+    loaded: Callable[..., Any] = lambda **options: (
+        type(  # noqa: E731
+            load_model(copied, device="cpu", **options)
+        ).__name__
+    )
+    assert loaded() == sat.WRAPPER
+    assert loaded(library="stable-audio-tools") == sat.WRAPPER
+    assert loaded(library="diffusers") == "StableAudioPipeline"
+
+
+def test_loading_says_nothing(digits: Path, pipeline: Path, capfd: pytest.CaptureFixture[str]):
+    load_model(digits, device="cpu")
+    load_model(pipeline, device="cpu")
+    assert capfd.readouterr() == ("", "")
+
+
+# ---------------------------------------------------------------------------- refused
+
+
+def changed(file: Path, **settings: Any) -> None:
+    file.write_text(json.dumps(json.loads(file.read_text()) | settings))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"model_type": "autoencoder"}, "is of a 'autoencoder' model that denoises by 'dit'"),
+        ({"model_type": "diffusion_cond_inpaint"}, "only 'diffusion_cond' models"),
+        ({"model": {"diffusion": {"type": "adp_cfg_1d"}}}, "denoises by 'adp_cfg_1d'"),
+        ({"model": {}}, "denoises by None"),
+        ({"model": []}, "is no configuration of stable-audio-tools"),
+        ({"sample_rate": 0}, r"sample_size and sample_rate are \(128, 0\)"),
+    ],
+)
+def test_a_foreign_configuration_is_refused(copied: Path, settings: dict[str, Any], message: str):
+    changed(copied / "model_config.json", **settings)
+    with pytest.raises(PipelineError, match=message):
+        load_model(copied, device="cpu")
+
+
+def test_a_broken_configuration_is_refused(copied: Path):
+    (copied / "model_config.json").write_text('{"model_type": ')
+    with pytest.raises(PipelineError, match=r"model_config.json' is no configuration of stable"):
+        load_model(copied, device="cpu")
+
+
+def test_weights_of_another_model_are_refused_in_one_line(copied: Path):
+    config = json.loads((copied / "model_config.json").read_text())
+    config["model"]["diffusion"]["config"]["depth"] = 3
+    (copied / "model_config.json").write_text(json.dumps(config))
+    with pytest.raises(
+        PipelineError, match=r"cannot load model .* with stable-audio-tools"
+    ) as error:
+        load_model(copied, device="cpu")
+    assert "\n" not in str(error.value)
+
+
+def test_missing_weights_are_named(copied: Path):
+    (copied / "model.safetensors").unlink()
+    with pytest.raises(PipelineError, match=r"has no model.safetensors and no model.ckpt"):
+        load_model(copied, device="cpu")
+
+
+def test_a_folder_of_neither_library_is_refused(tmp_path: Path):
+    with pytest.raises(PipelineError, match=r"no model_config.json and no model_index.json"):
+        load_model(tmp_path, device="cpu")
+
+
+def test_a_folder_of_the_other_library_is_refused(digits: Path, pipeline: Path):
+    with pytest.raises(PipelineError, match=r"for diffusers: it has no model_index.json"):
+        load_model(digits, library="diffusers", device="cpu")
+    with pytest.raises(PipelineError, match=r"for stable-audio-tools: it has no model_config.json"):
+        load_model(pipeline, library="stable-audio-tools", device="cpu")
+
+
+def test_no_such_device_and_no_such_model_are_refused(digits: Path):
+    with pytest.raises(PipelineError, match=r"device 'abacus' cannot be used"):
+        load_model(digits, device="abacus")
+    with pytest.raises(PipelineError, match=r"there is no model folder './nowhere'"):
+        load_model("./nowhere")
+    with pytest.raises(PipelineError, match=r"the shipped models are 'spoken-digits', not 'music'"):
+        shipped_folder("music")
+
+
+def test_missing_packages_are_named_with_how_to_get_them(
+    digits: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(sat, "_NEEDED", ("torch", "no_such_package"))
+    with pytest.raises(
+        PipelineError, match=r"of which no_such_package cannot be found.*pip install --no-deps "
+    ):
+        load_model(digits, device="cpu")
+    assert sat.missing_packages() == ["no_such_package"]
+
+
+def test_all_that_stable_audio_tools_needs_is_looked_for():
+    assert sat.missing_packages() == []
