@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -76,11 +75,10 @@ def test_a_folder_for_both_libraries_is_loaded_by_the_one_that_is_asked_for(
     copied: Path, pipeline: Path
 ):
     shutil.copytree(pipeline, copied, dirs_exist_ok=True)
-    loaded: Callable[..., Any] = lambda **options: (
-        type(  # noqa: E731
-            load_model(copied, device="cpu", **options)
-        ).__name__
-    )
+
+    def loaded(**options: Any) -> str:
+        return type(load_model(copied, device="cpu", **options)).__name__
+
     assert loaded() == sat.WRAPPER
     assert loaded(library="stable-audio-tools") == sat.WRAPPER
     assert loaded(library="diffusers") == "StableAudioPipeline"
