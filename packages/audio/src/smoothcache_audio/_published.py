@@ -182,7 +182,7 @@ def load_passt(*, device: str = "cpu") -> Passt:
         EvaluationError: The package or its weights cannot be had.
     """
     _require("hear21passt", "KL-PaSST")
-    with _weights("KL-PaSST", f"PaSST, which it keeps in {_hub_folder()}"), _silenced():
+    with _weights("KL-PaSST", f"PaSST (kept in {_hub_folder()})"), _silenced():
         model = import_module("hear21passt.base").get_basic_model(mode="logits")
     return Passt(model=model.eval().requires_grad_(False).to(device), device=device)
 
@@ -271,7 +271,7 @@ def load_openl3(content: Literal["env", "music"] = "env", *, device: str = "cpu"
         EvaluationError: The package or its weights cannot be had.
     """
     _require("torchopenl3", "FD-OpenL3")
-    with _weights("FD-OpenL3", f"OpenL3, which it keeps in {_hub_folder()}"), _silenced():
+    with _weights("FD-OpenL3", f"OpenL3 (kept in {_hub_folder()})"), _silenced():
         core = import_module("torchopenl3.core")
         model = core.load_audio_embedding_model("mel256", content, 512)
     return OpenL3(model=model.requires_grad_(False).to(device), device=device)
