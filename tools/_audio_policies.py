@@ -13,7 +13,6 @@ from _policies import (
     Row,
     RowOf,
     Setup,
-    all_computed,
     smoothcache,
     whole_evaluations,
 )
@@ -57,7 +56,6 @@ def policies() -> list[Policy]:
 def _ours() -> list[Policy]:
     sites = partial(smoothcache, *KINDS)
     found = {
-        "all computed": sites(row=all_computed),
         **{f"{ALL_SITES} at {each:g}": sites(row=spaced(each)) for each in (*PUBLISHED, LEAST)},
         **{
             f"whole evaluations at {each:g}, filled": whole_evaluations(spaced(each))
@@ -97,8 +95,8 @@ def _peers() -> list[Policy]:
     return [
         Policy(
             name="dit-smoothcache",
-            setting=f"{ALL_SITES} at {PUBLISHED[1]:g}",
-            attach=place.dit_smoothcache(*KINDS, row=spaced(PUBLISHED[1])),
+            setting=f"{ALL_SITES} at {LEAST:g}",
+            attach=place.dit_smoothcache(*KINDS, row=spaced(LEAST)),
         ),
         Policy(
             name="cache-dit",

@@ -87,7 +87,7 @@ def test_our_macs_are_the_plain_ones_less_those_of_the_reused_sites(
     model: torch.nn.Module, policy: Policy
 ):
     cost = cost_of(SUBJECT, model)
-    fraction = next((each for each in (*PUBLISHED, LEAST) if f" {each}" in policy.setting), 1.0)
+    (fraction,) = (each for each in (*PUBLISHED, LEAST) if f" {each}" in policy.setting)
     reused = evenly_spaced(EVALUATIONS, fraction).count(0)
     assert {site.kind for site in cost.sites} == set(KINDS)
     each = cost.total if "whole" in policy.setting else sum(site.macs for site in cost.sites)
@@ -135,8 +135,8 @@ def test_what_refuses_is_reported_with_its_reason(record: Record):
     assert len(record.rows) + len(record.refused) == len(policies())
 
 
-def test_all_computed_gives_the_plain_sample(record: Record):
-    assert record.checks["smoothcache (all computed) gives the sample of plain (-) bit for bit"]
+def test_checks_hold(record: Record):
+    assert record.checks
     assert all(record.checks.values())
 
 
