@@ -7,7 +7,13 @@ import pytest
 import readme_results
 
 ROOT = Path(__file__).parents[1]
-FILES = ["README.md", "docs/tutorial.md", "docs/add-a-model.md", "docs/audio-metrics.md"]
+FILES = [
+    "README.md",
+    "docs/tutorial.md",
+    "docs/add-a-model.md",
+    "docs/audio.md",
+    "docs/audio-metrics.md",
+]
 
 
 @pytest.mark.parametrize("name", FILES)
