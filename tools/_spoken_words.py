@@ -11,12 +11,12 @@ from dataclasses import dataclass
 
 import torch
 from _espeak import Espeak
+from smoothcache_audio._classifier import SAMPLE_RATE
+from smoothcache_audio._names import DIGITS
 from torch import Tensor
 from torchaudio.transforms import Resample
 from tqdm import tqdm
 
-WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
-SAMPLE_RATE = 16000
 CLIP = 12800  # samples, 0.8 s
 SECONDS = (0.36, 0.56)  # how long a word lasts: the same for all words, so no hint which it is
 USUAL_RATE = 160  # words per minute
@@ -68,11 +68,11 @@ class Clips:
 def speak(speakers: Speakers, per_word: int) -> Clips:
     """Let speakers say every digit `per_word` times, in voices taken in turn."""
     booth, voices = Booth(speakers.seed), speakers.voices()
-    digits = [digit for _ in range(per_word) for digit in range(len(WORDS))]
+    digits = [digit for _ in range(per_word) for digit in range(len(DIGITS))]
     spoken = []
     for number, digit in enumerate(tqdm(digits, desc=speakers.name, mininterval=5)):
-        voice = voices[number // len(WORDS) % len(voices)]
-        spoken.append(booth.record(WORDS[digit], voice))
+        voice = voices[number // len(DIGITS) % len(voices)]
+        spoken.append(booth.record(DIGITS[digit], voice))
     waveforms, seconds = zip(*spoken, strict=True)
     return Clips(torch.stack(waveforms), torch.tensor(digits), torch.tensor(seconds))
 

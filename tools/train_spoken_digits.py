@@ -12,7 +12,7 @@ also a command of its own:
 
     data         thousands of clips of ten words in many voices, from fixed seeds
     classifier   a small network that names a digit; it grades everything that follows
-    autoencoder  0.8 s of sound at 16 kHz to 16 x 40 latents and back
+    autoencoder  0.8 s of sound at 16 kHz to 10 x 40 latents and back
     decoder      the second half of the autoencoder some more, for clearer sound
     transformer  the diffusion transformer itself, on those latents; writes the model's folder
     check        draws 500 clips from the written folder, grades them, records the numbers
@@ -50,8 +50,6 @@ from _spoken_words import (
     GENERATOR,
     HELD_OUT,
     REFERENCE,
-    SAMPLE_RATE,
-    WORDS,
     Clips,
     speak,
 )
@@ -66,6 +64,7 @@ from _training import (
 )
 from safetensors.torch import save as to_safetensors
 from smoothcache_audio import _classifier
+from smoothcache_audio._names import DIGITS, SHIPPED_GUIDANCE, SHIPPED_SIGMAS, WORD_SECONDS
 from smoothcache_core import frechet_distance
 from torch import Tensor, nn
 from torch.nn import functional
@@ -75,9 +74,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 DATA = REPOSITORY / "packages" / "audio" / "src" / "smoothcache_audio" / "data"
 MODEL = DATA / "spoken-digits"
 PER_WORD = {"generator": 560, "reference": 100, "classifier": 360, "held-out": 60}
-GUIDANCE = 2.5
-USUAL_SECONDS = 0.46  # length of the word that samples are asked for
-SIGMAS: dict[str, Any] = {"sigma_min": 0.03, "sigma_max": 100.0}
+SIGMAS: dict[str, Any] = dict(zip(("sigma_min", "sigma_max"), SHIPPED_SIGMAS, strict=True))
 AUTOENCODER_BATCH, BATCH, COPIES = 12, 128, 2
 KL_WEIGHT = 3e-4
 SEED = 0
@@ -85,6 +82,9 @@ NOTES = (
     "data: `seconds` is the time espeak-ng took; a word lasts equally long whichever it is.",
     "accuracy_held_out: the classifier on voices that neither it nor the model learned from.",
     "accuracy_reference: the classifier on new clips in the voices that the model learned.",
+    "autoencoder: it learned with 16 channels of latents. Six of them carried nothing, as their "
+    "spread was below 0.02; they were taken out, the rest left as it was, before the next stages.",
+    "decoder, transformer: they ran beside each other and beside other work on the machine.",
     "recognised: the part of the samples that the classifier names as they were asked for.",
     "frechet: distance of the classifier's features to those of the reference clips.",
 )
@@ -193,7 +193,9 @@ def mel_filters() -> Tensor:
     from torchaudio.functional import melscale_fbanks
 
     empty = _classifier.SpokenDigitClassifier().filters
-    return melscale_fbanks(len(empty), 60.0, SAMPLE_RATE / 2, empty.shape[1], SAMPLE_RATE)
+    return melscale_fbanks(
+        len(empty), 60.0, _classifier.SAMPLE_RATE / 2, empty.shape[1], _classifier.SAMPLE_RATE
+    )
 
 
 @app.command("classifier")
@@ -496,8 +498,8 @@ class Latents:
     """What the transformer learns from: the autoencoder's distributions over latents.
 
     Attributes:
-        mean: (N, 16, 40).
-        spread: Standard deviations, (N, 16, 40).
+        mean: (N, 10, 40).
+        spread: Standard deviations, (N, 10, 40).
         digits: (N,) int64.
         seconds: (N,) float32.
     """
@@ -558,14 +560,19 @@ def optimizers(model: Any, threads: int) -> dict[str, torch.optim.Optimizer]:
 
 
 def draw(
-    model: Any, per_digit: int, seed: int, steps: int, sampler: str, guidance: float = GUIDANCE
+    model: Any,
+    per_digit: int,
+    seed: int,
+    steps: int,
+    sampler: str,
+    guidance: float = SHIPPED_GUIDANCE,
 ) -> tuple[Tensor, Tensor]:
     """Say each digit `per_digit` times: waveforms (B, 12800), and labels."""
     from stable_audio_tools.inference.generation import generate_diffusion_cond
 
     generate: Any = generate_diffusion_cond  # its annotations are narrower than what it takes
-    digits = torch.arange(len(WORDS)).repeat(per_digit)
-    wanted = [{"digit": digit, "seconds_total": USUAL_SECONDS} for digit in digits.tolist()]
+    digits = torch.arange(len(DIGITS)).repeat(per_digit)
+    wanted = [{"digit": digit, "seconds_total": WORD_SECONDS} for digit in digits.tolist()]
     with quietly(), contextlib.redirect_stderr(io.StringIO()), torch.inference_mode():
         sound = generate(
             model,
@@ -648,7 +655,7 @@ def judge(sound: Tensor, digits: Tensor) -> dict[str, Any]:
     half = len(real) // 2
     features = torch.cat([classifier.features(part) for part in sound.split(250)])
     named = classifier.head(features).argmax(dim=1)
-    right = [int((named[digits == digit] == digit).sum()) for digit in range(len(WORDS))]
+    right = [int((named[digits == digit] == digit).sum()) for digit in range(len(DIGITS))]
     return {
         "samples": len(digits),
         "recognised": round((named == digits).float().mean().item(), 4),
@@ -662,7 +669,7 @@ def judge(sound: Tensor, digits: Tensor) -> dict[str, Any]:
 def check(
     sampler: Annotated[str, typer.Option(help="Sampler of k-diffusion.")] = "dpmpp-3m-sde",
     steps: Annotated[int, typer.Option(help="Steps of each sample.")] = 100,
-    guidance: Annotated[float, typer.Option(help="Strength of the guidance.")] = GUIDANCE,
+    guidance: Annotated[float, typer.Option(help="Strength of the guidance.")] = SHIPPED_GUIDANCE,
     write: Annotated[bool, typer.Option(help="Write the record.")] = True,
     batches: Annotated[int, typer.Option(help="Batches of 50 samples.")] = 10,
     work: Work = DEFAULT_WORK,
@@ -676,7 +683,7 @@ def check(
     sound, digits = (torch.cat(kind) for kind in zip(*parts, strict=True))
     save_atomically(work / f"samples-{sampler}.pt", {"sound": sound, "digits": digits})
     row = {"stage": f"check-{sampler}", "sampler": sampler, "steps": steps, "guidance": guidance}
-    row |= SIGMAS | {"seconds_total": USUAL_SECONDS, "seconds": seconds}
+    row |= SIGMAS | {"seconds_total": WORD_SECONDS, "seconds": seconds}
     row["folder_bytes"] = sum(path.stat().st_size for path in MODEL.iterdir())
     keep_row(work, row | judge(sound, digits))
     if write:
