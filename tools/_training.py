@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 import math
 import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from _records import command
-from torch import nn
+from torch import Tensor, nn
+
+Loss = Callable[[], Tensor]
 
 
 @dataclass
@@ -38,6 +42,23 @@ def learning_rate(progress: float, peak: float, floor: float = 1e-5, warm: float
         return floor + (peak - floor) * progress / warm
     along = (progress - warm) / (1 - warm)
     return floor + (peak - floor) * 0.5 * (1 + math.cos(math.pi * along))
+
+
+def descend(losses: Sequence[Loss], weights: list[nn.Parameter]) -> float:
+    """Set the gradient of the mean of losses, each in a thread of its own; return the mean.
+
+    On small matrices two such threads are twice as fast as one, unlike the threads inside torch.
+    """
+
+    def one(loss: Loss) -> tuple[float, tuple[Tensor, ...]]:
+        value = loss()
+        return value.item(), torch.autograd.grad(value, weights)
+
+    with ThreadPoolExecutor(len(losses)) as pool:
+        values, gradients = zip(*pool.map(one, losses), strict=True)
+    for weight, *parts in zip(weights, *gradients, strict=True):
+        weight.grad = torch.stack(parts).mean(dim=0)
+    return sum(values) / len(values)
 
 
 @torch.no_grad()

@@ -35,7 +35,6 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Generator, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -55,6 +54,8 @@ from _spoken_words import (
 )
 from _training import (
     Budget,
+    Loss,
+    descend,
     follow,
     keep_row,
     kept_rows,
@@ -94,7 +95,6 @@ app = typer.Typer(help=HELP, no_args_is_help=True, rich_markup_mode=None, add_co
 Work = Annotated[Path, typer.Option(help="Folder for clips, checkpoints and numbers.")]
 Threads = Annotated[int, typer.Option(help="CPU threads to use.")]
 Resume = Annotated[bool, typer.Option(help="Go on from the last checkpoint.")]
-Loss = Callable[[], Tensor]
 Report = Callable[[], None]
 DEFAULT_WORK = Path(tempfile.gettempdir()) / "spoken-digits-ckpt"
 
@@ -441,23 +441,6 @@ class Training:
 def learned(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:
     """The weights that an optimizer moves."""
     return [weight for group in optimizer.param_groups for weight in group["params"]]
-
-
-def descend(losses: Sequence[Loss], weights: list[nn.Parameter]) -> float:
-    """Set the gradient of the mean of losses, each in a thread of its own; return the mean.
-
-    On small matrices two such threads are twice as fast as one, unlike the threads inside torch.
-    """
-
-    def one(loss: Loss) -> tuple[float, tuple[Tensor, ...]]:
-        value = loss()
-        return value.item(), torch.autograd.grad(value, weights)
-
-    with ThreadPoolExecutor(len(losses)) as pool:
-        values, gradients = zip(*pool.map(one, losses), strict=True)
-    for weight, *parts in zip(weights, *gradients, strict=True):
-        weight.grad = torch.stack(parts).mean(dim=0)
-    return sum(values) / len(values)
 
 
 def new_training(
