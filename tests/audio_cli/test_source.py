@@ -1,7 +1,10 @@
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+from smoothcache_audio import PipelineError, shipped_folder
+from smoothcache_audio._names import SHIPPED_GUIDANCE, SHIPPED_SIGMAS, WORD_SECONDS
 from smoothcache_audio._source import SoundSource
 from smoothcache_core.cli.errors import CommandError
 
@@ -34,3 +37,22 @@ def test_another_model_than_the_shipped_one_has_the_settings_of_stable_audio_ope
     assert sampler.guidance is None
     assert (sampler.sigma_min, sampler.sigma_max) == (0.3, 500.0)
     assert sampler.conditions == list(range(10))
+
+
+def test_the_shipped_model_has_settings_of_its_own():
+    source = SoundSource(samples=20, seed=5)
+    assert (source.run_samples, source.seeds) == (10, range(5, 7))
+    sampler = source.sampler(steps=2)
+    assert sampler.guidance == SHIPPED_GUIDANCE
+    assert (sampler.sigma_min, sampler.sigma_max) == SHIPPED_SIGMAS
+    assert sampler.conditions[3] == {"digit": 3, "seconds_total": WORD_SECONDS}
+    assert len(sampler.conditions) == 10
+    training = json.loads((shipped_folder() / "model_config.json").read_text())["training"]
+    assert training["demo"]["demo_cfg_scales"] == [SHIPPED_GUIDANCE]
+
+
+def test_digits_are_named():
+    sampler = SoundSource(labels="three, 0-1,9").sampler(steps=2)
+    assert [condition["digit"] for condition in sampler.conditions] == [3, 0, 1, 9]
+    with pytest.raises(PipelineError, match=r"such as \['zero', 'one', 'two'\]"):
+        SoundSource(labels="ten").sampler(steps=2)

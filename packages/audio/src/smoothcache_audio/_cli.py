@@ -29,7 +29,7 @@ _EXAMPLES = {
         "plan calibration.safetensors --compute 0.5",
         f"sample {_MODEL} --schedule schedules/auto-compute0.5.json",
     ],
-    "demo": ["demo --output demo-output --samples 200"],
+    "demo": ["demo --output demo-output --samples 100"],
     "calibrate": [
         "calibrate --solver dpmpp-2m --steps 50 -o digits.safetensors",
         f"calibrate {_MODEL} --library diffusers --dtype float16",
@@ -79,7 +79,8 @@ SOUNDS = Modality(
             "predicted-and-measured.png": "the errors that were promised, and those that came",
             "schedules": "JSON files, for `smoothcache-audio sample --schedule`",
         },
-        samples=100,
+        samples=50,
+        batch=25,
     ),
     judging=_judging,
     save=_save,
