@@ -20,11 +20,14 @@ _CALLBACK = ctypes.CFUNCTYPE(
 class Espeak:
     """One espeak-ng engine; a process can hold one only.
 
+    Args:
+        seed: Of what is random in the voices themselves.
+
     Attributes:
         sample_rate: Samples per second of everything it says.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, seed: int) -> None:
         import espeakng_loader
 
         self._library: Any = ctypes.CDLL(espeakng_loader.get_library_path())
@@ -32,6 +35,7 @@ class Espeak:
         self.sample_rate: int = self._library.espeak_Initialize(_SYNCHRONOUS, 0, folder, 0)
         if self.sample_rate <= 0:
             raise RuntimeError(f"espeak-ng did not start with the data in {folder.decode()!r}")
+        self._library.espeak_ng_SetRandSeed(ctypes.c_long(seed))
         self._chunks: list[Tensor] = []
         self._callback: Callable[..., int] = _CALLBACK(self._receive)
         self._library.espeak_SetSynthCallback(self._callback)

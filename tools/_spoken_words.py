@@ -82,7 +82,7 @@ class Booth:
 
     def __init__(self, seed: int) -> None:
         self._draw = random.Random(seed)
-        self._engine = Espeak()
+        self._engine = Espeak(seed)
         self._resample = Resample(self._engine.sample_rate, SAMPLE_RATE)
         self._usual: dict[tuple[str, str], int] = {}
 

@@ -81,6 +81,8 @@ KL_WEIGHT = 3e-4
 SEED = 0
 NOTES = (
     "data: `seconds` is the time espeak-ng took; a word lasts equally long whichever it is.",
+    "data: the clips that these weights learned from were made before the script fixed the seed of "
+    "the noise in espeak-ng's voices too. A rerun makes clips that differ from them in that noise.",
     "accuracy_held_out: the classifier on voices that neither it nor the model learned from.",
     "accuracy_reference: the classifier on new clips in the voices that the model learned.",
     "autoencoder: it learned with 16 channels of latents. Six of them carried nothing, as their "
