@@ -66,6 +66,7 @@ BLOCKS = PatternAdapter(
 CALIBRATION_SEED = 0
 SEEDS = (1000, 2000, 3000)
 MAX_LAG = 10
+TARGETS = ("sites", "blocks", "evaluations")
 COMPUTES = (0.5, 0.25)
 SOLVERS = ("dpmpp-3m-sde", "dpmpp-2m-sde")
 RULES = (reuse(), taylor(1), linear(1), linear(2), linear(3))
@@ -318,6 +319,51 @@ def to_record(settings: Settings, rows: Sequence[Row], refused: Sequence[Row]) -
     )
 
 
+# ---------------------------------------------------------------------------- what is shown
+
+
+def save(record: Record, folder: Path) -> Path:
+    """Write the record, and its table with the errors over budgets first."""
+    path = record.save(folder)
+    before, after = record.to_markdown().split(f"{record.question}\n", 1)
+    parts = [
+        record.question,
+        "Relative L2 distance of the final sample from the plain run's, by compute; what the "
+        "schedule promised is in brackets:",
+        pivot(record.rows),
+        "All numbers:",
+    ]
+    path.with_suffix(".md").write_text(before + "\n\n".join(parts) + "\n" + after)
+    return path
+
+
+def pivot(rows: Sequence[Row]) -> str:
+    """Return the errors as a Markdown table of targets and fills, by solver and budget."""
+    found = [row for row in rows if row["target"] != "plain"]
+    columns = list(dict.fromkeys((row["solver"], row["budget"]) for row in found))
+    lines = list(dict.fromkeys((row["target"], row["fill"]) for row in found))
+    lines.sort(key=lambda line: TARGETS.index(line[0]))
+    cells = {(row["target"], row["fill"], row["solver"], row["budget"]): row for row in found}
+    best = {
+        column: min(row["rel_l2"] for row in found if (row["solver"], row["budget"]) == column)
+        for column in columns
+    }
+    titles = [f"{solver}, {budget:g}" for solver, budget in columns]
+    table = [["target", "fill", *titles], ["---", "---", *("---:" for _ in columns)]]
+    for line in lines:
+        shown = [_error(cells.get((*line, *column)), best[column]) for column in columns]
+        table.append([*line, *shown])
+    return "\n".join(f"| {' | '.join(row)} |" for row in table)
+
+
+def _error(row: Row | None, best: float) -> str:
+    if row is None:
+        return "-"
+    text = f"{row['rel_l2']:.2g}"
+    text = f"**{text}**" if row["rel_l2"] == best else text
+    return f"{text} ({row['predicted_error']:.2g})" if "predicted_error" in row else text
+
+
 def main(
     model: Annotated[str, typer.Option(help="spoken-digits, or a folder.")] = "spoken-digits",
     steps: Annotated[int, typer.Option(help="Steps of the solvers.")] = 100,
@@ -343,8 +389,8 @@ def main(
     )
     rows, refused = measure(settings)
     record = to_record(settings, rows, refused)
-    path = record.save(output)
-    print(record.to_markdown())
+    path = save(record, output)
+    print(path.with_suffix(".md").read_text())
     print(f"written to {path} and {path.with_suffix('.md').name}")
 
 

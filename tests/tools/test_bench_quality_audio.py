@@ -207,4 +207,27 @@ def test_study_of_stochastic_solvers(folder: Path):
     assert all(row["compute"] <= 0.5 + 1e-9 for row in others)
     assert all(row["rel_l2"] > 0.0 and row["mel_l1"] > 0.0 for row in others)
     record = measure_sde.to_record(study, rows, refused)
+    path = measure_sde.save(record, folder.parent)
+    assert path.name.startswith("sde-audio-")
+    assert measure_sde.pivot(rows) in path.with_suffix(".md").read_text()
     assert record.seeds == {"calibration": [0], "evaluation": [SEED]}
+
+
+def test_study_shows_errors_by_target_and_fill():
+    def row(target: str, fill: str, budget: float, error: float, **more: object):
+        known = {"solver": "a", "target": target, "fill": fill, "budget": budget}
+        return {**known, "rel_l2": error, **more}
+
+    rows = [
+        {"solver": "a", "budget": 1.0, "target": "plain"},
+        row("evaluations", "reuse", 0.5, 0.3),
+        row("sites", "reuse", 0.5, 0.1, predicted_error=0.2),
+        row("sites", "linear-2", 0.25, 0.4),
+    ]
+    assert measure_sde.pivot(rows).splitlines() == [
+        "| target | fill | a, 0.5 | a, 0.25 |",
+        "| --- | --- | ---: | ---: |",
+        "| sites | reuse | **0.1** (0.2) | - |",
+        "| sites | linear-2 | - | **0.4** |",
+        "| evaluations | reuse | 0.3 | - |",
+    ]
