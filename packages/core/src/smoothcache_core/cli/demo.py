@@ -11,6 +11,8 @@ from pathlib import Path
 
 import torch
 from rich.console import Console
+from torch import Tensor
+from tqdm import tqdm
 
 from smoothcache_core import Calibration, Planner, Point, Schedule, calibrate
 from smoothcache_core.cli.evaluating import Evaluation, evaluated
@@ -113,17 +115,24 @@ class _Demo:
             f"{sampler.batch} samples, {sampler.steps} steps, seed {seed}, {threads} "
             f"thread{'s' if threads > 1 else ''}"
         )
-        with sampler.around():
+        with sampler.around(), tqdm(desc="calibrating", unit="run") as bar:
+
+            def counted(seed: int) -> Tensor:
+                latents = sampler(seed)
+                bar.update()
+                return latents
+
             return calibrate(
                 sampler.denoiser,
                 sampler.adapter,
-                sampler,
+                counted,
                 seeds=[seed],
                 max_lag=self.settings.max_lag,
                 samples_per_run=sampler.batch,
                 branches=sampler.branches,
                 scheduler=sampler.scheduler,
                 solver=sampler.solver_name,
+                progress=False,  # all in one run, and then runs for the sensitivities
             )
 
     def plan(self, calibration: Calibration) -> tuple[list[Pair], list[Point]]:
@@ -135,7 +144,7 @@ class _Demo:
             points = planner.front(computes)
         self.console.print(f"[bold]2/4 plan[/]: what to skip? {described_pairs(pairs)}")
         self.console.print("[bold]3/4 fit[/]: each plan to what its cached runs really do")
-        return [self._fitted(pair) for pair in pairs], points
+        return [self._fitted(pair) for pair in tqdm(pairs, desc="fitting", unit="plan")], points
 
     def _fitted(self, pair: Pair) -> Pair:
         fitted = fitted_to(self.sampler, pair.plan, seeds=[self.source.seed], progress=False)
