@@ -33,7 +33,7 @@ def taking(
         for field in fields(kind)  # pyright: ignore[reportArgumentType] a dataclass
         if only is None or field.name in only
     }
-    first, *own = inspect.signature(command, eval_str=True).parameters.values()
+    _, *own = inspect.signature(command, eval_str=True).parameters.values()
     added = [
         inspect.Parameter(
             name,
@@ -57,5 +57,4 @@ def taking(
     run.__name__, run.__doc__ = command.__name__, command.__doc__
     run.__annotations__ = {each.name: each.annotation for each in parameters}
     vars(run)["__signature__"] = inspect.Signature(parameters)
-    del first
     return run
