@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -38,6 +39,7 @@ from smoothcache_audio._stable_audio_tools import (
     is_stable_audio_tools,
     quiet,
     require,
+    rounding_ignored,
     solvers_of,
 )
 
@@ -402,6 +404,10 @@ class _Pipeline(Sampler):
             raise PipelineError(f"{name} takes no guidance")
         if self.seconds is not None and self._length is None:
             raise PipelineError(f"{name} has one length of its own; omit the seconds")
+        if self.seconds is not None and self.seconds > self._longest:
+            raise PipelineError(
+                f"{name} makes sounds of up to {self._longest:g} seconds, not of {self.seconds:g}"
+            )
 
     def __call__(self, seed: int) -> Tensor:
         options: dict[str, Any] = {}
@@ -411,8 +417,11 @@ class _Pipeline(Sampler):
             options["guidance_scale"] = self.guidance
         pipe = self.model
         modules = [part for part in pipe.components.values() if isinstance(part, nn.Module)]
+        if "lyrics" in self._arguments:
+            options["lyrics"] = [""] * self.batch
         with (
             pipeline_announcing(pipe),
+            rounding_ignored(),
             seeded_globally(devices_of(modules, pipe._execution_device), seed ^ _SOLVER_NOISE),
         ):
             result = pipe(
@@ -474,6 +483,14 @@ class _Pipeline(Sampler):
     @cached_property
     def _arguments(self) -> dict[str, inspect.Parameter]:
         return dict(inspect.signature(type(self.model).__call__).parameters)
+
+    @property
+    def _longest(self) -> float:
+        """Seconds of the longest sound, infinite where the pipeline does not limit it."""
+        latents = getattr(self.model.transformer.config, "sample_size", None)
+        if self._length != "audio_end_in_s" or latents is None:
+            return math.inf
+        return latents * self.model.vae.hop_length / self.sample_rate
 
     @property
     def _length(self) -> str | None:

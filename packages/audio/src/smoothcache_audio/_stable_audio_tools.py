@@ -172,15 +172,19 @@ def runs_announced(model: Any) -> Generator[None]:
 
 @contextmanager
 def quiet() -> Generator[None]:
-    """Hold back what stable-audio-tools prints, and its progress bars; warnings still show.
-
-    But those of torchsde do not, that the bounds of its noise are rounded to float32.
-    """
+    """Hold back what stable-audio-tools prints, and its progress bars; warnings still show."""
     with (
         redirect_stdout(io.StringIO()),
         redirect_stderr(_WithoutBars(sys.stderr)),
-        warnings.catch_warnings(),
+        rounding_ignored(),
     ):
+        yield
+
+
+@contextmanager
+def rounding_ignored() -> Generator[None]:
+    """Ignore what torchsde warns of at every sample: that bounds of noise are float32 numbers."""
+    with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Should have t[ab]", category=UserWarning)
         yield
 
