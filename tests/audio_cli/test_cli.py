@@ -103,6 +103,7 @@ def test_prompts_are_sampled_by_a_pipeline_of_diffusers(pipeline_folder: Path, t
         (("--labels", "3", *prompts), "this model takes prompts, not class labels"),
         (("--solver", "dpmpp-2m", *prompts), "solver must be 'default', not 'dpmpp-2m'"),
         (("--library", "stable-audio-tools"), "it has no model_config.json"),
+        (("--seconds", 1, *prompts), "sounds of up to 0.016 seconds, not of 1"),
         (("--steps", 5, "--schedule", schedule, *prompts), "is for 6 evaluations, but CosineDPM"),
     ]:
         assert message in shell.refused("sample", "--model", pipeline_folder, *words)
