@@ -1,4 +1,5 @@
 import io
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -6,9 +7,9 @@ from typing import Any
 import pytest
 import soundfile
 from audio_folders import save_stable_audio_tools
-from audio_models import LATENTS, PATCH, SAMPLE_RATE
+from audio_models import LATENTS, PATCH, SAMPLE_RATE, stable_audio_tools_config
 from audio_shell import STEPS, Shell
-from smoothcache_audio import load_model, sampler_of
+from smoothcache_audio import _stable_audio_tools, load_model, sampler_of
 from smoothcache_core import Calibration, Report, Schedule
 
 # ---------------------------------------------------------------------------- calibrate, plan, fit
@@ -154,6 +155,29 @@ def test_a_schedule_of_another_model_is_refused(shell: Shell, planned: Path):
     words = ("--model", other, "--schedule", planned / "interval-2.json")
     assert "config_hash is" in shell.refused("sample", *words, "--output", shell.folder / "s")
     assert not (shell.folder / "s").exists()
+
+
+def test_missing_stable_audio_tools_is_told_before_anything_is_done(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(_stable_audio_tools, "_NEEDED", ("einops", "no_such_package"))
+    output = shell.folder / "out"
+    for words in (("demo",), ("sample", "--model", shell.model)):
+        message = shell.refused(*words, "--output", output)
+        assert "needs stable-audio-tools, of which no_such_package cannot be found" in message
+        assert "install it by: pip install" in message
+    assert not output.exists()
+
+
+def test_a_model_of_another_kind_is_refused(shell: Shell):
+    folder = shell.folder / "unet"
+    folder.mkdir()
+    config = stable_audio_tools_config()
+    config["model"]["diffusion"]["type"] = "adp_cfg_1d"
+    (folder / "model_config.json").write_text(json.dumps(config))
+    (folder / "model.safetensors").write_bytes(b"")
+    message = shell.refused("calibrate", "--model", folder, "--output", shell.folder / "c")
+    assert "only 'diffusion_cond' models that denoise by 'dit', a transformer" in message
 
 
 # ---------------------------------------------------------------------------- evaluate
