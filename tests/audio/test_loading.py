@@ -171,3 +171,13 @@ def test_missing_packages_are_named_with_how_to_get_them(
 
 def test_all_that_stable_audio_tools_needs_is_looked_for():
     assert sat.missing_packages() == []
+
+
+def test_the_shipped_model_is_the_one_when_none_is_named():
+    model = load_model(device="cpu")
+    folder = shipped_folder()
+    config = json.loads((folder / "model_config.json").read_text())
+    assert (model.sample_rate, model.sample_size) == (config["sample_rate"], config["sample_size"])
+    sampler = sampler_of(model, conditions=[3], steps=2, solver="dpmpp-2m")
+    latents = sampler(1)
+    assert sampler.waveforms(latents).shape == (1, 1, config["sample_size"])

@@ -94,7 +94,7 @@ class Setting:
 
 
 def stable_audio_pipeline(model: nn.Module, other: StableAudioPipeline) -> Any:
-    return StableAudioPipeline(**{**other.components, "transformer": model})  # pyright: ignore[reportArgumentType] parts by name
+    return StableAudioPipeline(**{**other.components, "transformer": model})
 
 
 def flow(**settings: Any) -> FlowMatchEulerDiscreteScheduler:
@@ -115,8 +115,8 @@ def stable_audio_3_pipeline(model: nn.Module, other: StableAudioPipeline) -> Any
     )
     return StableAudio3Pipeline(
         vae=vae.eval(),
-        text_encoder=other.text_encoder,  # pyright: ignore[reportArgumentType] any encoder will do
-        tokenizer=other.tokenizer,  # pyright: ignore[reportArgumentType] any tokenizer will do
+        text_encoder=other.text_encoder,
+        tokenizer=other.tokenizer,
         duration_embedder=StableAudio3DurationEmbedder(output_dim=12, fourier_dim=8, max_val=10.0),
         transformer=model,  # pyright: ignore[reportArgumentType] any module will do
         scheduler=flow(num_train_timesteps=1, stochastic_sampling=True),
@@ -151,8 +151,8 @@ def ace_step_pipeline(model: nn.Module, other: StableAudioPipeline) -> Any:
     )
     return AceStepPipeline(
         vae=oobleck(),
-        text_encoder=other.text_encoder,  # pyright: ignore[reportArgumentType] any encoder will do
-        tokenizer=other.tokenizer,  # pyright: ignore[reportArgumentType] any tokenizer will do
+        text_encoder=other.text_encoder,
+        tokenizer=other.tokenizer,
         transformer=model,  # pyright: ignore[reportArgumentType] any module will do
         condition_encoder=encoder.eval(),
         scheduler=flow(num_train_timesteps=1),
@@ -171,8 +171,8 @@ def longcat_pipeline(model: nn.Module, other: StableAudioPipeline) -> Any:
     )
     return LongCatAudioDiTPipeline(
         vae=vae.eval(),
-        text_encoder=other.text_encoder,  # pyright: ignore[reportArgumentType] any encoder will do
-        tokenizer=other.tokenizer,  # pyright: ignore[reportArgumentType] any tokenizer will do
+        text_encoder=other.text_encoder,
+        tokenizer=other.tokenizer,
         transformer=model,  # pyright: ignore[reportArgumentType] any module will do
     )
 
