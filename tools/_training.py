@@ -48,6 +48,7 @@ def descend(losses: Sequence[Loss], weights: list[nn.Parameter]) -> float:
     """Set the gradient of the mean of losses, each in a thread of its own; return the mean.
 
     On small matrices two such threads are twice as fast as one, unlike the threads inside torch.
+    Modules with `weight_norm` bear one loss only: they keep a weight that all threads would share.
     """
 
     def one(loss: Loss) -> tuple[float, tuple[Tensor, ...]]:
