@@ -81,6 +81,7 @@ SOUNDS = Modality(
         },
         samples=50,
         batch=25,
+        duration="a few minutes",
     ),
     judging=_judging,
     save=_save,
