@@ -16,6 +16,7 @@ from smoothcache_core.loading import (
     dtype_named,
     first_line,
     folder_or_name,
+    quietly,
     quoted,
 )
 
@@ -140,7 +141,7 @@ def _load_folder(folder: Path, device: torch.device, dtype: torch.dtype) -> Any:
 
 def _load_name(name: str, device: torch.device, dtype: torch.dtype, *, fallback: bool) -> Any:
     from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import EntryNotFoundError
+    from huggingface_hub.errors import RemoteEntryNotFoundError
 
     from smoothcache_audio._stable_audio_tools import require
 
@@ -148,13 +149,13 @@ def _load_name(name: str, device: torch.device, dtype: torch.dtype, *, fallback:
         require()
     try:
         config = hf_hub_download(name, _CONFIG)
-    except EntryNotFoundError:
+    except RemoteEntryNotFoundError:
         if fallback:
             return _load_pipeline(name, device, dtype)
         raise
     try:
         weights = hf_hub_download(name, _WEIGHTS[0])
-    except EntryNotFoundError:
+    except RemoteEntryNotFoundError:
         weights = hf_hub_download(name, _WEIGHTS[1])
     return _build(Path(config), Path(weights), device, dtype)
 
@@ -207,10 +208,10 @@ def _read_config(file: Path) -> dict[str, Any]:
 
 def _load_pipeline(source: str | Path, device: torch.device, dtype: torch.dtype) -> Any:
     from diffusers.pipelines.pipeline_utils import DiffusionPipeline
+    from diffusers.utils import logging as diffusers_log
+    from transformers.utils import logging as transformers_log
 
-    from smoothcache_audio._stable_audio_tools import quiet_loading
-
-    with quiet_loading():
+    with quietly(diffusers_log, transformers_log):
         pipe = DiffusionPipeline.from_pretrained(
             str(source), torch_dtype=dtype, local_files_only=isinstance(source, Path)
         )

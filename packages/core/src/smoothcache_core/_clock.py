@@ -37,8 +37,8 @@ class Tick:
         new_run: Whether this call is the first of a run.
         ended_at: Evaluations the previous run had, if this call ended it; else None.
         broken: Whether what was kept of this branch must not be reused: its latent changed shape,
-            dtype or device, the denoiser's variant changed, it had no call in the previous evaluation, or it may have been taken
-            for another branch.
+            dtype or device, the denoiser's variant changed, it had no call in the previous
+            evaluation, or it may have been taken for another branch.
     """
 
     evaluation: int

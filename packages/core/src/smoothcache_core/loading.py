@@ -1,15 +1,25 @@
 """What loading a model has in common, whatever library it is loaded with."""
 
 import textwrap
-from collections.abc import Iterable
+import warnings
+from collections.abc import Generator, Iterable
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
 from smoothcache_core._errors import PipelineError
 
-__all__ = ["Dtype", "device_named", "dtype_named", "first_line", "folder_or_name", "quoted"]
+__all__ = [
+    "Dtype",
+    "device_named",
+    "dtype_named",
+    "first_line",
+    "folder_or_name",
+    "quietly",
+    "quoted",
+]
 
 Dtype = Literal["auto", "float32", "float16", "bfloat16"]
 """Data types of weights by name."""
@@ -81,3 +91,25 @@ def first_line(error: BaseException) -> str:
     """Return the first line of what an error says, shortened; its class if it says nothing."""
     lines = str(error).strip().splitlines()
     return textwrap.shorten(lines[0], 240) if lines else type(error).__name__
+
+
+@contextmanager
+def quietly(*logs: Any) -> Generator[None]:
+    """Load without the progress bars and the remarks of the libraries that load.
+
+    Args:
+        logs: Their modules of logging, as diffusers and transformers have one.
+    """
+    before = [(log, log.get_verbosity(), log.is_progress_bar_enabled()) for log in logs]
+    for log in logs:
+        log.set_verbosity_error()
+        log.disable_progress_bar()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # torch_dtype is dtype from 0.42 on
+            yield
+    finally:
+        for log, verbosity, bars in before:
+            log.set_verbosity(verbosity)
+            if bars:
+                log.enable_progress_bar()

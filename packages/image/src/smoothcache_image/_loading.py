@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Generator
-from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +11,7 @@ from smoothcache_core.loading import (
     dtype_named,
     first_line,
     folder_or_name,
+    quietly,
     quoted,
 )
 
@@ -62,11 +60,13 @@ def load_pipeline(
         PipelineError: There is no such model, device or pipeline, or it cannot have that solver.
     """
     from diffusers.pipelines.pipeline_utils import DiffusionPipeline
+    from diffusers.utils import logging as diffusers_log
+    from transformers.utils import logging as transformers_log
 
     place = device_named(device)
     source, local = _source(model)
     try:
-        with _quietly():
+        with quietly(diffusers_log, transformers_log):
             pipe = DiffusionPipeline.from_pretrained(
                 source, torch_dtype=dtype_named(dtype, place), local_files_only=local
             )
@@ -107,28 +107,6 @@ def with_solver(scheduler: Any, solver: Solver) -> Any:
     if solver == "ddim":
         return DDIMScheduler.from_config(config)
     return DPMSolverMultistepScheduler.from_config(config, algorithm_type=solver, solver_order=2)
-
-
-@contextmanager
-def _quietly() -> Generator[None]:
-    """Load without the progress bars and remarks of the libraries that load."""
-    from diffusers.utils import logging as diffusers_log
-    from transformers.utils import logging as transformers_log
-
-    logs = (diffusers_log, transformers_log)
-    before = [(log, log.get_verbosity(), log.is_progress_bar_enabled()) for log in logs]
-    for log in logs:
-        log.set_verbosity_error()
-        log.disable_progress_bar()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # torch_dtype is dtype from 0.42 on
-            yield
-    finally:
-        for log, verbosity, bars in before:
-            log.set_verbosity(verbosity)
-            if bars:
-                log.enable_progress_bar()
 
 
 def _source(model: str | Path) -> tuple[str, bool]:
