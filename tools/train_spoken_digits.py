@@ -88,8 +88,8 @@ NOTES = (
     "autoencoder: it learned with 16 channels of latents. Six of them carried nothing, as their "
     "spread was below 0.02; they were taken out, the rest left as it was, before the next stages.",
     "autoencoder: the weight of the KL divergence was 1e-3 in its first 2565 steps, 3e-4 after.",
-    "decoder: its first 1358 steps were without the loss in bands of the mel scale, and at half the "
-    "learning rate; final_loss has that loss in it.",
+    "decoder: its first 1358 steps were without the loss in bands of the mel scale, at half the "
+    "learning rate too; final_loss has that loss in it.",
     "decoder, transformer: they ran beside each other and beside other work on the machine.",
     "recognised: the part of the samples that the classifier names as they were asked for.",
     "frechet: distance of the classifier's features to those of the reference clips.",
