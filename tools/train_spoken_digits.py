@@ -79,6 +79,7 @@ SIGMAS: dict[str, Any] = dict(zip(("sigma_min", "sigma_max"), SHIPPED_SIGMAS, st
 AUTOENCODER_BATCH, BATCH, COPIES = 12, 128, 2
 KL_WEIGHT = 3e-4
 SEED = 0
+SAMPLE_SEEDS = tuple(range(10))  # of 50 samples each
 NOTES = (
     "data: `seconds` is the time espeak-ng took; a word lasts equally long whichever it is.",
     "data: the clips that these weights learned from were made before the script fixed the seed of "
@@ -679,14 +680,15 @@ def check(
     steps: Annotated[int, typer.Option(help="Steps of each sample.")] = 100,
     guidance: Annotated[float, typer.Option(help="Strength of the guidance.")] = SHIPPED_GUIDANCE,
     write: Annotated[bool, typer.Option(help="Write the record.")] = True,
-    batches: Annotated[int, typer.Option(help="Batches of 50 samples.")] = 10,
     work: Work = DEFAULT_WORK,
     threads: Threads = 2,
 ) -> None:
     """Draw 500 clips from the written folder, grade them and record all numbers."""
     torch.set_num_threads(threads)
-    model, seeds, start = written_model(), list(range(batches)), time.monotonic()
-    parts = [draw(model, 5, seed, steps, sampler, guidance) for seed in tqdm(seeds, "samples")]
+    model, start = written_model(), time.monotonic()
+    parts = [
+        draw(model, 5, seed, steps, sampler, guidance) for seed in tqdm(SAMPLE_SEEDS, "samples")
+    ]
     seconds = round(time.monotonic() - start, 1)
     sound, digits = (torch.cat(kind) for kind in zip(*parts, strict=True))
     save_atomically(work / f"samples-{sampler}.pt", {"sound": sound, "digits": digits})
@@ -695,11 +697,12 @@ def check(
     row["folder_bytes"] = sum(path.stat().st_size for path in MODEL.iterdir())
     keep_row(work, row | judge(sound, digits))
     if write:
-        write_record(work, seeds)
+        write_record(work)
 
 
-def write_record(work: Path, seeds: list[int]) -> None:
-    """Write the numbers of all stages into `benchmarks/`."""
+@app.command("record")
+def write_record(work: Work = DEFAULT_WORK) -> None:
+    """Write the numbers of all stages so far into `benchmarks/`."""
     packages = ("torch", "torchaudio", "stable-audio-tools", "k-diffusion", "espeakng-loader")
     parts = (GENERATOR, REFERENCE, CLASSIFIER, HELD_OUT)
     record = Record(
@@ -712,7 +715,7 @@ def write_record(work: Path, seeds: list[int]) -> None:
         versions=versions(*packages),
         commit=commit(),
         seeds={f"data {part.name}": [part.seed] for part in parts}
-        | {"training": [SEED], "samples": seeds},
+        | {"training": [SEED], "samples": SAMPLE_SEEDS},
         settings={"processor": hardware(torch.device("cpu")), "dtype of weights": "float16"},
         rows=kept_rows(work),
         notes=NOTES,
