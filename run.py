@@ -28,7 +28,7 @@ VENV = ROOT / ".venv"
 STAMP = VENV / "made-by-run.py"
 PYTHON = Path(getattr(sys, "_base_executable", sys.executable)).resolve()  # not that of .venv
 
-TEST = ["python", "-m", "pytest"]
+TEST = ["python", "-m", "pytest", "--numprocesses", "auto", "--maxprocesses", "4"]
 CHECKS = [["ruff", "format", "--check"], ["ruff", "check"], ["pyright"], ["lint-imports"], TEST]
 DROPPED = ("PIP_", "UV_", "CONDA_PREFIX", "PYTHONHOME", "PYTHONPATH")  # not handed on, except
 KEPT = ("PIP_CERT", "PIP_INDEX_URL", "PIP_PROXY", "UV_CACHE_DIR", "UV_DEFAULT_INDEX")
@@ -112,7 +112,8 @@ def main() -> int:
         found = program(VENV, first) or sys.exit(f"run.py: .venv has no {first}; remove .venv")
         if name == "check":
             print("$", first, *rest, flush=True)
-        status |= subprocess.call([found, *rest], cwd=ROOT, env=environment())
+        alone = {"OMP_NUM_THREADS": "1"} if TEST[0] == first else {}  # test processes share cores
+        status |= subprocess.call([found, *rest], cwd=ROOT, env=environment() | alone)
     return status
 
 
