@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
-from smoothcache_core import Calibration, Planner, Schedule, fit
+from smoothcache_core import Calibration, Planner, Schedule, fit, smooth_to_compute
 from smoothcache_core.cli.modality import Sampler
 
 Target = Literal["auto", "denoiser", "guidance", "site"]
@@ -34,14 +34,18 @@ def our_policies() -> Mapping[str, Plan]:
     """Return this library's policies by their names in records.
 
     `planned` is what a user gets from `plan(calibration, compute=...)`, `planned-fitted` that after
-    `fit`; the others plan for one target each.
+    `fit`; the others plan for one target each. `smoothcache-fitted` has the rows of SmoothCache and
+    fills of two outputs that `fit` found.
     """
+    sites: Plan = partial(_planned, "site")
     return {
         "planned": partial(_planned, "auto"),
-        "planned-fitted": _fitted,
+        "planned-fitted": partial(_fitted, partial(_planned, "auto")),
         "planned-denoiser": partial(_planned, "denoiser"),
         "planned-guidance": partial(_planned, "guidance"),
-        "planned-sites": partial(_planned, "site"),
+        "planned-sites": sites,
+        "planned-sites-fitted": partial(_fitted, sites),
+        "smoothcache-fitted": partial(_fitted, _smooth, terms=2),
     }
 
 
@@ -49,16 +53,21 @@ def _planned(target: Target, material: Material, budget: float) -> Schedule:
     return Planner(material.calibration, target=target).to_compute(budget)
 
 
-def _fitted(material: Material, budget: float) -> Schedule:
+def _smooth(material: Material, budget: float) -> Schedule:
+    return smooth_to_compute(material.calibration, compute=budget)
+
+
+def _fitted(plan: Plan, material: Material, budget: float, *, terms: int | None = None) -> Schedule:
     sampler = material.sampler
     with sampler.around():
         return fit(
             sampler.denoiser,
             sampler.adapter,
             sampler,
-            _planned("auto", material, budget),
+            plan(material, budget),
             seeds=material.seeds,
             samples_per_run=sampler.batch,
+            terms=terms,
             branches=sampler.branches,
             scheduler=sampler.scheduler,
             progress=False,

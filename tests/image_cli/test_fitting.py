@@ -55,11 +55,11 @@ def test_a_fitted_schedule_is_not_judged_with_its_seeds(shell: Shell, planned: P
     assert "so they cannot judge it" in message
 
 
-def test_schedules_of_sites_are_measured_only(shell: Shell, planned: Path):
+def test_schedules_of_plain_reuse_are_measured_only(shell: Shell, planned: Path):
     output = shell.folder / "measured.json"
     words = ("--model", shell.model, "--samples", 2, "--output", output)
     said = shell.run("fit", planned / "interval-2.json", *words)
-    assert "are not fitted, their error is measured" in said
+    assert "It stays as it was, no fill was better." in said
     before, after = Schedule.load(planned / "interval-2.json"), Schedule.load(output)
     assert (after.rows, after.fills) == (before.rows, before.fills)
     assert promise(after).measured

@@ -3,7 +3,7 @@
 import itertools
 import threading
 import warnings
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 from torch import nn
@@ -12,7 +12,7 @@ from smoothcache_core._calls import Call, CallReader
 from smoothcache_core._clock import Clock, Scheduler, Tick, listening
 from smoothcache_core._compile import graph_variants, recompile_limit, variants
 from smoothcache_core._errors import AttachError, ScheduleError, SmoothCacheWarning
-from smoothcache_core._filling import SiteCache
+from smoothcache_core._filling import Refit, SiteCache
 from smoothcache_core._fingerprint import call_fingerprint
 from smoothcache_core._kept import CacheStats, Kept
 from smoothcache_core._schedule import Schedule
@@ -102,6 +102,15 @@ class Attachment:
     def new_run(self) -> None:
         """Say that the next call of the denoiser starts a new run."""
         self._clock.restart()
+
+    def refill(self, compute: Callable[[], object], refit: Refit) -> None:
+        """Fill the evaluation under way by other coefficients; for what is called inside the cache.
+
+        Args:
+            compute: Calls the denoiser itself; its sites all compute.
+            refit: Gives the coefficients of every site that is filled.
+        """
+        self._sites.refill(self._tick, compute, refit)
 
     def detach(self, *, quietly: bool = False) -> None:
         """Restore the model exactly, and tell the user if the cache was of no use.

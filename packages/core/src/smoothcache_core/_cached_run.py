@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from smoothcache_core._attachment import Attachment
 from smoothcache_core._cached import attach
 from smoothcache_core._calls import CallReader
 from smoothcache_core._clock import Clock, Tick, listening
@@ -83,7 +84,7 @@ class CachedRun:
         stage = self._stage
         with (
             layered(stage.model, remember),
-            _attached(stage, schedule),
+            attached(stage, schedule),
             layered(stage.model, observe),
             listening(clock, stage.model, stage.scheduler),
         ):
@@ -126,7 +127,7 @@ class CachedRun:
 
 
 @contextmanager
-def _attached(stage: Stage, schedule: Schedule) -> Generator[None]:
+def attached(stage: Stage, schedule: Schedule) -> Generator[Attachment]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", SmoothCacheWarning)
         attachment = attach(
@@ -137,6 +138,6 @@ def _attached(stage: Stage, schedule: Schedule) -> Generator[None]:
             scheduler=stage.scheduler,
         )
         try:
-            yield
+            yield attachment
         finally:
             attachment.detach(quietly=True)

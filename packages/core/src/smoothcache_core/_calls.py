@@ -72,6 +72,16 @@ class CallReader:
         """Return the latent of one call."""
         return _argument(self._latent, args, kwargs)
 
+    def with_latent(
+        self, args: tuple[Any, ...], kwargs: Mapping[str, Any], rows: Tensor
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Return the arguments of one call with another latent, (rows, ...)."""
+        name, index = self._latent
+        latent = rows if isinstance(self.latent(args, kwargs), Tensor) else list(rows)
+        if name in kwargs:
+            return args, {**kwargs, name: latent}
+        return (*args[:index], latent, *args[index + 1 :]), dict(kwargs)
+
     def read(
         self, args: tuple[Any, ...], kwargs: Mapping[str, Any], context: str | None = None
     ) -> Call:

@@ -1,6 +1,6 @@
 """Following the schedule at the sites: computing, keeping and filling."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -15,6 +15,11 @@ from smoothcache_core._wrapped import WrappedSite
 
 _WIDTH = 4
 """Entries of one row of weights: more than any fill has terms, and all rows equally aligned."""
+
+
+Refit = Callable[[str, int, Sequence[Values], Values], Sequence[float]]
+"""Gives the coefficients of a fill from the path of its site, its evaluation, the outputs that it
+combines, the newest first, and what the site computes instead."""
 
 
 class Weights:
@@ -42,8 +47,7 @@ class Weights:
             terms: At least as many.
             like: Tensors on the device, that decide between float32 and float64.
         """
-        wide = any(tensor.dtype == torch.float64 for tensor in like)
-        place = like[0].device, torch.float64 if wide else torch.float32
+        place = like[0].device, _wide(like)
         if place not in self._tables:
             self._tables[place] = self._staged(*place)
         return self._tables[place][self._rows[weights], :terms]
@@ -52,6 +56,11 @@ class Weights:
         padded = [(*weights, *[0.0] * (_WIDTH - len(weights))) for weights in self._rows]
         with torch.inference_mode(False):  # it is used in every mode
             return torch.tensor(padded, dtype=dtype).to(device, non_blocking=True)
+
+
+def _wide(tensors: Sequence[Tensor]) -> torch.dtype:
+    wide = any(tensor.dtype == torch.float64 for tensor in tensors)
+    return torch.float64 if wide else torch.float32
 
 
 class SiteCache:
@@ -90,11 +99,44 @@ class SiteCache:
                 mode = STORE
             wrapped.prepare(STORE if self._keep_always else mode)
 
+    def refill(self, tick: Tick, compute: Callable[[], object], refit: "Refit") -> None:
+        """Compute once what this evaluation fills, and fill it by other coefficients.
+
+        Args:
+            tick: The evaluation that was prepared.
+            compute: Calls the denoiser past the cache, all its sites computed.
+            refit: Gives the coefficients.
+        """
+        filled = [
+            (wrapped, course, outputs)
+            for wrapped, course in self._sites
+            if course.modes[tick.evaluation] == FILL
+            and (outputs := self._sources(wrapped, course, tick))
+        ]
+        if not filled:
+            return
+        for wrapped, _, _ in filled:
+            wrapped.prepare(STORE)
+        compute()
+        computed = [wrapped.kept() for wrapped, _, _ in filled]
+        self.prepare(tick)
+        for (wrapped, course, outputs), values in zip(filled, computed, strict=True):
+            found = refit(wrapped.site.path, tick.evaluation, outputs, values)
+            like = flat(outputs[0][0])
+            weights = torch.zeros(course.terms, dtype=_wide(like))
+            weights[: len(outputs)] = torch.tensor(found)
+            histories = _histories(outputs, course.terms)
+            wrapped.prepare_fill(histories, weights.to(like[0].device))
+
+    def _sources(self, wrapped: WrappedSite, course: Course, tick: Tick) -> list[Values]:
+        """Return the kept outputs that an evaluation is filled from; empty if some are missing."""
+        shelf = self._kept.on(tick.branch, wrapped.site.path)
+        return [shelf[source] for source in course.usable(tick.evaluation, shelf)]
+
     def _prepare_fill(self, wrapped: WrappedSite, course: Course, tick: Tick) -> bool:
         """Return whether what is kept is enough."""
         evaluation = tick.evaluation
-        shelf = self._kept.on(tick.branch, wrapped.site.path)
-        outputs: list[Values] = [shelf[source] for source in course.usable(evaluation, shelf)]
+        outputs = self._sources(wrapped, course, tick)
         if not outputs:
             return False
         if course.modes[evaluation] == REUSE:

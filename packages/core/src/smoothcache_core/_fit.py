@@ -4,8 +4,11 @@
 itself: it lets the cached runs of all seeds unfold side by side, evaluation by evaluation, and fits
 every fill when its turn comes, so that the solver lands on the plain run's next latent.
 
-What is where: `fit` and its prediction here; the fits of all evaluations in `_unfolding.py`; how
-one run is halted and continued in `_cached_run.py`.
+Fills of sites are fitted to what the plain run's sites gave, one run after the other.
+
+What is where: `fit` and its prediction here; the fits of whole evaluations in `_unfolding.py`, how
+one run is halted and continued for them in `_cached_run.py`; the fits of sites in
+`_site_fitting.py`.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -22,6 +25,7 @@ from smoothcache_core._errors import CalibrationError, ScheduleError
 from smoothcache_core._reduced import Basis
 from smoothcache_core._response import Response, measure_response
 from smoothcache_core._schedule import MOST_TERMS, Prediction, Schedule
+from smoothcache_core._site_fitting import SiteFitting
 from smoothcache_core._sites import DENOISER, GUIDANCE, Adapter
 from smoothcache_core._trajectory import Sample, Stage
 from smoothcache_core._unfolding import Fitting
@@ -36,7 +40,7 @@ def fit(
     *,
     seeds: Iterable[int],
     samples_per_run: int = 1,
-    terms: int = MOST_TERMS,
+    terms: int | None = None,
     use_input: bool = True,
     branches: Sequence[str] = (),
     scheduler: Scheduler | None = None,
@@ -44,8 +48,10 @@ def fit(
 ) -> Schedule:
     """Fit the fills of a schedule on its own trajectory, and measure the error that it makes.
 
-    Fills of whole evaluations and of the guidance difference are fitted; they use the latent of the
-    evaluation computed last if those of the schedule do. A schedule of sites is measured only.
+    Fills of whole evaluations and of the guidance difference use the latent of the evaluation
+    computed last if those of the schedule do. Fills of sites combine what the cached run kept
+    to what the plain run's sites gave; if that does not lower the error, they stay as they were.
+    While sites are fitted, their outputs of one evaluation are held besides what the cache holds.
 
     Args:
         model: The denoiser, not compiled.
@@ -56,7 +62,8 @@ def fit(
         seeds: One run each; those of the calibration will do. Keep them apart from the seeds you
             evaluate with.
         samples_per_run: Samples in the batch of one run.
-        terms: The most computed outputs that a fill combines, 1 to 3.
+        terms: The most computed outputs that a fill combines, 1 to 3. If not given, 3 for whole
+            evaluations; for sites as many as in `schedule`, where plain reuse stays what it is.
         use_input: Whether fills of the denoiser also use the latent.
         branches: See `cached`.
         scheduler: See `cached`.
@@ -74,9 +81,8 @@ def fit(
     todo = list(seeds)
     _check(model, todo, samples_per_run, terms)
     stage = Stage(model, adapter, sample, branches, scheduler)
-    with tqdm(
-        total=schedule.evaluations + 1, desc="fitting", unit="evaluation", disable=not progress
-    ) as bar:
+    steps = Fitter.steps(schedule, todo)
+    with tqdm(total=steps + 1, desc="fitting", unit="step", disable=not progress) as bar:
         fitter = Fitter(
             stage,
             todo,
@@ -102,14 +108,15 @@ class Fitter:
         seeds: Sequence[int],
         samples_per_run: int,
         *,
-        terms: int = MOST_TERMS,
+        terms: int | None = None,
         use_input: bool = True,
         use_anchor: bool = False,
     ) -> None:
         self._stage = stage
         self._seeds = tuple(seeds)
         self._samples = samples_per_run
-        self._basis = Basis(terms=terms, use_input=use_input, use_anchor=use_anchor)
+        self._terms = terms
+        self._basis = Basis(terms=terms or MOST_TERMS, use_input=use_input, use_anchor=use_anchor)
         self._plains = [stage.record(seed) for seed in seeds]
 
     @cached_property
@@ -121,22 +128,51 @@ class Fitter:
 
         Args:
             schedule: What to compute and what to skip.
-            done: Called after every evaluation.
+            done: Called after every step, see `steps`.
         """
         if self._plains[0].evaluations != schedule.evaluations:
             raise ScheduleError(
                 f"the run has {self._plains[0].evaluations} evaluations, the schedule "
                 f"{schedule.evaluations}"
             )
+        if not _is_whole(schedule):
+            return self._fit_sites(schedule, done)
         runs = [CachedRun(self._stage, plain) for plain in self._plains]
-        if 0 in schedule.row(DENOISER) or 0 in schedule.row(GUIDANCE):
-            fitting = Fitting(schedule, runs, self._response, self._basis)
-            for evaluation in range(schedule.evaluations):
-                fitting.step(evaluation)
-                done()
-            schedule = fitting.schedule
+        fitting = Fitting(schedule, runs, self._response, self._basis)
+        for evaluation in range(schedule.evaluations):
+            fitting.step(evaluation)
+            done()
+        return self._measured(fitting.schedule, runs)
+
+    @staticmethod
+    def steps(schedule: Schedule, seeds: Sequence[int]) -> int:
+        """Return how many steps `fit` takes: an evaluation of all seeds, or a run of one."""
+        return schedule.evaluations if _is_whole(schedule) else len(seeds)
+
+    def _fit_sites(self, schedule: Schedule, done: Callable[[], object]) -> Schedule:
+        fitting = SiteFitting(self._stage, schedule, self._terms)
+        for plain in self._plains:
+            if fitting.has_fills:
+                fitting.run(plain)
+            done()
+        candidates = [schedule, fitting.schedule] if fitting.has_fills else [schedule]
+        return min((self._measured(each) for each in candidates), key=measured_error)
+
+    def _measured(self, schedule: Schedule, runs: Sequence[CachedRun] = ()) -> Schedule:
+        """Return the schedule with the error of its runs, new ones if none are under way."""
+        runs = runs or [CachedRun(self._stage, plain) for plain in self._plains]
         errors = [error for run in runs for error in run.errors(schedule, self._samples)]
         return _measured(schedule, self._seeds, errors)
+
+
+def _is_whole(schedule: Schedule) -> bool:
+    return 0 in schedule.row(DENOISER) or 0 in schedule.row(GUIDANCE)
+
+
+def measured_error(schedule: Schedule) -> float:
+    """Return the error that a schedule from `Fitter` promises."""
+    assert schedule.prediction is not None
+    return schedule.prediction.error
 
 
 def has_anchors(schedule: Schedule) -> bool:
@@ -144,10 +180,10 @@ def has_anchors(schedule: Schedule) -> bool:
     return bool(schedule.fill(DENOISER).anchors)
 
 
-def _check(model: nn.Module, seeds: Sequence[int], samples_per_run: int, terms: int) -> None:
+def _check(model: nn.Module, seeds: Sequence[int], samples_per_run: int, terms: int | None) -> None:
     if not seeds or len(set(seeds)) != len(seeds):
         raise CalibrationError(f"fitting needs distinct seeds, got {list(seeds)}")
-    if samples_per_run < 1 or not 1 <= terms <= MOST_TERMS:
+    if samples_per_run < 1 or terms not in (None, *range(1, MOST_TERMS + 1)):
         raise CalibrationError(
             f"samples_per_run is at least 1 and terms 1 to {MOST_TERMS}, got {samples_per_run} and "
             f"{terms}"

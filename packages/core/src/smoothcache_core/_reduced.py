@@ -12,12 +12,16 @@ A skipped evaluation is not fitted to what the plain run had there, but to what 
 solver land on the plain run's next latent. That takes back what drifted so far.
 """
 
+import itertools
+import math
 from dataclasses import dataclass, field
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from smoothcache_core._response import Response
+from smoothcache_core._schedule import MOST_TERMS
 
 Array = NDArray[np.float64]
 
@@ -158,90 +162,141 @@ class ReducedRun:
             skips: What is computed; evaluation 0 must be.
             basis: What fills combine.
         """
-        run = _Run(self, skips, basis or Basis())
-        for evaluation in range(self.evaluations):
-            run.step(evaluation)
-        return run.result()
+        return Simulation(self, skips, basis or Basis()).result()
 
 
-class _Run:
-    """One simulation under way; vectors are coordinates in the span of the plain run."""
+_Found = tuple[float, ...]
+"""Coefficients of one evaluation, empty where all of it is computed."""
 
-    def __init__(self, reduced: ReducedRun, skips: Skips, basis: Basis) -> None:
+
+@dataclass(frozen=True, kw_only=True)
+class _State:
+    """What a simulation knows before an evaluation, besides what was changed so far."""
+
+    history: tuple[Array, ...] = ()
+    differences: tuple[Array, ...] = ()
+    drifts: tuple[float, ...] = ()
+    anchor: Array = field(default_factory=lambda: np.zeros(0))
+
+
+class Simulation:
+    """One simulated run; vectors are coordinates in the span of the plain run.
+
+    Args:
+        reduced: Of what.
+        skips: What is computed; evaluation 0 must be.
+        basis: What fills combine.
+        like: A simulation of the same run and basis. Evaluations up to the first that is skipped
+            otherwise are taken from it.
+    """
+
+    def __init__(
+        self, reduced: ReducedRun, skips: Skips, basis: Basis, like: Self | None = None
+    ) -> None:
         self._of = reduced
         self._skips = skips
         self._basis = basis
         self._changes = np.zeros_like(reduced.guided)
-        self._history: list[Array] = []
-        self._differences: list[Array] = []
-        self._drifts: list[float] = []
-        self._anchor = np.zeros(0)
-        self._result = Simulated()
+        self._states: list[_State] = [_State()]
+        self._found: list[_Found] = []
+        if like is not None:
+            self._begin_like(like, _first_difference(skips, like._skips))
+        for evaluation in range(len(self._found), reduced.evaluations):
+            self._step(evaluation)
 
-    def step(self, i: int) -> None:
-        of = self._of
+    def _begin_like(self, like: Self, until: int) -> None:
+        self._changes[:until] = like._changes[:until]
+        self._states = like._states[: until + 1]
+        self._found = like._found[:until]
+
+    def _step(self, i: int) -> None:
+        of, state = self._of, self._states[-1]
         row = of.response.matrix[i]
         drift = self._drift(i)
         own = float(row[i])
         target = of.guided[i]
         if own:
             target = target - (row[:i] @ self._changes[:i]) / own
+        found: _Found = ()
         if not self._skips.denoiser[i]:
-            guided = self._fill(i, of.latents[i] + drift, target)
+            basis = self._regressors(i, state, of.latents[i] + drift)
+            coefficients = ridge(basis, target)
+            guided, found = coefficients @ basis, tuple(coefficients.tolist())
         else:
-            self._drifts.append(float(np.linalg.norm(drift)) / (of.latent_sizes[i] + 1e-300))
             outputs = of.outputs[i] + np.outer(of.feedback[i], drift)
-            self._anchor = of.latents[i] + drift
+            differences = state.differences
             if not self._skips.guidance[i]:
-                outputs = self._without_unconditional(i, outputs, target)
+                outputs, found = self._without_unconditional(i, outputs, target)
             elif of.parts == 2:
-                self._differences.insert(0, outputs[of.conditional] - outputs[1 - of.conditional])
-            self._history.insert(0, outputs)
+                both = outputs[of.conditional] - outputs[1 - of.conditional]
+                differences = (both, *differences[: MOST_TERMS - 1])
+            state = _State(
+                history=(outputs, *state.history[: MOST_TERMS - 1]),
+                differences=differences,
+                drifts=(*state.drifts, _norm(drift) / (of.latent_sizes[i] + 1e-300)),
+                anchor=of.latents[i] + drift,
+            )
             guided = of.response.weights[i] @ outputs
         self._changes[i] = guided - of.guided[i]
+        self._found.append(found)
+        self._states.append(state)
 
     def _drift(self, i: int) -> Array:
         if not i:
             return np.zeros(self._changes.shape[1])
         return self._of.response.matrix[i - 1, :i] @ self._changes[:i]
 
-    def _fill(self, i: int, latent: Array, target: Array) -> Array:
+    def _regressors(self, i: int, state: _State, latent: Array) -> Array:
         weights = self._of.response.weights[i]
-        regressors = [weights @ outputs for outputs in self._history[: self._basis.terms]]
-        count = len(regressors)
+        regressors = [weights @ outputs for outputs in state.history[: self._basis.terms]]
         if self._basis.use_input:
             regressors.append(latent)
         if self._basis.use_anchor:
-            regressors.append(self._anchor)
-        basis = np.stack(regressors)
-        found = ridge(basis, target)
-        self._result.terms[i] = tuple(found[:count].tolist())
-        if self._basis.use_input:
-            self._result.inputs[i] = float(found[count])
-        if self._basis.use_anchor:
-            self._result.anchors[i] = float(found[-1])
-        return found @ basis
+            regressors.append(state.anchor)
+        return np.array(regressors)
 
-    def _without_unconditional(self, i: int, outputs: Array, target: Array) -> Array:
+    def _without_unconditional(self, i: int, outputs: Array, target: Array) -> tuple[Array, _Found]:
         of = self._of
         share = float(of.response.weights[i, 1 - of.conditional])
         conditional = outputs[of.conditional]
-        basis = np.stack(self._differences[: self._basis.terms])
+        basis = np.array(self._states[-1].differences[: self._basis.terms])
         if abs(share) > 1e-6:
             found = ridge(basis, (conditional - target) / share)
         else:
             found = ridge(basis, conditional - outputs[1 - of.conditional])
-        self._result.differences[i] = tuple(found.tolist())
         filled = outputs.copy()
         filled[1 - of.conditional] = conditional - found @ basis
-        return filled
+        return filled, tuple(found.tolist())
 
     def result(self) -> Simulated:
+        """Return what the run gave."""
         known = self._of.response.knows_end
         final = self._drift(self._of.evaluations - (not known))
-        self._result.error = float(np.linalg.norm(final)) / (self._of.size + 1e-300)
-        self._result.drift = float(np.sqrt(np.mean(np.square(self._drifts))))
-        return self._result
+        result = Simulated(
+            error=_norm(final) / (self._of.size + 1e-300),
+            drift=float(np.sqrt(np.mean(np.square(self._states[-1].drifts)))),
+        )
+        for i, found in enumerate(self._found):
+            if not self._skips.denoiser[i]:
+                latents = self._basis.use_input + self._basis.use_anchor
+                result.terms[i] = found[: len(found) - latents]
+                if self._basis.use_input:
+                    result.inputs[i] = found[len(found) - latents]
+                if self._basis.use_anchor:
+                    result.anchors[i] = found[-1]
+            elif found:
+                result.differences[i] = found
+        return result
+
+
+def _first_difference(one: Skips, other: Skips) -> int:
+    pairs = zip(one.denoiser, one.guidance, other.denoiser, other.guidance, strict=True)
+    same = itertools.takewhile(lambda each: each[:2] == each[2:], pairs)
+    return sum(1 for _ in same)
+
+
+def _norm(vector: Array) -> float:
+    return math.sqrt(float(vector @ vector))
 
 
 def _coordinates(gram: Array) -> Array:

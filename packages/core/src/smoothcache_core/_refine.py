@@ -12,7 +12,7 @@ from tqdm import tqdm
 from smoothcache_core._clock import Scheduler
 from smoothcache_core._errors import ScheduleError
 from smoothcache_core._files import write_atomically
-from smoothcache_core._fit import Fitter, has_anchors
+from smoothcache_core._fit import Fitter, has_anchors, measured_error
 from smoothcache_core._reduced import Skips
 from smoothcache_core._schedule import Schedule
 from smoothcache_core._search import moves
@@ -144,9 +144,8 @@ class _Descent:
             self._tried.add(key)
             self._bar.update()
         if key not in self._known.errors:
-            prediction = self._fitter.fit(_with(self._schedule, skips)).prediction
-            assert prediction is not None
-            self._known.add(key, prediction.error)
+            fitted = self._fitter.fit(_with(self._schedule, skips))
+            self._known.add(key, measured_error(fitted))
         return self._known.errors[key]
 
 

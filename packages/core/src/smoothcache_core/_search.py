@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from smoothcache_core._reduced import Basis, ReducedRun, Skips
+from smoothcache_core._reduced import Basis, ReducedRun, Simulation, Skips
 
 _BENDS = (0.8, 1.0, 1.2, 1.5)
 """How unevenly the starting points are spread: above 1, more is computed late."""
@@ -66,13 +66,17 @@ class Search:
         self._limits = limits
         self._basis = basis or Basis()
         self._known: dict[Skips, float] = {}
+        self._near: Simulation | None = None  # of the skips that are being moved
 
     def cost(self, skips: Skips) -> float:
         """Return what is minimised: the final error, and the drift that makes it less certain."""
         if skips not in self._known:
-            run = self._reduced.simulate(skips, self._basis)
+            run = self._simulation(skips).result()
             self._known[skips] = float(np.hypot(run.error, run.drift))
         return self._known[skips]
+
+    def _simulation(self, skips: Skips) -> Simulation:
+        return Simulation(self._reduced, skips, self._basis, self._near)
 
     def best(self, budget: float, *, guidance: bool) -> Found:
         """Return the best skips that compute at most `budget` evaluations.
@@ -103,11 +107,14 @@ class Search:
                 yield _skips(total, computed, guided)
 
     def _descend(self, skips: Skips) -> Skips:
+        self._near = self._simulation(skips)
         for _ in range(_ROUNDS):
             better = skips
             for position in reversed(range(1, self._reduced.evaluations)):
                 options = [s for s in moves(better, position) if self._limits.allow(s)]
-                better = min([better, *options], key=self.cost)
+                best = min([better, *options], key=self.cost)
+                if best != better:
+                    better, self._near = best, self._simulation(best)
             if better == skips:
                 break
             skips = better

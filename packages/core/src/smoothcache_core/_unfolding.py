@@ -6,33 +6,16 @@ the output that makes the solver land on the plain run's next latent.
 
 from collections.abc import Mapping, Sequence
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from smoothcache_core._cached_run import CachedRun
-from smoothcache_core._reduced import Array, Basis, ridge_normal
+from smoothcache_core._normal import Normal
+from smoothcache_core._reduced import Basis
 from smoothcache_core._response import Response
 from smoothcache_core._schedule import Fill, Schedule
 from smoothcache_core._sites import DENOISER, GUIDANCE, conditional_part
 from smoothcache_core.fills import rounded
-
-
-class _Normal:
-    """Normal equations, summed over runs."""
-
-    def __init__(self) -> None:
-        self._normal: Array = np.zeros(0)
-        self._right: Array = np.zeros(0)
-
-    def add(self, regressors: Sequence[Tensor], target: Tensor) -> None:
-        basis = torch.stack([r.double() for r in regressors])
-        normal, right = (basis @ basis.T).numpy(), (basis @ target.double()).numpy()
-        self._normal = normal if not self._normal.size else self._normal + normal
-        self._right = right if not self._right.size else self._right + right
-
-    def solve(self) -> Array:
-        return ridge_normal(self._normal, self._right)
 
 
 class Fitting:
@@ -82,7 +65,7 @@ class Fitting:
             run.take(evaluation, run.cached.outputs(evaluation), self._cond)
 
     def _fit_denoiser(self, evaluation: int) -> None:
-        normal = _Normal()
+        normal = Normal()
         for run in self._runs:
             normal.add(self._regressors(run, evaluation), run.landing(evaluation))
         found = normal.solve()
@@ -110,7 +93,7 @@ class Fitting:
         return found
 
     def _fit_guidance(self, evaluation: int) -> None:
-        normal = _Normal()
+        normal = Normal()
         conditional = []
         for run in self._runs:
             run.cached.advance(self.schedule, evaluation, half=True)

@@ -53,7 +53,7 @@ def fit_to_file(
     fitted.save(output)
     console = Console(soft_wrap=True, highlight=False)
     show_schedules({file.name: schedule, output.name: fitted}, console)
-    what = "" if whole else " Fills of parts of the model are not fitted, their error is measured."
+    what = " It stays as it was, no fill was better." if fitted.fills == schedule.fills else ""
     console.print(f"Measured on {source.samples} samples.{what} Written to {output}.")
     console.print(f"Next: {command} evaluate {output} --model {source.model} --samples 50")
 

@@ -1,0 +1,29 @@
+"""Normal equations of fills, summed over runs."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from smoothcache_core._reduced import Array, ridge_normal
+
+
+class Normal:
+    """Inner products of regressors and target, in float64."""
+
+    def __init__(self) -> None:
+        self._normal: Array = np.zeros(0)
+        self._right: Array = np.zeros(0)
+
+    def add(self, regressors: Sequence[Tensor], target: Tensor) -> None:
+        """Add the equations of one run: regressors of n entries each, and a target of as many."""
+        basis = torch.stack([r.double() for r in regressors])
+        normal = (basis @ basis.T).cpu().numpy()
+        right = (basis @ target.double()).cpu().numpy()
+        self._normal = normal if not self._normal.size else self._normal + normal
+        self._right = right if not self._right.size else self._right + right
+
+    def solve(self) -> Array:
+        """Return the coefficients, see `ridge_normal`."""
+        return ridge_normal(self._normal, self._right)
