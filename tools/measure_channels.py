@@ -4,7 +4,8 @@
 
 Fills combine kept outputs by coefficients that all channels share. This script fits both kinds on
 the outputs of every site of the shipped digits model in plain runs of the calibration seeds, and
-compares what they leave on the same runs and on runs of other seeds. Writes a record into
+compares what they leave on the same runs and on runs of other seeds; and on those of the denoiser,
+whose channels are those of the latent. Writes a record into
 benchmarks/.
 """
 
@@ -16,6 +17,7 @@ from typing import Annotated
 import torch
 import typer
 from _records import FOLDER, Record, Row, command, commit, hardware, now, versions
+from smoothcache_core import DENOISER
 from smoothcache_core._reduced import RIDGE
 from smoothcache_image import adapter_for, load_pipeline
 from smoothcache_image._sampling import Sampler
@@ -35,19 +37,23 @@ NOTES = (
     "numbers is how many coefficients one site needs for one evaluation.",
 )
 Outputs = Mapping[str, Sequence[Tensor]]
-"""Outputs of the sites in one run, by their paths, one (rows, tokens, channels) per evaluation."""
+"""Outputs in one run, by the paths of sites, one (rows, ..., channels) per evaluation."""
 
 
 def outputs_of(sampler: Sampler, seed: int) -> Outputs:
-    """Return what every site gives in the plain run of one seed."""
+    """Return what every site and the denoiser give in the plain run of one seed."""
     found: dict[str, list[Tensor]] = defaultdict(list)
 
     def keeper(path: str) -> Callable[[object, object, Tensor], None]:
         return lambda module, inputs, output: found[path].append(output.detach().clone())
 
-    sites = adapter_for(sampler.denoiser).sites(sampler.denoiser)
-    modules = {site.path: sampler.denoiser.get_submodule(site.path) for site in sites}
-    handles = [m.register_forward_hook(keeper(path)) for path, m in modules.items()]
+    def keep_output(module: object, inputs: object, output: tuple[Tensor]) -> None:
+        found[DENOISER.kind].append(output[0].detach().movedim(1, -1).clone())
+
+    handles = [sampler.denoiser.register_forward_hook(keep_output)]
+    for site in adapter_for(sampler.denoiser).sites(sampler.denoiser):
+        module = sampler.denoiser.get_submodule(site.path)
+        handles.append(module.register_forward_hook(keeper(site.path)))
     try:
         sampler(seed)
     finally:
@@ -94,13 +100,13 @@ def measure(steps: int, batch: int) -> list[Row]:
     )
     seen, unseen = (outputs_of(sampler, seed) for seed in (0, 1000))
     sites = adapter_for(sampler.denoiser).sites(sampler.denoiser)
-    kinds = {site.path: site.kind for site in sites}
+    kinds = {site.path: site.kind for site in (*sites, DENOISER)}
     sums: dict[tuple[str, tuple[int, ...]], Tensor] = defaultdict(lambda: torch.zeros(2, 3))
     for path, kind in tqdm(kinds.items(), unit="site"):
         for history in HISTORIES:
-            sums[kind, history] += left_of(seen[path], unseen[path], history)
-    channels = max(outputs[0].shape[-1] for outputs in seen.values())
-    return [row(*key, total, channels) for key, total in sums.items()]
+            sums[kind, history] += left_of(seen[path or kind], unseen[path or kind], history)
+    channels = {kind: seen[path or kind][0].shape[-1] for path, kind in kinds.items()}
+    return [row(*key, total, channels[key[0]]) for key, total in sums.items()]
 
 
 def left_of(seen: Sequence[Tensor], unseen: Sequence[Tensor], history: Sequence[int]) -> Tensor:
