@@ -105,10 +105,11 @@ def ridge(regressors: Array, target: Array) -> Array:
 def ridge_normal(normal: Array, right: Array) -> Array:
     """Return the coefficients from the normal equations: (k, k) inner products, and (k,)."""
     size = len(normal)
-    strength = RIDGE * np.trace(normal) / size + 1e-300
-    prior = np.zeros(size)
-    prior[0] = strength
-    return np.linalg.solve(normal + strength * np.eye(size), right + prior)
+    strength = RIDGE * float(normal.trace()) / size + 1e-300
+    damped, pulled = normal.copy(), right.copy()
+    damped.flat[:: size + 1] += strength
+    pulled[0] += strength
+    return np.linalg.solve(damped, pulled)
 
 
 class ReducedRun:
@@ -223,7 +224,7 @@ class Simulation:
             coefficients = ridge(basis, target)
             guided, found = coefficients @ basis, tuple(coefficients.tolist())
         else:
-            outputs = of.outputs[i] + np.outer(of.feedback[i], drift)
+            outputs = of.outputs[i] + of.feedback[i][:, None] * drift
             differences = state.differences
             if not self._skips.guidance[i]:
                 outputs, found = self._without_unconditional(i, outputs, target)
