@@ -65,6 +65,20 @@ def test_schedules_of_plain_reuse_are_measured_only(shell: Shell, planned: Path)
     assert promise(after).measured
 
 
+def test_plain_reuse_is_fitted_where_terms_are_given(shell: Shell, planned: Path):
+    output = shell.folder / "two.json"
+    words = ("--model", shell.model, "--samples", 2, "--terms", 2, "--output", output)
+    said = shell.run("fit", planned / "interval-2.json", *words)
+    assert "stays as it was" not in said
+    before, after = Schedule.load(planned / "interval-2.json"), Schedule.load(output)
+    assert after.rows == before.rows
+    assert {len(terms) for fill in after.fills.values() for terms in fill.terms.values()} <= {1, 2}
+    assert after.fills
+    assert promise(after).measured
+    message = shell.refused("fit", planned / HALF, "--terms", 2, "--refine", 3)
+    assert "give --terms or --refine" in message
+
+
 def test_refine_tries_schedules_and_remembers_them(shell: Shell, planned: Path):
     checkpoint, fitted, refined = (shell.folder / name for name in ("t.json", "f.json", "r.json"))
     words = ("--model", shell.model, "--samples", 1)

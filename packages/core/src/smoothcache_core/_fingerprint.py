@@ -11,7 +11,7 @@ from torch import nn
 
 from smoothcache_core._calls import Call
 
-_PACKAGES = ("torch", "diffusers", "smoothcache-core")
+_PACKAGES = ("torch", "diffusers", "stable-audio-tools", "smoothcache-core")
 
 
 class Fingerprint(BaseModel):

@@ -18,6 +18,7 @@ from smoothcache_core._calibrate import calibrate
 from smoothcache_core._calibration import Calibration
 from smoothcache_core._clock import Scheduler
 from smoothcache_core._distributed import calibrate_sharded
+from smoothcache_core._errors import CalibrationError
 from smoothcache_core._fit import fit
 from smoothcache_core._kept import CacheStats
 from smoothcache_core._refine import refine
@@ -173,6 +174,7 @@ class PipelineCaching:
         *,
         seeds: Sequence[int],
         samples_per_run: int = 1,
+        terms: int | None = None,
         branches: Sequence[str] | None = None,
         trials: int = 0,
         checkpoint: str | Path | None = None,
@@ -191,6 +193,7 @@ class PipelineCaching:
             schedule: What to compute and what to skip.
             seeds: One run each; those of the calibration will do.
             samples_per_run: Samples in the batch of one run.
+            terms: See `smoothcache_core.fit`; not with `trials`.
             branches: See `cached_pipeline`.
             trials: Other schedules of whole evaluations to try.
             checkpoint: File that keeps what was tried, and is continued from if it exists.
@@ -198,8 +201,13 @@ class PipelineCaching:
 
         Raises:
             PipelineError: The pipeline has no denoiser.
+            CalibrationError: Both `terms` and `trials` are given.
             SmoothCacheError: See `smoothcache_core.fit`.
         """
+        if trials and terms is not None:
+            raise CalibrationError(
+                f"refining takes 3 terms; give trials or terms={terms}, not both"
+            )
         parts = self.parts_of(pipe)
         adapt = partial(
             refine if trials else fit,
@@ -214,7 +222,9 @@ class PipelineCaching:
             progress=progress,
         )
         with parts.around():
-            return adapt(trials=trials, checkpoint=checkpoint) if trials else adapt()
+            if trials:
+                return adapt(trials=trials, checkpoint=checkpoint)
+            return adapt(terms=terms)
 
 
 def _branches(schedule: Schedule, branches: Sequence[str] | None) -> Sequence[str]:

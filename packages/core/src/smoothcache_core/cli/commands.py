@@ -180,6 +180,7 @@ def _fit(modality: Modality) -> Callable[..., None]:
         *,
         schedule: Annotated[Path, typer.Argument(help="Schedule to fit.", metavar="SCHEDULE")],
         output: opt.FittedToWrite = Path("fitted.json"),
+        terms: opt.FitTerms = None,
         refine: opt.Trials = None,
         checkpoint: opt.Tried = None,
     ) -> None:
@@ -191,7 +192,13 @@ def _fit(modality: Modality) -> Callable[..., None]:
         from smoothcache_core.cli.fitting import fit_to_file
 
         fit_to_file(
-            modality.command, source, schedule, output, trials=refine, checkpoint=checkpoint
+            modality.command,
+            source,
+            schedule,
+            output,
+            terms=terms,
+            trials=refine,
+            checkpoint=checkpoint,
         )
 
     return taking(fit, modality.source, defaults={"samples": 8})

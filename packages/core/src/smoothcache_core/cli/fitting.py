@@ -22,6 +22,7 @@ def fit_to_file(
     file: Path,
     output: Path,
     *,
+    terms: int | None,
     trials: int | None,
     checkpoint: Path | None,
 ) -> None:
@@ -32,24 +33,29 @@ def fit_to_file(
         source: What to sample.
         file: The schedule.
         output: File for the fitted schedule.
+        terms: See `fit`.
         trials: Schedules to try; None to fit only.
         checkpoint: File that keeps what was tried.
 
     Raises:
-        CommandError: There is nothing to refine, or a checkpoint without trials.
+        CommandError: There is nothing to refine, a checkpoint without trials, or terms with them.
         SmoothCacheError: The model or the schedule cannot be used.
     """
     schedule = Schedule.load(file)
     whole = {DENOISER.kind, GUIDANCE.kind} & set(schedule.rows)
     if checkpoint is not None and trials is None:
         raise CommandError("--checkpoint keeps what --refine tried; give --refine TRIALS")
+    if terms is not None and trials is not None:
+        raise CommandError("--refine takes 3 terms; give --terms or --refine")
     if trials is not None and not whole:
         raise CommandError(
             f"{str(file)!r} skips parts of the model; only whole evaluations are refined"
         )
     sampler = sampler_for(source, {file: schedule})
     sampler.show_progress(False)
-    fitted = fitted_to(sampler, schedule, seeds=source.seeds, trials=trials, checkpoint=checkpoint)
+    fitted = fitted_to(
+        sampler, schedule, seeds=source.seeds, terms=terms, trials=trials, checkpoint=checkpoint
+    )
     fitted.save(output)
     console = Console(soft_wrap=True, highlight=False)
     show_schedules({file.name: schedule, output.name: fitted}, console)
@@ -63,6 +69,7 @@ def fitted_to(
     schedule: Schedule,
     *,
     seeds: Sequence[int],
+    terms: int | None = None,
     trials: int | None = None,
     checkpoint: Path | None = None,
     progress: bool = True,
@@ -81,4 +88,6 @@ def fitted_to(
         progress=progress,
     )
     with sampler.around():
-        return adapt(trials=trials, checkpoint=checkpoint) if trials else adapt()
+        if trials:
+            return adapt(trials=trials, checkpoint=checkpoint)
+        return adapt(terms=terms)

@@ -133,6 +133,18 @@ KeptOn = Annotated[
         rich_help_panel=MEASURE,
     ),
 ]
+FitTerms = Annotated[
+    int | None,
+    typer.Option(
+        "--terms",
+        min=1,
+        max=3,
+        show_default=False,
+        rich_help_panel=PLAN,
+        help="Most computed outputs that a fill combines. If not given, 3 for whole evaluations; "
+        "parts of the model keep as many as the schedule has, and plain reuse stays.",
+    ),
+]
 Trials = Annotated[
     int | None,
     typer.Option(
