@@ -130,9 +130,9 @@ def quality() -> list[str]:
         "**Error at equal compute** on the shipped small models: relative L2 distance of the",
         "final sample from the plain run's of the same noise, by compute budget (MACs over",
         "plain), mean over samples whose seeds calibrated nothing. `planned` is",
-        "`plan(calibration, compute=...)`, `planned-fitted` is that after `fit`; `smoothcache-fitted`",
-        "has SmoothCache's rows and fills of two outputs found by `fit`; the others of ours plan for",
-        "one target.\n",
+        "`plan(calibration, compute=...)`, `planned-fitted` is that after `fit`;",
+        "`smoothcache-fitted` has SmoothCache's rows and fills of two outputs found by `fit`; the",
+        "others of ours plan for one target.\n",
     ]
     for name, record in qualities():
         plain = next(row for row in record["rows"] if row["policy"] == "plain")
