@@ -16,7 +16,7 @@ import numpy as np
 import torch
 import typer
 from _records import FOLDER, Record, Row, command, commit, hardware, now, versions
-from scipy.stats import spearmanr
+from scipy.stats import rankdata
 from smoothcache_core import Calibration, calibrate, planned
 from smoothcache_core._calibrate import PROBES, places_of
 from smoothcache_core._dynamics import measure_dynamics
@@ -94,9 +94,8 @@ def row(name: str, made: Calibration, counter: Counter, full: Calibration) -> Ro
     """Compare one estimate with the full measurement."""
     plain_calls = made.evaluations
     values = {"estimate": name, "calls": counter.calls - plain_calls}
-    values["rank_sites"] = float(spearmanr(effects(made).ravel(), effects(full).ravel()).statistic)
-    ranks = spearmanr(of_evaluations(made), of_evaluations(full))
-    values["rank_evaluations"] = float(ranks.statistic)
+    values["rank_sites"] = spearman(effects(made).ravel(), effects(full).ravel())
+    values["rank_evaluations"] = spearman(of_evaluations(made), of_evaluations(full))
     for compute in (0.5, 0.25):
         ours, best = (
             with_prediction(full, planned(c, compute=compute)).prediction for c in (made, full)
@@ -105,6 +104,11 @@ def row(name: str, made: Calibration, counter: Counter, full: Calibration) -> Ro
         assert best is not None
         values[f"excess_{compute}"] = ours.error / best.error
     return values
+
+
+def spearman(one: np.ndarray, other: np.ndarray) -> float:
+    """Return the correlation of the ranks of two series, (n,) each."""
+    return float(np.corrcoef(rankdata(one), rankdata(other))[0, 1])
 
 
 def effects(calibration: Calibration) -> np.ndarray:

@@ -27,7 +27,7 @@ from smoothcache_core import (
     taylor,
 )
 from smoothcache_core._exact import joined
-from smoothcache_core.sources._planned import Objective, Per, _combined, with_prediction
+from smoothcache_core.sources._planned import Objective, Per, combined, with_prediction
 
 STEPS = 10
 GAINS = (1.0, 0.5, 0.25)
@@ -433,5 +433,5 @@ def test_an_output_that_is_zero_is_no_trouble_to_relative_errors():
 
 def test_errors_of_one_evaluation_add_up_where_all_miss_the_same_noise():
     effects = np.array([[3.0, 0.0], [4.0, 0.0]])
-    assert _combined(effects, together=False) == pytest.approx(5.0)
-    assert _combined(effects, together=True) == pytest.approx(7.0)
+    assert combined(effects, together=False) == pytest.approx(5.0)
+    assert combined(effects, together=True) == pytest.approx(7.0)

@@ -106,10 +106,12 @@ def ridge_normal(normal: Array, right: Array) -> Array:
     """Return the coefficients from the normal equations: (k, k) inner products, and (k,)."""
     size = len(normal)
     strength = RIDGE * float(normal.trace()) / size + 1e-300
-    damped, pulled = normal.copy(), right.copy()
+    damped: Array = normal.copy()
+    pulled: Array = right.copy()
     damped.flat[:: size + 1] += strength
     pulled[0] += strength
-    return np.linalg.solve(damped, pulled)
+    found: Array = np.linalg.solve(damped, pulled).astype(np.float64, copy=False)
+    return found
 
 
 class ReducedRun:

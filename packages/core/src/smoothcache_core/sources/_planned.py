@@ -275,7 +275,7 @@ def with_prediction(calibration: Calibration, schedule: Schedule) -> Schedule:
             gram = _grams(products[index : index + 1], np.array([evaluation]), [0, *back])[0, 0]
             left[index, evaluation] = residual(gram, np.array(course.weights[evaluation]))
     prediction = Prediction(
-        error=_combined(left * _sensitivity(calibration), together=dynamics.is_noisy),
+        error=combined(left * _sensitivity(calibration), together=dynamics.is_noisy),
         bytes=schedule.predicted_bytes(),
         seconds=dynamics.seconds_at(schedule.compute_fraction()),
     )
@@ -304,7 +304,7 @@ def _sensitivity(calibration: Calibration) -> Array:
     return influence * dynamics.effect()
 
 
-def _combined(effects: Array, *, together: bool) -> float:
+def combined(effects: Array, *, together: bool) -> float:
     """Return the error that effects (sites, E) make together.
 
     Errors of sites are as good as independent, unless it is noise of the solver that all of them
