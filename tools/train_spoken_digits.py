@@ -7,7 +7,7 @@ script makes all of it from speech that espeak-ng synthesises, on a CPU:
 
     python tools/train_spoken_digits.py all --minutes 60
 
-needs somewhat over an hour and a half, and runs six stages one after the other, each of which is
+needs about two hours, and runs six stages one after the other, each of which is
 also a command of its own:
 
     data         thousands of clips of ten words in many voices, from fixed seeds
@@ -371,11 +371,11 @@ def hand_on(training: Training, scale: float, stage: str, work: Path) -> None:
 
 @app.command("decoder")
 def polish_decoder(
-    minutes: Annotated[float, typer.Option(help="Training time, resumed time included.")] = 30.0,
+    minutes: Annotated[float, typer.Option(help="Training time, resumed time included.")] = 55.0,
     steps: Annotated[int, typer.Option(help="Most steps of 12 half clips.")] = 20000,
     resume: Resume = False,
     work: Work = DEFAULT_WORK,
-    threads: Threads = 1,
+    threads: Threads = 2,
 ) -> None:
     """Train the decoder alone some more; the latents stay as they are.
 
