@@ -10,7 +10,16 @@ import torch
 from helpers import anatomy
 from numpy.typing import NDArray
 from planning import MIXTURE, Mixture, OneStep, Passes, Sampler
-from smoothcache_core import Schedule, cached, calibrate, fit, planned, relative_l2
+from smoothcache_core import (
+    Schedule,
+    ScheduleError,
+    cached,
+    calibrate,
+    fit,
+    planned,
+    relative_l2,
+)
+from smoothcache_core._calls import CallReader
 from smoothcache_core._reduced import ridge
 from torch import Tensor
 
@@ -163,3 +172,31 @@ def test_the_model_is_restored_after_an_exception():
     assert runs == 3
     model.forget()
     assert anatomy(model) == before
+
+
+def test_a_cached_run_of_more_evaluations_is_refused():
+    model, _ = toy()
+    runs = 0
+
+    def sample(seed: int) -> Tensor:
+        nonlocal runs
+        runs += 1
+        steps = E if runs < 3 else E + 1  # the third run is the first that fits
+        return Sampler(model, lambda: OneStep(steps))(seed)
+
+    with pytest.raises(ScheduleError, match=f"but the schedule has {E}"):
+        fit(model, MIXTURE, sample, REUSE, seeds=SEEDS, samples_per_run=2, terms=2, progress=False)
+
+
+def test_another_latent_goes_where_the_latent_was():
+    reader = CallReader(Mixture(GAINS, E), MIXTURE)
+    old, new = torch.zeros(2, 3), torch.ones(2, 3)
+    args, kwargs = reader.with_latent((old, 5), {"label": None}, new)
+    assert args[0] is new
+    assert (args[1:], kwargs) == ((5,), {"label": None})
+    args, kwargs = reader.with_latent((), {"timestep": 5, "hidden_states": old}, new)
+    assert kwargs["hidden_states"] is new
+    assert (args, kwargs["timestep"]) == ((), 5)
+    args, _ = reader.with_latent((list(old), 5), {}, new)
+    assert isinstance(args[0], list)
+    assert torch.equal(torch.stack(args[0]), new)

@@ -103,15 +103,6 @@ class Attachment:
         """Say that the next call of the denoiser starts a new run."""
         self._clock.restart()
 
-    def refill(self, compute: Callable[[], object], refit: Refit) -> None:
-        """Fill the evaluation under way by other coefficients; for what is called inside the cache.
-
-        Args:
-            compute: Calls the denoiser itself; its sites all compute.
-            refit: Gives the coefficients of every site that is filled.
-        """
-        self._sites.refill(self._tick, compute, refit)
-
     def detach(self, *, quietly: bool = False) -> None:
         """Restore the model exactly, and tell the user if the cache was of no use.
 
@@ -220,6 +211,17 @@ class Attachment:
         self._whole.forget()
         self._clock.abandon()
         self._under_way.release()
+
+    # ------------------------------------------------------------------ fitting
+
+    def refill(self, compute: Callable[[], object], refit: Refit) -> None:
+        """Fill the evaluation under way by other coefficients; for what is called inside the cache.
+
+        Args:
+            compute: Calls the denoiser itself; its sites all compute.
+            refit: Gives the coefficients of every site that is filled.
+        """
+        self._sites.refill(self._tick, compute, refit)
 
     # ------------------------------------------------------------------ telling
 

@@ -49,9 +49,9 @@ def fit(
     """Fit the fills of a schedule on its own trajectory, and measure the error that it makes.
 
     Fills of whole evaluations and of the guidance difference use the latent of the evaluation
-    computed last if those of the schedule do. Fills of sites combine what the cached run kept
-    to what the plain run's sites gave; if that does not lower the error, they stay as they were.
-    While sites are fitted, their outputs of one evaluation are held besides what the cache holds.
+    computed last if those of the schedule do. Fills of sites combine what the cached run keeps to
+    come near to what the plain run's sites gave; if that does not lower the error, they stay as
+    they were. While they are fitted, the sites' outputs of one evaluation are held as well.
 
     Args:
         model: The denoiser, not compiled.

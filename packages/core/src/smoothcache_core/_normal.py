@@ -18,12 +18,17 @@ class Normal:
 
     def add(self, regressors: Sequence[Tensor], target: Tensor) -> None:
         """Add the equations of one run: regressors of n entries each, and a target of as many."""
-        basis = torch.stack([r.double() for r in regressors])
+        basis = torch.stack([_double(each) for each in regressors])
         normal = (basis @ basis.T).cpu().numpy()
-        right = (basis @ target.double()).cpu().numpy()
+        right = (basis @ _double(target)).cpu().numpy()
         self._normal = normal if not self._normal.size else self._normal + normal
         self._right = right if not self._right.size else self._right + right
 
     def solve(self) -> Array:
         """Return the coefficients, see `ridge_normal`."""
         return ridge_normal(self._normal, self._right)
+
+
+def _double(tensor: Tensor) -> Tensor:
+    """Return a tensor in float64, on the CPU if its device has none."""
+    return (tensor.cpu() if tensor.device.type == "mps" else tensor).double()
