@@ -445,7 +445,7 @@ def test_a_calibrated_schedule_fits_what_it_was_made_for():
     assert fingerprint.timesteps == tuple(scheduler.timesteps.tolist())
     assert (fingerprint.latent_shape, fingerprint.dtype) == ((3, 4), "float32")
     assert str(fingerprint.solver).startswith("HeunDiscreteScheduler(")
-    assert set(fingerprint.versions) == {"torch", "diffusers", "smoothcache-core"}
+    assert {"torch", "diffusers", "smoothcache-core"} <= set(fingerprint.versions)
     assert "set_timesteps" not in vars(scheduler)
 
     schedule = smooth(calibration, alpha=1.0, max_lag=2)
