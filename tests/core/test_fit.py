@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from helpers import anatomy
@@ -210,6 +211,21 @@ def test_the_model_is_restored_after_an_exception():
         fit(model, MIXTURE, sample, rows(ROWS), seeds=SEEDS, progress=False)
     model.forget()
     assert anatomy(model) == before
+
+
+def test_fills_that_are_better_stay(monkeypatch: pytest.MonkeyPatch):
+    model, sampler = toy(0.2)
+    good = fitted(model, sampler, rows(ROWS))
+    wrong = "smoothcache_core._unfolding.Normal.solve"
+    monkeypatch.setattr(wrong, lambda normal: 3.0 * np.ones(len(normal._right)))
+    again = fitted(model, sampler, good)
+    assert again.fills == good.fills
+    assert again.prediction is not None
+    assert good.prediction is not None
+    assert again.prediction.error == pytest.approx(good.prediction.error, rel=1e-6)
+    bad = fitted(model, sampler, rows(ROWS))
+    assert bad.prediction is not None
+    assert bad.prediction.error > 10 * good.prediction.error
 
 
 # ---------------------------------------------------------------------------- refining

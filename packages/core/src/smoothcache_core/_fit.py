@@ -50,8 +50,8 @@ def fit(
 
     Fills of whole evaluations and of the guidance difference use the latent of the evaluation
     computed last if those of the schedule do. Fills of sites combine what the cached run keeps to
-    come near to what the plain run's sites gave; if that does not lower the error, they stay as
-    they were. While they are fitted, the sites' outputs of one evaluation are held as well.
+    come near to what the plain run's sites gave; while they are fitted, the sites' outputs of one
+    evaluation are held as well. If all that does not lower the error, fills stay as they were.
 
     Args:
         model: The denoiser, not compiled.
@@ -142,7 +142,8 @@ class Fitter:
         for evaluation in range(schedule.evaluations):
             fitting.step(evaluation)
             done()
-        return self._measured(fitting.schedule, runs)
+        fitted = self._measured(fitting.schedule, runs)
+        return self._better(schedule, fitted) if schedule.fills else fitted
 
     @staticmethod
     def steps(schedule: Schedule, seeds: Sequence[int]) -> int:
@@ -155,8 +156,13 @@ class Fitter:
             if fitting.has_fills:
                 fitting.run(plain)
             done()
-        candidates = [schedule, fitting.schedule] if fitting.has_fills else [schedule]
-        return min((self._measured(each) for each in candidates), key=measured_error)
+        if not fitting.has_fills:
+            return self._measured(schedule)
+        return self._better(schedule, self._measured(fitting.schedule))
+
+    def _better(self, given: Schedule, fitted: Schedule) -> Schedule:
+        """Return which of both makes the smaller error, `fitted` having been measured."""
+        return min(self._measured(given), fitted, key=measured_error)
 
     def _measured(self, schedule: Schedule, runs: Sequence[CachedRun] = ()) -> Schedule:
         """Return the schedule with the error of its runs, new ones if none are under way."""
