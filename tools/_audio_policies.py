@@ -3,17 +3,14 @@
 from functools import partial
 from typing import Any
 
-import numpy as np
 from _peer_policies import Host, first_block, mag, pyramid, taylorseer
 from _peers import ALWAYS
 from _policies import (
     CONTROL,
     PLAIN,
     Policy,
-    Row,
-    RowOf,
-    Setup,
     smoothcache,
+    spaced,
     whole_evaluations,
 )
 from diffusers.hooks._helpers import TransformerBlockMetadata, TransformerBlockRegistry
@@ -25,27 +22,6 @@ ALL_SITES = ", ".join(KINDS)
 PUBLISHED = (0.81, 0.65)
 """Compute fractions of Stable Audio Open in table 3 of the paper (arXiv 2411.10510)."""
 LEAST = 0.25
-
-
-def evenly_spaced(evaluations: int, fraction: float) -> Row:
-    """Return a row that computes a fraction of the evaluations, the first and the last among them.
-
-    Args:
-        evaluations: Evaluations of one run, at least 2.
-        fraction: In [0, 1]; at least two are computed.
-    """
-    computed = max(round(fraction * evaluations), 2)
-    places = set(np.linspace(0, evaluations - 1, computed).round().astype(int).tolist())
-    return tuple(int(i in places) for i in range(evaluations))
-
-
-def spaced(fraction: float) -> RowOf:
-    """Return `evenly_spaced` rows of any setup."""
-
-    def row(setup: Setup) -> Row:
-        return evenly_spaced(setup.evaluations, fraction)
-
-    return row
 
 
 def policies() -> list[Policy]:

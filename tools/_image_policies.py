@@ -16,6 +16,7 @@ from _policies import (
     of_setup,
     one_reused,
     smoothcache,
+    spaced,
     whole_evaluations,
 )
 from diffusers.hooks.faster_cache import FasterCacheConfig
@@ -96,6 +97,7 @@ def _ours() -> Sequence[Policy]:
     settings: Mapping[str, Attach] = {
         "attn1, ff": smoothcache("attn1", "ff"),
         "whole evaluations, filled": whole_evaluations(),
+        "whole evaluations at 0.25, filled": whole_evaluations(spaced(0.25)),
         "attn1": smoothcache("attn1"),
         "all computed": smoothcache("attn1", "ff", row=all_computed),
         "all sites wrapped, one evaluation reused": smoothcache("attn1", "ff", row=one_reused),

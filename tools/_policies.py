@@ -10,6 +10,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from _peers import Around
 from smoothcache_core import (
@@ -117,6 +118,27 @@ def plain(model: nn.Module, setup: Setup) -> Generator[Attached]:
 
 PLAIN = Policy(name="plain", setting="-", attach=plain)
 CONTROL = Policy(name="plain", setting="a second time, as a control", attach=plain)
+
+
+def evenly_spaced(evaluations: int, fraction: float) -> Row:
+    """Return a row that computes a fraction of the evaluations, the first and the last among them.
+
+    Args:
+        evaluations: Evaluations of one run, at least 2.
+        fraction: In [0, 1]; at least two are computed.
+    """
+    computed = max(round(fraction * evaluations), 2)
+    places = set(np.linspace(0, evaluations - 1, computed).round().astype(int).tolist())
+    return tuple(int(i in places) for i in range(evaluations))
+
+
+def spaced(fraction: float) -> RowOf:
+    """Return `evenly_spaced` rows of any setup."""
+
+    def row(setup: Setup) -> Row:
+        return evenly_spaced(setup.evaluations, fraction)
+
+    return row
 
 
 def smoothcache(*kinds: str, row: RowOf = of_setup) -> Attach:

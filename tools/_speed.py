@@ -83,15 +83,16 @@ class Subject:
     equals: Mapping[str, str] = field(default_factory=dict)
 
     def chosen(self, only: Sequence[str]) -> list[Policy]:
-        """Return the policies of these names, all if empty; the plain one is always among them.
+        """Return the policies of these names or keys, all if empty; the plain one always.
 
         Raises:
             ValueError: There is no policy of a name.
         """
-        known = {policy.name for policy in self.policies}
+        known = {name for policy in self.policies for name in (policy.name, policy.key)}
         if unknown := set(only) - known:
             raise ValueError(f"no policy is called {sorted(unknown)}; there are {sorted(known)}")
-        return [p for p in self.policies if not only or p.name in {PLAIN.name, *only}]
+        wanted = {PLAIN.name, *only}
+        return [p for p in self.policies if not only or wanted & {p.name, p.key}]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,7 +105,7 @@ class Settings:
         device: Where.
         dtype: Data type of model and latent.
         piece: What is timed at once.
-        only: Names of the policies to run, all if empty; the plain model always runs.
+        only: Names or keys of the policies to run, all if empty; the plain model always runs.
         progress: Show progress bars.
     """
 

@@ -12,11 +12,11 @@ from torch import Tensor
 
 pytest.importorskip("stable_audio_tools")
 
-from _audio_policies import KINDS, LEAST, PUBLISHED, evenly_spaced, policies
+from _audio_policies import KINDS, LEAST, PUBLISHED, policies
 from _audio_sampler import SIGMA_MAX, SIGMA_MIN, Size, sampling
 from _audio_speed import audio_subject
 from _halted import Halted
-from _policies import PLAIN, Policy
+from _policies import PLAIN, Policy, evenly_spaced
 from _records import Record
 from _speed import SEED, Settings, cost_of, count, measure_speed
 
