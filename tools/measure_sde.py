@@ -17,7 +17,7 @@ from typing import Annotated, Any
 import numpy as np
 import torch
 import typer
-from _audio_policies import evenly_spaced
+from _policies import evenly_spaced
 from _quality_audio import PACKAGES, audio
 from _quality_bench import Bench, load_bench, plain
 from _quality_puts import scheduled
