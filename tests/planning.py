@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
-from smoothcache_core import PatternAdapter, SitePattern
+from smoothcache_core import PatternAdapter, Schedule, SitePattern, cached, relative_l2
 from torch import Tensor, nn
 
 Passes = Literal["one", "batched", "sequential"]
@@ -174,3 +174,12 @@ class Sampler:
             one = self.model(latent, timestep, zeros)
             other = self.model(latent, timestep, zeros + 1)
         return other + self.scale * (one - other)
+
+
+def error_of(model: Mixture, sampler: Sampler, seeds: Sequence[int], schedule: Schedule) -> float:
+    """Return the mean error of a schedule over the samples of all seeds, by plain use of it."""
+    plain = [sampler(seed) for seed in seeds]
+    with cached(model, MIXTURE, schedule, branches=sampler.branches):
+        others = [sampler(seed) for seed in seeds]
+    pairs = zip(plain, others, strict=True)
+    return float(torch.cat([relative_l2(a, b) for a, b in pairs]).mean())

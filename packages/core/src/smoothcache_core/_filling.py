@@ -99,7 +99,7 @@ class SiteCache:
                 mode = STORE
             wrapped.prepare(STORE if self._keep_always else mode)
 
-    def refill(self, tick: Tick, compute: Callable[[], object], refit: "Refit") -> None:
+    def refill(self, tick: Tick, compute: Callable[[], object], refit: Refit) -> None:
         """Compute once what this evaluation fills, and fill it by other coefficients.
 
         Args:

@@ -135,7 +135,7 @@ class Fitter:
                 f"the run has {self._plains[0].evaluations} evaluations, the schedule "
                 f"{schedule.evaluations}"
             )
-        if not _is_whole(schedule):
+        if not skips_whole(schedule):
             return self._fit_sites(schedule, done)
         runs = [CachedRun(self._stage, plain) for plain in self._plains]
         fitting = Fitting(schedule, runs, self._response, self._basis)
@@ -148,7 +148,7 @@ class Fitter:
     @staticmethod
     def steps(schedule: Schedule, seeds: Sequence[int]) -> int:
         """Return how many steps `fit` takes: an evaluation of all seeds, or a run of one."""
-        return schedule.evaluations if _is_whole(schedule) else len(seeds)
+        return schedule.evaluations if skips_whole(schedule) else len(seeds)
 
     def _fit_sites(self, schedule: Schedule, done: Callable[[], object]) -> Schedule:
         fitting = SiteFitting(self._stage, schedule, self._terms)
@@ -171,7 +171,8 @@ class Fitter:
         return _measured(schedule, self._seeds, errors)
 
 
-def _is_whole(schedule: Schedule) -> bool:
+def skips_whole(schedule: Schedule) -> bool:
+    """Return whether whole evaluations or unconditional passes are skipped."""
     return 0 in schedule.row(DENOISER) or 0 in schedule.row(GUIDANCE)
 
 

@@ -12,7 +12,7 @@ from tqdm import tqdm
 from smoothcache_core._clock import Scheduler
 from smoothcache_core._errors import ScheduleError
 from smoothcache_core._files import write_atomically
-from smoothcache_core._fit import Fitter, has_anchors, measured_error
+from smoothcache_core._fit import Fitter, has_anchors, measured_error, skips_whole
 from smoothcache_core._reduced import Skips
 from smoothcache_core._schedule import Schedule
 from smoothcache_core._search import moves
@@ -61,7 +61,7 @@ def refine(
         ScheduleError: The schedule skips no whole evaluations, `trials` is below 1, or `checkpoint`
             was made with other settings.
     """
-    if 0 not in schedule.row(DENOISER) and 0 not in schedule.row(GUIDANCE):
+    if not skips_whole(schedule):
         raise ScheduleError("only schedules that skip whole evaluations can be refined")
     if trials < 1:
         raise ScheduleError(f"trials is at least 1, got {trials}")

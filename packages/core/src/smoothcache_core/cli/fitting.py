@@ -60,6 +60,8 @@ def fit_to_file(
     console = Console(soft_wrap=True, highlight=False)
     show_schedules({file.name: schedule, output.name: fitted}, console)
     what = " It stays as it was, no fill was better." if fitted.fills == schedule.fills else ""
+    if what and not schedule.fills and terms is None:
+        what += " It only reuses; --terms 2 looks for fills."
     console.print(f"Measured on {source.samples} samples.{what} Written to {output}.")
     console.print(f"Next: {command} evaluate {output} --model {source.model} --samples 50")
 
