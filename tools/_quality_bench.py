@@ -11,9 +11,12 @@ from typing import Any
 import torch
 from _quality_count import counting, macs_by_leaf
 from _quality_modality import Modality, Solver
-from smoothcache_core import CacheStats
+from _quality_settings import CALIBRATION_SEED
+from smoothcache_core import Adapter, CacheStats, Calibration, calibrate
 from smoothcache_core.cli.modality import Sampler
 from torch import Tensor
+
+_MAX_LAG = 10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,6 +118,43 @@ def load_bench(modality: Modality, model: str, solver: str, *, steps: int, devic
     macs = macs_by_leaf(two.denoiser, lambda: two(0))
     bench = replace(bench, macs=macs)
     return replace(bench, plain_macs=bench.run(plain, samples=1, seed=0).macs)
+
+
+# ---------------------------------------------------------------------------- calibrating
+
+
+def calibrated(
+    bench: Bench,
+    *,
+    samples: int,
+    adapter: Adapter | None = None,
+    checkpoint: Path | None = None,
+    progress: bool = True,
+) -> Calibration:
+    """Calibrate on the calibration seed, as all benchmarks of quality do.
+
+    Args:
+        bench: The bench.
+        samples: Samples, one batch.
+        adapter: Where the sites are, if not where the sampler says.
+        checkpoint: See `calibrate`.
+        progress: Show a progress bar.
+    """
+    sampler = bench.of_batch(samples)
+    with sampler.around():
+        return calibrate(
+            sampler.denoiser,
+            adapter or sampler.adapter,
+            sampler,
+            seeds=[CALIBRATION_SEED],
+            max_lag=min(_MAX_LAG, sampler.steps - 1),
+            samples_per_run=sampler.batch,
+            branches=sampler.branches,
+            scheduler=sampler.scheduler,
+            solver=sampler.solver_name,
+            checkpoint=checkpoint,
+            progress=progress,
+        )
 
 
 # ---------------------------------------------------------------------------- the exact solution

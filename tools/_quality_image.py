@@ -40,8 +40,11 @@ def _load(model: str, solver: str, steps: int, device: str) -> Sampler:
 
 
 def _owned(sampler: Sampler, samples: int) -> Sampler:
+    """Return a copy that can run at the same time as others, stopped between evaluations."""
     pipe = copy.copy(sampler.pipe)
     pipe.transformer = sharing(sampler.pipe.transformer)
+    pipe.scheduler = copy.deepcopy(sampler.pipe.scheduler)  # solvers remember outputs
+    pipe.vae = copy.copy(sampler.pipe.vae)  # on which a sampler puts off decoding
     return replace(sampler, pipe=pipe, batch=samples)
 
 

@@ -11,7 +11,7 @@ from _quality_policies import PLAIN, Policy
 from _quality_run import Block, Measured
 from _quality_settings import CALIBRATION_SEED, Settings
 from _quality_tuning import NEAR
-from _records import Record, Row, command, commit, hardware, now, versions
+from _records import Record, Row, new_record
 from matplotlib import colormaps
 from matplotlib.figure import Figure
 from smoothcache_core import Cost, Schedule, relative_l2
@@ -55,15 +55,12 @@ def to_record(settings: Settings, measured: Measured) -> Record:
             math.isclose(row["predicted_compute"], row["compute"], rel_tol=1e-9)
             for row in predicted
         )
-    return Record(
+    return new_record(
         what="quality",
         modality=measured.bench.modality.name,
         question=QUESTION,
-        command=command(),
-        date=now(),
-        hardware=hardware(torch.device(settings.device)),
-        versions=versions(*measured.bench.modality.packages),
-        commit=commit(),
+        packages=measured.bench.modality.packages,
+        device=torch.device(settings.device),
         seeds={"calibration": [CALIBRATION_SEED], "evaluation": list(settings.seeds)},
         settings={
             "guidance": measured.bench.sampler.guidance,

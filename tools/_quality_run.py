@@ -13,19 +13,18 @@ from typing import Any
 
 import torch
 from _peers import quiet
-from _quality_bench import Bench, load_bench, ode_solution, save_tensors
+from _quality_bench import Bench, calibrated, load_bench, ode_solution, save_tensors
 from _quality_modality import Modality
 from _quality_ours import Plan, our_policies
 from _quality_policies import PLAIN, Family, Known, Policy, families, is_peer
 from _quality_puts import scheduled
 from _quality_settings import CALIBRATION_SEED, Settings, work_folder
 from _quality_tuning import OutOfReachError, Trials, Tuner
-from smoothcache_core import Calibration, Schedule, ScheduleError, calibrate
+from smoothcache_core import Schedule, ScheduleError
 from torch import Tensor
 from tqdm import tqdm
 
 TWICE = "plain runs from one seed are equal bit for bit"
-_MAX_LAG = 10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,8 +150,13 @@ def _chosen(settings: Settings, known: Mapping[str, Family]) -> dict[str, Family
 
 def _prepared(settings: Settings, bench: Bench, folder: Path) -> tuple[Known, dict[str, bool]]:
     """Calibrate, and sample the calibration seed plain and by a schedule that skips nothing."""
-    calibration = _calibrated(settings, bench, folder)
     samples = settings.calibration_samples
+    calibration = calibrated(
+        bench,
+        samples=samples,
+        checkpoint=folder / "calibration.safetensors",
+        progress=settings.progress,
+    )
     reference, again = (
         bench.run(PLAIN.put, samples=samples, seed=CALIBRATION_SEED) for _ in range(2)
     )
@@ -173,24 +177,6 @@ def _prepared(settings: Settings, bench: Bench, folder: Path) -> tuple[Known, di
     }
     known = Known(bench=bench, calibration=calibration, trials=trials, tuner=Tuner(trials))
     return known, checks
-
-
-def _calibrated(settings: Settings, bench: Bench, folder: Path) -> Calibration:
-    sampler = bench.of_batch(settings.calibration_samples)
-    with sampler.around():
-        return calibrate(
-            sampler.denoiser,
-            sampler.adapter,
-            sampler,
-            seeds=[CALIBRATION_SEED],
-            max_lag=min(_MAX_LAG, settings.steps - 1),
-            samples_per_run=sampler.batch,
-            branches=sampler.branches,
-            scheduler=sampler.scheduler,
-            solver=sampler.solver_name,
-            checkpoint=folder / "calibration.safetensors",
-            progress=settings.progress,
-        )
 
 
 def _at_budget(

@@ -143,6 +143,26 @@ def _unused(folder: Path, stem: str) -> Path:
 # ---------------------------------------------------------------------------- where it comes from
 
 
+def new_record(
+    *, packages: Sequence[str], device: torch.device | None = None, **described: Any
+) -> Record:
+    """Return a record of what was measured here and now, by the command that was typed.
+
+    Args:
+        packages: Whose versions it holds.
+        device: Where it was measured, the processor if not given.
+        **described: The other attributes of `Record`.
+    """
+    return Record(
+        command=command(),
+        date=now(),
+        hardware=hardware(device or torch.device("cpu")),
+        versions=versions(*packages),
+        commit=commit(),
+        **described,
+    )
+
+
 def now() -> str:
     """Return the time in UTC, to the second."""
     return datetime.now(UTC).isoformat(timespec="seconds")

@@ -32,11 +32,11 @@ class Run(Protocol):
         ...
 
     def around(self, evaluation: int) -> AbstractContextManager[object]:
-        """Give what has to be in force during an evaluation; entered outside the timed part."""
+        """Give what has to be in force during an evaluation."""
         ...
 
     def evaluate(self, evaluation: int) -> None:
-        """Call the denoiser; the timed part."""
+        """Call the denoiser."""
         ...
 
     def advance(self, evaluation: int) -> None:
@@ -80,21 +80,13 @@ def race(
             for number in range(pieces):
                 steps = range(evaluations) if piece == "run" else (number,)
                 for name in shuffled.sample(names, len(names)):
-                    seconds[name][index, number] = _timed(runs[name], steps, device, piece)
+                    seconds[name][index, number] = _timed(runs[name], steps, device)
                     bar.update()
     return seconds
 
 
-def _timed(run: Run, evaluations: Sequence[int], device: torch.device, piece: Piece) -> float:
-    """Return the seconds of the denoiser's calls, or of a whole run with the solver's steps."""
-    if piece == "evaluation":
-        (evaluation,) = evaluations
-        with run.around(evaluation):
-            begin = _clock(device)
-            run.evaluate(evaluation)
-            seconds = _clock(device) - begin
-        run.advance(evaluation)
-        return seconds
+def _timed(run: Run, evaluations: Sequence[int], device: torch.device) -> float:
+    """Return the seconds of evaluations, the solver's steps among them."""
     begin = _clock(device)
     for evaluation in evaluations:
         with run.around(evaluation):

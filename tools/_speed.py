@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import torch
 from _peers import quiet
 from _policies import PLAIN, Attached, Policy
-from _records import Record, Row, command, commit, hardware, now, versions
+from _records import Record, Row, new_record
 from _sharing import shapes_of, sharing
 from _side_by_side import Piece, Run, Seconds, Verdict, judge, race
 from smoothcache_core import Adapter, Cost, calibrate
@@ -31,7 +31,7 @@ NOTES = (
     "overhead is how much longer an evaluation takes that computes everything, over the plain "
     "model's: the cost of being wrapped, of deciding and of keeping outputs.",
     "seconds is speedup applied to the plain model's median; seconds_sum is the mere sum of all "
-    "times of a run. The solver's step is left out where evaluations are timed one by one.",
+    "times of a run.",
     "bytes_peak is the most that this library's cache held after any evaluation, predicted_bytes "
     "what the schedule says of it before.",
     "Lines that a peer prints go nowhere, at the cost of formatting them.",
@@ -291,7 +291,7 @@ def _row(
         "setting": policy.setting,
         "ours": policy.ours,
         "compute": compute,
-        **_times(verdict, compute),
+        **times_of(verdict, compute),
     }
     if full in verdict.ratios and policy != PLAIN:
         row["overhead"] = verdict.ratios[full] - 1.0
@@ -313,7 +313,8 @@ def about(subject: Subject, settings: Settings) -> dict[str, Any]:
     }
 
 
-def _times(verdict: Verdict, compute: float) -> Row:
+def times_of(verdict: Verdict, compute: float) -> Row:
+    """Return what a verdict says of a policy of so much compute, for a row of a record."""
     return {
         "seconds": verdict.seconds,
         "speedup": 1.0 / verdict.relative,
@@ -338,15 +339,12 @@ def to_record(
     what: str, question: str, subject: Subject, settings: Settings, **measured: Any
 ) -> Record:
     """Return a record of a benchmark of random weights."""
-    return Record(
+    return new_record(
         what=what,
         modality=subject.modality,
         question=question,
-        command=command(),
-        date=now(),
-        hardware=hardware(settings.device),
-        versions=versions(*subject.packages),
-        commit=commit(),
+        packages=subject.packages,
+        device=settings.device,
         seeds={"calibration": [], "evaluation": [SEED]},
         settings={
             "dtype": str(settings.dtype).removeprefix("torch."),

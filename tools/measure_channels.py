@@ -16,7 +16,8 @@ from typing import Annotated
 
 import torch
 import typer
-from _records import FOLDER, Record, Row, command, commit, hardware, now, versions
+from _options import show
+from _records import FOLDER, Row, new_record
 from smoothcache_core import DENOISER
 from smoothcache_core._reduced import RIDGE
 from smoothcache_image import adapter_for, load_pipeline
@@ -154,22 +155,17 @@ def main(
     torch.set_num_threads(threads)
     with torch.no_grad():
         rows = measure(steps, batch)
-    record = Record(
+    record = new_record(
         what="channels",
         modality="image",
         question=QUESTION,
-        command=command(),
-        date=now(),
-        hardware=hardware(torch.device("cpu")),
-        versions=versions("torch", "diffusers", "smoothcache-core", "smoothcache-image"),
-        commit=commit(),
+        packages=("torch", "diffusers", "smoothcache-core", "smoothcache-image"),
         seeds={"calibration": [0], "evaluation": [1000]},
         settings={"model": "digits", "solver": "DDIM", "evaluations": steps, "batch": batch},
         rows=rows,
         notes=NOTES,
     )
-    print(record.to_markdown())
-    print(record.save(output))
+    show(record, output)
 
 
 if __name__ == "__main__":

@@ -15,8 +15,9 @@ from typing import Annotated
 
 import torch
 import typer
+from _options import show
 from _quality_audio import audio
-from _records import FOLDER, Record, Row, command, commit, hardware, now, versions
+from _records import FOLDER, Row, new_record
 from smoothcache_audio import Sampler
 from smoothcache_core import (
     Calibration,
@@ -102,15 +103,11 @@ def main(
     modality = audio()
     own = modality.owned(modality.load("spoken-digits", solver, steps, "cpu"), batch)
     known = calibrated(replace(own, seconds=seconds))
-    record = Record(
+    record = new_record(
         what="length",
         modality="audio",
         question=QUESTION,
-        command=command(),
-        date=now(),
-        hardware=hardware(torch.device("cpu")),
-        versions=versions("torch", "stable-audio-tools", "smoothcache-core", "smoothcache-audio"),
-        commit=commit(),
+        packages=("torch", "stable-audio-tools", "smoothcache-core", "smoothcache-audio"),
         seeds={"calibration": CALIBRATION, "evaluation": EVALUATION},
         settings={
             "model": "spoken-digits",
@@ -126,8 +123,7 @@ def main(
         ],
         notes=NOTES,
     )
-    print(record.to_markdown())
-    print(record.save(output))
+    show(record, output)
 
 
 if __name__ == "__main__":

@@ -19,9 +19,10 @@ import torch
 import typer
 from _policies import evenly_spaced
 from _quality_audio import PACKAGES, audio
-from _quality_bench import Bench, load_bench, plain
+from _quality_bench import Bench, calibrated, load_bench, plain
 from _quality_puts import scheduled
-from _records import FOLDER, Record, Row, command, commit, hardware, now, versions
+from _quality_settings import CALIBRATION_SEED
+from _records import FOLDER, Record, Row, new_record
 from smoothcache_core import (
     DENOISER,
     Adapter,
@@ -33,7 +34,6 @@ from smoothcache_core import (
     ScheduleError,
     SitePattern,
     WholeSettings,
-    calibrate,
     linear,
     planned,
     relative_l2,
@@ -63,9 +63,7 @@ BLOCKS = PatternAdapter(
     latent="x",
     timestep="t",
 )
-CALIBRATION_SEED = 0
 SEEDS = (1000, 2000, 3000)
-MAX_LAG = 10
 TARGETS = ("sites", "blocks", "evaluations")
 COMPUTES = (0.5, 0.25)
 SOLVERS = ("dpmpp-3m-sde", "dpmpp-2m-sde")
@@ -160,8 +158,21 @@ def _cases(settings: Settings, bench: Bench) -> Iterator[Case]:
     """Yield all cases of a solver."""
     own: Adapter = bench.sampler.adapter
     calibrations = {
-        "sites": (own, _calibrated(settings, bench, own)),
-        "blocks": (BLOCKS, _calibrated(settings, bench, BLOCKS)),
+        "sites": (
+            own,
+            calibrated(
+                bench, samples=settings.calibration_samples, adapter=own, progress=settings.progress
+            ),
+        ),
+        "blocks": (
+            BLOCKS,
+            calibrated(
+                bench,
+                samples=settings.calibration_samples,
+                adapter=BLOCKS,
+                progress=settings.progress,
+            ),
+        ),
     }
     for budget in settings.computes:
         for target, (adapter, calibration) in calibrations.items():
@@ -188,21 +199,6 @@ def _or_error(make: Any, *args: Any, **kwargs: Any) -> Schedule | ScheduleError:
         return make(*args, **kwargs)
     except ScheduleError as error:
         return error
-
-
-def _calibrated(settings: Settings, bench: Bench, adapter: Adapter) -> Calibration:
-    sampler = bench.of_batch(settings.calibration_samples)
-    with sampler.around():
-        return calibrate(
-            sampler.denoiser,
-            adapter,
-            sampler,
-            seeds=[CALIBRATION_SEED],
-            max_lag=min(MAX_LAG, settings.steps - 1),
-            samples_per_run=sampler.batch,
-            solver=sampler.solver_name,
-            progress=settings.progress,
-        )
 
 
 def _spaced_evaluations(calibration: Calibration, budget: float, rule: FillRule) -> Schedule:
@@ -296,15 +292,11 @@ def _refused(solver: str, case: Case) -> Row:
 
 def to_record(settings: Settings, rows: Sequence[Row], refused: Sequence[Row]) -> Record:
     """Return the record."""
-    return Record(
+    return new_record(
         what="sde",
         modality="audio",
         question=QUESTION,
-        command=command(),
-        date=now(),
-        hardware=hardware(torch.device("cpu")),
-        versions=versions(*PACKAGES),
-        commit=commit(),
+        packages=PACKAGES,
         seeds={"calibration": [CALIBRATION_SEED], "evaluation": list(settings.seeds)},
         settings={
             "model": settings.model,

@@ -15,7 +15,8 @@ from typing import Annotated
 import numpy as np
 import torch
 import typer
-from _records import FOLDER, Record, Row, command, commit, hardware, now, versions
+from _options import show
+from _records import FOLDER, Row, new_record
 from scipy.stats import rankdata
 from smoothcache_core import Calibration, calibrate, planned
 from smoothcache_core._calibrate import PROBES, places_of
@@ -139,22 +140,17 @@ def main(
     """Measure, and write a record."""
     torch.set_num_threads(threads)
     rows = measure(steps, batch, solver)
-    record = Record(
+    record = new_record(
         what="sensitivity",
         modality="image",
         question=QUESTION,
-        command=command(),
-        date=now(),
-        hardware=hardware(torch.device("cpu")),
-        versions=versions("torch", "diffusers", "smoothcache-core", "smoothcache-image"),
-        commit=commit(),
+        packages=("torch", "diffusers", "smoothcache-core", "smoothcache-image"),
         seeds={"calibration": [0]},
         settings={"model": "digits-dit", "solver": solver, "evaluations": steps, "batch": batch},
         rows=rows,
         notes=NOTES,
     )
-    print(record.to_markdown())
-    print(record.save(output))
+    show(record, output)
 
 
 if __name__ == "__main__":

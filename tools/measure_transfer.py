@@ -17,7 +17,8 @@ from typing import Annotated
 
 import torch
 import typer
-from _records import FOLDER, Record, Row, command, commit, hardware, now, versions
+from _options import show
+from _records import FOLDER, Row, new_record
 from smoothcache_core import (
     Calibration,
     PatternAdapter,
@@ -170,22 +171,17 @@ def main(
         *of_steps(bench, known, other_steps or (25, 40, 75)),
         *of_guidance(bench, known, other_guidance or (1.0, 2.0, 4.0)),
     ]
-    record = Record(
+    record = new_record(
         what="transfer",
         modality="image",
         question=QUESTION,
-        command=command(),
-        date=now(),
-        hardware=hardware(torch.device("cpu")),
-        versions=versions("torch", "diffusers", "smoothcache-core", "smoothcache-image"),
-        commit=commit(),
+        packages=("torch", "diffusers", "smoothcache-core", "smoothcache-image"),
         seeds={"calibration": CALIBRATION, "evaluation": EVALUATION},
         settings={"steps_of_the_calibration": steps, "batch": batch},
         rows=rows,
         notes=NOTES,
     )
-    print(record.to_markdown())
-    print(record.save(output))
+    show(record, output)
 
 
 if __name__ == "__main__":

@@ -13,8 +13,7 @@ from pathlib import Path
 
 import smoothcache_audio._cli
 import smoothcache_image._cli
-import torch
-from _records import Record, Row, command, commit, hardware, now, versions
+from _records import Record, Row, new_record
 from smoothcache_core import Report, ReportRow
 from typer import Typer
 
@@ -74,15 +73,11 @@ def row(values: ReportRow, modality: str) -> Row:
 def record(report: Report, modality: str) -> Record:
     """Return the record of a demo's report."""
     demo = DEMOS[modality]
-    return Record(
+    return new_record(
         what="demo",
         modality=modality,
         question=QUESTION,
-        command=command(),
-        date=now(),
-        hardware=hardware(torch.device("cpu")),
-        versions=versions("torch", "smoothcache-core", *demo.libraries),
-        commit=commit(),
+        packages=("torch", "smoothcache-core", *demo.libraries),
         seeds={"calibration": report.calibration_seeds, "evaluation": report.seeds},
         settings={"samples": report.num_samples},
         rows=[row(values, modality) for values in report.rows],

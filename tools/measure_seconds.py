@@ -1,0 +1,298 @@
+"""How much of the MACs that a plan saves does it save in time, on a model sampled as users do?
+
+    python tools/measure_seconds.py image
+    python tools/measure_seconds.py audio
+
+Plans for a shipped model and samples it, plain and by every plan, by its own pipeline or sampler.
+All go in lockstep, see `_side_by_side.py`: the loops wait at the denoiser, and everything from one
+call of it to the next is timed, the solver's steps and whatever else a pipeline does. Writes a
+record into benchmarks/.
+"""
+
+import contextvars
+import warnings
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+from unittest.mock import patch
+
+import torch
+import typer
+from _halted import Denoise, Halted
+from _options import set_threads, show
+from _quality_audio import audio
+from _quality_bench import Bench, Put, calibrated, load_bench, plain
+from _quality_image import IMAGE
+from _quality_modality import Modality
+from _quality_ours import Material, our_policies
+from _quality_puts import scheduled
+from _quality_settings import CALIBRATION_SEED
+from _records import FOLDER, Record, Row, new_record
+from _side_by_side import Seconds, judge, race
+from _speed import times_of
+from smoothcache_core import Schedule
+from smoothcache_core.cli.modality import Sampler
+from torch import Tensor
+
+QUESTION = "How much of the MACs that a plan saves does it save in time?"
+NOTES = (
+    "Every run goes through the model's own pipeline or sampler. What is timed lasts from one call "
+    "of the denoiser to the next, the first piece from the beginning of the run.",
+    "speedup is the plain run's time over the plan's: one over the median of paired ratios, each "
+    "of two times taken moments apart, weighted over the kinds of evaluation (what is computed in "
+    "it); speedup_low and speedup_high are its 95 % bootstrap interval.",
+    "compute is MACs counted over those of the plain run, of_limit is speedup x compute, 1 if "
+    "every MAC saved were time saved. What passes outside the denoiser is never saved.",
+    "seconds is speedup applied to the plain run's median.",
+)
+SEED = 1000
+PLAIN, CONTROL = "plain", "plain again"
+POLICIES = ("planned", "planned-denoiser", "planned-sites")
+MODELS = {"image": ("digits", "ddim"), "audio": ("spoken-digits", "dpmpp-2m")}
+"""Model and solver of every modality, unless told otherwise."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Settings of the measurement.
+
+    Attributes:
+        model: Name of a shipped model.
+        solver: Name of its solver.
+        steps: Steps of the solver.
+        batch: Samples of one run.
+        computes: Compute fractions to plan for.
+        policies: Which plans; see `our_policies`.
+        calibration_samples: Samples to calibrate with, one batch.
+        rounds: Runs of every plan, after one that is not counted.
+        progress: Show progress bars.
+    """
+
+    model: str
+    solver: str
+    steps: int = 50
+    batch: int = 32
+    computes: Sequence[float] = (0.5, 0.25)
+    policies: Sequence[str] = POLICIES
+    calibration_samples: int = 16
+    rounds: int = 5
+    progress: bool = True
+
+
+# ---------------------------------------------------------------------------- in lockstep
+
+
+class HaltedSampler:
+    """A sampler that is stopped at every call of its denoiser; see `halted`.
+
+    Args:
+        sampler: Samples; its loop calls what it is told to.
+        denoise: What the loop would call.
+        seed: Seed of the run.
+    """
+
+    def __init__(self, sampler: Sampler, denoise: Denoise, seed: int) -> None:
+        self._sampler = sampler
+        self._denoise = denoise
+        self._seed = seed
+        self._halted: Halted | None = None
+        self._output: Any = None
+
+    @property
+    def latents(self) -> Tensor:
+        """What the last run ended with, (batch, ...).
+
+        Raises:
+            ValueError: It has not ended.
+        """
+        if self._halted is None or self._halted.result is None:
+            raise ValueError("the run has not ended")
+        return self._halted.result
+
+    def start(self) -> None:
+        """End the last run; the next one begins at its first evaluation."""
+        if self._halted is not None:
+            self._halted.close()
+
+    def around(self, evaluation: int) -> AbstractContextManager[object]:
+        """Return what has to be in force during an evaluation: nothing."""
+        del evaluation
+        return nullcontext()
+
+    def evaluate(self, evaluation: int) -> None:
+        """Call the denoiser as the loop wants to."""
+        if evaluation == 0:
+            self._halted = Halted(self._sampled)
+        if self._halted is None or self._halted.question is None:
+            raise ValueError(f"the run ended before evaluation {evaluation}")
+        context, *args = self._halted.question.args
+        self._output = context.run(self._denoise, *args, **self._halted.question.kwargs)
+
+    def advance(self, evaluation: int) -> None:
+        """Let the loop go on to its next call, or to its end."""
+        del evaluation
+        if self._halted is not None:
+            self._halted.answer(self._output)
+
+    @torch.no_grad()  # which holds in one thread only
+    def _sampled(self, ask: Denoise) -> Tensor:
+        def forward(*args: Any, **kwargs: Any) -> Any:
+            return ask(contextvars.copy_context(), *args, **kwargs)
+
+        with patch.object(self._sampler.denoiser, "forward", forward):
+            return self._sampler(self._seed).cpu()
+
+
+@contextmanager
+def halted(sampler: Sampler, seed: int) -> Generator[HaltedSampler]:
+    """Stop a sampler, whose denoiser nobody else uses, at every call of it."""
+    made = HaltedSampler(sampler, sampler.denoiser.forward, seed)
+    try:
+        yield made
+    finally:
+        made.start()
+
+
+# ---------------------------------------------------------------------------- measuring
+
+
+@torch.no_grad()
+def measure(modality: Modality, settings: Settings) -> Record:
+    """Plan, time all plans and the plain model, and return the record."""
+    bench = load_bench(
+        modality, settings.model, settings.solver, steps=settings.steps, device="cpu"
+    )
+    plans = planned(bench, settings)
+    puts: dict[str, Put] = {PLAIN: plain, CONTROL: plain}
+    puts |= {name: scheduled(plan) for name, plan in plans.items()}
+    sampled = partial(bench.run, samples=settings.batch, seed=SEED)
+    expected = {name: sampled(put) for name, put in puts.items()}
+    with ExitStack() as stack:
+        runs = {
+            name: stack.enter_context(stopped(bench, settings, put)) for name, put in puts.items()
+        }
+        seconds = raced(settings, runs, next(iter(plans.values())).evaluations)
+        same = {
+            name: torch.equal(run.latents, expected[name].latents) for name, run in runs.items()
+        }
+    rows = [
+        row(settings, name, plans.get(name), seconds, bench.compute(run))
+        for name, run in expected.items()
+    ]
+    return new_record(
+        what="seconds",
+        modality=modality.name,
+        question=QUESTION,
+        packages=modality.packages,
+        seeds={"calibration": [CALIBRATION_SEED], "evaluation": [SEED]},
+        settings={
+            "solver": bench.solver.title,
+            "evaluations": settings.steps,
+            "batch": settings.batch,
+            "rounds": settings.rounds,
+            "calibration samples": settings.calibration_samples,
+            "dtype": "float32",
+        },
+        rows=rows,
+        notes=NOTES,
+        checks={"a run that is stopped gives the samples of one that is not": all(same)},
+    )
+
+
+def planned(bench: Bench, settings: Settings) -> dict[str, Schedule]:
+    """Calibrate, and return all plans by policy and compute fraction."""
+    material = Material(
+        calibration=calibrated(
+            bench, samples=settings.calibration_samples, progress=settings.progress
+        ),
+        sampler=bench.of_batch(settings.calibration_samples),
+        seeds=[CALIBRATION_SEED],
+    )
+    known = our_policies()
+    return {
+        f"{policy} {compute:g}": known[policy](material, compute)
+        for policy in settings.policies
+        for compute in settings.computes
+    }
+
+
+@contextmanager
+def stopped(bench: Bench, settings: Settings, put: Put) -> Generator[HaltedSampler]:
+    """Put a policy on a sampler, and stop that at every call of its denoiser."""
+    with put(bench.of_batch(settings.batch)) as working, halted(working.sampler, SEED) as run:
+        yield run
+
+
+def raced(
+    settings: Settings, runs: Mapping[str, HaltedSampler], evaluations: int
+) -> dict[str, Seconds]:
+    """Return the times of all runs but the first round's."""
+    seconds = race(
+        runs,
+        evaluations=evaluations,
+        rounds=settings.rounds + 1,
+        piece="evaluation",
+        device=torch.device("cpu"),
+        seed=SEED,
+        progress=settings.progress,
+    )
+    return {name: times[1:] for name, times in seconds.items()}
+
+
+def row(
+    settings: Settings,
+    name: str,
+    plan: Schedule | None,
+    seconds: Mapping[str, Seconds],
+    compute: float,
+) -> Row:
+    """Return a row of the record."""
+    evaluations = seconds[PLAIN].shape[1]
+    columns = zip(*plan.rows.values(), strict=True) if plan else [()] * evaluations
+    first = [True, *[False] * (evaluations - 1)]
+    kinds = list(zip(first, columns, strict=True))
+    verdict = judge(seconds[name], seconds[PLAIN], kinds)
+    return {
+        "model": settings.model,
+        "policy": name,
+        "ours": plan is not None,
+        "compute": compute,
+        **times_of(verdict, compute),
+    }
+
+
+def main(
+    modality: Annotated[str, typer.Argument(help="image or audio.")],
+    model: Annotated[str | None, typer.Option(help="A shipped model.")] = None,
+    solver: Annotated[str | None, typer.Option(help="Its solver.")] = None,
+    steps: Annotated[int, typer.Option(help="Steps of the solver.")] = 50,
+    batch: Annotated[int, typer.Option(help="Samples of one run.")] = 32,
+    compute: Annotated[list[float] | None, typer.Option(help="Compute fractions.")] = None,
+    policy: Annotated[list[str] | None, typer.Option(help="Plans, as in bench_quality.py.")] = None,
+    rounds: Annotated[int, typer.Option(help="Runs of every plan.")] = 5,
+    threads: Annotated[int, typer.Option(help="CPU threads.")] = 1,
+    output: Annotated[Path, typer.Option(help="Folder of the record.")] = FOLDER,
+) -> None:
+    """Measure, and write a record."""
+    if modality not in MODELS:
+        raise typer.BadParameter(f"no modality is called {modality!r}; there are {list(MODELS)}")
+    warnings.filterwarnings("ignore", message="Should have t[ab]")  # torchsde, of rounding
+    set_threads(threads)
+    own_model, own_solver = MODELS[modality]
+    settings = Settings(
+        model=model or own_model,
+        solver=solver or own_solver,
+        steps=steps,
+        batch=batch,
+        computes=compute or (0.5, 0.25),
+        policies=policy or POLICIES,
+        rounds=rounds,
+    )
+    show(measure(IMAGE if modality == "image" else audio(), settings), output)
+
+
+if __name__ == "__main__":
+    typer.run(main)
