@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
-from unittest.mock import patch
 
 import torch
 import typer
@@ -142,8 +141,14 @@ class HaltedSampler:
         def forward(*args: Any, **kwargs: Any) -> Any:
             return ask(contextvars.copy_context(), *args, **kwargs)
 
-        with patch.object(self._sampler.denoiser, "forward", forward):
+        own = vars(self._sampler.denoiser)
+        before = {name: own[name] for name in ("forward",) if name in own}
+        own["forward"] = forward
+        try:
             return self._sampler(self._seed).cpu()
+        finally:
+            del own["forward"]
+            own.update(before)
 
 
 @contextmanager
