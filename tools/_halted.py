@@ -4,15 +4,19 @@ The samplers of k-diffusion are loops that call a function. Here the loop runs i
 own, and what it asks is answered by whoever holds it, in their thread: the two take turns.
 """
 
+import contextvars
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import Any
 
-from torch import Tensor
+import torch
+from smoothcache_core.cli.modality import Sampler
+from torch import Tensor, nn
 
-Denoise = Callable[..., Tensor]
+Denoise = Callable[..., Any]
 
 
 @dataclass(frozen=True)
@@ -43,12 +47,12 @@ class Halted:
         self.result: Tensor | None = None
         self._sample = sample
         self._told: SimpleQueue[Question | Tensor | BaseException] = SimpleQueue()
-        self._answers: SimpleQueue[Tensor | None] = SimpleQueue()
+        self._answers: SimpleQueue[Any] = SimpleQueue()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
         self._listen()
 
-    def answer(self, output: Tensor) -> None:
+    def answer(self, output: Any) -> None:
         """Let the loop go on to its next call, or to its end.
 
         Raises:
@@ -82,9 +86,95 @@ class Halted:
         except BaseException as error:
             self._told.put(error)
 
-    def _ask(self, *args: Any, **kwargs: Any) -> Tensor:
+    def _ask(self, *args: Any, **kwargs: Any) -> Any:
         self._told.put(Question(args, kwargs))
         output = self._answers.get()
         if output is None:
             raise _Closed
         return output
+
+
+# ---------------------------------------------------------------------------- whole samplers
+
+
+class HaltedSampler:
+    """A sampler that is stopped at every call of its denoiser; see `halted`.
+
+    Args:
+        sampler: Samples; its loop calls what it is told to.
+        denoise: What the loop would call.
+        seed: Seed of the run.
+    """
+
+    def __init__(self, sampler: Sampler, denoise: Denoise, seed: int) -> None:
+        self._sampler = sampler
+        self._denoise = denoise
+        self._seed = seed
+        self._halted: Halted | None = None
+        self._output: Any = None
+
+    @property
+    def latents(self) -> Tensor:
+        """What the last run ended with, (batch, ...).
+
+        Raises:
+            ValueError: It has not ended.
+        """
+        if self._halted is None or self._halted.result is None:
+            raise ValueError("the run has not ended")
+        return self._halted.result
+
+    def start(self) -> None:
+        """End the last run; the next one begins at its first evaluation."""
+        if self._halted is not None:
+            self._halted.close()
+
+    def around(self, evaluation: int) -> AbstractContextManager[object]:
+        """Return what has to be in force during an evaluation: nothing."""
+        del evaluation
+        return nullcontext()
+
+    def evaluate(self, evaluation: int) -> None:
+        """Call the denoiser as the loop wants to."""
+        if evaluation == 0:
+            self._halted = Halted(self._sampled)
+        if self._halted is None or self._halted.question is None:
+            raise ValueError(f"the run ended before evaluation {evaluation}")
+        context, *args = self._halted.question.args
+        self._output = context.run(self._denoise, *args, **self._halted.question.kwargs)
+
+    def advance(self, evaluation: int) -> None:
+        """Let the loop go on to its next call, or to its end."""
+        del evaluation
+        if self._halted is not None:
+            self._halted.answer(self._output)
+
+    @torch.no_grad()  # which holds in one thread only
+    def _sampled(self, ask: Denoise) -> Tensor:
+        def forward(*args: Any, **kwargs: Any) -> Any:
+            return ask(contextvars.copy_context(), *args, **kwargs)
+
+        with _forward_of(self._sampler.denoiser, forward):
+            return self._sampler(self._seed).cpu()
+
+
+@contextmanager
+def halted(sampler: Sampler, seed: int) -> Generator[HaltedSampler]:
+    """Stop a sampler, whose denoiser nobody else uses, at every call of it."""
+    made = HaltedSampler(sampler, sampler.denoiser.forward, seed)
+    try:
+        yield made
+    finally:
+        made.start()
+
+
+@contextmanager
+def _forward_of(module: nn.Module, forward: Denoise) -> Generator[None]:
+    own = vars(module)
+    before = {name: own[name] for name in ("forward",) if name in own}
+    own["forward"] = forward
+    try:
+        yield
+    finally:
+        del own["forward"]
+        own.update(before)

@@ -29,7 +29,8 @@ NOTES = (
     "rel_l2 is the relative L2 distance of the final latents from the plain run's of the same "
     "noise and labels, mean over all samples; rel_l2_spread is the standard deviation of the means "
     "of the evaluation seeds. ode_rel_l2 is the same distance from a second-order solver of many "
-    "evaluations: the plain run has an error of its own.",
+    "evaluations: the plain run has an error of its own. Columns of_seeds have one value for each "
+    "evaluation seed by itself; Frechet distances are the larger the fewer samples there are.",
     "seconds is the median time of one batch; speedup is the median of the plain run's time in the "
     "same block of runs over it; of_limit is speedup x compute, 1 if every MAC saved were time "
     "saved. A model this small is bound by what is around the MACs.",
@@ -143,9 +144,11 @@ class _Judge:
         self._plain = [block[PLAIN.label].latents for block in blocks]
         self._all_plain = torch.cat(self._plain)
         bench = measured.bench
-        self._judged = bench.modality.judged(bench.of_batch(settings.samples), settings.seeds)
+        sampler = bench.of_batch(settings.samples)
+        self._judged = bench.modality.judged(sampler, settings.seeds)
+        self._of_seeds = [bench.modality.judged(sampler, [seed]) for seed in settings.seeds]
 
-    def quality(self, latents: Sequence[Tensor]) -> dict[str, float]:
+    def quality(self, latents: Sequence[Tensor]) -> dict[str, Any]:
         """Return what is known of samples (samples, ...), one batch for each seed."""
         pairs = zip(self._plain, latents, strict=True)
         means = [float(relative_l2(one, other).mean()) for one, other in pairs]
@@ -158,7 +161,17 @@ class _Judge:
         if self._exact is not None:
             values["ode_rel_l2"] = float(relative_l2(torch.cat(list(self._exact)), every).mean())
         values |= {name: summary(every) for name, summary in self._judged.summaries.items()}
-        return {name: value for name, value in values.items() if math.isfinite(value)}
+        known = {name: value for name, value in values.items() if math.isfinite(value)}
+        return known | self._summaries_of_seeds(latents)
+
+    def _summaries_of_seeds(self, latents: Sequence[Tensor]) -> dict[str, list[float]]:
+        return {
+            f"{name}_of_seeds": [
+                float(f"{judged.summaries[name](batch):.4g}")
+                for judged, batch in zip(self._of_seeds, latents, strict=True)
+            ]
+            for name in self._judged.summaries
+        }
 
 
 def _predictions(schedule: Schedule | None) -> dict[str, float]:

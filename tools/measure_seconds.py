@@ -9,18 +9,17 @@ call of it to the next is timed, the solver's steps and whatever else a pipeline
 record into benchmarks/.
 """
 
-import contextvars
 import warnings
 from collections.abc import Generator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import torch
 import typer
-from _halted import Denoise, Halted
+from _halted import HaltedSampler, halted
 from _options import set_threads, show
 from _quality_audio import audio
 from _quality_bench import Bench, Put, calibrated, load_bench, plain
@@ -33,8 +32,6 @@ from _records import FOLDER, Record, Row, new_record
 from _side_by_side import Seconds, judge, race
 from _speed import times_of
 from smoothcache_core import Schedule
-from smoothcache_core.cli.modality import Sampler
-from torch import Tensor
 
 QUESTION = "How much of the MACs that a plan saves does it save in time?"
 NOTES = (
@@ -68,6 +65,9 @@ class Settings:
         calibration_samples: Samples to calibrate with, one batch.
         rounds: Runs of every plan, after one that is not counted.
         progress: Show progress bars.
+
+    Raises:
+        ValueError: A setting is impossible.
     """
 
     model: str
@@ -80,85 +80,15 @@ class Settings:
     rounds: int = 5
     progress: bool = True
 
-
-# ---------------------------------------------------------------------------- in lockstep
-
-
-class HaltedSampler:
-    """A sampler that is stopped at every call of its denoiser; see `halted`.
-
-    Args:
-        sampler: Samples; its loop calls what it is told to.
-        denoise: What the loop would call.
-        seed: Seed of the run.
-    """
-
-    def __init__(self, sampler: Sampler, denoise: Denoise, seed: int) -> None:
-        self._sampler = sampler
-        self._denoise = denoise
-        self._seed = seed
-        self._halted: Halted | None = None
-        self._output: Any = None
-
-    @property
-    def latents(self) -> Tensor:
-        """What the last run ended with, (batch, ...).
-
-        Raises:
-            ValueError: It has not ended.
-        """
-        if self._halted is None or self._halted.result is None:
-            raise ValueError("the run has not ended")
-        return self._halted.result
-
-    def start(self) -> None:
-        """End the last run; the next one begins at its first evaluation."""
-        if self._halted is not None:
-            self._halted.close()
-
-    def around(self, evaluation: int) -> AbstractContextManager[object]:
-        """Return what has to be in force during an evaluation: nothing."""
-        del evaluation
-        return nullcontext()
-
-    def evaluate(self, evaluation: int) -> None:
-        """Call the denoiser as the loop wants to."""
-        if evaluation == 0:
-            self._halted = Halted(self._sampled)
-        if self._halted is None or self._halted.question is None:
-            raise ValueError(f"the run ended before evaluation {evaluation}")
-        context, *args = self._halted.question.args
-        self._output = context.run(self._denoise, *args, **self._halted.question.kwargs)
-
-    def advance(self, evaluation: int) -> None:
-        """Let the loop go on to its next call, or to its end."""
-        del evaluation
-        if self._halted is not None:
-            self._halted.answer(self._output)
-
-    @torch.no_grad()  # which holds in one thread only
-    def _sampled(self, ask: Denoise) -> Tensor:
-        def forward(*args: Any, **kwargs: Any) -> Any:
-            return ask(contextvars.copy_context(), *args, **kwargs)
-
-        own = vars(self._sampler.denoiser)
-        before = {name: own[name] for name in ("forward",) if name in own}
-        own["forward"] = forward
-        try:
-            return self._sampler(self._seed).cpu()
-        finally:
-            del own["forward"]
-            own.update(before)
-
-
-@contextmanager
-def halted(sampler: Sampler, seed: int) -> Generator[HaltedSampler]:
-    """Stop a sampler, whose denoiser nobody else uses, at every call of it."""
-    made = HaltedSampler(sampler, sampler.denoiser.forward, seed)
-    try:
-        yield made
-    finally:
-        made.start()
+    def __post_init__(self) -> None:
+        known = our_policies()
+        if unknown := sorted(set(self.policies) - set(known)):
+            raise ValueError(f"no plan is called {unknown}; there are {sorted(known)}")
+        if not self.computes or not all(0.0 < compute < 1.0 for compute in self.computes):
+            raise ValueError(f"computes are fractions in (0, 1), got {list(self.computes)}")
+        for name, least in {"batch": 1, "rounds": 1, "steps": 4}.items():
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
 
 
 # ---------------------------------------------------------------------------- measuring
@@ -180,9 +110,7 @@ def measure(modality: Modality, settings: Settings) -> Record:
             name: stack.enter_context(stopped(bench, settings, put)) for name, put in puts.items()
         }
         seconds = raced(settings, runs, next(iter(plans.values())).evaluations)
-        same = {
-            name: torch.equal(run.latents, expected[name].latents) for name, run in runs.items()
-        }
+        same = all(torch.equal(run.latents, expected[name].latents) for name, run in runs.items())
     rows = [
         row(settings, name, plans.get(name), seconds, bench.compute(run))
         for name, run in expected.items()
@@ -203,7 +131,7 @@ def measure(modality: Modality, settings: Settings) -> Record:
         },
         rows=rows,
         notes=NOTES,
-        checks={"a run that is stopped gives the samples of one that is not": all(same)},
+        checks={"a run that is stopped gives the samples of one that is not": same},
     )
 
 

@@ -1,8 +1,8 @@
-"""Writes the results in README.md from the newest records in benchmarks/.
+"""Writes the results in README.md, and all of docs/results.md, from the newest records.
 
     python tools/readme_results.py
 
-A test fails if README says something else than the records.
+A test fails if they say something else than the records in benchmarks/.
 """
 
 import json
@@ -14,6 +14,7 @@ from typing import Any
 from _records import FOLDER, REPOSITORY
 
 README = REPOSITORY / "README.md"
+RESULTS = REPOSITORY / "docs" / "results.md"
 BEGIN, END = "<!-- results: tools/readme_results.py -->", "<!-- end of results -->"
 DIGITS_NAMES = {
     "compute": "compute",
@@ -26,16 +27,11 @@ FEW_POLICIES = 8
 """Records of fewer policies ask something else, say how many samples are enough."""
 RANKED_AT = 0.25
 OFF_BUDGET = 0.02
-STYLES = {
-    "compute": "{:.2f}",
-    "speedup": "{:.2f}x",
-    "of_limit": "{:.2f}",
-    "rel_l2": "{:.3f}",
-    "psnr_db": "{:.1f} dB",
-    "accuracy": "{:.0%}",
-}
+SUMMED_UP_AT = (0.5, 0.25)
+SUMMED_UP = (("planned",), ("planned-fitted",), ("smoothcache (K=3)", "smoothcache (K=10)"))
 MODALITIES = ("image", "video", "audio")
 SPEED_NAMES = {"compute": "compute", "speedup": "faster", "of_limit": "of the MAC limit"}
+SECONDS_NAMES = SPEED_NAMES | {"speedup_low": "at least", "speedup_high": "at most"}
 
 
 def records(what: str) -> list[Path]:
@@ -75,7 +71,7 @@ def shown(key: str, value: float | None) -> str:
     if value is None:
         return "-"
     styles = {
-        "speedup": "{:.2f}x",
+        **dict.fromkeys(("speedup", "speedup_low", "speedup_high"), "{:.2f}x"),
         "compute": "{:.2f}",
         "psnr_db": "{:.1f} dB",
         "of_limit": "{:.2f}",
@@ -124,64 +120,178 @@ def _error(row: dict[str, Any] | None, budget: float) -> str:
     return f"{row['rel_l2']:.2g}{aside}"
 
 
-def quality() -> list[str]:
+def _title(record: dict[str, Any]) -> str:
+    plain = next(row for row in record["rows"] if row["policy"] == "plain")
+    return f"{plain['model']}, {plain['solver']}, {plain['evaluations']} evaluations"
+
+
+# ---------------------------------------------------------------------------- docs/results.md
+
+
+def source(name: str, record: dict[str, Any], folder: str) -> str:
+    """Return the line that says where a table comes from; `folder` is that of the records."""
+    return f"[Record]({folder}/{name}.md), `{record['command']}`.\n"
+
+
+def quality(folder: str) -> list[str]:
     """Return the tables of quality at equal compute, as lines of Markdown."""
     parts = [
-        "**Error at equal compute** on the shipped small models: relative L2 distance of the",
-        "final sample from the plain run's of the same noise, by compute budget (MACs over",
-        "plain), mean over samples whose seeds calibrated nothing. `planned` is",
-        "`plan(calibration, compute=...)`, `planned-fitted` is that after `fit`;",
-        "`smoothcache-fitted` has SmoothCache's rows and fills of two outputs found by `fit`; the",
-        "others of ours plan for one target.\n",
+        "## Error at equal compute\n",
+        "The shipped small models: relative L2 distance of the final sample from the plain run's",
+        "of the same noise, by compute budget (MACs over plain), mean over samples whose seeds",
+        "calibrated nothing. `planned` is `plan(calibration, compute=...)`, `planned-fitted` is",
+        "that after `fit`; `smoothcache-fitted` has SmoothCache's rows and fills of two outputs",
+        "found by `fit`; the others of ours plan for one target. A budget that a policy misses by",
+        "more than 0.02 has its compute beside its error.\n",
     ]
     for name, record in qualities():
-        plain = next(row for row in record["rows"] if row["policy"] == "plain")
         parts += [
-            f"{plain['model']}, {plain['solver']}, {plain['evaluations']} evaluations, samples: "
-            f"{record['settings']['samples']} ({len(record['seeds']['evaluation'])}).",
-            f"[Record](benchmarks/{name}.md), `{record['command']}`.\n",
+            f"### {_title(record)}\n",
+            f"Samples: {record['settings']['samples']} ({len(record['seeds']['evaluation'])}).",
+            source(name, record, folder),
+            f"![Error over compute]({folder}/{name}.png)\n",
             errors(record) + "\n",
         ]
     return parts
 
 
-def speed() -> list[str]:
+def speed(folder: str) -> list[str]:
     """Return the tables of speed, as lines of Markdown."""
     parts = [
-        "**Speed** of full-size models (random weights: speed does not depend on them). Compute is",
-        "MACs over plain; the MAC limit is the speed-up if time were MACs alone.\n",
+        "## Speed of full-size models\n",
+        "Random weights: speed does not depend on them. Compute is MACs over plain; the MAC limit",
+        "is the speed-up if time were MACs alone.\n",
     ]
     for name, record in newest("speed"):
-        row, settings = record["rows"][0], record["settings"]
         parts += [
-            f"{row['model']}, {row['solver']}, {row['evaluations']} evaluations, batch "
-            f"{settings['batch']}, {settings['dtype']}, {record['hardware']}.",
-            f"[Record](benchmarks/{name}.md), `{record['command']}`.\n",
+            f"{_hardware(record)}.",
+            source(name, record, folder),
             table(record["rows"], SPEED_NAMES) + "\n",
         ]
     return parts
 
 
-def demo() -> list[str]:
-    """Return the table of the image demo, as lines of Markdown."""
-    (name, record), *_ = newest("demo")
-    return [
-        "**Quality** on the shipped digits model, against the plain run from the same noise.",
-        f"[Record](benchmarks/{name}.md), `{record['command']}`.\n",
-        table(record["rows"], DIGITS_NAMES) + "\n",
+def _hardware(record: dict[str, Any]) -> str:
+    row, settings = record["rows"][0], record["settings"]
+    return (
+        f"{row['model']}, {row['solver']}, {row['evaluations']} evaluations, batch "
+        f"{settings['batch']}, {settings['dtype']}, {record['hardware']}"
+    )
+
+
+def seconds(folder: str) -> list[str]:
+    """Return the tables of what plans of the shipped models save in time, as lines of Markdown."""
+    parts = [
+        "## Speed of the shipped models\n",
+        "Their own pipelines, timed from one call of the denoiser to the next. A model this small",
+        "spends time that no plan saves: around the denoiser, and around the MACs inside it.\n",
     ]
+    found = {}
+    for path in records("seconds"):
+        record = json.loads(path.read_text())
+        found[record["modality"], record["settings"]["batch"]] = path.stem, record
+    for name, record in found.values():
+        settings = record["settings"]
+        parts += [
+            f"{record['rows'][0]['model']}, {settings['solver']}, {settings['evaluations']} "
+            f"evaluations, {settings['batch']} samples at once, {record['hardware']}.",
+            source(name, record, folder),
+            table(record["rows"], SECONDS_NAMES) + "\n",
+        ]
+    return parts
+
+
+def demo(folder: str) -> list[str]:
+    """Return the tables of the demos, as lines of Markdown."""
+    parts = ["## What the demos show\n"]
+    for name, record in newest("demo"):
+        parts += [
+            f"{record['rows'][0]['model']}, against the plain run from the same noise.",
+            source(name, record, folder),
+            table(record["rows"], DIGITS_NAMES) + "\n",
+        ]
+    return parts
+
+
+def results() -> str:
+    """Return docs/results.md."""
+    folder = "../benchmarks"
+    parts = [
+        "# Results\n",
+        "Written by `tools/readme_results.py` from the newest records in benchmarks/, which say",
+        "what was measured and how to read it. There are no GPU figures yet:",
+        "`tools/bench_image.py speed --device cuda --dtype float16` makes them.\n",
+        *quality(folder),
+        *speed(folder),
+        *seconds(folder),
+        *demo(folder),
+    ]
+    return "\n".join(parts).rstrip("\n") + "\n"
+
+
+# ---------------------------------------------------------------------------- README
+
+
+def summary() -> str:
+    """Return the errors of plans, of SmoothCache and of the best peer as a Markdown table."""
+    lines = [
+        "| model, solver | compute | `planned` | `fitted` | SmoothCache | best of the others |",
+        "| --- | ---: | ---: | ---: | ---: | --- |",
+    ]
+    for _, record in qualities():
+        for budget in SUMMED_UP_AT:
+            rows = [row for row in record["rows"] if row["budget"] == budget]
+            kinds = [_least(rows, *names) for names in SUMMED_UP]
+            known = ("planned", "smoothcache", "dit-smoothcache")
+            others = [row for row in rows if not row["policy"].startswith(known)]
+            best = min(others, key=_rel_l2)
+            cells = [*(_error(row, budget) for row in kinds), _error(best, budget)]
+            lines.append(
+                f"| {_title(record)} | {budget:g} | {' | '.join(cells)}, {best['policy']} |"
+            )
+    return "\n".join(lines)
+
+
+def _least(rows: Sequence[dict[str, Any]], *names: str) -> dict[str, Any] | None:
+    """Return the row of the least error among policies."""
+    return min((row for row in rows if row["policy"] in names), key=_rel_l2, default=None)
+
+
+def _rel_l2(row: dict[str, Any]) -> float:
+    return row["rel_l2"]
+
+
+def speed_summary() -> str:
+    """Return what caches of ours make of full-size models as a Markdown table."""
+    lines = ["| model | skipped | compute | faster | of the MAC limit |"]
+    lines.append("| --- | --- | ---: | ---: | ---: |")
+    for _, record in newest("speed"):
+        for row in record["rows"]:
+            if row["ours"] and row["compute"] < 1 - OFF_BUDGET:
+                cells = [shown(key, row[key]) for key in SPEED_NAMES]
+                about = f"{row['model']}, {row['evaluations']} evaluations"
+                lines.append(f"| {about} | {row['setting']} | {' | '.join(cells)} |")
+    return "\n".join(lines)
 
 
 def section() -> str:
-    """Return the results as Markdown."""
+    """Return the results of README as Markdown."""
+    (name, record), *_ = qualities()
+    hardware = ", ".join(dict.fromkeys(record["hardware"] for _, record in newest("speed")))
     parts = [
         BEGIN,
         "## Results\n",
-        *quality(),
-        *speed(),
-        *demo(),
-        "There are no GPU figures yet; `tools/bench_image.py speed --device cuda --dtype float16`",
-        "makes them.",
+        "**Error at equal compute** on the shipped small models: relative L2 distance of the final",
+        "sample from the plain run's of the same noise, on seeds that calibrated nothing. Compute",
+        "is MACs over plain, `planned` is `plan(calibration, compute=...)`, `fitted` that after",
+        "`fit`.\n",
+        summary() + "\n",
+        f"![Error over compute, {_title(record)}](benchmarks/{name}.png)\n",
+        f"**Speed** of full-size models ({hardware}; random weights: speed does not depend on",
+        "them). The MAC limit is the speed-up if time were MACs alone.\n",
+        speed_summary() + "\n",
+        "[All results](docs/results.md), with every peer, budget and command. There are no GPU",
+        "figures yet; `tools/bench_image.py speed --device cuda --dtype float16` makes them.",
         END,
     ]
     return "\n".join(parts)
@@ -195,3 +305,4 @@ def rewritten(text: str) -> str:
 
 if __name__ == "__main__":
     README.write_text(rewritten(README.read_text()))
+    RESULTS.write_text(results())
