@@ -1,6 +1,7 @@
 """The calibration as a value and as a file: exact sums that merge in any order."""
 
 import json
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -255,6 +256,22 @@ def test_damaged_files_are_refused(write: Callable[[Path], None], message: str, 
     path = tmp_path / "calibration.safetensors"
     write(path)
     with pytest.raises(CalibrationError, match=f"(?s)is not a calibration file: .*{message}"):
+        Calibration.load(path)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("name", ["totals", "squares", "products"])
+def test_broken_numbers_are_refused(name: str, value: float, tmp_path: Path):
+    known = one(products=np.ones((3, 1, 4, 3)))
+    broken = {key: array.copy() for key, array in known._arrays().items()}
+    broken[name].flat[0] = value
+    path = known.save(tmp_path / "calibration.safetensors")
+    save_file(broken, path, {"smoothcache": json.dumps(known._header())})
+    if name != "products" and not math.isnan(value):  # an error may be infinite
+        assert np.isinf(getattr(Calibration.load(path), name)).sum() == 1
+        return
+    count = broken[name].size
+    with pytest.raises(CalibrationError, match=f"1 of {count} numbers in '{name}' are NaN or inf"):
         Calibration.load(path)
 
 

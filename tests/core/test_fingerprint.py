@@ -9,11 +9,13 @@ from smoothcache_core import (
     Fingerprint,
     PatternAdapter,
     ScheduleError,
+    SmoothCacheWarning,
     attach,
     cached,
     calibrate,
     interval,
 )
+from smoothcache_core._fingerprint import weight_projections
 from torch import nn
 
 FULL: dict[str, Any] = {
@@ -87,11 +89,17 @@ def test_a_model_is_known_by_its_configuration():
     assert known.config_hash != calibrated(Configured(heads=3)).config_hash
 
 
-def test_a_model_without_configuration_is_known_by_its_parameters():
-    known, trained = calibrated(Toy()), Toy()
-    for parameter in trained.parameters():
+def trained_otherwise() -> Toy:
+    toy = Toy()
+    for parameter in toy.parameters():
         nn.init.normal_(parameter)
-    assert known == calibrated(trained)
+    return toy
+
+
+def test_a_model_without_configuration_is_known_by_its_parameters():
+    known = calibrated(Toy())
+    assert known == calibrated(Toy())
+    assert known.config_hash == calibrated(trained_otherwise()).config_hash
     assert known.config_hash != calibrated(Toy(width=5), width=5).config_hash
     assert known.config_hash != calibrated(Toy(blocks=3)).config_hash
 
@@ -114,3 +122,71 @@ def test_a_schedule_without_fingerprint_goes_on_anything():
     toy = Toy(blocks=5)
     with cached(toy, ADAPTER, schedule_of()):
         sample(toy)
+
+
+# ---------------------------------------------------------------------------- weights
+
+OTHER_WEIGHTS = ["the weights are those of another model"]
+
+
+def linears(dtype: torch.dtype = torch.float32, seed: int = 0) -> nn.Module:
+    torch.manual_seed(seed)
+    return nn.Sequential(*(nn.Linear(64, 64) for _ in range(20))).to(dtype)
+
+
+def printed(model: nn.Module) -> Fingerprint:
+    return Fingerprint(weights=weight_projections(model))
+
+
+def test_other_weights_are_told_apart():
+    one, other = printed(linears()), printed(linears(seed=1))
+    assert one == printed(linears())
+    assert one.remarks(other) == one.mismatches(other) == OTHER_WEIGHTS
+    assert one.conflicts(other) == []
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_weights_in_another_data_type_are_the_same(dtype: torch.dtype):
+    assert printed(linears()).remarks(printed(linears(dtype))) == []
+
+
+def test_a_little_tuning_is_no_other_model():
+    model = linears()
+    before = printed(model)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.01 * parameter.std() * torch.randn_like(parameter))
+    assert before.remarks(printed(model)) == []
+
+
+def test_projections_are_few_and_of_size_1():
+    weights = weight_projections(nn.Sequential(*(linears(seed=seed) for seed in range(8))))
+    assert weights is not None
+    assert len(weights) == 8
+    assert all(abs(value) < 5.0 for value in weights.values())
+    assert len(set(weights.values())) == 8
+
+
+def test_compiled_blocks_have_the_same_names():
+    model = linears()
+    before = printed(model)
+    for index, block in enumerate(model):
+        model[index] = torch.compile(block, backend="eager")
+    assert printed(model) == before
+
+
+def test_what_has_no_readable_weights_is_not_compared():
+    with torch.device("meta"):
+        offloaded = linears()
+    assert printed(offloaded).weights is None
+    assert weight_projections(nn.Identity()) is None
+    assert printed(linears()).remarks(printed(offloaded)) == []
+    zero = linears()
+    nn.init.zeros_(zero[0].weight)
+    assert "0.weight" not in (weight_projections(zero) or {})
+
+
+def test_a_schedule_for_other_weights_is_told():
+    schedule = interval(2, evaluations=6, kinds=["ff"], fingerprint=calibrated(Toy()))
+    with pytest.warns(SmoothCacheWarning, match="planned for something else: the weights are"):
+        attach(trained_otherwise(), ADAPTER, schedule).detach(quietly=True)

@@ -31,11 +31,11 @@ GUIDED = {"denoiser": (1, 1, 0, 1, 1, 0, 1, 1, 1, 0), "guidance": (1, 1, 0, 0, 1
 
 def toy(bend: float = 0.0, passes: Passes = "one") -> tuple[Mixture, Sampler]:
     model = Mixture([1.0, 0.5], E, bend=bend)
-    return model, Sampler(model, lambda: OneStep(E), passes=passes)
+    return model, Sampler(model, lambda: OneStep(E), passes=passes, samples=3)
 
 
 def fitted(model: Mixture, sampler: Sampler, schedule: Schedule, **settings: Any) -> Schedule:
-    settings = {"seeds": SEEDS, "samples_per_run": 2, "progress": False} | settings
+    settings = {"seeds": SEEDS, "samples_per_run": 3, "progress": False} | settings
     return fit(model, MIXTURE, sampler, schedule, branches=sampler.branches, **settings)
 
 
@@ -139,13 +139,14 @@ def test_its_seeds_are_told_and_the_model_is_as_it_was():
     model.forget()
     assert anatomy(model) == before
     assert schedule.source.seeds == (3, 7)
-    assert schedule.source.settings["fitted_samples"] == 4
+    assert schedule.source.settings["fitted_samples"] == 6
 
 
 def test_one_sample_has_no_interval():
     model, sampler = toy(0.2)
     sampler.samples = 1
-    prediction = fitted(model, sampler, rows(ROWS), seeds=(0,), samples_per_run=1).prediction
+    schedule = rows({"part": ROWS["denoiser"]})
+    prediction = fitted(model, sampler, schedule, seeds=(0,), samples_per_run=1).prediction
     assert prediction is not None
     assert (prediction.low, prediction.high) == (None, None)
 
@@ -166,6 +167,19 @@ def test_wrong_settings_are_refused(case: str):
     model, sampler = toy()
     with pytest.raises(CalibrationError, match=message):
         fitted(model, sampler, rows(ROWS), **settings)
+
+
+@pytest.mark.parametrize(
+    ("terms", "use_input", "fewest"), [(3, True, 6), (3, False, 4), (1, True, 3)]
+)
+def test_too_few_samples_for_the_coefficients_are_refused(terms: int, use_input: bool, fewest: int):
+    model, sampler = toy()
+    sampler.samples = 1
+    how: Any = {"terms": terms, "use_input": use_input, "samples_per_run": 1}
+    message = rf"{fewest - 1} samples of 12 entries are too few .*; fit with {fewest} samples"
+    with pytest.raises(ScheduleError, match=message):
+        fitted(model, sampler, rows(ROWS), seeds=range(fewest - 1), **how)
+    assert fitted(model, sampler, rows(ROWS), seeds=range(fewest), **how).prediction
 
 
 def test_another_number_of_evaluations_is_refused():
@@ -223,7 +237,7 @@ def test_fills_that_are_better_stay(monkeypatch: pytest.MonkeyPatch):
 
 
 def refined(model: Mixture, sampler: Sampler, schedule: Schedule, **settings: Any) -> Schedule:
-    settings = {"seeds": SEEDS, "samples_per_run": 2, "progress": False} | settings
+    settings = {"seeds": SEEDS, "samples_per_run": 3, "progress": False} | settings
     return refine(model, MIXTURE, sampler, schedule, branches=sampler.branches, **settings)
 
 

@@ -4,8 +4,9 @@ import functools
 import itertools
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ from smoothcache_core import (
     ScheduleError,
     SmoothCacheWarning,
     WholeSettings,
+    auto,
     calibrate,
     plan,
     smooth_to_compute,
@@ -203,6 +205,27 @@ def test_a_cap_on_memory_is_kept_or_refused(target: Target):
     assert capped.predicted_bytes() <= free
     with pytest.raises(ScheduleError, match="no plan holds at most 1 bytes"):
         plan(calibration, compute=0.6, target=target, limits=PlanLimits(max_bytes=1))
+
+
+@pytest.mark.parametrize("target", ["denoiser", "guidance"])
+def test_fills_have_as_many_terms_as_fit_into_memory(target: Target):
+    calibration = calibration_of()
+    settings = [WholeSettings(terms=terms, guidance=target == "guidance") for terms in (3, 2, 1)]
+    plans = [whole(calibration, compute=0.6, settings=each) for each in settings]
+    sizes = [one.predicted_bytes() for one in plans]
+    assert sizes[0] > sizes[2]
+    for one, size in zip(plans, sizes, strict=True):
+        limits = PlanLimits(max_bytes=size)
+        capped = plan(calibration, compute=0.6, target=target, limits=limits)
+        assert capped.predicted_bytes() <= size
+        assert error_of(capped) <= error_of(one)
+
+
+@pytest.mark.parametrize("dial", [partial(plan, compute=0.7), partial(auto, error=0.9)])
+def test_short_runs_are_told_to_gain_little(dial: Callable[[Calibration], object]):
+    calibration = calibration_of(steps=6)
+    with pytest.warns(SmoothCacheWarning, match="6 evaluations and only few can be skipped"):
+        dial(calibration)
 
 
 def test_distinct_rows_are_limited():

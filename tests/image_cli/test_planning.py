@@ -43,6 +43,9 @@ def test_plan_keeps_to_its_limits(shell: Shell, calibrated: Path):
     for row in schedule.rows.values():
         assert row[:3] == (1, 1, 1)
         assert "00" not in "".join(map(str, row))
+    words = ("--compute", 0.75, "--target", "denoiser", "--pin", 3, "--pin", 5)
+    schedule = Schedule.load(shell.plan(calibrated, *words) / "denoiser-compute0.75.json")
+    assert schedule.rows["denoiser"][3] == schedule.rows["denoiser"][5] == 1
     words = ("--compute", 0.8, "--target", "site", "--max-bytes", "12kB")
     schedule = Schedule.load(shell.plan(calibrated, *words) / "site-compute0.8.json")
     assert 0 < schedule.predicted_bytes() <= 12000

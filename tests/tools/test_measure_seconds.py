@@ -13,6 +13,10 @@ from measure_seconds import CONTROL, PLAIN, Settings, measure
 from smoothcache_core import Schedule
 from typer.testing import CliRunner
 
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:__array__ implementation:DeprecationWarning"  # diffusers, DPM-Solver++
+)
+
 STEPS, SEED = 6, 1000
 SETTINGS = Settings(
     model="digits",

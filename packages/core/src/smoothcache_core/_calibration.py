@@ -82,6 +82,19 @@ class Calibration:
             )
         if self.samples < 1:
             raise CalibrationError(f"a calibration has at least 1 sample, got {self.samples}")
+        self._check_numbers()
+
+    def _check_numbers(self) -> None:
+        """Raise if a number is broken: only errors may be infinite, and NaN only past the end."""
+        lags, evaluations = np.ogrid[1 : self.max_lag + 1, : self.evaluations]
+        measured = lags + evaluations < self.evaluations
+        for name, values in self._arrays().items():
+            is_error = name in ("totals", "squares")
+            broken = np.isnan(values) & measured if is_error else ~np.isfinite(values)
+            if broken.any():
+                raise CalibrationError(
+                    f"{int(broken.sum())} of {values.size} numbers in {name!r} are NaN or infinite"
+                )
 
     @property
     def evaluations(self) -> int:

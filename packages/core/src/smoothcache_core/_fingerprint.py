@@ -1,16 +1,23 @@
 """The fingerprint: what a calibration was measured on, and whether something else is the same."""
 
+import functools
 import hashlib
 import importlib.metadata
 import json
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import torch
 from pydantic import BaseModel, ConfigDict
-from torch import nn
+from torch import Tensor, nn
 
 from smoothcache_core._calls import Call
 
+_PROJECTIONS = 8
+_ENTRIES = 4096
+_APART = 0.05
+"""How far projections may differ for one model: between data types, or after a little tuning."""
 _PACKAGES = ("torch", "diffusers", "stable-audio-tools", "smoothcache-core")
 
 
@@ -20,6 +27,7 @@ class Fingerprint(BaseModel):
     Attributes:
         model_class: Class name of the denoiser.
         config_hash: Hash of its configuration, or of its parameter names and shapes.
+        weights: Projections of a few of its parameters by their names, see `weight_projections`.
         adapter: Name of the adapter.
         solver: Name of the solver, with the settings that change its evaluations.
         evaluations: Denoiser evaluations of one run, per branch.
@@ -37,6 +45,7 @@ class Fingerprint(BaseModel):
 
     model_class: str | None = None
     config_hash: str | None = None
+    weights: Mapping[str, float] | None = None
     adapter: str | None = None
     solver: str | None = None
     evaluations: int | None = None
@@ -55,7 +64,7 @@ class Fingerprint(BaseModel):
     def remarks(self, other: "Fingerprint") -> list[str]:
         """Return what differs in `other` without making it wrong."""
         return _differences(
-            self, other, ("solver", "branches", "latent_shape", "dtype", "guidance")
+            self, other, ("weights", "solver", "branches", "latent_shape", "dtype", "guidance")
         )
 
     def mismatches(self, other: "Fingerprint") -> list[str]:
@@ -73,6 +82,8 @@ def _differences(one: Fingerprint, other: Fingerprint, fields: Iterable[str]) ->
 
 def _difference(one: Fingerprint, other: Fingerprint, field: str) -> str:
     here, there = getattr(one, field), getattr(other, field)
+    if field == "weights":
+        return _weights_difference(here or {}, there or {})
     return "" if here == there else f"{field} is {there!r}, not {here!r}"
 
 
@@ -81,9 +92,55 @@ def model_fingerprint(model: nn.Module, adapter: str) -> Fingerprint:
     return Fingerprint(
         model_class=type(model).__name__,
         config_hash=_config_hash(model),
+        weights=weight_projections(model),
         adapter=adapter,
         versions=_versions(),
     )
+
+
+def weight_projections(model: nn.Module) -> dict[str, float] | None:
+    """Return projections of a few parameters by name, which tell models of one configuration apart.
+
+    Each is the sum of a parameter's first entries with pseudo-random signs, over their norm: of
+    standard deviation 1 for unrelated weights, and hardly changed by another data type. Parameters
+    that are not plain floating tensors with memory of their own (quantised, sharded, offloaded)
+    are left out.
+
+    Returns:
+        None if there is no parameter to look at.
+    """
+    known = [(name, p) for name, p in model.named_parameters() if _can_be_read(p)]
+    stride = max(len(known) // _PROJECTIONS, 1)
+    found: dict[str, float] = {}
+    for name, parameter in known[::stride][:_PROJECTIONS]:
+        entries = parameter.detach().flatten()[:_ENTRIES].cpu().double()
+        norm = float(entries.norm())
+        if 0.0 < norm < math.inf:
+            value = float(entries @ _signs()[: len(entries)]) / norm
+            found[name.replace("_orig_mod.", "")] = round(value, 4)
+    return found or None
+
+
+def _can_be_read(parameter: nn.Parameter) -> bool:
+    plain = type(parameter.data) is Tensor and parameter.is_floating_point()
+    return plain and parameter.ndim > 1 and not parameter.is_meta
+
+
+@functools.cache
+def _signs() -> Tensor:
+    """Return pseudo-random signs, (_ENTRIES,): bits of a linear congruential generator."""
+    number, signs = 1, []
+    for _ in range(_ENTRIES):
+        number = (1664525 * number + 1013904223) % 2**32
+        signs.append(1.0 if number >> 31 else -1.0)
+    return torch.tensor(signs, dtype=torch.float64)
+
+
+def _weights_difference(one: Mapping[str, float], other: Mapping[str, float]) -> str:
+    common = one.keys() & other.keys()
+    if all(abs(one[name] - other[name]) <= _APART for name in common):
+        return ""
+    return "the weights are those of another model"
 
 
 def call_fingerprint(call: Call) -> Fingerprint:

@@ -22,6 +22,7 @@ from smoothcache_core._bootstrap import interval_of_mean
 from smoothcache_core._cached_run import CachedRun
 from smoothcache_core._clock import Scheduler
 from smoothcache_core._errors import CalibrationError, ScheduleError
+from smoothcache_core._normal import check_enough
 from smoothcache_core._reduced import Basis
 from smoothcache_core._response import Response, measure_response
 from smoothcache_core._schedule import MOST_TERMS, Prediction, Schedule
@@ -76,7 +77,8 @@ def fit(
     Raises:
         CalibrationError: The seeds or numbers are wrong, the solver is not affine in the denoiser's
             outputs, or two runs of a seed differ.
-        ScheduleError: The schedule does not fit the model or the run.
+        ScheduleError: The schedule does not fit the model or the run, or there are too few samples
+            for the coefficients.
     """
     todo = list(seeds)
     _check(model, todo, samples_per_run, terms)
@@ -137,6 +139,8 @@ class Fitter:
             )
         if not skips_whole(schedule):
             return self._fit_sites(schedule, done)
+        samples, entries = len(self._plains) * self._samples, self._plains[0].end.numel()
+        check_enough(samples, entries // self._samples, self._basis.coefficients, verb="fit")
         runs = [CachedRun(self._stage, plain) for plain in self._plains]
         fitting = Fitting(schedule, runs, self._response, self._basis)
         for evaluation in range(schedule.evaluations):

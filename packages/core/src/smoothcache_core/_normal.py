@@ -1,12 +1,36 @@
 """Normal equations of fills, summed over runs."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from smoothcache_core._errors import ScheduleError
 from smoothcache_core._reduced import Array, ridge_normal
+
+_ENTRIES_PER_COEFFICIENT = 16
+
+
+def check_enough(samples: int, entries: int, coefficients: int, *, verb: str) -> None:
+    """Refuse to fit by too little.
+
+    Args:
+        samples: Samples to fit to.
+        entries: Entries of one sample.
+        coefficients: Coefficients of one fill.
+        verb: What to do with more samples, for the message.
+
+    Raises:
+        ScheduleError: There are fewer than 16 entries for each coefficient.
+    """
+    wanted = coefficients * _ENTRIES_PER_COEFFICIENT
+    if samples * entries < wanted:
+        raise ScheduleError(
+            f"{samples} samples of {entries} entries are too few for {coefficients} coefficients "
+            f"per evaluation; {verb} with {math.ceil(wanted / entries)} samples or more"
+        )
 
 
 class Normal:

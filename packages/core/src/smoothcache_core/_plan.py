@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import partial
 from typing import Literal
 
 from smoothcache_core._calibration import Calibration
@@ -19,6 +19,8 @@ COMPUTES = (0.85, 0.7, 0.6, 0.5, 0.42, 0.35, 0.3, 0.25, 0.2, 0.15, 0.1)
 _FEW = 6
 _PUBLISHED_LAG = 3
 _STEPS = 20
+_TERMS = (3, 2, 1)
+"""Terms of fills of whole evaluations: fewer only where memory is capped."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,6 +172,7 @@ class Planner:
         self._calibration = calibration
         self._limits = limits or PlanLimits()
         self._limits.check(calibration.evaluations)
+        self._searched: dict[tuple[bool, int], WholePlanner] = {}
         ways = self._ways()
         if target != "auto" and target not in ways:
             raise ScheduleError(f"target is 'auto' or one of {list(ways)}, got {target!r}")
@@ -178,8 +181,8 @@ class Planner:
 
     def _ways(self) -> dict[str, Callable[[float], Schedule]]:
         return {
-            "denoiser": lambda compute: self._whole.plan(compute),
-            "guidance": lambda compute: self._guided.plan(compute),
+            "denoiser": partial(self._whole_evaluations, False),
+            "guidance": partial(self._whole_evaluations, True),
             **{per: self._sites(per) for per in ("site", "kind", "evaluation")},
             "smooth": self._smooth,
         }
@@ -188,17 +191,24 @@ class Planner:
         """Return the ways that `auto` compares."""
         dynamics = self._calibration.dynamics
         if dynamics is None or not dynamics.measured:
-            self._whole  # noqa: B018  says what is missing
+            self._whole(False, _TERMS[0])  # says what is missing
         guided = ("guidance",) if can_skip_guidance(self._calibration) else ()
         return ("denoiser", *guided, "site", "smooth")
 
-    @cached_property
-    def _whole(self) -> WholePlanner:
-        return WholePlanner(self._calibration, self._limits.whole(guidance=False))
+    def _whole(self, guidance: bool, terms: int) -> WholePlanner:
+        key = guidance, terms
+        if key not in self._searched:
+            settings = replace(self._limits.whole(guidance=guidance), terms=terms)
+            self._searched[key] = WholePlanner(self._calibration, settings)
+        return self._searched[key]
 
-    @cached_property
-    def _guided(self) -> WholePlanner:
-        return WholePlanner(self._calibration, self._limits.whole(guidance=True))
+    def _whole_evaluations(self, guidance: bool, compute: float) -> Schedule:
+        """Return the schedule of the most terms that fits into memory, else of the fewest."""
+        plans = (self._whole(guidance, terms).plan(compute) for terms in _TERMS)
+        first = next(plans)
+        if self._fits(first):
+            return first
+        return next((made for made in plans if self._fits(made)), first)
 
     def _sites(self, per: Literal["site", "kind", "evaluation"]) -> Callable[[float], Schedule]:
         limits = self._limits.sites()
@@ -358,6 +368,7 @@ def auto(
             f"no plan keeps the predicted error within {error:g}; the least is {least:.3g}"
         )
     chosen = min(within, key=lambda point: (point.compute, point.error))
+    _tell_if_useless(chosen.schedule)
     return Choice(points=points, chosen=chosen, why=_why(chosen, points, error))
 
 

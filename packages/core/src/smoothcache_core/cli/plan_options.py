@@ -87,6 +87,16 @@ First = Annotated[
         rich_help_panel=LIMITS,
     ),
 ]
+Pinned = Annotated[
+    list[int] | None,
+    typer.Option(
+        "--pin",
+        min=0,
+        help="An evaluation that is computed in any case, counted from 0. Repeatable.",
+        show_default=False,
+        rich_help_panel=LIMITS,
+    ),
+]
 PlannedLag = Annotated[
     int | None,
     typer.Option(

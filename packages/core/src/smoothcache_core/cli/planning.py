@@ -89,8 +89,8 @@ class PlanSettings:
         only_lag = self.limits == PlanLimits(max_lag=self.limits.max_lag)
         if not self.plans and (self.target != "auto" or not only_lag):
             raise CommandError(
-                "--target, --first, --max-bytes and --max-rows are for --compute, --speedup, "
-                "--error and --front, not for published rules"
+                "--target, --first, --pin, --max-bytes and --max-rows are for --compute, "
+                "--speedup, --error and --front, not for published rules"
             )
         if self.front and (len(self.errors) > 1 or self.target != "auto"):
             raise CommandError("--front compares all targets, and chooses for one --error at most")

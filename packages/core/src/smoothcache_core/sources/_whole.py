@@ -10,13 +10,12 @@ from dataclasses import asdict, dataclass
 from smoothcache_core._calibration import Calibration
 from smoothcache_core._dynamics import Dynamics
 from smoothcache_core._errors import ScheduleError
+from smoothcache_core._normal import check_enough
 from smoothcache_core._reduced import Basis, Simulated, Skips
 from smoothcache_core._schedule import Fill, Prediction, Schedule, Source
 from smoothcache_core._search import Found, Limits, Search
 from smoothcache_core._sites import DENOISER, GUIDANCE
 from smoothcache_core.fills import rounded
-
-_ENTRIES_PER_COEFFICIENT = 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,15 +165,9 @@ def _checked(calibration: Calibration, settings: WholeSettings) -> Dynamics:
         )
     if not 1 <= settings.terms <= 3:
         raise ScheduleError(f"a fill has 1 to 3 terms, got {settings.terms}")
-    entries = calibration.samples * math.prod(calibration.fingerprint.latent_shape or (10**9,))
+    entries = math.prod(calibration.fingerprint.latent_shape or (10**9,))
     coefficients = settings.terms + settings.use_input + bool(settings.use_anchor)
-    wanted = coefficients * _ENTRIES_PER_COEFFICIENT
-    if entries < wanted:
-        raise ScheduleError(
-            f"{calibration.samples} samples of {entries // calibration.samples} entries are too "
-            f"few for {coefficients} coefficients per evaluation; calibrate "
-            f"with {math.ceil(wanted * calibration.samples / entries)} samples or more"
-        )
+    check_enough(calibration.samples, entries, coefficients, verb="calibrate")
     return dynamics
 
 
