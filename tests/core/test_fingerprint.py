@@ -129,7 +129,7 @@ def test_a_schedule_without_fingerprint_goes_on_anything():
 OTHER_WEIGHTS = ["the weights are those of another model"]
 
 
-def linears(dtype: torch.dtype = torch.float32, seed: int = 0) -> nn.Module:
+def linears(dtype: torch.dtype = torch.float32, seed: int = 0) -> nn.Sequential:
     torch.manual_seed(seed)
     return nn.Sequential(*(nn.Linear(64, 64) for _ in range(20))).to(dtype)
 
@@ -171,7 +171,8 @@ def test_compiled_blocks_have_the_same_names():
     model = linears()
     before = printed(model)
     for index, block in enumerate(model):
-        model[index] = torch.compile(block, backend="eager")
+        compiled: Any = torch.compile(block, backend="eager")
+        model[index] = compiled
     assert printed(model) == before
 
 
@@ -182,7 +183,8 @@ def test_what_has_no_readable_weights_is_not_compared():
     assert weight_projections(nn.Identity()) is None
     assert printed(linears()).remarks(printed(offloaded)) == []
     zero = linears()
-    nn.init.zeros_(zero[0].weight)
+    with torch.no_grad():
+        zero.get_parameter("0.weight").zero_()
     assert "0.weight" not in (weight_projections(zero) or {})
 
 

@@ -109,7 +109,7 @@ def test_error_of_the_denoiser_reaches_who_asks(bench: Bench):
     def broken(*args: object, **kwargs: object) -> None:
         raise RuntimeError("broken")
 
-    sampler.denoiser.forward = broken  # pyright: ignore[reportAttributeAccessIssue]
+    sampler.denoiser.forward = broken
     with halted(sampler, SEED) as run, pytest.raises(RuntimeError, match="broken"):
         run.evaluate(0)
     assert sampler.denoiser.forward is broken
