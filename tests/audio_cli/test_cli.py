@@ -9,10 +9,10 @@ import soundfile
 from audio_folders import save_stable_audio_tools
 from audio_models import LATENTS, PATCH, SAMPLE_RATE, stable_audio_tools_config
 from audio_shell import STEPS, Shell
-from smoothcache_audio import _stable_audio_tools, load_model, sampler_of
+from smoothcache_audio import _stable_audio_tools, load_model, sampler_of, transfer_pipeline
 from smoothcache_core import Calibration, Report, Schedule
 
-# ---------------------------------------------------------------------------- calibrate, plan, fit
+# -------------------------------------------------------------- calibrate, transfer, plan, fit
 
 
 def test_calibration_is_continued(shell: Shell):
@@ -41,6 +41,51 @@ def test_several_evaluations_in_a_step(shell: Shell):
     assert "but k-heun(sigma_min=0.3, sigma_max=500) makes 9 in 5 steps; set the steps to 6" in (
         shell.refused(*words)
     )
+
+
+def test_a_transferred_calibration_plans_for_the_new_steps(shell: Shell, calibrated: Path):
+    more, output = STEPS + 2, shell.folder / "t.safetensors"
+    words = ("--model", shell.model, "--steps", more, "--output", output)
+    said = shell.run("transfer", calibrated, *words)
+    assert f"{output}: transferred from {STEPS} evaluations to {more}, an estimate." in said
+    assert f"Next: smoothcache-audio plan {output} --compute 0.5" in said
+    model = load_model(shell.model, device="cpu")
+    sampler = sampler_of(model, conditions=range(10), steps=more)
+    expected = transfer_pipeline(model, Calibration.load(calibrated), sampler)
+    assert Calibration.load(output) == expected
+    schedule = shell.plan(output, "--compute", 0.5) / "auto-compute0.5.json"
+    assert Schedule.load(schedule).evaluations == more
+    said, _ = shell.sample("s", "--schedule", schedule)
+    assert f"{Schedule.load(schedule).compute_fraction():.3f} of the MACs" in said
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ((), "Missing option '--steps'"),
+        (("--steps", 13), "to between 4 and 2 times as many; this one has 6, the new run 13"),
+        (("--steps", 8, "--solver", "dpmpp-2m"), "was calibrated with the solver dpmpp-3m-sde("),
+        (("--steps", 8, "--sigma-max", 100), "sigma_max=500), not dpmpp-3m-sde(sigma_min=0.3, "),
+        (("--steps", 8, "--seconds", 0.5), "the new run's latent has shape"),
+    ],
+)
+def test_what_cannot_be_transferred_to_writes_nothing(
+    shell: Shell, calibrated: Path, words: Sequence[object], message: str
+):
+    output = shell.folder / "t.safetensors"
+    given = (calibrated, "--model", shell.model, "--output", output, *words)
+    assert message in shell.refused("transfer", *given)
+    assert not output.exists()
+
+
+def test_solvers_of_several_evaluations_in_a_step_are_not_transferred(shell: Shell):
+    words = ("--solver", "k-heun")
+    calibration = shell.calibrate("c.safetensors", *words, samples=1, sensitivity=1)
+    output = shell.folder / "t.safetensors"
+    given = (calibration, "--model", shell.model, "--steps", 8, "--output", output)
+    message = shell.refused("transfer", *given, *words)
+    assert "solvers of several evaluations per step cannot be transferred" in message
+    assert not output.exists()
 
 
 def test_what_a_fitted_schedule_was_measured_to_do(shell: Shell, planned: Path):

@@ -12,7 +12,7 @@ import typer
 from typer.core import TyperCommand
 from typer.testing import CliRunner
 
-COMMANDS = ("demo", "calibrate", "plan", "fit", "sample", "evaluate")
+COMMANDS = ("demo", "calibrate", "transfer", "plan", "fit", "sample", "evaluate")
 APPS = {"image": smoothcache_image._cli.app, "audio": smoothcache_audio._cli.app}
 
 modality = pytest.mark.parametrize("modality", APPS)

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
         cached_pipeline as cached_pipeline,
         calibrate_pipeline as calibrate_pipeline,
         fit_pipeline as fit_pipeline,
+        transfer_pipeline as transfer_pipeline,
     )
     from smoothcache_audio._published import (
         clap_summary as clap_summary,
@@ -62,6 +63,7 @@ _HOMES = {
     "cached_pipeline": "_pipelines",
     "calibrate_pipeline": "_pipelines",
     "fit_pipeline": "_pipelines",
+    "transfer_pipeline": "_pipelines",
     **dict.fromkeys(("clap_summary", "load_clap"), "_published"),
     **dict.fromkeys(("load_openl3", "openl3_summary"), "_published"),
     **dict.fromkeys(("load_passt", "passt_metric"), "_published"),
@@ -99,6 +101,7 @@ __all__ = [
     "save_wav",
     "shipped_folder",
     "spectrogram_sheet",
+    "transfer_pipeline",
     "waveform_metrics",
     "waveform_overlay",
 ]

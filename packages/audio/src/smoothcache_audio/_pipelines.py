@@ -75,4 +75,5 @@ def _transposed(latents: Tensor) -> Tensor:
 _CACHING = PipelineCaching(parts_of)
 cached_pipeline = _CACHING.cached_pipeline
 calibrate_pipeline = _CACHING.calibrate_pipeline
+transfer_pipeline = _CACHING.transfer_pipeline
 fit_pipeline = _CACHING.fit_pipeline

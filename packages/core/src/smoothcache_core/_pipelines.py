@@ -1,7 +1,7 @@
 """Calibrating, fitting and caching the denoiser inside a pipeline of somebody else.
 
 What a pipeline is differs from package to package; what is done with it does not. A modality
-package says how to take its pipelines apart, and gets the three functions that its users call.
+package says how to take its pipelines apart, and gets the functions that its users call.
 """
 
 from collections.abc import Callable, Collection, Generator, Iterable, Sequence
@@ -19,11 +19,13 @@ from smoothcache_core._calibration import Calibration
 from smoothcache_core._clock import Scheduler
 from smoothcache_core._distributed import calibrate_sharded
 from smoothcache_core._errors import CalibrationError
+from smoothcache_core._fingerprint import Fingerprint
 from smoothcache_core._fit import fit
 from smoothcache_core._kept import CacheStats
 from smoothcache_core._refine import refine
 from smoothcache_core._schedule import Schedule
 from smoothcache_core._sites import Adapter
+from smoothcache_core._transfer import transfer
 
 PLANNING_LAG = 12
 """Largest lag that is measured unless told otherwise; plans of sites skip up to half as many."""
@@ -53,7 +55,7 @@ class PipelineParts:
 
 @dataclass(frozen=True)
 class PipelineCaching:
-    """Calibrates, fits and caches pipelines of one kind.
+    """Calibrates, transfers, fits and caches pipelines of one kind.
 
     Attributes:
         parts_of: Takes a pipeline apart.
@@ -97,7 +99,7 @@ class PipelineCaching:
                 parts.denoiser,
                 parts.adapter,
                 schedule,
-                branches=_branches(schedule, branches),
+                branches=_branches(schedule.fingerprint, branches),
                 scheduler=parts.scheduler,
                 solver=solver,
             ) as stats,
@@ -166,6 +168,48 @@ class PipelineCaching:
                 progress=progress,
             )
 
+    def transfer_pipeline(
+        self,
+        pipe: Any,
+        calibration: Calibration,
+        sample: Callable[[int], object],
+        *,
+        branches: Sequence[str] | None = None,
+        seed: int = 0,
+    ) -> Calibration:
+        """Return the calibration of a pipeline at another number of evaluations, by estimate.
+
+        The denoiser is not evaluated; see `smoothcache_core.transfer`.
+
+        Example:
+            >>> def at_30_steps(seed: int) -> None:
+            ...     generator = torch.Generator().manual_seed(seed)
+            ...     pipe(prompt, generator=generator, num_inference_steps=30)
+            >>> schedule = plan(transfer_pipeline(pipe, calibration, at_30_steps), speedup=2.0)
+
+        Args:
+            pipe: A pipeline with a denoiser that the package has an adapter for.
+            calibration: Measured, from `calibrate_pipeline`.
+            sample: See `calibrate_pipeline`, but at the new number of evaluations.
+            branches: See `cached_pipeline`.
+            seed: What to sample with.
+
+        Raises:
+            PipelineError: The pipeline has no denoiser.
+            CalibrationError: See `smoothcache_core.transfer`.
+        """
+        parts = self.parts_of(pipe)
+        with parts.around():
+            return transfer(
+                calibration,
+                parts.denoiser,
+                parts.adapter,
+                _final_latents(parts, sample),
+                scheduler=parts.scheduler,
+                branches=_branches(calibration.fingerprint, branches),
+                seed=seed,
+            )
+
     def fit_pipeline(
         self,
         pipe: Any,
@@ -217,7 +261,7 @@ class PipelineCaching:
             schedule,
             seeds=seeds,
             samples_per_run=samples_per_run,
-            branches=_branches(schedule, branches),
+            branches=_branches(schedule.fingerprint, branches),
             scheduler=parts.scheduler,
             progress=progress,
         )
@@ -227,8 +271,8 @@ class PipelineCaching:
             return adapt(terms=terms)
 
 
-def _branches(schedule: Schedule, branches: Sequence[str] | None) -> Sequence[str]:
-    return schedule.fingerprint.branches or () if branches is None else branches
+def _branches(known: Fingerprint, branches: Sequence[str] | None) -> Sequence[str]:
+    return known.branches or () if branches is None else branches
 
 
 def _final_latents(

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         cached_pipeline as cached_pipeline,
         calibrate_pipeline as calibrate_pipeline,
         fit_pipeline as fit_pipeline,
+        transfer_pipeline as transfer_pipeline,
     )
 
 _HOMES = {
@@ -43,6 +44,7 @@ _HOMES = {
     "cached_pipeline": "_pipelines",
     "calibrate_pipeline": "_pipelines",
     "fit_pipeline": "_pipelines",
+    "transfer_pipeline": "_pipelines",
 }
 
 __version__ = version("smoothcache-image")
@@ -66,6 +68,7 @@ __all__ = [
     "digits_folder",
     "fit_pipeline",
     "load_pipeline",
+    "transfer_pipeline",
 ]
 
 

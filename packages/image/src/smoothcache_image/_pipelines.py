@@ -47,4 +47,5 @@ def parts_of(pipe: Any) -> PipelineParts:
 _CACHING = PipelineCaching(parts_of)
 cached_pipeline = _CACHING.cached_pipeline
 calibrate_pipeline = _CACHING.calibrate_pipeline
+transfer_pipeline = _CACHING.transfer_pipeline
 fit_pipeline = _CACHING.fit_pipeline

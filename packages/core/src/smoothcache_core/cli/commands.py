@@ -1,6 +1,7 @@
 """The commands of a modality. Nothing heavy is loaded before one runs: help is shown at once."""
 
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated
@@ -20,7 +21,10 @@ Start with [bold]demo[/bold]: it needs no download and no GPU. With a model of y
 [bold]calibrate[/bold] measures what changes and what errors would do, [bold]plan[/bold] turns that
 into a schedule of what to skip, for a compute fraction, a speed-up or an error that you name;
 [bold]fit[/bold] improves and measures it, [bold]sample[/bold] samples by it, [bold]evaluate[/bold]
-compares it with the plain model."""
+compares it with the plain model.
+[bold]transfer[/bold] carries a calibration over to another number of steps."""
+_NOT_OF_TRANSFER = ("steps", "samples", "batch", "seed")
+"""Fields of a source that `transfer` does not take: it makes runs of one seed, at its own steps."""
 _EXAMPLES = MappingProxyType(
     {
         "": (
@@ -31,6 +35,7 @@ _EXAMPLES = MappingProxyType(
         ),
         "demo": ("demo --output demo-output",),
         "calibrate": ("calibrate --samples 10",),
+        "transfer": ("transfer calibration.safetensors --steps 30",),
         "plan": (
             "plan calibration.safetensors --compute 0.5",
             "plan calibration.safetensors --speedup 2 --max-bytes 2GB",
@@ -56,7 +61,7 @@ _EXAMPLES = MappingProxyType(
 
 
 def command_line(modality: Modality) -> typer.Typer:
-    """Return the app of a modality, with the commands demo, calibrate, plan, fit, sample, evaluate.
+    """Return the app of a modality, with all commands, from demo to evaluate.
 
     Args:
         modality: What it is about.
@@ -66,6 +71,7 @@ def command_line(modality: Modality) -> typer.Typer:
     commands = (
         _demo(modality),
         _calibrate(modality),
+        _transfer(modality),
         plan,
         _fit(modality),
         _sample(modality),
@@ -135,6 +141,28 @@ def _calibrate(modality: Modality) -> Callable[..., None]:
     return taking(calibrate, modality.source, defaults={"samples": 10})
 
 
+def _transfer(modality: Modality) -> Callable[..., None]:
+    def transfer(
+        source: Source,
+        *,
+        calibration: Annotated[
+            Path, typer.Argument(help="File written by calibrate.", metavar="CALIBRATION")
+        ],
+        steps: opt.NewSteps,
+        output: opt.TransferredToWrite = Path("transferred.safetensors"),
+    ) -> None:
+        """Carry a calibration over to another number of steps, without evaluating the model.
+
+        An estimate, for the same model, solver and guidance: give them as they were calibrated.
+        """
+        from smoothcache_core.cli.transferring import transfer_to_file
+
+        transfer_to_file(modality.command, source, calibration, output, steps=steps)
+
+    others = [each.name for each in fields(modality.source) if each.name not in _NOT_OF_TRANSFER]
+    return taking(transfer, modality.source, only=others)
+
+
 def plan(
     calibration: Annotated[
         Path, typer.Argument(help="File written by calibrate.", metavar="CALIBRATION")
@@ -145,6 +173,7 @@ def plan(
     target: asked.PlanTarget = "auto",
     front: asked.Front = False,
     first: asked.First = 1,
+    pin: asked.Pinned = None,
     max_lag: asked.PlannedLag = None,
     max_bytes: asked.MaxBytes = None,
     max_rows: asked.MaxRows = None,
@@ -169,7 +198,10 @@ def plan(
         computes=compute or (), speedups=speedup or (), errors=error or (), target=target,
         front=front, rule=rule, alphas=alpha or (), intervals=interval or (), per=per,
         strict=strict,
-        limits=PlanLimits(first=first, max_lag=max_lag, max_bytes=max_bytes, max_rows=max_rows),
+        limits=PlanLimits(
+            first=first, pinned=tuple(pin or ()), max_lag=max_lag, max_bytes=max_bytes,
+            max_rows=max_rows,
+        ),
     )  # fmt: skip
     plan_to_files(calibration, settings, output, v1=v1, maps=maps)
 

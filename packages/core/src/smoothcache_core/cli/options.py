@@ -102,6 +102,17 @@ def guidance_option(shipped: float) -> typer.models.OptionInfo:
     )
 
 
+NewSteps = Annotated[
+    int,
+    typer.Option(
+        "--steps",
+        min=1,
+        help="Steps of the solver to transfer to: at least 4 evaluations, at most twice as many as "
+        "were calibrated.",
+        rich_help_panel=MODEL,
+    ),
+]
+
 # ---------------------------------------------------------------------------- of what is measured
 
 MeasuredLag = Annotated[
@@ -198,6 +209,16 @@ CalibrationToWrite = Annotated[
         rich_help_panel=FILES,
         help="File for what is measured. It is saved after every run, and continued if it is "
         "there already.",
+    ),
+]
+TransferredToWrite = Annotated[
+    Path,
+    typer.Option(
+        "--output",
+        "-o",
+        dir_okay=False,
+        rich_help_panel=FILES,
+        help="File for the transferred calibration; not the one that it is transferred from.",
     ),
 ]
 FittedToWrite = Annotated[

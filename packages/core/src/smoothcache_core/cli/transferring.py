@@ -1,0 +1,79 @@
+"""What the command `transfer` does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.console import Console
+
+from smoothcache_core import Calibration, transfer
+from smoothcache_core.cli.errors import CommandError
+from smoothcache_core.cli.modality import Sampler
+from smoothcache_core.cli.source import Source
+
+
+def transfer_to_file(command: str, source: Source, file: Path, output: Path, *, steps: int) -> None:
+    """Transfer a calibration file to another number of steps, and say what is left of it.
+
+    Args:
+        command: Name of the program.
+        source: What was calibrated.
+        file: The calibration.
+        output: File for the transferred calibration.
+        steps: Steps of the solver to transfer to.
+
+    Raises:
+        CommandError: The output is the calibration itself, or the calibration is of another solver
+            or holds nothing of whole runs.
+        SmoothCacheError: The model cannot be loaded; see `smoothcache_core.transfer`.
+    """
+    calibration = Calibration.load(file)
+    _check(calibration, file, output)
+    sampler = source.sampler(steps=steps)
+    sampler.show_progress(False)
+    _check_solver(calibration, file, sampler)
+    console = Console(soft_wrap=True, highlight=False)
+    with console.status("transferring"), sampler.around():
+        transferred = transfer(
+            calibration,
+            sampler.denoiser,
+            sampler.adapter,
+            sampler,
+            scheduler=sampler.scheduler,
+            branches=sampler.branches or calibration.fingerprint.branches or (),
+            seed=source.seed,
+        )
+    transferred.save(output)
+    console.print(
+        f"{output}: transferred from {calibration.evaluations} evaluations to "
+        f"{transferred.evaluations}, an estimate. {_lags(calibration, transferred)}"
+    )
+    console.print(f"Next: {command} plan {output} --compute 0.5")
+
+
+def _check(calibration: Calibration, file: Path, output: Path) -> None:
+    """Refuse what can be told before the model is loaded."""
+    if output.exists() and output.samefile(file):
+        raise CommandError(
+            f"{str(output)!r} is the calibration that is transferred; give another --output"
+        )
+    if calibration.dynamics is None:
+        why = calibration.remark or "calibrate with --sensitivity 2"
+        raise CommandError(f"{str(file)!r} holds nothing of whole runs to transfer: {why}")
+
+
+def _check_solver(calibration: Calibration, file: Path, sampler: Sampler) -> None:
+    """Refuse another solver, where no scheduler tells `transfer`."""
+    known, live = calibration.fingerprint.solver, sampler.solver_name
+    if None not in (known, live) and known != live:
+        raise CommandError(f"{str(file)!r} was calibrated with the solver {known}, not {live}")
+
+
+def _lags(calibration: Calibration, transferred: Calibration) -> str:
+    """Say how many lags the sites have left."""
+    if transferred.max_lag:
+        return f"The sites have {transferred.max_lag} lags; {calibration.max_lag} were calibrated."
+    return (
+        f"The sites have no lags left ({transferred.remark}), so only whole evaluations can be "
+        "skipped."
+    )
