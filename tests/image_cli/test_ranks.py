@@ -34,11 +34,19 @@ def calibrated(model: Path, output: Path, *, samples: int = 5, batch: int = 1) -
     return Calibration.load(output)
 
 
+LAUNCHERS = {
+    "torchrun": ("torch.distributed.run", "--standalone", "--nproc_per_node", "2"),
+    "accelerate": ("accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"),
+}
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("one_thread")
-def test_launched_processes_write_the_file_of_one(dit_folder: Path, tmp_path: Path):
+@pytest.mark.parametrize("launch", LAUNCHERS.values(), ids=LAUNCHERS)
+def test_launched_processes_write_the_file_of_one(
+    launch: tuple[str, ...], dit_folder: Path, tmp_path: Path
+):
     output = tmp_path / "two.safetensors"
-    launch = ("torch.distributed.run", "--standalone", "--nproc_per_node", "2")
     command = [sys.executable, "-m", *launch, "-m", "smoothcache_image", *words(dit_folder, output)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 0, done.stderr
