@@ -275,6 +275,12 @@ def test_broken_numbers_are_refused(name: str, value: float, tmp_path: Path):
         Calibration.load(path)
 
 
+def test_arrays_are_saved_however_they_lie_in_memory(tmp_path: Path):
+    totals = np.asfortranarray(np.arange(32.0).reshape(2, 1, 4, 4))
+    known = one(totals=totals, squares=totals.transpose(0, 1, 3, 2))
+    assert Calibration.load(known.save(tmp_path / "calibration.safetensors")) == known
+
+
 def test_a_missing_file_is_refused(tmp_path: Path):
     with pytest.raises(CalibrationError, match=r"cannot read .*No such file"):
         Calibration.load(tmp_path / "nothing")

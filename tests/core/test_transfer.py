@@ -417,6 +417,17 @@ def test_answers_have_the_form_of_outputs(form: type[Curve]):
     np.testing.assert_allclose(new.dynamics.response.matrix, expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("steps", [4, 9, 20])
+def test_all_lags_may_have_been_measured(steps: int, tmp_path: Path):
+    model = Curve(wave)
+    known = calibrated(model, euler(model, 10), max_lag=9)
+    found = transfer(known, model, ADAPTER, euler(model, steps))
+    assert found.evaluations == steps
+    past_the_end = np.add.outer(np.arange(found.max_lag) + 1, np.arange(steps)) >= steps
+    np.testing.assert_array_equal(np.isnan(found.mean())[0, 0], past_the_end)
+    assert Calibration.load(found.save(tmp_path / "transferred.safetensors")) == found
+
+
 # ---------------------------------------------------------------------------- what is refused
 
 

@@ -1,4 +1,4 @@
-"""The command line: `smoothcache-audio demo|calibrate|plan|fit|sample|evaluate`.
+"""The command line: `smoothcache-audio demo|calibrate|transfer|plan|fit|sample|evaluate`.
 
 Nothing heavy is loaded before a command runs, so that help is shown at once.
 """

@@ -203,7 +203,9 @@ class Calibration:
         if self.dynamics is not None:
             header["dynamics"] = self.dynamics.header() | {"seconds": self.dynamics.seconds}
         metadata = {"smoothcache": json.dumps(header)}
-        return write_atomically(path, save_arrays(self._arrays(), metadata=metadata))
+        # safetensors 0.8 writes memory as it lies, also that of a transposed array (its issue 825)
+        arrays = {name: np.ascontiguousarray(array) for name, array in self._arrays().items()}
+        return write_atomically(path, save_arrays(arrays, metadata=metadata))
 
     def _arrays(self) -> dict[str, Errors]:
         arrays = {"totals": self.totals, "squares": self.squares}

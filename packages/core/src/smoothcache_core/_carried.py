@@ -189,7 +189,7 @@ def carried_errors(calibration: Calibration, products: Array, times: Times) -> t
     squares = np.full_like(errors, np.nan)
     for lag in range(1, errors.shape[2] + 1):
         old = round(lag * len(times.old) / len(times.new))
-        old = int(np.clip(old, 1, min(calibration.max_lag, len(times.old) - 1)))
+        old = int(np.clip(old, 1, min(calibration.max_lag, len(times.old) - 2)))
         knots, places = times.old[:-old], times.new[:-lag]
         where = slice(None), slice(None), lag - 1, slice(len(places))
         errors[where] *= held(knots, ratios[:, :, old - 1, : len(knots)], places)

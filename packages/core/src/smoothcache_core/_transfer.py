@@ -106,7 +106,6 @@ def _carried(
     samples = calibration.samples
     products = carried_products(joined(calibration.products) / samples, times)
     totals, squares = carried_errors(calibration, products, times)
-    dynamics = carried_dynamics(calibration.dynamics, times, response, seed)
     influence = calibration.influence
     lags = totals.shape[2]
     return replace(
@@ -114,11 +113,7 @@ def _carried(
         totals=totals,
         squares=squares,
         products=cut(products * samples) if lags else None,
-        dynamics=replace(  # safetensors 0.8 writes memory as it lies, turned or not (its issue 825)
-            dynamics,
-            followed=np.ascontiguousarray(dynamics.followed),
-            strayed=np.ascontiguousarray(dynamics.strayed),
-        ),
+        dynamics=carried_dynamics(calibration.dynamics, times, response, seed),
         influence=influence and carried_influence(influence, calibration.sites, times),
         fingerprint=fingerprint,
         remark=calibration.remark if lags else _no_lags(calibration, times),
