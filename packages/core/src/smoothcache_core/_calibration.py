@@ -45,7 +45,8 @@ class Calibration:
         sites: The sites, in the adapter's order.
         branches: Names of the conditioning passes; `("",)` if there is one.
         totals: Sum of the errors over samples, (sites, branches, lags, evaluations). Entry
-            [s, b, k - 1, i] compares evaluation i with i + k; NaN where i + k is past the end.
+            [s, b, k - 1, i] compares evaluation i with i + k; NaN where i + k is past the end, or
+            where the branch pauses.
         squares: Sum of their squares, same shape.
         samples: Number of samples summed.
         seeds: Seeds of the runs recorded, ascending.
@@ -85,15 +86,14 @@ class Calibration:
         self._check_numbers()
 
     def _check_numbers(self) -> None:
-        """Raise if a number is broken: only errors may be infinite, and NaN only past the end."""
-        lags, evaluations = np.ogrid[1 : self.max_lag + 1, : self.evaluations]
-        measured = lags + evaluations < self.evaluations
+        """Raise if a number is broken: errors may be infinite, and NaN where there are none."""
         for name, values in self._arrays().items():
             is_error = name in ("totals", "squares")
-            broken = np.isnan(values) & measured if is_error else ~np.isfinite(values)
+            broken = values < 0.0 if is_error else ~np.isfinite(values)
             if broken.any():
                 raise CalibrationError(
-                    f"{int(broken.sum())} of {values.size} numbers in {name!r} are NaN or infinite"
+                    f"{int(broken.sum())} of {values.size} numbers in {name!r} are "
+                    + ("negative" if is_error else "NaN or infinite")
                 )
 
     @property

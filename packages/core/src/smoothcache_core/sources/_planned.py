@@ -6,7 +6,7 @@ influence on the denoiser's output, and u the effect of that on the final sample
 """
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -22,6 +22,7 @@ from smoothcache_core._sites import Site
 from smoothcache_core.fills import FillRule, linear, residual, rounded
 
 Array = NDArray[np.float64]
+Indices = NDArray[np.int64]
 Per = Literal["site", "kind", "evaluation"]
 Objective = Literal["sum", "squares", "minimax", "relative"]
 _SMALLEST = 1e-18  # mean square of an output that calibrations can tell from 0
@@ -206,12 +207,7 @@ class _Problem:
     def schedule(self, rows: NDArray[np.bool_], compute: float) -> Schedule:
         calibration = self._calibration
         keys = list(self._groups)
-        fills = {
-            calibration.sites[index].path: self._fill(index, row)
-            for indices, row in zip(self._groups.values(), rows, strict=True)
-            for index in indices
-            if not row.all()
-        }
+        fills = self._fills(rows)
         settings = {
             "compute": compute,
             "fill": self._rule.name,
@@ -226,26 +222,57 @@ class _Problem:
         schedule = Schedule(
             evaluations=calibration.evaluations,
             rows={key: tuple(int(v) for v in row) for key, row in named.items()},
-            fills={path: fill for path, fill in fills.items() if fill.terms},
+            fills=fills,
             source=Source(name="planned", settings=settings, seeds=calibration.seeds),
             fingerprint=calibration.fingerprint,
             cost=calibration.cost,
         )
         return with_prediction(calibration, schedule)
 
-    def _fill(self, index: int, row: NDArray[np.bool_]) -> Fill:
-        """Return the coefficients of one site; as many terms as were calibrated, at most 3."""
-        terms = {}
+    def _fills(self, rows: NDArray[np.bool_]) -> dict[str, Fill]:
+        """Return the coefficients of all sites that have some, by their paths."""
+        filled = _Filled()
+        for indices, row in zip(self._groups.values(), rows, strict=True):
+            for evaluation, history in self._histories(row):
+                for index in indices:
+                    filled.add(index, evaluation, history)
+        terms: dict[int, dict[int, tuple[float, ...]]] = {}
+        for sites, evaluations, back in filled.by_length():
+            grams = _grams_at(self._products, sites, evaluations, back)
+            found = self._rule.coefficients(grams, -back.astype(np.float64))
+            for index, evaluation, values in zip(sites, evaluations, found.tolist(), strict=True):
+                if values != [1.0]:
+                    terms.setdefault(int(index), {})[int(evaluation)] = rounded(values)
+        paths = [site.path for site in self._calibration.sites]
+        return {paths[i]: Fill(terms=dict(sorted(terms[i].items()))) for i in sorted(terms)}
+
+    def _histories(self, row: NDArray[np.bool_]) -> Iterator[tuple[int, list[int]]]:
+        """Yield what is filled, and the lags of its terms: as were calibrated, at most 3."""
         for evaluation in np.flatnonzero(~row).tolist():
             done = np.flatnonzero(row[:evaluation])[::-1][: self._rule.terms]
             history = [evaluation - int(e) for e in done]
-            history = [h for h in history if h < self._products.shape[2]]
-            gram = self._grams(np.array([evaluation]), history)[index, 0]
-            places = np.array([0.0, *(-float(h) for h in history)])
-            found = self._rule.coefficients(gram[None], places[None])[0]
-            if found.tolist() != [1.0]:
-                terms[evaluation] = rounded(found)
-        return Fill(terms=terms)
+            yield evaluation, [h for h in history if h < self._products.shape[2]]
+
+
+class _Filled:
+    """Places that are filled, so that all with as many terms are computed at once."""
+
+    def __init__(self) -> None:
+        self._places: dict[int, list[tuple[int, int, Sequence[int]]]] = {}
+
+    def add(self, site: int, evaluation: int, history: Sequence[int]) -> None:
+        """Add a place, whose terms are outputs so many evaluations back."""
+        self._places.setdefault(len(history), []).append((site, evaluation, history))
+
+    def by_length(self) -> Iterator[tuple[Indices, Indices, Indices]]:
+        """Yield sites (n,), evaluations (n,), and (n, k + 1): 0, then how far back the k terms are.
+
+        Places come in the order in which they were added, for each k.
+        """
+        for places in self._places.values():
+            sites, evaluations, histories = zip(*places, strict=True)
+            back = np.insert(np.array(histories, dtype=np.int64), 0, 0, axis=1)
+            yield np.array(sites), np.array(evaluations), back
 
 
 def with_prediction(calibration: Calibration, schedule: Schedule) -> Schedule:
@@ -264,6 +291,8 @@ def with_prediction(calibration: Calibration, schedule: Schedule) -> Schedule:
         return schedule
     products = _mean_products(calibration)
     left = np.zeros(products.shape[:2])
+    filled = _Filled()
+    weights: dict[int, list[Sequence[float]]] = {}
     for index, site in enumerate(calibration.sites):
         course = schedule.course(site)
         for evaluation, sources in enumerate(course.sources):
@@ -272,8 +301,11 @@ def with_prediction(calibration: Calibration, schedule: Schedule) -> Schedule:
             back = [evaluation - source for source in sources]
             if back[-1] >= products.shape[2]:
                 return schedule
-            gram = _grams(products[index : index + 1], np.array([evaluation]), [0, *back])[0, 0]
-            left[index, evaluation] = residual(gram, np.array(course.weights[evaluation]))
+            filled.add(index, evaluation, back)
+            weights.setdefault(len(back), []).append(course.weights[evaluation])
+    for sites, evaluations, back in filled.by_length():
+        grams = _grams_at(products, sites, evaluations, back)
+        left[sites, evaluations] = residual(grams, np.array(weights[back.shape[1] - 1]))
     prediction = Prediction(
         error=combined(left * _sensitivity(calibration), together=dynamics.is_noisy),
         bytes=schedule.predicted_bytes(),
@@ -290,6 +322,14 @@ def _grams(products: Array, where: NDArray[np.int64], back: Sequence[int]) -> Ar
             later, earlier = min(one, other), max(one, other)
             grams[:, :, row, column] = products[:, where - later, earlier - later]
     return grams
+
+
+def _grams_at(products: Array, sites: Indices, evaluations: Indices, back: Indices) -> Array:
+    """Return inner products (n, k, k) of the outputs of `sites` (n,), `back` (n, k) before."""
+    later = np.minimum(back[:, :, None], back[:, None, :])
+    earlier = np.maximum(back[:, :, None], back[:, None, :])
+    places = evaluations[:, None, None] - later
+    return products[sites[:, None, None], places, earlier - later]
 
 
 def _sensitivity(calibration: Calibration) -> Array:
