@@ -33,7 +33,7 @@ class Record:
 
     Attributes:
         what: What was measured, one word: "speed", "compile", "quality".
-        modality: "image", "video" or "audio".
+        modality: "image", "video" or "audio"; "synthetic" without a model.
         question: The question that the rows answer.
         command: What was typed.
         date: When, in UTC, ISO 8601.

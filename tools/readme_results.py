@@ -23,8 +23,8 @@ DIGITS_NAMES = {
     "psnr_db": "PSNR",
     "accuracy": "accuracy",
 }
-FEW_POLICIES = 8
-"""Records of fewer policies ask something else, say how many samples are enough."""
+FEW_BUDGETS = 3
+"""Records of fewer budgets ask something else, say how many samples are enough."""
 RANKED_AT = 0.25
 OFF_BUDGET = 0.02
 SUMMED_UP_AT = (0.5, 0.25)
@@ -85,7 +85,7 @@ def qualities() -> list[tuple[str, dict[str, Any]]]:
     for path in records("quality"):
         record = json.loads(path.read_text())
         plain = next(row for row in record["rows"] if row["policy"] == "plain")
-        whole = len({row["policy"] for row in record["rows"]}) > FEW_POLICIES
+        whole = len({row["budget"] for row in record["rows"]}) > FEW_BUDGETS
         if whole and not plain["full_size"]:
             known = (plain[name] for name in ("modality", "model", "solver", "evaluations"))
             found[tuple(known)] = path.stem, record
