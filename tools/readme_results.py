@@ -6,9 +6,7 @@ A test fails if they say something else than the records in benchmarks/.
 """
 
 import json
-import re
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from _records import FOLDER, REPOSITORY
@@ -34,25 +32,19 @@ SPEED_NAMES = {"compute": "compute", "speedup": "faster", "of_limit": "of the MA
 SECONDS_NAMES = SPEED_NAMES | {"speedup_low": "at least", "speedup_high": "at most"}
 
 
-def records(what: str) -> list[Path]:
-    """Return the records of a kind, image first, the newest last."""
-    paths = sorted(FOLDER.glob(f"{what}-*.json"), key=_day_and_number)
-    return sorted(paths, key=lambda path: MODALITIES.index(path.stem.split("-")[1]))
+def records(what: str) -> list[tuple[str, dict[str, Any]]]:
+    """Return the names and contents of the records of a kind, image first, the newest last."""
+    found = [(path.stem, json.loads(path.read_text())) for path in FOLDER.glob(f"{what}-*.json")]
+    return sorted(found, key=lambda each: (MODALITIES.index(each[1]["modality"]), each[1]["date"]))
 
 
 def newest(what: str) -> list[tuple[str, dict[str, Any]]]:
     """Return the newest record of every modality, with other methods in it and without."""
     found: dict[tuple[object, ...], tuple[str, dict[str, Any]]] = {}
-    for path in records(what):
-        record = json.loads(path.read_text())
+    for name, record in records(what):
         alone = all(row["ours"] or row["policy"] == "plain" for row in record["rows"])
-        found[record["modality"], alone] = path.stem, record
+        found[record["modality"], alone] = name, record
     return list(found.values())
-
-
-def _day_and_number(path: Path) -> tuple[int, int]:
-    day, number = re.findall(r"-(\d{8})(?:-(\d+))?$", path.stem)[0]
-    return int(day), int(number or 1)
 
 
 def table(rows: Sequence[dict[str, Any]], names: dict[str, str]) -> str:
@@ -82,13 +74,12 @@ def shown(key: str, value: float | None) -> str:
 def qualities() -> list[tuple[str, dict[str, Any]]]:
     """Return the newest quality record of every model, solver and number of evaluations."""
     found: dict[tuple[object, ...], tuple[str, dict[str, Any]]] = {}
-    for path in records("quality"):
-        record = json.loads(path.read_text())
+    for name, record in records("quality"):
         plain = next(row for row in record["rows"] if row["policy"] == "plain")
         whole = len({row["budget"] for row in record["rows"]}) > FEW_BUDGETS
         if whole and not plain["full_size"]:
-            known = (plain[name] for name in ("modality", "model", "solver", "evaluations"))
-            found[tuple(known)] = path.stem, record
+            known = (plain[key] for key in ("modality", "model", "solver", "evaluations"))
+            found[tuple(known)] = name, record
     return list(found.values())
 
 
@@ -187,9 +178,8 @@ def seconds(folder: str) -> list[str]:
         "spends time that no plan saves: around the denoiser, and around the MACs inside it.\n",
     ]
     found = {}
-    for path in records("seconds"):
-        record = json.loads(path.read_text())
-        found[record["modality"], record["settings"]["batch"]] = path.stem, record
+    for name, record in records("seconds"):
+        found[record["modality"], record["settings"]["batch"]] = name, record
     for name, record in found.values():
         settings = record["settings"]
         parts += [
