@@ -489,6 +489,16 @@ def test_other_solvers_are_refused():
         refused(match, old=old, model=model, sample=sample, scheduler=other)
 
 
+def test_a_solver_without_a_scheduler_is_known_by_the_name_given():
+    model = Curve(wave)
+    old = calibrated(model, euler(model, 10), solver="euler(end=0)")
+    new = transfer(old, model, ADAPTER, euler(model, 8), solver="euler(end=0.1)")
+    assert new.fingerprint.solver == "euler(end=0.1)"
+    assert transfer(old, model, ADAPTER, euler(model, 8)).fingerprint.solver == "euler(end=0)"
+    with pytest.raises(CalibrationError, match="the solver is 'heun', not 'euler'"):
+        transfer(old, model, ADAPTER, euler(model, 8), solver="heun")
+
+
 def test_another_spacing_of_the_same_solver_is_not_refused():
     model, first = Curve(wave), DDIMScheduler(timestep_spacing="linspace", clip_sample=False)
     old = calibrated(model, solver(model, first, 10), scheduler=first)

@@ -175,6 +175,7 @@ class PipelineCaching:
         sample: Callable[[int], object],
         *,
         branches: Sequence[str] | None = None,
+        solver: str | None = None,
         seed: int = 0,
     ) -> Calibration:
         """Return the calibration of a pipeline at another number of evaluations, by estimate.
@@ -192,6 +193,7 @@ class PipelineCaching:
             calibration: Measured, from `calibrate_pipeline`.
             sample: See `calibrate_pipeline`, but at the new number of evaluations.
             branches: See `cached_pipeline`.
+            solver: See `cached_pipeline`.
             seed: What to sample with.
 
         Raises:
@@ -207,6 +209,7 @@ class PipelineCaching:
                 _final_latents(parts, sample),
                 scheduler=parts.scheduler,
                 branches=_branches(calibration.fingerprint, branches),
+                solver=solver,
                 seed=seed,
             )
 

@@ -57,6 +57,7 @@ def transfer(
     *,
     scheduler: Scheduler | None = None,
     branches: Sequence[str] = (),
+    solver: str | None = None,
     seed: int = 0,
 ) -> Calibration:
     """Return the calibration of the same sampler at another number of evaluations, by estimate.
@@ -76,6 +77,7 @@ def transfer(
             evaluations: at least 4, at most twice the calibrated one.
         scheduler: The sampler's scheduler, if it has one; tells the log-SNR of timesteps.
         branches: See `Clock`.
+        solver: Name of the solver, where there is no scheduler to tell it.
         seed: What to sample with.
 
     Returns:
@@ -86,7 +88,8 @@ def transfer(
         CalibrationError: The calibration lacks what is needed, or the run is too different from the
             calibrated one.
     """
-    _check(calibration, model, adapter, scheduler)
+    solver = solver or (None if scheduler is None else solver_name(scheduler))
+    _check(calibration, model, adapter, solver)
     stage = Stage(model, adapter, sample, branches, scheduler)
     made_up = _MadeUp(calibration, stage)
     plain = _try(stage, made_up, seed)
@@ -94,7 +97,7 @@ def transfer(
     timesteps = _timesteps(made_up, plain)
     times = _times(calibration, scheduler, timesteps)
     response = measure_response(stage, plain)
-    fingerprint = _fingerprint(calibration, stage, timesteps, made_up.first)
+    fingerprint = _fingerprint(calibration, solver, timesteps, made_up.first)
     return _carried(calibration, times, response, seed, fingerprint)
 
 
@@ -128,15 +131,15 @@ def _no_lags(calibration: Calibration, times: Times) -> str:
 
 
 def _fingerprint(
-    calibration: Calibration, stage: Stage, timesteps: Array, first: Call | None
+    calibration: Calibration, solver: str | None, timesteps: Array, first: Call | None
 ) -> Fingerprint:
     update: dict[str, Any] = {
         "evaluations": len(timesteps),
         "timesteps": tuple(timesteps.tolist()),
         "transferred_from": calibration.evaluations,
     }
-    if stage.scheduler is not None:
-        update["solver"] = solver_name(stage.scheduler)
+    if solver is not None:
+        update["solver"] = solver
     if first is not None:
         update["guidance"] = call_fingerprint(first).guidance
     return calibration.fingerprint.model_copy(update=update)
@@ -232,7 +235,7 @@ def _try(stage: Stage, made_up: _MadeUp, seed: int) -> Trajectory:
 
 
 def _check(
-    calibration: Calibration, model: nn.Module, adapter: Adapter, scheduler: Scheduler | None
+    calibration: Calibration, model: nn.Module, adapter: Adapter, solver: str | None
 ) -> None:
     """Refuse what can be told before the sampler runs."""
     known = calibration.fingerprint
@@ -255,8 +258,8 @@ def _check(
         )
     live = model_fingerprint(model, adapter.name)
     reasons = known.conflicts(live)
-    if scheduler is not None and known.solver is not None:
-        reasons += _other_solver(known.solver, solver_name(scheduler))
+    if solver is not None and known.solver is not None:
+        reasons += _other_solver(known.solver, solver)
     if reasons:
         raise CalibrationError(f"this calibration is of something else: {'; '.join(reasons)}")
 

@@ -8,7 +8,6 @@ from rich.console import Console
 
 from smoothcache_core import Calibration, transfer
 from smoothcache_core.cli.errors import CommandError
-from smoothcache_core.cli.modality import Sampler
 from smoothcache_core.cli.source import Source
 
 
@@ -23,15 +22,14 @@ def transfer_to_file(command: str, source: Source, file: Path, output: Path, *, 
         steps: Steps of the solver to transfer to.
 
     Raises:
-        CommandError: The output is the calibration itself, or the calibration is of another solver
-            or holds nothing of whole runs.
+        CommandError: The output is the calibration itself, or the calibration holds nothing of
+            whole runs.
         SmoothCacheError: The model cannot be loaded; see `smoothcache_core.transfer`.
     """
     calibration = Calibration.load(file)
     _check(calibration, file, output)
     sampler = source.sampler(steps=steps)
     sampler.show_progress(False)
-    _check_solver(calibration, file, sampler)
     console = Console(soft_wrap=True, highlight=False)
     with console.status("transferring"), sampler.around():
         transferred = transfer(
@@ -41,6 +39,7 @@ def transfer_to_file(command: str, source: Source, file: Path, output: Path, *, 
             sampler,
             scheduler=sampler.scheduler,
             branches=sampler.branches or calibration.fingerprint.branches or (),
+            solver=sampler.solver_name,
             seed=source.seed,
         )
     transferred.save(output)
@@ -60,13 +59,6 @@ def _check(calibration: Calibration, file: Path, output: Path) -> None:
     if calibration.dynamics is None:
         why = calibration.remark or "calibrate with --sensitivity 2"
         raise CommandError(f"{str(file)!r} holds nothing of whole runs to transfer: {why}")
-
-
-def _check_solver(calibration: Calibration, file: Path, sampler: Sampler) -> None:
-    """Refuse another solver, where no scheduler tells `transfer`."""
-    known, live = calibration.fingerprint.solver, sampler.solver_name
-    if None not in (known, live) and known != live:
-        raise CommandError(f"{str(file)!r} was calibrated with the solver {known}, not {live}")
 
 
 def _lags(calibration: Calibration, transferred: Calibration) -> str:
