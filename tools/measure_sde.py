@@ -11,6 +11,7 @@ import statistics
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -157,22 +158,12 @@ def _shown(settings: Settings, cases: Sequence[Case]) -> "tqdm[Case]":
 def _cases(settings: Settings, bench: Bench) -> Iterator[Case]:
     """Yield all cases of a solver."""
     own: Adapter = bench.sampler.adapter
+    measure = partial(
+        calibrated, bench, samples=settings.calibration_samples, progress=settings.progress
+    )
     calibrations = {
-        "sites": (
-            own,
-            calibrated(
-                bench, samples=settings.calibration_samples, adapter=own, progress=settings.progress
-            ),
-        ),
-        "blocks": (
-            BLOCKS,
-            calibrated(
-                bench,
-                samples=settings.calibration_samples,
-                adapter=BLOCKS,
-                progress=settings.progress,
-            ),
-        ),
+        target: (adapter, measure(adapter=adapter))
+        for target, adapter in {"sites": own, "blocks": BLOCKS}.items()
     }
     for budget in settings.computes:
         for target, (adapter, calibration) in calibrations.items():

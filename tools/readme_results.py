@@ -124,6 +124,13 @@ def source(name: str, record: dict[str, Any], folder: str) -> str:
     return f"[Record]({folder}/{name}.md), `{record['command']}`.\n"
 
 
+def measured(
+    about: str, name: str, record: dict[str, Any], names: dict[str, str], folder: str
+) -> str:
+    """Return a table with what it is about before it, and where it comes from."""
+    return f"{about}.\n{source(name, record, folder)}\n{table(record['rows'], names)}\n"
+
+
 def quality(folder: str) -> list[str]:
     """Return the tables of quality at equal compute, as lines of Markdown."""
     parts = [
@@ -154,11 +161,7 @@ def speed(folder: str) -> list[str]:
         "is the speed-up if time were MACs alone.\n",
     ]
     for name, record in newest("speed"):
-        parts += [
-            f"{_hardware(record)}.",
-            source(name, record, folder),
-            table(record["rows"], SPEED_NAMES) + "\n",
-        ]
+        parts.append(measured(_hardware(record), name, record, SPEED_NAMES, folder))
     return parts
 
 
@@ -182,12 +185,11 @@ def seconds(folder: str) -> list[str]:
         found[record["modality"], record["settings"]["batch"]] = name, record
     for name, record in found.values():
         settings = record["settings"]
-        parts += [
+        about = (
             f"{record['rows'][0]['model']}, {settings['solver']}, {settings['evaluations']} "
-            f"evaluations, {settings['batch']} samples at once, {record['hardware']}.",
-            source(name, record, folder),
-            table(record["rows"], SECONDS_NAMES) + "\n",
-        ]
+            f"evaluations, {settings['batch']} samples at once, {record['hardware']}"
+        )
+        parts.append(measured(about, name, record, SECONDS_NAMES, folder))
     return parts
 
 
@@ -195,11 +197,8 @@ def demo(folder: str) -> list[str]:
     """Return the tables of the demos, as lines of Markdown."""
     parts = ["## What the demos show\n"]
     for name, record in newest("demo"):
-        parts += [
-            f"{record['rows'][0]['model']}, against the plain run from the same noise.",
-            source(name, record, folder),
-            table(record["rows"], DIGITS_NAMES) + "\n",
-        ]
+        about = f"{record['rows'][0]['model']}, against the plain run from the same noise"
+        parts.append(measured(about, name, record, DIGITS_NAMES, folder))
     return parts
 
 

@@ -140,7 +140,8 @@ class _Problem:
     def _residuals(self, where: NDArray[np.int64], lag: int, gap: int) -> Array:
         """Return what fills leave, (sites, evaluations of `where`)."""
         history = self._history(lag, gap)
-        grams = self._grams(where, history)
+        sites = np.arange(len(self._products))[:, None]
+        grams = _grams(self._products, sites, where, np.array([0, *history]))
         places = np.broadcast_to([0.0, *(-float(h) for h in history)], (len(history) + 1,))
         return residual(grams, self._rule.coefficients(grams, places))
 
@@ -149,11 +150,6 @@ class _Problem:
         longest = self._products.shape[2] - 1
         known = [lag, lag + gap] if gap else [lag]
         return [h for h in known[: self._rule.terms] if h <= longest]
-
-    def _grams(self, where: NDArray[np.int64], history: Sequence[int]) -> Array:
-        """Return inner products (sites, evaluations, k + 1, k + 1) of outputs `history` back."""
-        back = [0, *history]
-        return _grams(self._products, where, back)
 
     # ------------------------------------------------------------------ solving
 
@@ -238,7 +234,7 @@ class _Problem:
                     filled.add(index, evaluation, history)
         terms: dict[int, dict[int, tuple[float, ...]]] = {}
         for sites, evaluations, back in filled.by_length():
-            grams = _grams_at(self._products, sites, evaluations, back)
+            grams = _grams(self._products, sites, evaluations, back)
             found = self._rule.coefficients(grams, -back.astype(np.float64))
             for index, evaluation, values in zip(sites, evaluations, found.tolist(), strict=True):
                 if values != [1.0]:
@@ -265,10 +261,7 @@ class _Filled:
         self._places.setdefault(len(history), []).append((site, evaluation, history))
 
     def by_length(self) -> Iterator[tuple[Indices, Indices, Indices]]:
-        """Yield sites (n,), evaluations (n,), and (n, k + 1): 0, then how far back the k terms are.
-
-        Places come in the order in which they were added, for each k.
-        """
+        """Yield sites (n,), evaluations (n,), and (n, k + 1): 0, then how far back the terms are."""
         for places in self._places.values():
             sites, evaluations, histories = zip(*places, strict=True)
             back = np.insert(np.array(histories, dtype=np.int64), 0, 0, axis=1)
@@ -292,9 +285,8 @@ def with_prediction(calibration: Calibration, schedule: Schedule) -> Schedule:
     products = _mean_products(calibration)
     left = np.zeros(products.shape[:2])
     filled = _Filled()
-    weights: dict[int, list[Sequence[float]]] = {}
-    for index, site in enumerate(calibration.sites):
-        course = schedule.course(site)
+    courses = [schedule.course(site) for site in calibration.sites]
+    for index, course in enumerate(courses):
         for evaluation, sources in enumerate(course.sources):
             if not sources:
                 continue
@@ -302,10 +294,11 @@ def with_prediction(calibration: Calibration, schedule: Schedule) -> Schedule:
             if back[-1] >= products.shape[2]:
                 return schedule
             filled.add(index, evaluation, back)
-            weights.setdefault(len(back), []).append(course.weights[evaluation])
     for sites, evaluations, back in filled.by_length():
-        grams = _grams_at(products, sites, evaluations, back)
-        left[sites, evaluations] = residual(grams, np.array(weights[back.shape[1] - 1]))
+        grams = _grams(products, sites, evaluations, back)
+        pairs = zip(sites, evaluations, strict=True)
+        weights = np.array([courses[site].weights[evaluation] for site, evaluation in pairs])
+        left[sites, evaluations] = residual(grams, weights)
     prediction = Prediction(
         error=combined(left * _sensitivity(calibration), together=dynamics.is_noisy),
         bytes=schedule.predicted_bytes(),
@@ -314,22 +307,19 @@ def with_prediction(calibration: Calibration, schedule: Schedule) -> Schedule:
     return schedule.model_copy(update={"prediction": prediction})
 
 
-def _grams(products: Array, where: NDArray[np.int64], back: Sequence[int]) -> Array:
-    """Return inner products (sites, evaluations of `where`, k, k) of the outputs `back` before."""
-    grams = np.empty((len(products), len(where), len(back), len(back)))
-    for row, one in enumerate(back):
-        for column, other in enumerate(back):
-            later, earlier = min(one, other), max(one, other)
-            grams[:, :, row, column] = products[:, where - later, earlier - later]
-    return grams
+def _grams(products: Array, sites: Indices, evaluations: Indices, back: Indices) -> Array:
+    """Return inner products (..., k, k) of outputs so many evaluations back.
 
-
-def _grams_at(products: Array, sites: Indices, evaluations: Indices, back: Indices) -> Array:
-    """Return inner products (n, k, k) of the outputs of `sites` (n,), `back` (n, k) before."""
-    later = np.minimum(back[:, :, None], back[:, None, :])
-    earlier = np.maximum(back[:, :, None], back[:, None, :])
-    places = evaluations[:, None, None] - later
-    return products[sites[:, None, None], places, earlier - later]
+    Args:
+        products: See `Calibration.products`, of one sample.
+        sites: Indices of sites, (...).
+        evaluations: (...); both are broadcast against each other.
+        back: (..., k), likewise.
+    """
+    later = np.minimum(back[..., :, None], back[..., None, :])
+    earlier = np.maximum(back[..., :, None], back[..., None, :])
+    places = evaluations[..., None, None] - later
+    return products[sites[..., None, None], places, earlier - later]
 
 
 def _sensitivity(calibration: Calibration) -> Array:
