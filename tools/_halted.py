@@ -13,8 +13,9 @@ from queue import SimpleQueue
 from typing import Any
 
 import torch
+from smoothcache_core._placing import own_attribute
 from smoothcache_core.cli.modality import Sampler
-from torch import Tensor, nn
+from torch import Tensor
 
 Denoise = Callable[..., Any]
 
@@ -154,7 +155,7 @@ class HaltedSampler:
         def forward(*args: Any, **kwargs: Any) -> Any:
             return ask(contextvars.copy_context(), *args, **kwargs)
 
-        with _forward_of(self._sampler.denoiser, forward):
+        with own_attribute(self._sampler.denoiser, "forward", forward):
             return self._sampler(self._seed).cpu()
 
 
@@ -166,15 +167,3 @@ def halted(sampler: Sampler, seed: int) -> Generator[HaltedSampler]:
         yield made
     finally:
         made.start()
-
-
-@contextmanager
-def _forward_of(module: nn.Module, forward: Denoise) -> Generator[None]:
-    own = vars(module)
-    before = {name: own[name] for name in ("forward",) if name in own}
-    own["forward"] = forward
-    try:
-        yield
-    finally:
-        del own["forward"]
-        own.update(before)

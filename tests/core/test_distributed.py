@@ -7,22 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from helpers import ADAPTER, STEPS, Toy, noise, sample
 from ranks import Outcome, Ranks, launched, sampler, shard, shard_in_a_group
 from smoothcache_core import Calibration, CalibrationError, calibrate, calibrate_sharded
 
-pytestmark = pytest.mark.slow  # until the processes have started
+pytestmark = [
+    pytest.mark.usefixtures("one_thread"),
+    pytest.mark.slow,  # until the processes have started
+]
 FIVE = range(5)
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Generator[None]:
-    """Compute as the ranks do, so that products are added up in the same order."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,5 @@
 """From calibrating the shipped digits model to planned schedules at work on it."""
 
-from collections.abc import Generator
 from typing import Any
 
 import numpy as np
@@ -19,18 +18,12 @@ from smoothcache_image import adapter_for, load_pipeline
 from smoothcache_image._sampling import Sampler
 from torch import Tensor
 
-pytestmark = pytest.mark.filterwarnings("ignore:__array:DeprecationWarning")  # diffusers
+pytestmark = [
+    pytest.mark.usefixtures("one_thread"),
+    pytest.mark.filterwarnings("ignore:__array:DeprecationWarning"),  # diffusers
+]
 STEPS, BATCH = 10, 4
 CALIBRATED, UNSEEN = (0, 1), (100, 101)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Generator[None]:
-    """More threads only wait for each other on matrices as small as these."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -2,25 +2,14 @@
 
 import subprocess
 import sys
-from collections.abc import Generator
 from pathlib import Path
 
 import pytest
-import torch
 from smoothcache_core import Calibration
 from smoothcache_core.cli.ranks import Ranks, launched_ranks
 from smoothcache_image._cli import app
 from torch import distributed
 from typer.testing import CliRunner
-
-
-@pytest.fixture
-def one_thread() -> Generator[None]:
-    """Compute as the processes of a launcher do, so that sums are added up in the same order."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def words(model: Path, output: Path, *, samples: int = 5, batch: int = 1) -> list[str]:

@@ -29,9 +29,12 @@ from smoothcache_core import Calibration, Schedule, ScheduleError, interval, rel
 from smoothcache_image import cached_pipeline, calibrate_pipeline
 from typer.testing import CliRunner
 
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:__array__ implementation:DeprecationWarning"  # diffusers, DPM-Solver++
-)
+pytestmark = [
+    pytest.mark.usefixtures("one_thread"),
+    pytest.mark.filterwarnings(
+        "ignore:__array__ implementation:DeprecationWarning"  # diffusers, DPM-Solver++
+    ),
+]
 
 STEPS, SEED = 6, 1000
 HOST = IMAGE.host
@@ -67,14 +70,6 @@ def settings(folder: Path, **changes: object) -> Settings:
         progress=False,
     )
     return replace(small, **changes)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -19,20 +19,15 @@ from _quality_settings import Settings
 from audio_folders import save_stable_audio_tools
 from smoothcache_core import Calibration, calibrate, interval, relative_l2
 
-pytestmark = pytest.mark.filterwarnings("ignore:Should have t:UserWarning")  # torchsde, of rounding
+pytestmark = [
+    pytest.mark.usefixtures("one_thread"),
+    pytest.mark.filterwarnings("ignore:Should have t:UserWarning"),  # torchsde, of rounding
+]
 
 STEPS, SEED, SAMPLES = 6, 1000, 2
 AUDIO = audio()
 HEARD = 1024
 """Audio samples of one sound: enough for the classifier."""
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

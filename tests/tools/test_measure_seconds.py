@@ -1,4 +1,3 @@
-from collections.abc import Iterator
 from dataclasses import replace
 
 import measure_seconds
@@ -13,9 +12,12 @@ from measure_seconds import CONTROL, PLAIN, Settings, measure
 from smoothcache_core import Schedule
 from typer.testing import CliRunner
 
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:__array__ implementation:DeprecationWarning"  # diffusers, DPM-Solver++
-)
+pytestmark = [
+    pytest.mark.usefixtures("one_thread"),
+    pytest.mark.filterwarnings(
+        "ignore:__array__ implementation:DeprecationWarning"  # diffusers, DPM-Solver++
+    ),
+]
 
 STEPS, SEED = 6, 1000
 SETTINGS = Settings(
@@ -30,14 +32,6 @@ SETTINGS = Settings(
     progress=False,
 )
 HALF = Schedule(evaluations=STEPS, rows={"denoiser": (1, 0) * 3})
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module", params=("ddim", "dpmsolver++"))

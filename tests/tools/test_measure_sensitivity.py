@@ -1,26 +1,17 @@
 """The truth that estimates of sensitivity are compared with."""
 
-from collections.abc import Iterator
-
 import measure_sensitivity as script
 import numpy as np
 import pytest
-import torch
 from measure_sensitivity import counted, drawn, measure, predicted, reusing, true_errors
 from smoothcache_core import Calibration, calibrate
 from smoothcache_image import load_pipeline
 from smoothcache_image._sampling import Sampler
 from torch import Tensor
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 STEPS, BATCH = 5, 2
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -22,6 +22,7 @@ from smoothcache_core._errors import CalibrationError
 from smoothcache_core._fingerprint import Fingerprint
 from smoothcache_core._fit import fit
 from smoothcache_core._kept import CacheStats
+from smoothcache_core._placing import own_attribute
 from smoothcache_core._refine import refine
 from smoothcache_core._schedule import Schedule
 from smoothcache_core._sites import Adapter
@@ -306,19 +307,5 @@ def heard(decoder: Any) -> Generator[list[Tensor]]:
         latents.append(z)
         return decode(z, *args, **kwargs)
 
-    with decoding_by(decoder, noting):
+    with own_attribute(decoder, "decode", noting):
         yield latents
-
-
-@contextmanager
-def decoding_by(decoder: Any, decode: Callable[..., Any]) -> Generator[None]:
-    """Let a decoder decode by a function."""
-    before = vars(decoder).get("decode")
-    vars(decoder)["decode"] = decode
-    try:
-        yield
-    finally:
-        if before is None:
-            del vars(decoder)["decode"]
-        else:
-            vars(decoder)["decode"] = before

@@ -7,7 +7,8 @@ inside or outside that replacement instead, so that neither bypasses the other.
 
 import functools
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -152,3 +153,16 @@ def _wrapped_on_top(path: str) -> AttachError:
         f"{path or 'the denoiser'}: something replaced `forward` after the cache was attached "
         "(a hook of accelerate or diffusers?); remove it first, then detach the cache"
     )
+
+
+@contextmanager
+def own_attribute(owner: object, name: str, value: object) -> Generator[None]:
+    """Give an object an attribute of its own; what it had of its own under the name comes back."""
+    own = vars(owner)
+    before = {name: own[name]} if name in own else {}
+    own[name] = value
+    try:
+        yield
+    finally:
+        del own[name]
+        own.update(before)

@@ -261,7 +261,7 @@ class _Filled:
         self._places.setdefault(len(history), []).append((site, evaluation, history))
 
     def by_length(self) -> Iterator[tuple[Indices, Indices, Indices]]:
-        """Yield sites (n,), evaluations (n,), and (n, k + 1): 0, then how far back the terms are."""
+        """Yield sites (n,), evaluations (n,), and (n, k + 1): 0, then how far back terms are."""
         for places in self._places.values():
             sites, evaluations, histories = zip(*places, strict=True)
             back = np.insert(np.array(histories, dtype=np.int64), 0, 0, axis=1)
