@@ -27,7 +27,7 @@ def imported_packages(file: Path) -> set[str]:
 
 def test_names_of_core_load_no_model_library_and_no_command_line():
     loaded = python("import sys; from smoothcache_core import *; print(*sys.modules)").split()
-    assert "smoothcache_core._schedule" in loaded
+    assert "smoothcache_core.schedule.schedule" in loaded
     assert not (MODEL_LIBRARIES | COMMAND_LINE) & set(loaded)
 
 

@@ -13,8 +13,8 @@ from queue import SimpleQueue
 from typing import Any
 
 import torch
-from smoothcache_core._placing import own_attribute
-from smoothcache_core.cli.modality import Sampler
+from smoothcache_core.cli.sampler import Sampler
+from smoothcache_core.wrapping.patching import own_attribute
 from torch import Tensor
 
 Denoise = Callable[..., Any]

@@ -13,7 +13,7 @@ from _quality_count import counting, macs_by_leaf
 from _quality_modality import Modality, Solver
 from _quality_settings import CALIBRATION_SEED
 from smoothcache_core import Adapter, CacheStats, Calibration, calibrate
-from smoothcache_core.cli.modality import Sampler
+from smoothcache_core.cli.sampler import Sampler
 from torch import Tensor
 
 _MAX_LAG = 10

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from _peer_policies import Host
-from smoothcache_core.cli.modality import Sampler
+from smoothcache_core.cli.sampler import Sampler
 from torch import Tensor
 
 Metric = Callable[[Tensor, Tensor], Tensor]

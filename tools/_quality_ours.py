@@ -6,7 +6,7 @@ from functools import partial
 from typing import Literal
 
 from smoothcache_core import Calibration, Planner, Schedule, fit, smooth_to_compute
-from smoothcache_core.cli.modality import Sampler
+from smoothcache_core.cli.sampler import Sampler
 
 Target = Literal["auto", "denoiser", "guidance", "site"]
 

@@ -25,7 +25,7 @@ from _quality_puts import (
 )
 from _quality_tuning import FAR, Dial, Trial, Trials, Tuner, choose
 from smoothcache_core import Calibration, Schedule, ScheduleError, smooth, smooth_to_compute
-from smoothcache_core._plots import described
+from smoothcache_core.schedule.provenance import described
 
 MAX_LAGS = (3, 10)
 """SmoothCache's longest reuse: as published, and as long as calibrated."""

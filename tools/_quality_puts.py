@@ -30,7 +30,7 @@ from smoothcache_core import (
     Source,
     cached,
 )
-from smoothcache_core.cli.modality import Sampler
+from smoothcache_core.cli.sampler import Sampler
 from torch import nn
 
 _NEVER_AGAIN = 10**9

@@ -28,7 +28,7 @@ from smoothcache_core import (
     plan,
     relative_l2,
 )
-from smoothcache_core._plan import Target
+from smoothcache_core.planning.plan import Target
 from torch import Tensor
 from tqdm import tqdm
 

@@ -36,11 +36,11 @@ from smoothcache_core import (
     plan,
     planned,
 )
-from smoothcache_core._calibration import quantised, quantised_squares
-from smoothcache_core._dynamics import Dynamics
-from smoothcache_core._exact import cut
-from smoothcache_core._influence import Influence
-from smoothcache_core._response import Response
+from smoothcache_core.calibration.calibration import quantised, quantised_squares
+from smoothcache_core.calibration.dynamics import Dynamics
+from smoothcache_core.calibration.influence import Influence
+from smoothcache_core.calibration.response import Response
+from smoothcache_core.numerics.reproducible_sum import cut
 from tqdm import tqdm
 
 Array = NDArray[np.float64]

@@ -23,12 +23,12 @@ from _options import show
 from _records import FOLDER, Row, new_record
 from scipy.stats import rankdata
 from smoothcache_core import Calibration, Schedule, cached, calibrate, planned
-from smoothcache_core._calibrate import PROBES, places_of
-from smoothcache_core._dynamics import measure_dynamics
-from smoothcache_core._exact import joined
-from smoothcache_core._influence import BLOCKS, measure_influence
-from smoothcache_core._trajectory import Stage
-from smoothcache_core.sources._planned import with_prediction
+from smoothcache_core.calibrating.calibrate import PROBES, places_of
+from smoothcache_core.calibrating.run_sensitivity import measure_dynamics
+from smoothcache_core.calibrating.site_sensitivity import BLOCKS, measure_influence
+from smoothcache_core.numerics.reproducible_sum import joined
+from smoothcache_core.sampling.sampler import Stage
+from smoothcache_core.sources.prediction import with_prediction
 from smoothcache_image import adapter_for, load_pipeline
 from smoothcache_image._sampling import Sampler
 from torch import nn

@@ -29,7 +29,7 @@ from smoothcache_core import (
     relative_l2,
     transfer,
 )
-from smoothcache_core._plan import Target
+from smoothcache_core.planning.plan import Target
 from smoothcache_image import adapter_for, load_pipeline
 from smoothcache_image._sampling import Sampler
 from torch import Tensor

@@ -6,7 +6,7 @@ import pytest
 from smoothcache_audio import PipelineError, shipped_folder
 from smoothcache_audio._names import SHIPPED_GUIDANCE, SHIPPED_SIGMAS, WORD_SECONDS
 from smoothcache_audio._source import SoundSource
-from smoothcache_core.cli.errors import CommandError
+from smoothcache_core.errors import CommandError
 
 
 @pytest.mark.parametrize(

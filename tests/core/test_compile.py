@@ -16,8 +16,8 @@ from smoothcache_core import (
     attach,
     cached,
 )
-from smoothcache_core._compile import graph_variants, variants
-from smoothcache_core._schedule import Fill
+from smoothcache_core.runtime.graphs import graph_variants, variants
+from smoothcache_core.schedule.schedule import Fill
 from torch import Tensor, nn
 from torch._dynamo.testing import CompileCounter
 from torch._dynamo.utils import counters

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from smoothcache_core import Cost, Site, SiteCost
-from smoothcache_core._cost import flop_counter
+from smoothcache_core.calibrating.flops import flop_counter
 from torch.nn.functional import scaled_dot_product_attention
 
 COST = Cost(

@@ -3,7 +3,16 @@
 import pytest
 from hypothesis import given, strategies as st
 from smoothcache_core import ScheduleError
-from smoothcache_core._course import COMPUTE, FILL, IDLE, REUSE, STORE, Course, course, held
+from smoothcache_core.schedule.timeline import (
+    COMPUTE,
+    FILL,
+    IDLE,
+    REUSE,
+    STORE,
+    Course,
+    course,
+    held,
+)
 
 Terms = tuple[float, ...] | None
 

@@ -8,21 +8,21 @@ import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 from smoothcache_core import ScheduleError
-from smoothcache_core._dynamic import (
-    at_most_rows,
-    cheapest,
-    exact_count,
-    least_spend,
-    minimax,
-    within_budget,
-)
-from smoothcache_core._effects import (
+from smoothcache_core.optimize.costs import (
     Floats,
     Rows,
     effect_of,
     effects_of,
     largest_effect_of,
     spend,
+)
+from smoothcache_core.optimize.programme import (
+    at_most_rows,
+    cheapest,
+    exact_count,
+    least_spend,
+    minimax,
+    within_budget,
 )
 
 Candidates = list[tuple[Rows, Floats]]

@@ -24,7 +24,7 @@ from smoothcache_core import (
     evaluate,
     psnr_db,
 )
-from smoothcache_core._bootstrap import interval_of_mean
+from smoothcache_core.numerics.bootstrap import interval_of_mean
 from torch import Tensor, nn
 
 ADAPTER = PatternAdapter(name="squares", patterns=(SitePattern("blocks.*", "square"),))

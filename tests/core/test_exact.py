@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, strategies as st
 from numpy.typing import NDArray
-from smoothcache_core._exact import LARGEST, cut, joined
+from smoothcache_core.numerics.reproducible_sum import LARGEST, cut, joined
 
 VALUES = st.lists(
     st.floats(-1e12, 1e12, allow_subnormal=True) | st.floats(-1.0, 1.0) | st.floats(-1e-15, 1e-15),

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, strategies as st
 from numpy.typing import NDArray
 from smoothcache_core import FillRule, ScheduleError, linear, reuse, taylor
-from smoothcache_core._reduced import RIDGE, ridge
 from smoothcache_core.fills import residual, rounded
+from smoothcache_core.numerics.least_squares import RIDGE, ridge
 
 Array = NDArray[np.float64]
 LAGS = st.lists(st.integers(1, 5), min_size=1, max_size=3)

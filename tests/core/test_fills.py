@@ -28,7 +28,7 @@ from smoothcache_core import (
     cached,
     calibrate,
 )
-from smoothcache_core._schedule import Fill
+from smoothcache_core.schedule.schedule import Fill
 from torch import Tensor, nn
 
 N = len(STEPS)

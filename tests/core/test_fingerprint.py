@@ -15,7 +15,7 @@ from smoothcache_core import (
     calibrate,
     interval,
 )
-from smoothcache_core._fingerprint import weight_projections
+from smoothcache_core.calls.fingerprints import weight_projections
 from torch import nn
 
 FULL: dict[str, Any] = {

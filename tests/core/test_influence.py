@@ -16,9 +16,10 @@ from smoothcache_core import (
     SitePattern,
     calibrate,
 )
-from smoothcache_core._influence import BLOCKS, Influence, measure_influence
-from smoothcache_core._response import measure_response
-from smoothcache_core._trajectory import Stage
+from smoothcache_core.calibrating.site_sensitivity import BLOCKS, measure_influence
+from smoothcache_core.calibrating.solver_response import measure_response
+from smoothcache_core.calibration.influence import Influence
+from smoothcache_core.sampling.sampler import Stage
 from torch import Tensor, nn
 
 STEPS = 6

@@ -26,7 +26,7 @@ from smoothcache_core import (
     smooth_to_compute,
     whole,
 )
-from smoothcache_core._plan import Target
+from smoothcache_core.planning.plan import Target
 
 STEPS = 10
 TARGETS: tuple[Target, ...] = ("denoiser", "guidance", "site", "kind", "evaluation", "smooth")

@@ -26,8 +26,9 @@ from smoothcache_core import (
     smooth,
     taylor,
 )
-from smoothcache_core._exact import joined
-from smoothcache_core.sources._planned import Objective, Per, combined, with_prediction
+from smoothcache_core.numerics.reproducible_sum import joined
+from smoothcache_core.sources.prediction import combined, with_prediction
+from smoothcache_core.sources.sites import Objective, Per
 
 STEPS = 10
 GAINS = (1.0, 0.5, 0.25)

@@ -10,17 +10,13 @@ from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultist
 from hypothesis import given, strategies as st
 from numpy.typing import NDArray
 from planning import MIXTURE, SHAPE, Mixture, Noisy, OneStep, Passes, Sampler
-from smoothcache_core._reduced import (
-    RIDGE,
-    Basis,
-    ReducedRun,
-    Simulated,
-    Skips,
-    ridge,
-    ridge_normal,
-)
-from smoothcache_core._response import Response, measure_response
-from smoothcache_core._trajectory import Stage, Trajectory
+from smoothcache_core.calibrating.solver_response import measure_response
+from smoothcache_core.calibration.response import Response
+from smoothcache_core.numerics.least_squares import RIDGE, ridge, ridge_normal
+from smoothcache_core.optimize.masks import Basis, Skips
+from smoothcache_core.optimize.surrogate import ReducedRun, Simulated
+from smoothcache_core.sampling.sampler import Stage
+from smoothcache_core.sampling.trajectory import Trajectory
 from torch import Tensor
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array:DeprecationWarning")  # diffusers

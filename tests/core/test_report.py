@@ -23,6 +23,8 @@ from smoothcache_core import (
     SiteCost,
     Source,
 )
+from smoothcache_core.reports.folder import write_report
+from smoothcache_core.reports.text import to_markdown
 
 PNG = b"\x89PNG\r\n\x1a\n"
 SITES = tuple(Site(path=f"blocks.{i}.attn", kind="attn", block=i) for i in range(3))
@@ -232,7 +234,7 @@ def test_table_shows_every_row():
         summaries={"accuracy": 0.9375},
         bytes_peak=3 * 2**20,
     )
-    titles, _, plain, smooth = table(report(PLAIN, cached).to_markdown())
+    titles, _, plain, smooth = table(to_markdown(report(PLAIN, cached)))
     assert titles == [
         "policy", "compute", "seconds", "speedup", "of limit", "rel_l2", "psnr_db", "accuracy",
         "cached",
@@ -244,7 +246,7 @@ def test_table_shows_every_row():
 
 
 def test_table_leaves_out_what_no_row_knows():
-    titles = table(report(row(metrics={})).to_markdown())[0]
+    titles = table(to_markdown(report(row(metrics={}))))[0]
     assert titles == ["policy", "seconds", "speedup", "cached"]
 
 
@@ -255,7 +257,7 @@ def test_table_shows_what_was_predicted_and_how_certain_the_error_is():
         row("planned", prediction=Prediction(error=0.11), **known),
         row("fitted", prediction=Prediction(error=0.1234, measured=True), **known),
     )
-    text = report(*rows, calibration_samples=16).to_markdown()
+    text = to_markdown(report(*rows, calibration_samples=16))
     titles, _, *cells = table(text)
     found = [titles.index("predicted"), titles.index("95 % of rel_l2")]
     assert [[line[index] for index in found] for line in cells] == [
@@ -263,17 +265,17 @@ def test_table_shows_what_was_predicted_and_how_certain_the_error_is():
     ]  # fmt: skip
     assert "- predicted: rel_l2 as the schedule promised it" in text
     assert "- calibration samples: 16" in text.splitlines()
-    assert "promised" not in report().to_markdown()
+    assert "promised" not in to_markdown(report())
 
 
 def test_table_lines_have_one_width():
-    lines = [line for line in report().to_markdown().splitlines() if line.startswith("|")]
+    lines = [line for line in to_markdown(report()).splitlines() if line.startswith("|")]
     assert len(lines) == 4
     assert len({len(line) for line in lines}) == 1
 
 
 def test_names_cannot_break_the_table():
-    rows = table(report(row("a | b\nc", metrics={"x|y": metric(1.0)})).to_markdown())
+    rows = table(to_markdown(report(row("a | b\nc", metrics={"x|y": metric(1.0)}))))
     assert len({line.count("|") - line.count("\\|") for line in map("|".join, rows)}) == 1
     assert "a \\" in rows[2][0]
 
@@ -283,7 +285,7 @@ def test_names_cannot_break_the_table():
     [(0.00012345, "0.000123"), (2.0, "2.00"), (123.4, "123"), (4321.0, "4321")],
 )
 def test_seconds_are_shown_to_three_digits(seconds: float, shown: str):
-    assert table(report(row(seconds=seconds)).to_markdown())[2][1] == shown
+    assert table(to_markdown(report(row(seconds=seconds))))[2][1] == shown
 
 
 @pytest.mark.parametrize(
@@ -291,12 +293,12 @@ def test_seconds_are_shown_to_three_digits(seconds: float, shown: str):
     [(0, "0 B"), (999, "999 B"), (1024, "1 KiB"), (5 * 2**29, "2.5 GiB"), (2**45, "3.28e+04 GiB")],
 )
 def test_bytes_are_shown_in_the_unit_that_fits(count: int, shown: str):
-    assert table(report(row(bytes_peak=count)).to_markdown())[2][-1] == shown
+    assert table(to_markdown(report(row(bytes_peak=count))))[2][-1] == shown
 
 
 def test_markdown_tells_the_settings():
     cached = row(source=SCHEDULE.source, computed=24, reused=8, recomputed=3)
-    text = report(PLAIN, cached, plain_repeat_rel_l2=0.0).to_markdown()
+    text = to_markdown(report(PLAIN, cached, plain_repeat_rel_l2=0.0))
     for line in (
         "# Cached against uncached: Toy",
         "- denoiser: Toy, adapter 'toy'",
@@ -322,7 +324,8 @@ def test_markdown_tells_the_settings():
 def test_write_makes_all_files_and_shows_every_picture(tmp_path: Path):
     extra = Figure()
     extra.subplots().plot([1, 2])
-    written = report().write(
+    written = write_report(
+        report(),
         tmp_path / "out",
         schedules={"smooth": SCHEDULE},
         calibration=calibration(),
@@ -339,15 +342,19 @@ def test_write_makes_all_files_and_shows_every_picture(tmp_path: Path):
     assert (tmp_path / "out" / "samples.png").read_bytes() == PNG + b"..."
     text = written[-1].read_text()
     assert [text.count(f"]({name})") for name in names] == [0, 1, 1, 1, 1, 1, 0]
-    assert text.startswith(report().to_markdown())
+    assert text.startswith(to_markdown(report()))
 
 
 def test_write_draws_predictions_and_plans_and_peers(tmp_path: Path):
     rows = (PLAIN, row(compute=0.5, prediction=Prediction(error=0.1)))
     point = Point(name="denoiser", schedule=SCHEDULE, compute=0.5, error=0.1, best=True)
-    alone = report(*rows).write(tmp_path / "alone")
-    written = report(*rows).write(
-        tmp_path / "all", points=[point], chosen=point, peers=[row("fora", compute=0.3)]
+    alone = write_report(report(*rows), tmp_path / "alone")
+    written = write_report(
+        report(*rows),
+        tmp_path / "all",
+        points=[point],
+        chosen=point,
+        peers=[row("fora", compute=0.3)],
     )
     names = ["report.json", "compute-and-error.png", "predicted-and-measured.png", "report.md"]
     assert [path.name for path in alone] == [path.name for path in written] == names
@@ -358,13 +365,13 @@ def test_write_draws_predictions_and_plans_and_peers(tmp_path: Path):
 
 def test_write_needs_neither_calibration_nor_cost(tmp_path: Path):
     rows = (row(compute=None),)
-    written = report(*rows).write(tmp_path, schedules={"smooth": SCHEDULE})
+    written = write_report(report(*rows), tmp_path, schedules={"smooth": SCHEDULE})
     assert [path.name for path in written] == ["report.json", "skip-map-smooth.png", "report.md"]
 
 
 def test_maps_of_similar_names_are_files_of_their_own(tmp_path: Path):
     schedules = dict.fromkeys(["a b", "a/b", "A-B", "../x"], SCHEDULE)
-    written = report(row(compute=None)).write(tmp_path, schedules=schedules)
+    written = write_report(report(row(compute=None)), tmp_path, schedules=schedules)
     assert [path.name for path in written[1:-1]] == [
         "skip-map-a-b.png", "skip-map-a-b-2.png", "skip-map-a-b-3.png", "skip-map-x.png",
     ]  # fmt: skip
@@ -374,5 +381,5 @@ def test_maps_of_similar_names_are_files_of_their_own(tmp_path: Path):
 @pytest.mark.parametrize("name", ["../a.png", "a/b.png", "report.md", "skip-map-smooth.png", ""])
 def test_write_refuses_other_names_before_it_writes(tmp_path: Path, name: str):
     with pytest.raises(EvaluationError, match="a file name of its own"):
-        report().write(tmp_path, schedules={"smooth": SCHEDULE}, pictures={name: PNG})
+        write_report(report(), tmp_path, schedules={"smooth": SCHEDULE}, pictures={name: PNG})
     assert list(tmp_path.iterdir()) == []

@@ -12,9 +12,12 @@ from diffusers.schedulers.scheduling_heun_discrete import HeunDiscreteScheduler
 from helpers import anatomy
 from planning import WAVE, OneStep, Passes, Sampler, Wave
 from smoothcache_core import CalibrationError
-from smoothcache_core._clock import Tick
-from smoothcache_core._response import Response, measure_response
-from smoothcache_core._trajectory import Answer, Stage, Trajectory
+from smoothcache_core.calibrating.solver_response import measure_response
+from smoothcache_core.calibration.response import Response
+from smoothcache_core.calls.clock import Tick
+from smoothcache_core.outputs.structures import Answer
+from smoothcache_core.sampling.sampler import Stage
+from smoothcache_core.sampling.trajectory import Trajectory
 from torch import Tensor
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array:DeprecationWarning")  # diffusers

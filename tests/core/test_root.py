@@ -23,17 +23,9 @@ from smoothcache_core import (
     attach,
     cached,
 )
-from smoothcache_core._root import (
-    answer,
-    blend,
-    difference,
-    flatten,
-    halves,
-    narrow,
-    unguided,
-    widen,
-)
-from smoothcache_core._sites import Guidance
+from smoothcache_core.adapters.sites import Guidance
+from smoothcache_core.outputs.halves import difference, halves, narrow, unguided, widen
+from smoothcache_core.outputs.structures import answer, blend, flatten
 from torch import Tensor, nn
 
 N = len(STEPS)

@@ -9,8 +9,9 @@ import pytest
 from helpers import ROW, STEPS
 from hypothesis import given, strategies as st
 from smoothcache_core import Cost, Fingerprint, Schedule, ScheduleError, Site, SiteCost, Source
-from smoothcache_core._schedule import Fill, Prediction
-from smoothcache_core._sites import DENOISER, GUIDANCE
+from smoothcache_core.adapters.sites import DENOISER, GUIDANCE
+from smoothcache_core.schedule.provenance import Prediction
+from smoothcache_core.schedule.schedule import Fill
 
 SITE = Site(path="blocks.3.attn", kind="attn", block=3)
 GOLDEN = """\

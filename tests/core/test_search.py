@@ -9,10 +9,11 @@ import pytest
 import torch
 from hypothesis import given, strategies as st
 from planning import MIXTURE, Mixture, OneStep, Passes, Sampler
-from smoothcache_core._reduced import Basis, ReducedRun, Skips
-from smoothcache_core._response import measure_response
-from smoothcache_core._search import Limits, Search, moves
-from smoothcache_core._trajectory import Stage
+from smoothcache_core.calibrating.solver_response import measure_response
+from smoothcache_core.optimize.local_search import Limits, Search, moves
+from smoothcache_core.optimize.masks import Basis, Skips
+from smoothcache_core.optimize.surrogate import ReducedRun
+from smoothcache_core.sampling.sampler import Stage
 
 BUDGETS = (2, 3, 4, 5, 6)
 

@@ -18,8 +18,8 @@ from smoothcache_core import (
     fit,
     planned,
 )
-from smoothcache_core._calls import CallReader
-from smoothcache_core._reduced import ridge
+from smoothcache_core.calls.call import CallReader
+from smoothcache_core.numerics.least_squares import ridge
 from torch import Tensor
 
 E = 10
@@ -106,7 +106,7 @@ def test_what_is_worse_is_not_taken(monkeypatch: pytest.MonkeyPatch):
     good = fitted(model, sampler, REUSE, terms=2)
     wrong = [5.0, 5.0, 5.0]
     monkeypatch.setattr(
-        "smoothcache_core._site_fitting.Normal.solve", lambda _: np.array(wrong[:2])
+        "smoothcache_core.fitting.sites.Normal.solve", lambda _: np.array(wrong[:2])
     )
     again = fitted(model, sampler, good)
     assert again.fills == good.fills

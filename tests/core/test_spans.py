@@ -28,8 +28,8 @@ from smoothcache_core import (
     cached,
     calibrate,
 )
-from smoothcache_core._compile import variants
-from smoothcache_core._course import COMPUTE, FILL, REUSE, STORE, course
+from smoothcache_core.runtime.graphs import variants
+from smoothcache_core.schedule.timeline import COMPUTE, FILL, REUSE, STORE, course
 from torch import Tensor, nn
 
 N = len(STEPS)

@@ -12,8 +12,11 @@ from diffusers.utils.outputs import BaseOutput
 from helpers import anatomy
 from planning import PAIR, WAVE, OneStep, Passes, Sampler, Wave
 from smoothcache_core import AdapterError, CalibrationError, PatternAdapter
-from smoothcache_core._clock import Tick
-from smoothcache_core._trajectory import Answer, Stage, Stop, is_doubled, layered
+from smoothcache_core.calls.clock import Tick
+from smoothcache_core.outputs.structures import Answer
+from smoothcache_core.sampling.sampler import Stage, Stop
+from smoothcache_core.sampling.trajectory import is_doubled
+from smoothcache_core.wrapping.patching import layered
 from torch import Tensor, nn
 
 STEPS = 4

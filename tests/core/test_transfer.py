@@ -33,15 +33,10 @@ from smoothcache_core import (
     transfer,
     whole,
 )
-from smoothcache_core._carried import Times, carried_products
-from smoothcache_core._exact import joined
-from smoothcache_core._interpolation import (
-    held,
-    linear_basis,
-    roughness,
-    spline_basis,
-    time_of,
-)
+from smoothcache_core.calibrating.resampling import Times, carried_products
+from smoothcache_core.calibrating.time_axis import time_of
+from smoothcache_core.numerics.interpolation import held, linear_basis, roughness, spline_basis
+from smoothcache_core.numerics.reproducible_sum import joined
 from torch import Tensor, nn
 
 Array = NDArray[np.float64]

@@ -23,9 +23,10 @@ from smoothcache_core import (
     fit,
     whole,
 )
-from smoothcache_core._reduced import Basis, Simulated, Skips
 from smoothcache_core.fills import rounded
-from smoothcache_core.sources._whole import WholePlanner, can_skip_guidance
+from smoothcache_core.optimize.masks import Basis, Skips
+from smoothcache_core.optimize.surrogate import Simulated, reduced_run
+from smoothcache_core.sources.evaluations import WholePlanner, can_skip_guidance
 from torch import Tensor
 
 STEPS = 8
@@ -67,7 +68,7 @@ def skips_of(schedule: Schedule) -> Skips:
 
 def simulated(calibration: Calibration, schedule: Schedule, **how: Any) -> Simulated:
     assert calibration.dynamics is not None
-    return calibration.dynamics.reduced().simulate(skips_of(schedule), Basis(**how))
+    return reduced_run(calibration.dynamics).simulate(skips_of(schedule), Basis(**how))
 
 
 # ---------------------------------------------------------------------------- what is planned

@@ -1,8 +1,8 @@
 import pytest
 from smoothcache_core import PlanLimits
-from smoothcache_core.cli.errors import CommandError
 from smoothcache_core.cli.plan_options import parse_bytes
 from smoothcache_core.cli.planning import PlanSettings
+from smoothcache_core.errors import CommandError
 from typer import BadParameter
 
 

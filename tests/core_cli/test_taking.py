@@ -5,8 +5,8 @@ from typing import Annotated, Any
 import pytest
 import typer
 from smoothcache_core.cli.app import new_app
-from smoothcache_core.cli.errors import CommandError
 from smoothcache_core.cli.taking import taking
+from smoothcache_core.errors import CommandError
 from typer.testing import CliRunner
 
 

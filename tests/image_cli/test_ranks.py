@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from smoothcache_core import Calibration
-from smoothcache_core.cli.ranks import Ranks, launched_ranks
+from smoothcache_core.cli.calibrating import Ranks, launched_ranks
 from smoothcache_image._cli import app
 from torch import distributed
 from typer.testing import CliRunner

@@ -2,7 +2,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from smoothcache_core.cli.errors import CommandError
+from smoothcache_core.errors import CommandError
 from smoothcache_image._loading import SHIPPED
 from smoothcache_image._source import PictureSource
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from measure_planning import FRONT, Size, made_up, measure, ways
 from smoothcache_core import DENOISER, GUIDANCE, Calibration, PlanLimits, Schedule, plan
-from smoothcache_core._exact import joined
+from smoothcache_core.numerics.reproducible_sum import joined
+from smoothcache_core.optimize.surrogate import is_noisy, reduced_run
 
 SMALL = Size(evaluations=12, blocks=3, max_lag=11)
 
@@ -60,11 +61,11 @@ def test_errors_are_known_wherever_there_are_two_outputs():
 def test_run_is_that_of_its_solver():
     dynamics = calibration_of(SMALL).dynamics
     assert dynamics is not None
-    run = dynamics.reduced()
+    run = reduced_run(dynamics)
     np.testing.assert_allclose(
         run.latents[1:] - run.latents[:-1], -run.guided[:-1] / 12, rtol=0, atol=1e-6
     )
-    assert not dynamics.is_noisy
+    assert not is_noisy(dynamics)
     assert dynamics.measured
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from smoothcache_core.loading import (
+from smoothcache_core.pipelines.loading import (
     Dtype,
     device_named,
     dtype_named,

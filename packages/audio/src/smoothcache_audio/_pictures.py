@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from smoothcache_core import EvaluationError, SmoothCacheWarning
-from smoothcache_core._files import write_atomically
-from smoothcache_core._plots import COMPUTED, INK, clean, new_figure
+from smoothcache_core.files import write_atomically
+from smoothcache_core.reports.style import COMPUTED, INK, clean, new_figure
 from torch import Tensor
 
 from smoothcache_audio._metrics import AUDIBLE_DB, FLOOR_DB, hop_length, spectrogram_db

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import typer
 from smoothcache_core.cli import options as opt
-from smoothcache_core.cli.errors import CommandError
 from smoothcache_core.cli.source import Source
+from smoothcache_core.errors import CommandError
 
 from smoothcache_audio._names import (
     SHIPPED,

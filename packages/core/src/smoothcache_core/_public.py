@@ -1,20 +1,15 @@
 """The public names of this package, which gives them out as its own."""
 
-from smoothcache_core._announced import announcing_guidance, pipeline_announcing
-from smoothcache_core._cached import (
-    Attachment,
-    CacheStats,
-    attach,
-    cached,
-)
-from smoothcache_core._calibrate import calibrate
-from smoothcache_core._calibration import Calibration
-from smoothcache_core._clock import Scheduler
-from smoothcache_core._cost import Cost, SiteCost
-from smoothcache_core._decoded import RecentlyDecoded, class_divergence, class_summaries
-from smoothcache_core._distributed import calibrate_sharded
-from smoothcache_core._error_plots import kept_promises, trade_off
-from smoothcache_core._errors import (
+from smoothcache_core.adapters.patterns import PatternAdapter, SitePattern, SpanPattern
+from smoothcache_core.adapters.search import find_adapter
+from smoothcache_core.adapters.sites import DENOISER, GUIDANCE, Adapter, Site
+from smoothcache_core.calibrating.calibrate import calibrate
+from smoothcache_core.calibrating.sharded import calibrate_sharded
+from smoothcache_core.calibrating.transfer import transfer
+from smoothcache_core.calibration.calibration import Calibration
+from smoothcache_core.calls.clock import Scheduler
+from smoothcache_core.calls.guidance import announcing_guidance
+from smoothcache_core.errors import (
     AdapterError,
     AttachError,
     CalibrationError,
@@ -24,43 +19,32 @@ from smoothcache_core._errors import (
     SmoothCacheError,
     SmoothCacheWarning,
 )
-from smoothcache_core._evaluate import evaluate
-from smoothcache_core._find_adapter import find_adapter
-from smoothcache_core._fingerprint import Fingerprint
-from smoothcache_core._fit import fit
-from smoothcache_core._peers import load_peers
-from smoothcache_core._pipelines import PipelineCaching, PipelineParts
-from smoothcache_core._plan import Choice, PlanLimits, Planner, Point, auto, plan
-from smoothcache_core._plots import (
-    error_curves,
-    save_figure,
-    skip_map,
-)
-from smoothcache_core._refine import refine
-from smoothcache_core._report import (
-    MetricResult,
-    Report,
-    ReportRow,
-)
-from smoothcache_core._schedule import Fill, Prediction, Schedule, Source
-from smoothcache_core._seeding import devices_of, seeded_globally
-from smoothcache_core._sites import (
-    DENOISER,
-    GUIDANCE,
-    Adapter,
-    PatternAdapter,
-    Site,
-    SitePattern,
-    SpanPattern,
-)
-from smoothcache_core._transfer import transfer
+from smoothcache_core.evaluation.decoded import RecentlyDecoded, class_divergence, class_summaries
+from smoothcache_core.evaluation.evaluate import evaluate
 from smoothcache_core.fills import FillRule, linear, reuse, taylor
-from smoothcache_core.metrics import (
-    frechet_distance,
-    kl_divergence,
-    psnr_db,
-    relative_l2,
-)
+from smoothcache_core.fitting.fit import fit
+from smoothcache_core.fitting.refine import refine
+from smoothcache_core.metrics import frechet_distance, kl_divergence, psnr_db, relative_l2
+from smoothcache_core.pipelines.announcing import pipeline_announcing
+from smoothcache_core.pipelines.pipelines import PipelineCaching, PipelineParts
+from smoothcache_core.planning.front import Choice, Point
+from smoothcache_core.planning.limits import PlanLimits
+from smoothcache_core.planning.plan import Planner, auto, plan
+from smoothcache_core.reports.error_curves import error_curves
+from smoothcache_core.reports.peers import load_peers
+from smoothcache_core.reports.report import Report
+from smoothcache_core.reports.rows import MetricResult, ReportRow
+from smoothcache_core.reports.skip_map import skip_map
+from smoothcache_core.reports.style import save_figure
+from smoothcache_core.reports.trade_off import kept_promises, trade_off
+from smoothcache_core.runtime.attachment import Attachment
+from smoothcache_core.runtime.cached import attach, cached
+from smoothcache_core.runtime.store import CacheStats
+from smoothcache_core.sampling.seeding import devices_of, seeded_globally
+from smoothcache_core.schedule.cost import Cost, SiteCost
+from smoothcache_core.schedule.fingerprint import Fingerprint
+from smoothcache_core.schedule.provenance import Prediction, Source
+from smoothcache_core.schedule.schedule import Fill, Schedule
 from smoothcache_core.sources import (
     SiteLimits,
     WholeSettings,

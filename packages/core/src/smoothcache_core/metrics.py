@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from smoothcache_core._errors import EvaluationError
+from smoothcache_core.errors import EvaluationError
 
 
 def relative_l2(reference: Tensor, candidate: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from smoothcache_core.loading import (
+from smoothcache_core.pipelines.loading import (
     device_named,
     dtype_named,
     first_line,

@@ -9,7 +9,7 @@ from typing import Any, TextIO
 import typer
 from typer.core import TyperGroup
 
-from smoothcache_core._errors import SmoothCacheError, SmoothCacheWarning
+from smoothcache_core.errors import SmoothCacheError, SmoothCacheWarning
 
 UsageProblem: type[Exception] = typer.BadParameter.__mro__[2]
 """Base class of wrong usage: of typer's own copy of click, or of click in older typers."""

@@ -23,8 +23,12 @@ into a schedule of what to skip, for a compute fraction, a speed-up or an error 
 [bold]fit[/bold] improves and measures it, [bold]sample[/bold] samples by it, [bold]evaluate[/bold]
 compares it with the plain model.
 [bold]transfer[/bold] carries a calibration over to another number of steps."""
+
+
 _NOT_OF_TRANSFER = ("steps", "samples", "batch", "seed")
 """Fields of a source that `transfer` does not take: it makes runs of one seed, at its own steps."""
+
+
 _EXAMPLES = MappingProxyType(
     {
         "": (

@@ -17,8 +17,9 @@ from tqdm import tqdm
 from smoothcache_core import Calibration, Planner, Point, Schedule, calibrate
 from smoothcache_core.cli.evaluating import Evaluation, evaluated
 from smoothcache_core.cli.fitting import fitted_to
-from smoothcache_core.cli.modality import Modality, Sampler
+from smoothcache_core.cli.modality import Modality
 from smoothcache_core.cli.pairs import Pair, comparison, described_pairs, plan_pairs
+from smoothcache_core.cli.sampler import Sampler
 from smoothcache_core.cli.source import Source
 from smoothcache_core.cli.tables import print_table
 from smoothcache_core.cli.threads import use_fastest_threads

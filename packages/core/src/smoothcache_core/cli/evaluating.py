@@ -21,14 +21,18 @@ from smoothcache_core import (
     evaluate,
     load_peers,
 )
-from smoothcache_core.cli.errors import CommandError
 from smoothcache_core.cli.loading import sampler_for
-from smoothcache_core.cli.modality import Judging, Modality, Sampler
+from smoothcache_core.cli.modality import Judging, Modality
+from smoothcache_core.cli.sampler import Sampler
 from smoothcache_core.cli.source import Source
 from smoothcache_core.cli.tables import print_table
+from smoothcache_core.errors import CommandError
+from smoothcache_core.reports.folder import write_report
 
 SHEET = "samples.png"
 """Name of the picture to look at first."""
+
+
 OURS = ("whole", "planned")
 """Sources of schedules that are this library's own, not published by others."""
 
@@ -51,7 +55,8 @@ class Evaluation:
         peers: Sequence[ReportRow] = (),
     ) -> Path:
         """Write the report folder and return the path of its `report.md`."""
-        *_, text = self.report.write(
+        *_, text = write_report(
+            self.report,
             folder,
             schedules=self.schedules,
             calibration=calibration,
@@ -153,6 +158,7 @@ _COLUMNS: tuple[tuple[str, Callable[[ReportRow], str]], ...] = (
     ("rel L2", lambda row: f"{row.rel_l2:.2g}" if row.source else ""),
     ("95 %", lambda row: _interval(row) if row.source else ""),
 )
+
 
 # ---------------------------------------------------------------------------- the command
 

@@ -9,11 +9,11 @@ from pathlib import Path
 from rich.console import Console
 
 from smoothcache_core import DENOISER, GUIDANCE, Schedule, fit, refine
-from smoothcache_core.cli.errors import CommandError
 from smoothcache_core.cli.loading import sampler_for
-from smoothcache_core.cli.modality import Sampler
+from smoothcache_core.cli.sampler import Sampler
 from smoothcache_core.cli.source import Source
 from smoothcache_core.cli.tables import show_schedules
+from smoothcache_core.errors import CommandError
 
 
 def fit_to_file(

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from smoothcache_core._errors import PipelineError
+from smoothcache_core.errors import PipelineError
 
 
 def chosen_classes(text: str, *, names: Mapping[str, int], count: int) -> list[int]:

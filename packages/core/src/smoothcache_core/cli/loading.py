@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from smoothcache_core import Schedule
-from smoothcache_core.cli.errors import CommandError
-from smoothcache_core.cli.modality import Sampler
+from smoothcache_core.cli.sampler import Sampler
 from smoothcache_core.cli.source import Source
+from smoothcache_core.errors import CommandError
 
 
 def sampler_for(source: Source, plans: Mapping[Path, Schedule]) -> Sampler:

@@ -6,13 +6,25 @@ from typing import Annotated, Literal
 import typer
 
 MODEL = "The model"
+
+
 SAMPLES = "What to sample"
+
+
 MEASURE = "What to measure"
+
+
 PLAN = "What to plan"
+
+
 FILES = "Files"
 
+
 Dtype = Literal["auto", "float32", "float16", "bfloat16"]
+
+
 References = Literal["device", "cpu"]
+
 
 # ---------------------------------------------------------------------------- of what is sampled
 
@@ -23,6 +35,8 @@ Device = Annotated[
         rich_help_panel=MODEL,
     ),
 ]
+
+
 DtypeOption = Annotated[
     Dtype,
     typer.Option(
@@ -31,6 +45,8 @@ DtypeOption = Annotated[
         rich_help_panel=MODEL,
     ),
 ]
+
+
 Labels = Annotated[
     str | None,
     typer.Option(
@@ -40,6 +56,8 @@ Labels = Annotated[
         rich_help_panel=SAMPLES,
     ),
 ]
+
+
 Prompts = Annotated[
     list[str] | None,
     typer.Option(
@@ -50,9 +68,13 @@ Prompts = Annotated[
         rich_help_panel=SAMPLES,
     ),
 ]
+
+
 Samples = Annotated[
     int, typer.Option(min=1, help="Samples to make, at least 1.", rich_help_panel=SAMPLES)
 ]
+
+
 Batch = Annotated[
     int | None,
     typer.Option(
@@ -63,6 +85,8 @@ Batch = Annotated[
         rich_help_panel=SAMPLES,
     ),
 ]
+
+
 Seed = Annotated[
     int,
     typer.Option(
@@ -113,6 +137,7 @@ NewSteps = Annotated[
     ),
 ]
 
+
 # ---------------------------------------------------------------------------- of what is measured
 
 MeasuredLag = Annotated[
@@ -126,6 +151,8 @@ MeasuredLag = Annotated[
         rich_help_panel=MEASURE,
     ),
 ]
+
+
 Sensitivity = Annotated[
     int,
     typer.Option(
@@ -135,6 +162,8 @@ Sensitivity = Annotated[
         rich_help_panel=MEASURE,
     ),
 ]
+
+
 KeptOn = Annotated[
     References,
     typer.Option(
@@ -144,6 +173,8 @@ KeptOn = Annotated[
         rich_help_panel=MEASURE,
     ),
 ]
+
+
 FitTerms = Annotated[
     int | None,
     typer.Option(
@@ -156,6 +187,8 @@ FitTerms = Annotated[
         "parts of the model keep as many as the schedule has, and plain reuse stays.",
     ),
 ]
+
+
 Trials = Annotated[
     int | None,
     typer.Option(
@@ -169,6 +202,7 @@ Trials = Annotated[
     ),
 ]
 
+
 # ---------------------------------------------------------------------------- of the demo
 
 DemoSamples = Annotated[
@@ -177,10 +211,14 @@ DemoSamples = Annotated[
         "--samples", min=1, help="Samples to judge with, at least 1.", rich_help_panel=SAMPLES
     ),
 ]
+
+
 CalibrationSamples = Annotated[
     int,
     typer.Option(min=1, help="Samples to calibrate with, at least 1.", rich_help_panel=SAMPLES),
 ]
+
+
 Threads = Annotated[
     int,
     typer.Option(min=0, help="CPU threads; 0 tries what is fastest now.", rich_help_panel=MODEL),
@@ -211,6 +249,8 @@ CalibrationToWrite = Annotated[
         "there already.",
     ),
 ]
+
+
 TransferredToWrite = Annotated[
     Path,
     typer.Option(
@@ -221,6 +261,8 @@ TransferredToWrite = Annotated[
         help="File for the transferred calibration; not the one that it is transferred from.",
     ),
 ]
+
+
 FittedToWrite = Annotated[
     Path,
     typer.Option(
@@ -231,6 +273,8 @@ FittedToWrite = Annotated[
         help="File for the fitted schedule.",
     ),
 ]
+
+
 SchedulesToWrite = Annotated[
     Path,
     typer.Option(
@@ -240,6 +284,8 @@ SchedulesToWrite = Annotated[
         help="Folder for the schedules, or a file ending in .json for a single one.",
     ),
 ]
+
+
 Tried = Annotated[
     Path | None,
     typer.Option(
@@ -250,6 +296,8 @@ Tried = Annotated[
         help="With --refine, file that keeps what was tried, and is continued from.",
     ),
 ]
+
+
 ScheduleToSampleBy = Annotated[
     Path | None,
     typer.Option(
@@ -260,6 +308,8 @@ ScheduleToSampleBy = Annotated[
         rich_help_panel=FILES,
     ),
 ]
+
+
 CalibrationToDraw = Annotated[
     Path | None,
     typer.Option(
@@ -270,6 +320,8 @@ CalibrationToDraw = Annotated[
         rich_help_panel=FILES,
     ),
 ]
+
+
 Peers = Annotated[
     list[str] | None,
     typer.Option(
@@ -289,5 +341,9 @@ def folder_option(text: str) -> typer.models.OptionInfo:
 
 
 ReportFolder = Annotated[Path, folder_option("Folder for the report and its pictures.")]
+
+
 DemoFolder = Annotated[Path, folder_option("Folder for everything the demo writes.")]
+
+
 SamplesFolder = Annotated[Path, folder_option("Folder for the samples.")]

@@ -10,9 +10,9 @@ from rich import box
 from rich.table import Table
 
 from smoothcache_core import Calibration, Planner, Report, Schedule, ScheduleError
-from smoothcache_core.cli.errors import CommandError
 from smoothcache_core.cli.planning import smooth_plan
 from smoothcache_core.cli.tables import target_of
+from smoothcache_core.errors import CommandError
 
 _WHAT = {
     "denoiser": "whole evaluations",

@@ -9,11 +9,19 @@ import typer
 from smoothcache_core.cli.options import FILES, PLAN
 
 LIMITS = "What plans must keep to"
+
+
 PUBLISHED = "Published rules"
 
+
 Target = Literal["auto", "denoiser", "guidance", "site", "kind", "evaluation", "smooth"]
+
+
 Rule = Literal["best", "smooth"]
+
+
 Per = Literal["kind", "site"]
+
 
 _UNITS = MappingProxyType(
     {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
@@ -42,6 +50,8 @@ Computes = Annotated[
         rich_help_panel=PLAN,
     ),
 ]
+
+
 Speedups = Annotated[
     list[float] | None,
     typer.Option(
@@ -51,6 +61,8 @@ Speedups = Annotated[
         rich_help_panel=PLAN,
     ),
 ]
+
+
 Errors = Annotated[
     list[float] | None,
     typer.Option(
@@ -61,6 +73,8 @@ Errors = Annotated[
         rich_help_panel=PLAN,
     ),
 ]
+
+
 PlanTarget = Annotated[
     Target,
     typer.Option(
@@ -71,6 +85,8 @@ PlanTarget = Annotated[
         rich_help_panel=PLAN,
     ),
 ]
+
+
 Front = Annotated[
     bool,
     typer.Option(
@@ -79,6 +95,8 @@ Front = Annotated[
         rich_help_panel=PLAN,
     ),
 ]
+
+
 First = Annotated[
     int,
     typer.Option(
@@ -87,6 +105,8 @@ First = Annotated[
         rich_help_panel=LIMITS,
     ),
 ]
+
+
 Pinned = Annotated[
     list[int] | None,
     typer.Option(
@@ -97,6 +117,8 @@ Pinned = Annotated[
         rich_help_panel=LIMITS,
     ),
 ]
+
+
 PlannedLag = Annotated[
     int | None,
     typer.Option(
@@ -108,6 +130,8 @@ PlannedLag = Annotated[
         rich_help_panel=LIMITS,
     ),
 ]
+
+
 MaxBytes = Annotated[
     int | None,
     typer.Option(
@@ -118,6 +142,8 @@ MaxBytes = Annotated[
         rich_help_panel=LIMITS,
     ),
 ]
+
+
 MaxRows = Annotated[
     int | None,
     typer.Option(
@@ -127,6 +153,8 @@ MaxRows = Annotated[
         rich_help_panel=LIMITS,
     ),
 ]
+
+
 PlanRule = Annotated[
     Rule,
     typer.Option(
@@ -136,6 +164,8 @@ PlanRule = Annotated[
         rich_help_panel=PUBLISHED,
     ),
 ]
+
+
 Alphas = Annotated[
     list[float] | None,
     typer.Option(
@@ -146,6 +176,8 @@ Alphas = Annotated[
         rich_help_panel=PUBLISHED,
     ),
 ]
+
+
 Intervals = Annotated[
     list[int] | None,
     typer.Option(
@@ -156,6 +188,8 @@ Intervals = Annotated[
         rich_help_panel=PUBLISHED,
     ),
 ]
+
+
 SmoothPer = Annotated[
     Per,
     typer.Option(
@@ -164,6 +198,8 @@ SmoothPer = Annotated[
         rich_help_panel=PUBLISHED,
     ),
 ]
+
+
 Strict = Annotated[
     bool,
     typer.Option(
@@ -172,6 +208,8 @@ Strict = Annotated[
         rich_help_panel=PUBLISHED,
     ),
 ]
+
+
 V1 = Annotated[
     bool,
     typer.Option(
@@ -180,6 +218,8 @@ V1 = Annotated[
         rich_help_panel=FILES,
     ),
 ]
+
+
 Maps = Annotated[
     bool,
     typer.Option(

@@ -29,12 +29,15 @@ from smoothcache_core import (
     trade_off,
     with_prediction,
 )
-from smoothcache_core.cli.errors import CommandError
 from smoothcache_core.cli.tables import show_points, show_schedules
+from smoothcache_core.errors import CommandError
 
 FRONT_ERROR = 0.01
+
+
 PUBLISHED_LAG = 3
 """Longest reuse that SmoothCache was published with."""
+
 
 Target = Literal["auto", "denoiser", "guidance", "site", "kind", "evaluation", "smooth"]
 

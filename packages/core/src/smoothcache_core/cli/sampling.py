@@ -13,7 +13,8 @@ from tqdm import tqdm
 
 from smoothcache_core import DENOISER, GUIDANCE, CacheStats, Schedule, cached
 from smoothcache_core.cli.loading import sampler_for
-from smoothcache_core.cli.modality import Modality, Sampler
+from smoothcache_core.cli.modality import Modality
+from smoothcache_core.cli.sampler import Sampler
 from smoothcache_core.cli.source import Source
 
 

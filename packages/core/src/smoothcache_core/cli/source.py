@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from smoothcache_core.cli import options as opt
-from smoothcache_core.cli.errors import CommandError
+from smoothcache_core.errors import CommandError
 
 if TYPE_CHECKING:
-    from smoothcache_core.cli.modality import Sampler
+    from smoothcache_core.cli.sampler import Sampler
+
 
 _SHIPPED_BATCH = 10
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from rich.console import Console
 
 from smoothcache_core import Calibration, transfer
-from smoothcache_core.cli.errors import CommandError
 from smoothcache_core.cli.source import Source
+from smoothcache_core.errors import CommandError
 
 
 def transfer_to_file(command: str, source: Source, file: Path, output: Path, *, steps: int) -> None:

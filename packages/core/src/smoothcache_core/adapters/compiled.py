@@ -1,0 +1,15 @@
+"""The module inside the wrapper of `torch.compile`."""
+
+from torch import nn
+
+
+def denoiser(model: nn.Module) -> nn.Module:
+    """Return the module inside `torch.compile`'s wrapper, or `model` itself."""
+    return getattr(model, "_orig_mod", model)
+
+
+def is_compiled(model: nn.Module) -> bool:
+    """Return whether `model` or any of its submodules was compiled."""
+    return denoiser(model) is not model or any(
+        getattr(module, "_compiled_call_impl", None) is not None for module in model.modules()
+    )

@@ -1,0 +1,28 @@
+"""The order of conditional and unconditional rows in a guided batch."""
+
+from collections.abc import Sequence
+
+from smoothcache_core.adapters.sites import Adapter, Guidance
+
+
+def guidance_order(adapter: Adapter) -> Guidance | None:
+    """Return which half of a guided batch is conditional, if the adapter says so."""
+    return getattr(adapter, "guidance", None)
+
+
+def conditional_part(adapter: Adapter, branches: Sequence[str]) -> int | None:
+    """Return which conditioning pass is the conditional one, if that can be told.
+
+    Args:
+        adapter: Says it for batched guidance.
+        branches: Names of passes that are calls of their own, in their order.
+    """
+    if len(branches) == 2:
+        named = [is_unconditional(branch) for branch in branches]
+        return named.index(False) if any(named) and not all(named) else None
+    return {"cond-first": 0, "uncond-first": 1, None: None}[guidance_order(adapter)]
+
+
+def is_unconditional(branch: str) -> bool:
+    """Return whether a conditioning pass of this name is the unconditional (or negative) one."""
+    return "uncond" in branch or "neg" in branch

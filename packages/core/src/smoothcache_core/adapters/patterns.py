@@ -1,0 +1,198 @@
+"""Adapters written as data: patterns of module paths."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from torch import nn
+
+from smoothcache_core.adapters.sites import Guidance, Site, Target
+from smoothcache_core.errors import AdapterError
+
+_MISSING = object()
+
+
+@dataclass(frozen=True)
+class SitePattern:
+    """A path pattern and the kind of the sites it finds.
+
+    Attributes:
+        path: Module path whose segments may hold the wildcards of `fnmatch`; a wildcard
+            never crosses a dot. The first wildcard names the block index.
+        kind: Kind of the sites found.
+        target: See `Site`.
+        inputs: See `Site`.
+        optional: Whether some models of the family have nothing there.
+    """
+
+    path: str
+    kind: str
+    target: Target = "output"
+    inputs: tuple[str, ...] = ()
+    optional: bool = False
+
+
+@dataclass(frozen=True)
+class SpanPattern:
+    """A list of blocks and a part of it, whose blocks become one site.
+
+    Its target is the delta: the output of its last block minus the input of its first. Where it is
+    filled, none of its blocks is computed.
+
+    Attributes:
+        path: Path of the list.
+        kind: Kind of the site found.
+        first: Index of the first block; from the end of the list if negative.
+        last: Index of the last block, likewise; it belongs to the span.
+        inputs: See `Site`; the same for all blocks.
+    """
+
+    path: str
+    kind: str
+    first: int = 1
+    last: int = -1
+    inputs: tuple[str, ...] = ()
+
+    def site(self, model: nn.Module, adapter: str) -> Site | None:
+        """Return the site in `model`, or None if nothing is at the path.
+
+        Raises:
+            AdapterError: The list has no such blocks.
+        """
+        found = [module for _, module in _walk(model, self.path.split("."), ())]
+        if not found or found[0] is None:
+            return None
+        names = [name for name, _ in found[0].named_children()]
+        places = [i + len(names) if i < 0 else i for i in (self.first, self.last)]
+        if not 0 <= places[0] <= places[1] < len(names):
+            raise AdapterError(
+                f"adapter {adapter!r}: {self.path!r} has {len(names)} blocks, so there is no span "
+                f"from {self.first} to {self.last}"
+            )
+        first, last = (f"{self.path}.{names[place]}" for place in places)
+        span = "" if first == last else last
+        site = Site(
+            path=first,
+            kind=self.kind,
+            block=places[0],
+            target="delta",
+            inputs=self.inputs,
+            last=span,
+        )
+        assert site.paths
+        return site
+
+
+@dataclass(frozen=True, kw_only=True)
+class PatternAdapter:
+    """An adapter that is only data: path patterns and a few argument names.
+
+    Example:
+        >>> PatternAdapter(
+        ...     name="my-dit",
+        ...     patterns=(SitePattern("blocks.*.attn", "attn"), SitePattern("blocks.*.mlp", "mlp")),
+        ... )
+
+    Attributes:
+        name: Name of the family.
+        patterns: Where the sites are, in execution order inside a block.
+        classes: Names of the model classes this adapter is meant for.
+        latent: See `Adapter`.
+        timestep: See `Adapter`.
+        guidance: Which half of the batch is conditional, where guidance is batched; None where it
+            is not, or not known.
+    """
+
+    name: str
+    patterns: tuple[SitePattern | SpanPattern, ...]
+    classes: tuple[str, ...] = ()
+    latent: str = "hidden_states"
+    timestep: str = "timestep"
+    guidance: Guidance | None = None
+
+    def sites(self, model: nn.Module) -> tuple[Site, ...]:
+        """Return the sites of `model`; components that are `None` are skipped.
+
+        Raises:
+            AdapterError: A pattern matches nothing, no site is left, or two sites are one module.
+        """
+        found = [self._match(model, pattern) for pattern in self.patterns]
+        barren = [p.path for p, sites in zip(self.patterns, found, strict=True) if sites is None]
+        if barren:
+            raise AdapterError(
+                f"adapter {self.name!r} found nothing at {barren} in {type(model).__name__}; "
+                f"its children are {[name for name, _ in model.named_children()]}"
+            )
+        sites = tuple(site for group in found for site in group or ())
+        if not sites:
+            raise AdapterError(
+                f"adapter {self.name!r} found no site in {type(model).__name__}: every component "
+                f"at {[p.path for p in self.patterns]} is None"
+            )
+        _refuse_shared_modules(model, sites, self.name)
+        return sites
+
+    def _match(self, model: nn.Module, pattern: SitePattern | SpanPattern) -> list[Site] | None:
+        """Return the sites of one pattern, or None if nothing is at its path."""
+        if isinstance(pattern, SpanPattern):
+            span = pattern.site(model, self.name)
+            return None if span is None else [span]
+        segments = pattern.path.split(".")
+        matches = list(_walk(model, segments, ()))
+        wildcard = next(
+            (i for i, s in enumerate(segments) if "*" in s or "?" in s or "[" in s), None
+        )
+        sites = [
+            Site(
+                path=".".join(path),
+                kind=pattern.kind,
+                block=_block_index(path, wildcard),
+                target=pattern.target,
+                inputs=pattern.inputs,
+            )
+            for path, module in matches
+            if module is not None
+        ]
+        return sites if matches or pattern.optional else None
+
+
+def _walk(
+    module: nn.Module, segments: Sequence[str], path: tuple[str, ...]
+) -> Iterator[tuple[tuple[str, ...], nn.Module | None]]:
+    """Yield the path and module (None for an absent component) that `segments` lead to."""
+    segment, rest = segments[0], segments[1:]
+    for name, child in _children(module, segment):
+        if rest and child is not None:
+            yield from _walk(child, rest, (*path, name))
+        elif not rest:
+            yield (*path, name), child
+
+
+def _children(module: nn.Module, segment: str) -> Iterator[tuple[str, nn.Module | None]]:
+    # named_children() hides a module that is registered twice
+    own = module._modules  # pyright: ignore[reportPrivateUsage]
+    registered = [(name, child) for name, child in own.items() if fnmatchcase(name, segment)]
+    yield from registered
+    if not registered and getattr(module, segment, _MISSING) is None:
+        yield segment, None
+
+
+def _block_index(path: Sequence[str], wildcard: int | None) -> int:
+    if wildcard is not None and path[wildcard].isdigit():
+        return int(path[wildcard])
+    return next((int(part) for part in path if part.isdigit()), 0)
+
+
+def _refuse_shared_modules(model: nn.Module, sites: Sequence[Site], adapter: str) -> None:
+    paths = [path for site in sites for path in site.paths]
+    twice = [path for path in paths if paths.count(path) > 1]
+    if twice:
+        raise AdapterError(f"adapter {adapter!r}: {twice[0]!r} is found by more than one pattern")
+    owners: dict[int, str] = {}
+    for path in paths:
+        first = owners.setdefault(id(model.get_submodule(path)), path)
+        if first != path:
+            raise AdapterError(
+                f"adapter {adapter!r}: {first!r} and {path!r} are the same module of "
+                f"{type(model).__name__}; a site must be called from one place"
+            )

@@ -1,0 +1,34 @@
+"""Finding the adapter of a model among those of a package."""
+
+from collections.abc import Iterable
+
+from torch import nn
+
+from smoothcache_core.adapters.compiled import denoiser
+from smoothcache_core.adapters.patterns import PatternAdapter
+from smoothcache_core.errors import AdapterError
+
+
+def find_adapter(model: nn.Module, adapters: Iterable[PatternAdapter]) -> PatternAdapter:
+    """Return the adapter of a denoiser, found by the name of its class or of a base class.
+
+    Example:
+        >>> adapter = find_adapter(pipe.transformer, smoothcache_image.ADAPTERS)
+
+    Args:
+        model: The denoiser, compiled or not.
+        adapters: Where to look; an adapter is meant for the classes that it names.
+
+    Raises:
+        AdapterError: No adapter is meant for a class of this name.
+    """
+    inside = denoiser(model)
+    by_class = {name: adapter for adapter in adapters for name in adapter.classes}
+    for base in type(inside).__mro__:
+        if base.__name__ in by_class:
+            return by_class[base.__name__]
+    raise AdapterError(
+        f"no adapter for {type(inside).__name__!r}; the known classes are {sorted(by_class)}. Give "
+        "the denoiser that the sampler calls (`pipe.transformer`), or say where its sites are: "
+        "PatternAdapter(name='my-dit', patterns=(SitePattern('blocks.*.attn', 'attn'),))"
+    )

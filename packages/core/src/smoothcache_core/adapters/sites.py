@@ -1,0 +1,109 @@
+"""Sites: the cacheable submodules of a denoiser, and the adapters that find them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from torch import nn
+
+from smoothcache_core.errors import AdapterError
+
+Target = Literal["output", "delta", "denoiser", "guidance"]
+
+
+Guidance = Literal["cond-first", "uncond-first"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Site:
+    """One cacheable submodule of a denoiser.
+
+    Attributes:
+        path: Full module path inside the denoiser, for example `"transformer_blocks.3.attn1"`;
+            empty for the denoiser itself.
+        kind: Component type shared by sites, for example `"attn1"`.
+        block: Index of the block among the blocks of its list, from 0.
+        target: What is cached: the submodule's `"output"`, its `"delta"` (output minus input), the
+            output of the whole `"denoiser"`, or the `"guidance"` difference (conditional minus
+            unconditional output of the denoiser).
+        inputs: For a delta, the names of the forward arguments that correspond to the outputs.
+        last: For the delta of a span of blocks, the path of its last block; `path` is the first.
+    """
+
+    path: str
+    kind: str
+    block: int
+    target: Target = "output"
+    inputs: tuple[str, ...] = ()
+    last: str = ""
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """The paths of its modules: of all blocks of a span, else one.
+
+        Raises:
+            AdapterError: `path` and `last` are not two blocks of one list, in this order.
+        """
+        if not self.last:
+            return (self.path,)
+        (parent, _, first), (other, _, last) = (p.rpartition(".") for p in (self.path, self.last))
+        if parent != other or not (first.isdigit() and last.isdigit()) or int(first) >= int(last):
+            raise AdapterError(
+                f"a span goes from a block to a later one of the same list, not from {self.path!r} "
+                f"to {self.last!r}"
+            )
+        prefix = f"{parent}." if parent else ""
+        return tuple(f"{prefix}{block}" for block in range(int(first), int(last) + 1))
+
+    def row_keys(self) -> tuple[str, ...]:
+        """Return the schedule keys that may name this site, the most specific first."""
+        if not self.path:
+            return (self.kind,)
+        return self.path, f"{self.kind}-{self.block}", self.kind
+
+
+DENOISER = Site(path="", kind="denoiser", block=0, target="denoiser")
+"""The denoiser's output: where it is filled, the whole evaluation is skipped."""
+
+
+GUIDANCE = Site(path="", kind="guidance", block=0, target="guidance")
+"""The guidance difference: where it is filled, the unconditional pass is skipped."""
+
+
+class Adapter(Protocol):
+    """What is known about a family of models. Any object with these members will do.
+
+    Attributes:
+        name: Name of the family, recorded in calibrations and schedules.
+        latent: Name of the denoiser's forward argument that holds the noisy latent.
+        timestep: Name of the denoiser's forward argument that holds the timestep.
+
+    An adapter may also have `guidance`, see `PatternAdapter`; without it the guidance difference
+    of batched guidance is no target. And it may have a method `variant(model, args, kwargs)`, which
+    returns what, besides its latent, decides on the layout inside the denoiser in a call: when that
+    changes in a run, nothing that was kept is reused. It is called before every evaluation, and
+    should not wait for the device.
+    """
+
+    @property
+    def name(self) -> str:
+        """Name of the family, as fingerprints hold it."""
+        ...
+
+    @property
+    def latent(self) -> str:
+        """Name of the latent among the arguments of `forward`."""
+        ...
+
+    @property
+    def timestep(self) -> str:
+        """Name of the timestep among the arguments of `forward`."""
+        ...
+
+    def sites(self, model: nn.Module) -> Sequence[Site]:
+        """Return the sites of `model`, kind by kind or in execution order.
+
+        Raises:
+            AdapterError: The model does not have what this adapter expects.
+        """
+        ...

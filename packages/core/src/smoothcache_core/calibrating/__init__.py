@@ -1,0 +1,1 @@
+"""Measuring: run the unmodified sampler and record what caching needs to know."""

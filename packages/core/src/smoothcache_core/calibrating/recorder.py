@@ -1,0 +1,266 @@
+"""Recording one run of the unmodified model: what `calibrate` sees.
+
+The recorder is told about every call and makes the calibration of the run; what the sites did is
+kept and compared in `traces.py`.
+"""
+
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from smoothcache_core.adapters.sites import Adapter
+from smoothcache_core.calibrating.flops import flop_counter
+from smoothcache_core.calibrating.traces import Comparison, Trace
+from smoothcache_core.calibration.calibration import (
+    Calibration,
+    Errors,
+    quantised,
+    quantised_squares,
+)
+from smoothcache_core.calls.announcements import listening
+from smoothcache_core.calls.call import Call, CallReader
+from smoothcache_core.calls.clock import Clock, Scheduler, Tick
+from smoothcache_core.calls.fingerprints import call_fingerprint
+from smoothcache_core.errors import CalibrationError
+from smoothcache_core.outputs.structures import Answer
+from smoothcache_core.outputs.tensors import Output, flat, is_output, nbytes
+from smoothcache_core.sampling.trajectory import CallRecord, Trajectory, rows_of, trajectory
+from smoothcache_core.schedule.cost import Cost, SiteCost
+from smoothcache_core.schedule.fingerprint import Fingerprint
+from smoothcache_core.wrapping.denoiser import Step, Wrapping
+
+
+class Recorder:
+    """Records runs. Told about the denoiser's calls as a driver, about the sites' by probes."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        adapter: Adapter,
+        max_lag: int,
+        samples_per_run: int,
+        branches: Sequence[str],
+        fingerprint: Fingerprint,
+        references: Literal["device", "cpu"],
+    ) -> None:
+        self._model = model
+        self._sites = tuple(adapter.sites(model))
+        self._reader = CallReader(model, adapter)
+        self._branches = tuple(branches)
+        self._fingerprint = fingerprint
+        self._comparison = Comparison(
+            max_lag=max_lag, samples=samples_per_run, references=references
+        )
+        self.scheduler: Scheduler | None = None
+        self.whole = True
+        self._cost: Cost | None = None
+
+    def run(
+        self, sample: Callable[[int], object], seed: int
+    ) -> tuple[Calibration, Trajectory | CalibrationError]:
+        """Record the run of one seed.
+
+        Returns:
+            The errors and products of the sites; and the run as a whole, or why it is of no use.
+        """
+        self._clock = Clock(branches=self._branches)
+        self._traces = [Trace(site.path) for site in self._sites]
+        self._places = itertools.count()
+        self._flops = 0
+        self._counter: FlopCounterMode | None = None
+        self._timesteps: list[float | Tensor | None] = []
+        self._call: Call | None = None
+        self._calls: list[CallRecord] = []
+        self._unfit: CalibrationError | None = None
+        self._output_bytes = 0
+        probes = [_SiteProbe(self, trace) for trace in self._traces]
+        wrapping = Wrapping(self._model, self._sites, self, probes=probes)
+        try:
+            with listening(self._clock, self._model, self.scheduler):
+                result = sample(seed)
+        finally:
+            wrapping.remove()
+        return self._result(seed), self._trajectory(seed, result)
+
+    def _trajectory(self, seed: int, result: object) -> Trajectory | CalibrationError:
+        if not self.whole:
+            return CalibrationError("whole runs were not recorded")
+        if self._unfit is not None:
+            return self._unfit
+        try:
+            return trajectory(seed, self._calls, result)
+        except CalibrationError as error:
+            return error
+
+    # -- driver
+
+    def begin(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Step:
+        """See `Driver.begin`."""
+        call = self._reader.read(args, kwargs, self._clock.context)
+        tick = self._clock.tick(call)
+        if tick.new_run and self._call is not None:
+            raise CalibrationError(
+                f"one call of `sample` ran the sampler twice (or its timesteps went back to the "
+                f"start after {tick.ended_at} evaluations); it must run it once"
+            )
+        self._call = self._call or call
+        if tick.evaluation == len(self._timesteps):
+            self._timesteps.append(_timestep(call))
+        self._begin_evaluation(tick, call)
+        if self.whole and self._unfit is None:
+            self._see(self._reader.latent(args, kwargs))
+        return Step(args, kwargs)
+
+    def _see(self, latent: Any) -> None:
+        try:
+            self._latent = rows_of(latent).detach().clone()
+        except CalibrationError as error:
+            self._unfit = error
+
+    def _begin_evaluation(self, tick: Tick, call: Call) -> None:
+        self._tick = tick
+        self._batch = call.batch
+        for trace in self._traces:
+            trace.calls = 0
+        if self._cost is None and tick.evaluation == 0:
+            self._counter = flop_counter()
+            self._counter.__enter__()
+
+    def end(self, output: Any) -> Any:
+        """See `Driver.end`."""
+        self._stop_counting()
+        silent = [s.path for s, t in zip(self._sites, self._traces, strict=True) if not t.calls]
+        if silent and self._tick.evaluation == 0:
+            raise CalibrationError(
+                f"{silent[0]!r} ({len(silent)} of {len(self._sites)} sites) is never called as a "
+                f"module by {type(self._model).__name__}; this adapter does not fit the model"
+            )
+        if self._tick.evaluation == 0:
+            self._output_bytes += Answer.of(output).bytes
+        if self.whole and self._unfit is None:
+            self._record(output)
+        return output
+
+    def _record(self, output: Any) -> None:
+        call = CallRecord(
+            evaluation=self._tick.evaluation,
+            branch=self._tick.branch,
+            latent=self._latent,
+            answer=Answer.of(output),
+        )
+        self._calls.append(call)
+
+    def abort(self) -> None:
+        """See `Driver.abort`."""
+        self._stop_counting()
+
+    def _stop_counting(self) -> None:
+        if self._counter is not None:
+            self._counter.__exit__(None, None, None)
+            self._flops += self._counter.get_total_flops()
+            self._counter = None
+
+    # -- probes
+
+    def flops(self) -> int:
+        """Return the FLOPs of the evaluation so far; 0 where none are counted."""
+        return self._counter.get_total_flops() if self._counter is not None else 0
+
+    @torch.no_grad()
+    def observe(self, trace: Trace, output: Output, flops: int) -> None:
+        """Compare an output with the earlier ones of its site, then keep it."""
+        tick = self._tick
+        if not is_output(output):
+            raise CalibrationError(
+                f"{trace.path!r} gives a {type(output).__name__}; only a tensor or a tuple of "
+                "tensors can be measured"
+            )
+        if trace.place < 0:
+            trace.place = next(self._places)
+        if self._counter is not None:
+            trace.flops += flops
+            trace.bytes += nbytes(output)
+        if tick.evaluation == 0:
+            trace.entries += sum(tensor.numel() for tensor in flat(output))
+        self._comparison.add(trace, output, tick, self._batch)
+        trace.calls += 1
+
+    # -- result
+
+    def _result(self, seed: int) -> Calibration:
+        if self._call is None:
+            raise CalibrationError(
+                f"`sample` never called the {type(self._model).__name__} that is calibrated"
+            )
+        fingerprint = self._complete_fingerprint(self._call)
+        branches = tuple(dict.fromkeys(b for t in self._traces for b, _ in t.history))
+        errors = self._comparison.errors(self._traces, branches, self._clock.count)
+        finite = np.where(np.isfinite(errors), errors, np.inf)
+        return Calibration(
+            sites=self._sites,
+            branches=branches,
+            totals=_sum(errors, quantised(finite)),
+            squares=_sum(errors, quantised_squares(finite)),
+            samples=self._comparison.samples,
+            seeds=(seed,),
+            fingerprint=fingerprint,
+            cost=self._total_cost(),
+            products=self._comparison.products(self._traces, self._clock.count),
+        )
+
+    def _complete_fingerprint(self, call: Call) -> Fingerprint:
+        timesteps = tuple(float(t) for t in self._timesteps if t is not None)
+        update = call_fingerprint(call).model_dump(exclude_none=True, exclude={"versions"})
+        update |= {"evaluations": self._clock.count, "branches": self._branches}
+        update |= {"timesteps": timesteps if len(timesteps) == self._clock.count else None}
+        fingerprint = self._fingerprint.model_copy(update=update)
+        expected = self._fingerprint.evaluations
+        if expected is not None and expected != self._clock.count:
+            raise CalibrationError(
+                f"this run had {self._clock.count} evaluations, the one before {expected}: a "
+                "solver whose number of evaluations depends on the data has no static schedule"
+            )
+        self._fingerprint = self._fingerprint.model_copy(update={"evaluations": self._clock.count})
+        return fingerprint
+
+    def _total_cost(self) -> Cost:
+        if self._cost is None:
+            costs = [
+                SiteCost(path=s.path, kind=s.kind, block=s.block, macs=t.flops // 2, bytes=t.bytes)
+                for s, t in zip(self._sites, self._traces, strict=True)
+            ]
+            size = self._output_bytes
+            self._cost = Cost(total=self._flops // 2, sites=tuple(costs), output_bytes=size)
+        return self._cost
+
+
+@dataclass
+class _SiteProbe:
+    """Shows the outputs of one site to the recorder."""
+
+    recorder: Recorder
+    trace: Trace
+    before: int = 0
+
+    def enter(self) -> None:
+        self.before = self.recorder.flops()
+
+    def leave(self, output: Output) -> None:
+        self.recorder.observe(self.trace, output, self.recorder.flops() - self.before)
+
+
+def _timestep(call: Call) -> float | Tensor | None:
+    if call.timestep is not None or call.tensor is None:
+        return call.timestep
+    return call.tensor.detach().reshape(-1)[0].clone()
+
+
+def _sum(errors: Errors, values: Errors) -> Errors:
+    """Sum over samples; NaN where nothing was measured."""
+    return np.where(np.isnan(errors).all(axis=-1), np.nan, values.sum(axis=-1))

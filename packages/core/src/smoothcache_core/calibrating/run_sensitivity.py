@@ -1,0 +1,138 @@
+"""Measuring how errors of a run grow: perturbed runs beside the plain one."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from smoothcache_core.calibrating.solver_response import changed, measure_response
+from smoothcache_core.calibration.dynamics import Dynamics
+from smoothcache_core.calibration.response import Response
+from smoothcache_core.calls.clock import Tick
+from smoothcache_core.errors import CalibrationError
+from smoothcache_core.numerics.arrays import Array
+from smoothcache_core.numerics.reproducible_sum import cut
+from smoothcache_core.outputs.structures import Answer
+from smoothcache_core.sampling.sampler import Stage
+from smoothcache_core.sampling.trajectory import Trajectory
+
+_CHUNK = 65536
+
+
+# ---------------------------------------------------------------------------- measuring
+
+
+def measure_dynamics(
+    stage: Stage,
+    plain: Trajectory,
+    samples: int,
+    *,
+    probes: Sequence[int],
+    conditional: int | None,
+) -> Dynamics:
+    """Measure one plain trajectory.
+
+    Args:
+        stage: The model and its sampler.
+        plain: The trajectory.
+        samples: Samples in it.
+        probes: Evaluations, from 1 on, whose output is perturbed before the run is continued.
+        conditional: Index of the conditional pass if the adapter says so.
+
+    Raises:
+        CalibrationError: The solver is not affine, two runs of a seed differ, or something is not
+            finite.
+    """
+    known = measure_response(stage, plain)
+    sums = _Perturbed(plain, known)
+    for evaluation in probes:
+        sums.add(stage, evaluation)
+    return Dynamics(
+        gram=_cut(_gram(plain) * samples),
+        samples=samples,
+        response=known,
+        response_seed=plain.seed,
+        moved=_cut(sums.moved),
+        followed=_cut(sums.followed),
+        strayed=_cut(sums.strayed),
+        effects=_cut(sums.effects),
+        effect_counts=sums.counts,
+        conditional=conditional,
+        seconds=min(sums.seconds, default=0.0),
+    )
+
+
+def _cut(values: Array) -> Array:
+    try:
+        return cut(values)
+    except ValueError as error:
+        raise CalibrationError(str(error)) from error
+
+
+def _gram(plain: Trajectory) -> Array:
+    """Return the mean products of a trajectory's vectors, (n, n)."""
+    outputs = plain.outputs.transpose(0, 1).flatten(0, 1)
+    vectors = torch.cat((plain.latents, plain.end[None], outputs))
+    entries = vectors.shape[1]
+    total = torch.zeros(len(vectors), len(vectors), dtype=torch.float64)
+    for start in range(0, entries, _CHUNK):
+        chunk = vectors[:, start : start + _CHUNK].double()
+        total += chunk @ chunk.T
+    return (total / entries).numpy()
+
+
+class _Perturbed:
+    """Continues a trajectory from perturbed outputs, and sums what comes of it."""
+
+    def __init__(self, plain: Trajectory, response: Response) -> None:
+        evaluations, parts, _ = plain.outputs.shape
+        self._plain = plain
+        self._response = response
+        self.moved = np.zeros(evaluations)
+        self.followed = np.zeros((evaluations, parts))
+        self.strayed = np.zeros((evaluations, parts))
+        self.effects = np.zeros(evaluations)
+        self.counts = np.zeros(evaluations, dtype=np.int64)
+        self.seconds: list[float] = []
+
+    def add(self, stage: Stage, evaluation: int) -> None:
+        """Give the predecessor's output at `evaluation`, and let the model go on from there."""
+        plain = self._plain
+        change = plain.outputs[evaluation - 1] - plain.outputs[evaluation]
+        calls = len(plain.calls) // plain.evaluations
+
+        def reply(number: int, tick: Tick, model: Callable[[], Any]) -> Answer | None:
+            del model
+            if tick.evaluation < evaluation:
+                return plain.calls[number].answer
+            if tick.evaluation > evaluation:
+                return None
+            return changed(plain, number, change)
+
+        run = stage.record(plain.seed, reply)
+        if len(run.calls) != plain.evaluations * calls:
+            raise CalibrationError("a perturbed run had another number of evaluations")
+        self._sum(run, evaluation, change)
+        times = [call.seconds for call in run.calls if call.seconds is not None]
+        if times:
+            self.seconds.append(float(np.median(times)) * calls)
+
+    def _sum(self, run: Trajectory, evaluation: int, change: Tensor) -> None:
+        plain, after = self._plain, slice(evaluation + 1, None)
+        moved = (run.latents - plain.latents)[after].double()
+        strayed = (run.outputs - plain.outputs)[after].double()
+        size = (plain.latents[after].double().square().mean(dim=1) + 1e-300)[:, None]
+        self.moved[after] += (moved.square() / size).mean(dim=1).numpy()
+        products = torch.einsum("en,epn->epn", moved, strayed).mean(dim=2)
+        self.followed[after] += (products / size).numpy()
+        self.strayed[after] += (strayed.square().mean(dim=2) / size).numpy()
+        weights = torch.from_numpy(self._response.weights[evaluation]).float()
+        guided = (weights @ change).double().square().mean().sqrt()
+        unseen = plain.final is None and evaluation == plain.evaluations - 1
+        if guided and not unseen:
+            end = plain.end.double()
+            effect = (run.end.double() - end).norm() / end.norm() / guided
+            self.effects[evaluation] += float(effect)
+            self.counts[evaluation] += 1

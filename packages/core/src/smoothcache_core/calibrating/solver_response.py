@@ -1,0 +1,174 @@
+"""What a solver makes of the denoiser's outputs, learned from the outside.
+
+Solvers and guidance are affine in the denoiser's outputs: with everything else as it was, changing
+output y_p of conditioning pass p at evaluation j by r moves the latent of evaluation i + 1 by
+m[i, j] w[j, p] r, with the same numbers for all entries of the latent. One run in which every
+output is replayed with random noise added, and a least-squares fit, give all these numbers, for
+any solver, multistep and stochastic ones included (the same seed draws the same noise).
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from smoothcache_core.calibration.response import Response
+from smoothcache_core.calls.clock import Tick
+from smoothcache_core.errors import CalibrationError
+from smoothcache_core.outputs.structures import Answer
+from smoothcache_core.sampling.sampler import Stage
+from smoothcache_core.sampling.trajectory import Trajectory
+
+AFFINE = 1e-2
+"""Largest relative residual of the solver's response; above, it is not affine in the outputs."""
+
+
+_AFFINE_COARSE = 5e-2  # where half precision rounds the latents
+
+
+_AMPLITUDE = 0.3  # of the outputs' own size
+
+
+_AMPLITUDE_COARSE = 4.0  # above what rounding does
+
+
+_ENTRIES = 16384  # as many of a large latent are enough for the fit
+
+
+_EQUATIONS = 2.0  # per unknown
+
+
+_SURE = 5.0  # standard deviations; a coefficient below is taken for 0
+
+
+def measure_response(stage: Stage, plain: Trajectory) -> Response:
+    """Learn the solver from replays of one plain trajectory; the model is not called.
+
+    Raises:
+        CalibrationError: Two runs of one seed differ, or the solver is not affine.
+    """
+    evaluations, parts, entries = plain.outputs.shape
+    chosen = chosen_entries(entries)
+    passes = int(np.ceil(_EQUATIONS * evaluations * parts / len(chosen)))
+    noises, changes = [], []
+    for number in range(passes):
+        noise = _Noise(plain, number)
+        run = stage.record(plain.seed, noise.reply)
+        _refuse_unlike(plain, run)
+        noises.append(torch.stack([noise.of(i)[:, chosen] for i in range(evaluations)]))
+        changes.append(_moved(plain, run)[:, chosen])
+    response = _fit(torch.cat(noises, dim=2).double(), torch.cat(changes, dim=1).double())
+    if not response.residual <= (_AFFINE_COARSE if _is_coarse(plain) else AFFINE):
+        raise CalibrationError(
+            "the latents are no affine function of the denoiser's outputs (relative residual "
+            f"{response.residual:.2g}): the sampler clips or rescales them, or draws noise that "
+            "does not come from the seed"
+        )
+    return response
+
+
+def _is_coarse(plain: Trajectory) -> bool:
+    """Return whether latents or outputs are in half precision."""
+    call = plain.calls[0]
+    dtypes = call.latent.dtype, call.answer.signal(call.latent).dtype
+    return any(torch.finfo(dtype).eps > 1e-4 for dtype in dtypes if dtype.is_floating_point)
+
+
+def _moved(plain: Trajectory, run: Trajectory) -> Tensor:
+    """Return how far every latent after an evaluation moved, (E, n); 0 at the end if not known."""
+    end = torch.zeros_like(plain.end) if plain.final is None else run.end - plain.end
+    return torch.cat(((run.latents - plain.latents)[1:], end[None]))
+
+
+def chosen_entries(entries: int) -> Tensor:
+    """Return which entries of a latent to look at; all of a small one."""
+    generator = torch.Generator().manual_seed(0)
+    return torch.randperm(entries, generator=generator)[:_ENTRIES]
+
+
+class _Noise:
+    """Replays a trajectory with noise added to every output."""
+
+    def __init__(self, plain: Trajectory, number: int) -> None:
+        self._plain = plain
+        self._number = number
+        amplitude = _AMPLITUDE_COARSE if _is_coarse(plain) else _AMPLITUDE
+        self._size = amplitude * float(plain.outputs.square().mean().sqrt())
+
+    def of(self, evaluation: int) -> Tensor:
+        """Return the noise of one evaluation, (parts, n)."""
+        _, parts, entries = self._plain.outputs.shape
+        generator = torch.Generator().manual_seed(evaluation + 1000003 * self._number)
+        return self._size * torch.randn(parts, entries, generator=generator)
+
+    def reply(self, number: int, tick: Tick, model: Callable[[], Any]) -> Answer:
+        del model
+        return changed(self._plain, number, self.of(tick.evaluation))
+
+
+def changed(plain: Trajectory, number: int, change: Tensor) -> Answer:
+    """Return the recorded answer to call `number` with `change`, (parts, n), added."""
+    if number >= len(plain.calls):
+        raise _differs(plain)
+    call = plain.calls[number]
+    calls = len(plain.calls) // plain.evaluations
+    own = change if calls == 1 else change[number % calls : number % calls + 1]
+    return call.answer.plus(own.reshape(call.latent.shape))
+
+
+def _refuse_unlike(plain: Trajectory, run: Trajectory) -> None:
+    same = run.outputs.shape == plain.outputs.shape
+    if not same or not torch.equal(run.latents[0], plain.latents[0]):
+        raise _differs(plain)
+
+
+def _differs(plain: Trajectory) -> CalibrationError:
+    return CalibrationError(
+        f"two runs of seed {plain.seed} differ; `sample(seed)` must draw everything from the seed, "
+        "the noise that a stochastic solver adds included"
+    )
+
+
+def _fit(noise: Tensor, changes: Tensor) -> Response:
+    """Fit changes (E, m) of the latents after each evaluation to noise (E, parts, m)."""
+    evaluations, parts, entries = noise.shape
+    flat = noise.reshape(evaluations * parts, entries)
+    basis, triangle = torch.linalg.qr(flat.T)  # the first columns span the first regressors
+    seen = basis.T @ changes.T
+    full = torch.zeros(evaluations, evaluations, parts, dtype=torch.float64)
+    left = torch.zeros(evaluations, dtype=torch.float64)
+    for i in range(evaluations):
+        k = (i + 1) * parts
+        solved = torch.linalg.solve_triangular(triangle[:k, :k], seen[:k, i : i + 1], upper=True)
+        full[i, : i + 1] = solved.reshape(i + 1, parts)
+        left[i] = (changes[i] - flat[:k].T @ solved[:, 0]).square().sum()
+    variance = left / (entries * noise.square().mean()) / (entries - parts * evaluations)
+    both = full.sum(dim=2)
+    sure = both.square() > _SURE**2 * parts * variance[:, None]
+    return Response(
+        matrix=torch.where(sure, both, 0.0).numpy(),
+        weights=_weights(full, float(variance.sum())).numpy(),
+        residual=float((left.sum() / changes.square().sum().clamp(min=1e-300)).sqrt()),
+    )
+
+
+def _weights(full: Tensor, variance: float) -> Tensor:
+    """Return the share of each pass in the effect of an evaluation, (E, parts).
+
+    The shares are those of all later latents, as an evaluation may act late only. Where it hardly
+    acts at all, they are the mean of the others.
+
+    Args:
+        full: (E, E, parts), the matrix by passes.
+        variance: Of the entries of a column, added up.
+    """
+    both = full.sum(dim=2)
+    shares = torch.einsum("ij,ijp->jp", both, full)
+    sizes = both.square().sum(dim=0)[:, None]
+    equal = torch.full_like(shares[0], 1.0 / full.shape[2])
+    mean = shares.sum(dim=0) / sizes.sum() if sizes.any() else equal
+    doubt = _SURE**2 * full.shape[2] * variance + 1e-300
+    found = (shares + doubt * mean) / (sizes + doubt)
+    return found / found.sum(dim=1, keepdim=True)

@@ -1,0 +1,355 @@
+"""Another number of evaluations from the same calibration, without evaluating the model.
+
+What calibration measures of the denoiser are functions of time, and can be interpolated. What it
+measures of the solver can be measured again at no cost: solvers are affine in the denoiser's
+outputs, so any outputs will do, and the denoiser's calls are answered by random numbers.
+"""
+
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from smoothcache_core.adapters.compiled import is_compiled
+from smoothcache_core.adapters.sites import Adapter
+from smoothcache_core.calibrating.resampling import (
+    Times,
+    carried_dynamics,
+    carried_errors,
+    carried_influence,
+    carried_products,
+)
+from smoothcache_core.calibrating.solver_response import measure_response
+from smoothcache_core.calibrating.time_axis import time_of
+from smoothcache_core.calibration.calibration import Calibration
+from smoothcache_core.calibration.response import Response
+from smoothcache_core.calls.call import Call, CallReader
+from smoothcache_core.calls.clock import Scheduler
+from smoothcache_core.calls.fingerprints import call_fingerprint, model_fingerprint, solver_name
+from smoothcache_core.errors import CalibrationError, SmoothCacheError
+from smoothcache_core.numerics.reproducible_sum import cut, joined
+from smoothcache_core.sampling.sampler import Sample, Stage
+from smoothcache_core.sampling.trajectory import Trajectory
+from smoothcache_core.schedule.fingerprint import Fingerprint
+from smoothcache_core.wrapping.patching import layered
+
+Array = NDArray[np.float64]
+
+
+FEWEST = 4
+
+
+MOST = 2.0
+"""Evaluations, over those that were calibrated."""
+
+
+REACH = 0.6
+"""Calibrated steps that a run may begin earlier or end later. A run of twice the steps begins and
+ends half a step farther, counted in timesteps."""
+
+
+def transfer(
+    calibration: Calibration,
+    model: nn.Module,
+    adapter: Adapter,
+    sample: Sample,
+    *,
+    scheduler: Scheduler | None = None,
+    branches: Sequence[str] = (),
+    solver: str | None = None,
+    seed: int = 0,
+) -> Calibration:
+    """Return the calibration of the same sampler at another number of evaluations, by estimate.
+
+    The model is not evaluated. Another spacing of the timesteps will do as well; all else, the
+    guidance included, should be as it was calibrated.
+
+    Example:
+        >>> calibration = calibrate(model, adapter, at_50_steps, seeds=range(4))
+        >>> schedule = plan(transfer(calibration, model, adapter, at_30_steps), speedup=2.0)
+
+    Args:
+        calibration: Measured, from `calibrate`.
+        model: The denoiser, not compiled.
+        adapter: Where its sites are.
+        sample: Runs the sampler once, from the noise of the given seed, at the new number of
+            evaluations: at least 4, at most twice the calibrated one.
+        scheduler: The sampler's scheduler, if it has one; tells the log-SNR of timesteps.
+        branches: See `Clock`.
+        solver: Name of the solver, where there is no scheduler to tell it.
+        seed: What to sample with.
+
+    Returns:
+        A calibration whose fingerprint says what it was transferred from, as that of every schedule
+        planned from it does. Sites have as many lags as what was calibrated allows, maybe none.
+
+    Raises:
+        CalibrationError: The calibration lacks what is needed, or the run is too different from the
+            calibrated one.
+    """
+    solver = solver or (None if scheduler is None else solver_name(scheduler))
+    _check(calibration, model, adapter, solver)
+    stage = Stage(model, adapter, sample, branches, scheduler)
+    made_up = _MadeUp(calibration, stage)
+    plain = _try(stage, made_up, seed)
+    _check_run(calibration, plain, made_up.first)
+    timesteps = _timesteps(made_up, plain)
+    times = _times(calibration, scheduler, timesteps)
+    response = measure_response(stage, plain)
+    fingerprint = _fingerprint(calibration, solver, timesteps, made_up.first)
+    return _carried(calibration, times, response, seed, fingerprint)
+
+
+def _carried(
+    calibration: Calibration, times: Times, response: Response, seed: int, fingerprint: Fingerprint
+) -> Calibration:
+    assert calibration.dynamics is not None
+    assert calibration.products is not None
+    samples = calibration.samples
+    products = carried_products(joined(calibration.products) / samples, times)
+    totals, squares = carried_errors(calibration, products, times)
+    influence = calibration.influence
+    lags = totals.shape[2]
+    return replace(
+        calibration,
+        totals=totals,
+        squares=squares,
+        products=cut(products * samples) if lags else None,
+        dynamics=carried_dynamics(calibration.dynamics, times, response, seed),
+        influence=influence and carried_influence(influence, calibration.sites, times),
+        fingerprint=fingerprint,
+        remark=calibration.remark if lags else _no_lags(calibration, times),
+    )
+
+
+def _no_lags(calibration: Calibration, times: Times) -> str:
+    return (
+        f"{calibration.max_lag} lags of the {len(times.old)} evaluations that were calibrated do "
+        f"not span one of the {len(times.new)} that it was transferred to"
+    )
+
+
+def _fingerprint(
+    calibration: Calibration, solver: str | None, timesteps: Array, first: Call | None
+) -> Fingerprint:
+    update: dict[str, Any] = {
+        "evaluations": len(timesteps),
+        "timesteps": tuple(timesteps.tolist()),
+        "transferred_from": calibration.evaluations,
+    }
+    if solver is not None:
+        update["solver"] = solver
+    if first is not None:
+        update["guidance"] = call_fingerprint(first).guidance
+    return calibration.fingerprint.model_copy(update=update)
+
+
+# ---------------------------------------------------------------------------- the new run
+
+
+class _Output(NamedTuple):
+    """An output as diffusers' models give it: the sample has a name, and is at index 0."""
+
+    sample: Tensor | list[Tensor]
+
+
+class _MadeUp:
+    """Answers the denoiser's calls with random numbers in the form of its outputs.
+
+    Attributes:
+        first: The first call.
+        timesteps: The timestep of every call; None where it has none.
+    """
+
+    def __init__(self, calibration: Calibration, stage: Stage) -> None:
+        self.first: Call | None = None
+        self.timesteps: list[float | None] = []
+        self._calibration = calibration
+        self._size = _size(calibration)
+        self._reader = CallReader(stage.model, stage.adapter)
+        self._named = "return_dict" in inspect.signature(type(stage.model).forward).parameters
+        self._generator = torch.Generator().manual_seed(0)
+
+    def answer(
+        self, call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> object:
+        """Answer one call."""
+        del call
+        seen = self._reader.read(args, kwargs)
+        self.first = self.first or seen
+        self.timesteps.append(_timestep(seen))
+        latent = self._reader.latent(args, kwargs)
+        if isinstance(latent, Tensor):
+            output = self._numbers(latent, _channels(self._calibration, latent))
+        else:
+            output = [self._numbers(row, 1) for row in latent]
+        return _Output(output) if self._named else output
+
+    def _numbers(self, latent: Tensor, channels: int) -> Tensor:
+        shape = list(latent.shape)
+        if channels > 1:
+            shape[1] *= channels
+        return self._size * torch.randn(shape, generator=self._generator).to(latent)
+
+
+def _size(calibration: Calibration) -> float:
+    """Return the root mean square of the denoiser's outputs."""
+    assert calibration.dynamics is not None
+    own = np.diagonal(joined(calibration.dynamics.gram)) / calibration.dynamics.samples
+    return float(np.sqrt(own[calibration.evaluations + 1 :].mean())) or 1.0
+
+
+def _channels(calibration: Calibration, latent: Tensor) -> int:
+    """Return how many times the latent's channels the denoiser gives; 2 with variances.
+
+    The calibration knows the bytes of its outputs.
+    """
+    assert calibration.dynamics is not None
+    parts = calibration.dynamics.response.weights.shape[1]
+    rows = parts * calibration.samples / len(calibration.seeds)
+    once = rows * latent[0].numel() * latent.element_size()
+    return max(round(calibration.cost.output_bytes / once), 1) if latent.dim() > 2 else 1
+
+
+def _timestep(call: Call) -> float | None:
+    if call.timestep is not None or call.tensor is None or not call.tensor.numel():
+        return call.timestep
+    return float(call.tensor.reshape(-1)[0])
+
+
+def _try(stage: Stage, made_up: _MadeUp, seed: int) -> Trajectory:
+    with layered(stage.model, made_up.answer):
+        try:
+            return stage.record(seed)
+        except SmoothCacheError:
+            raise
+        except Exception as error:  # whatever a sampler does with an answer that it cannot use
+            raise CalibrationError(
+                "the sampler failed when the denoiser was answered by tensors like its latent: "
+                f"{type(error).__name__}: {error}"
+            ) from error
+
+
+# ---------------------------------------------------------------------------- what is refused
+
+
+def _check(
+    calibration: Calibration, model: nn.Module, adapter: Adapter, solver: str | None
+) -> None:
+    """Refuse what can be told before the sampler runs."""
+    known = calibration.fingerprint
+    if known.transferred_from is not None:
+        raise CalibrationError(
+            f"this calibration was itself transferred, from {known.transferred_from} evaluations; "
+            "transfer that one"
+        )
+    if calibration.dynamics is None or calibration.products is None:
+        why = calibration.remark or "calibrate with `sensitivity=2`"
+        raise CalibrationError(f"this calibration has nothing of whole runs to transfer: {why}")
+    if known.timesteps is None:
+        raise CalibrationError(
+            "the timesteps of this calibration are not known; calibrate at the new number of "
+            "evaluations"
+        )
+    if is_compiled(model):
+        raise CalibrationError(
+            f"this {type(model).__name__} is compiled; transfer first, then compile"
+        )
+    live = model_fingerprint(model, adapter.name)
+    reasons = known.conflicts(live)
+    if solver is not None and known.solver is not None:
+        reasons += _other_solver(known.solver, solver)
+    if reasons:
+        raise CalibrationError(f"this calibration is of something else: {'; '.join(reasons)}")
+
+
+def _other_solver(known: str, live: str) -> list[str]:
+    """Return how a solver is of another family: its class, or what it takes outputs for."""
+    (here, had), (there, has) = _settings(known), _settings(live)
+    if here != there:
+        return [f"the solver is {there!r}, not {here!r}"]
+    names = ("algorithm_type", "prediction_type")
+    return [
+        f"the solver's {name} is {has.get(name)!r}, not {had.get(name)!r}"
+        for name in names
+        if had.get(name) != has.get(name)
+    ]
+
+
+def _settings(solver: str) -> tuple[str, dict[str, str]]:
+    """Divide what `solver_name` gave into the class and the settings."""
+    name, _, rest = solver.partition("(")
+    pairs = (part.partition("=") for part in rest.removesuffix(")").split(", "))
+    return name, {key: value for key, _, value in pairs}
+
+
+def _check_run(calibration: Calibration, plain: Trajectory, first: Call | None) -> None:
+    """Refuse a run of another kind, or of too many or too few evaluations."""
+    assert calibration.dynamics is not None
+    old, new = calibration.evaluations, plain.evaluations
+    if min(old, new) < FEWEST or not new <= MOST * old:
+        raise CalibrationError(
+            f"a calibration of {FEWEST} evaluations or more can be transferred to between {FEWEST} "
+            f"and {MOST:g} times as many; this one has {old}, the new run {new}"
+        )
+    known, live = calibration.fingerprint, call_fingerprint(first) if first else Fingerprint()
+    if None not in (known.latent_shape, live.latent_shape) and (
+        known.latent_shape != live.latent_shape
+    ):
+        raise CalibrationError(
+            f"the new run's latent has shape {live.latent_shape}, the calibrated one "
+            f"{known.latent_shape}"
+        )
+    parts = calibration.dynamics.response.weights.shape[1]
+    if plain.parts != parts:
+        raise CalibrationError(
+            f"the new run has {plain.parts} conditioning passes, the calibrated one {parts}; "
+            "switch guidance as it was calibrated"
+        )
+
+
+def _timesteps(made_up: _MadeUp, plain: Trajectory) -> Array:
+    """Return the timestep of every evaluation, (E,)."""
+    calls = len(plain.calls) // plain.evaluations
+    found = [value for value in made_up.timesteps[::calls] if value is not None]
+    if len(found) != plain.evaluations:
+        raise CalibrationError(
+            "the denoiser is called without timesteps; calibrate at the new number of evaluations"
+        )
+    return np.array(found)
+
+
+def _times(calibration: Calibration, scheduler: Scheduler | None, timesteps: Array) -> Times:
+    """Return the times of both runs.
+
+    Raises:
+        CalibrationError: Times go back or stand still, or the new ones go too far.
+    """
+    known = np.array(calibration.fingerprint.timesteps)
+    time = time_of(scheduler, timesteps)
+    old, new = time(known), time(timesteps)
+    sign = np.sign(old[-1] - old[0])
+    times = Times(old=sign * old, new=sign * new)
+    for name, steps, values in (("calibrated", times.old, known), ("new", times.new, timesteps)):
+        back = np.flatnonzero(np.diff(steps) <= 0)
+        if len(back):
+            one, other = values[back[0]], values[back[0] + 1]
+            raise CalibrationError(
+                f"the {name} timesteps must all go one way to be interpolated, but after {one:g} "
+                f"comes {other:g}: solvers of several evaluations per step cannot be transferred"
+            )
+    before = (times.old[0] - times.new[0]) / (times.old[1] - times.old[0])
+    after = (times.new[-1] - times.old[-1]) / (times.old[-1] - times.old[-2])
+    if max(before, after) > REACH:
+        end, which = ("begins", 0) if before > after else ("ends", -1)
+        raise CalibrationError(
+            f"the new run {end} at timestep {timesteps[which]:g}, the calibrated one at "
+            f"{known[which]:g}: {max(before, after):.2g} calibrated steps beyond it, at most "
+            f"{REACH:g}; calibrate with more evaluations"
+        )
+    return times

@@ -1,0 +1,1 @@
+"""The measured value: mergeable, saved as one file. Knows nothing of how it was measured."""

@@ -1,0 +1,326 @@
+"""The calibration artifact: how much every site's output changes from evaluation to evaluation.
+
+Errors are stored as sums over samples of values rounded to multiples of 2^-32. Such sums are exact
+in float64, so they do not depend on the order in which samples were added: merging two halves gives
+the very numbers of the whole.
+"""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load as load_arrays, save as save_arrays
+
+from smoothcache_core.adapters.sites import Site
+from smoothcache_core.calibration.dynamics import Dynamics
+from smoothcache_core.calibration.influence import Influence
+from smoothcache_core.errors import CalibrationError
+from smoothcache_core.files import write_atomically
+from smoothcache_core.schedule.cost import Cost
+from smoothcache_core.schedule.fingerprint import Fingerprint
+
+Part = TypeVar("Part")
+
+
+Errors = NDArray[np.float64]
+
+
+FORMAT = "smoothcache-calibration"
+
+
+VERSION = 2
+
+
+LARGEST = 16.0
+"""Relative errors above this are stored as infinite: reuse is out of the question."""
+
+
+_GRID = 2.0**32
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Calibration:
+    """Relative L1 errors of every site, branch, lag and evaluation, over any number of samples.
+
+    With o_i the output of a site at evaluation i, the error at lag k is
+    ||o_i - o_{i+k}||_1 / ||o_{i+k}||_1 (SmoothCache, arXiv 2411.10510, eq. 4), per sample.
+
+    Attributes:
+        sites: The sites, in the adapter's order.
+        branches: Names of the conditioning passes; `("",)` if there is one.
+        totals: Sum of the errors over samples, (sites, branches, lags, evaluations). Entry
+            [s, b, k - 1, i] compares evaluation i with i + k; NaN where i + k is past the end, or
+            where the branch pauses.
+        squares: Sum of their squares, same shape.
+        samples: Number of samples summed.
+        seeds: Seeds of the runs recorded, ascending.
+        fingerprint: What was measured.
+        cost: MACs and bytes at the measured shapes.
+        products: Inner products of the outputs of every site, per entry, summed over samples in
+            exact parts, (3, sites, evaluations, lags + 1). Entry [s, i, k] is of evaluations i and
+            i - k over all branches.
+        dynamics: What was learned of whole runs.
+        influence: How much errors of the sites' outputs move the denoiser's output.
+        remark: Why there are no `dynamics`, if that was tried.
+    """
+
+    sites: tuple[Site, ...]
+    branches: tuple[str, ...]
+    totals: Errors
+    squares: Errors
+    samples: int
+    seeds: tuple[int, ...]
+    fingerprint: Fingerprint
+    cost: Cost
+    products: Errors | None = None
+    dynamics: Dynamics | None = None
+    influence: Influence | None = None
+    remark: str = ""
+
+    def __post_init__(self) -> None:
+        expected = (len(self.sites), len(self.branches))
+        shape = self.totals.shape
+        if len(shape) != 4 or shape[:2] != expected or self.squares.shape != shape:
+            raise CalibrationError(
+                "totals and squares are (sites, branches, lags, evaluations), here "
+                f"({expected[0]}, {expected[1]}, ...), got {shape} and {self.squares.shape}"
+            )
+        if self.samples < 1:
+            raise CalibrationError(f"a calibration has at least 1 sample, got {self.samples}")
+        self._check_numbers()
+
+    def _check_numbers(self) -> None:
+        """Raise if a number is broken: errors may be infinite, and NaN where there are none."""
+        for name, values in self._arrays().items():
+            is_error = name in ("totals", "squares")
+            broken = values < 0.0 if is_error else ~np.isfinite(values)
+            if broken.any():
+                raise CalibrationError(
+                    f"{int(broken.sum())} of {values.size} numbers in {name!r} are "
+                    + ("negative" if is_error else "NaN or infinite")
+                )
+
+    @property
+    def evaluations(self) -> int:
+        """Evaluations of one run."""
+        return self.totals.shape[3]
+
+    @property
+    def max_lag(self) -> int:
+        """The largest lag measured."""
+        return self.totals.shape[2]
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The kinds of the sites, in order of first appearance."""
+        return tuple(dict.fromkeys(site.kind for site in self.sites))
+
+    def mean(self) -> Errors:
+        """Return the mean error over samples, (sites, branches, lags, evaluations)."""
+        return self.totals / self.samples
+
+    def spread(self) -> Errors:
+        """Return the standard deviation over samples (0 for a single sample), same shape.
+
+        It is infinite where any error was.
+        """
+        with np.errstate(invalid="ignore"):
+            sums = self.squares - self.totals**2 / self.samples
+        variance = sums / max(self.samples - 1, 1)
+        return np.where(np.isinf(self.totals), np.inf, np.sqrt(np.maximum(variance, 0.0)))
+
+    def curves(self, *, per: str = "kind") -> dict[str, Errors]:
+        """Return mean error curves over branches, (lags, evaluations) each.
+
+        Args:
+            per: `"kind"` averages the sites of a kind, as SmoothCache does; `"site"` does not.
+
+        Raises:
+            CalibrationError: `per` is neither.
+        """
+        mean = self.mean().mean(axis=1)
+        if per == "site":
+            return {site.path: mean[index] for index, site in enumerate(self.sites)}
+        if per != "kind":
+            raise CalibrationError(f"curves are per 'kind' or per 'site', not per {per!r}")
+        members = {k: [i for i, s in enumerate(self.sites) if s.kind == k] for k in self.kinds}
+        return {kind: mean[indices].mean(axis=0) for kind, indices in members.items()}
+
+    # ------------------------------------------------------------------ merging
+
+    @classmethod
+    def merge(cls, *parts: Self) -> Self:
+        """Return the calibration of all samples of `parts`; exactly the same in any order.
+
+        Raises:
+            CalibrationError: Nothing to merge, a seed occurs twice, or the parts were measured
+                on different things.
+        """
+        if not parts:
+            raise CalibrationError("nothing to merge")
+        first, *others = parts
+        for other in others:
+            first._check_mergeable(other)
+        seeds = [seed for part in parts for seed in part.seeds]
+        twice = sorted({seed for seed in seeds if seeds.count(seed) > 1})
+        if twice:
+            raise CalibrationError(
+                f"seeds {twice} occur in more than one part; they would count twice"
+            )
+        return cls(
+            sites=first.sites,
+            branches=first.branches,
+            totals=np.sum([part.totals for part in parts], axis=0),
+            squares=np.sum([part.squares for part in parts], axis=0),
+            samples=sum(part.samples for part in parts),
+            seeds=tuple(sorted(seeds)),
+            fingerprint=_common_fingerprint(parts),
+            cost=min((part.cost for part in parts), key=Cost.model_dump_json),
+            products=_sum_of([part.products for part in parts]),
+            dynamics=_merged(Dynamics.merge, [part.dynamics for part in parts]),
+            influence=_merged(Influence.merge, [part.influence for part in parts]),
+            remark=min((part.remark for part in parts if part.remark), default=""),
+        )
+
+    def _check_mergeable(self, other: Self) -> None:
+        reasons = self.fingerprint.mismatches(other.fingerprint)
+        if self.sites != other.sites or self.branches != other.branches:
+            reasons.append("the sites or branches differ")
+        if self.max_lag != other.max_lag:
+            reasons.append(f"max_lag is {other.max_lag}, not {self.max_lag}")
+        if reasons:
+            raise CalibrationError(f"cannot merge calibrations: {'; '.join(reasons)}")
+
+    def __eq__(self, other: object) -> bool:
+        """Compare everything that was measured."""
+        return isinstance(other, Calibration) and (
+            self._header() == other._header() and _same_arrays(self._arrays(), other._arrays())
+        )
+
+    __hash__ = None  # pyright: ignore[reportAssignmentType]
+
+    # ------------------------------------------------------------------ files
+
+    def save(self, path: str | Path) -> Path:
+        """Write the calibration as a safetensors file, in one step."""
+        header = self._header()
+        if self.dynamics is not None:
+            header["dynamics"] = self.dynamics.header() | {"seconds": self.dynamics.seconds}
+        metadata = {"smoothcache": json.dumps(header)}
+        # safetensors 0.8 writes memory as it lies, also that of a transposed array (its issue 825)
+        arrays = {name: np.ascontiguousarray(array) for name, array in self._arrays().items()}
+        return write_atomically(path, save_arrays(arrays, metadata=metadata))
+
+    def _arrays(self) -> dict[str, Errors]:
+        arrays = {"totals": self.totals, "squares": self.squares}
+        if self.products is not None:
+            arrays["products"] = self.products
+        for part in (self.dynamics, self.influence):
+            arrays |= {} if part is None else part.arrays()
+        return arrays
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Read a calibration file.
+
+        Raises:
+            CalibrationError: The file is missing, damaged, or not a calibration of this version.
+        """
+        try:
+            content = Path(path).read_bytes()
+            return cls._from_parts(load_arrays(content), _read_header(content))
+        except OSError as error:
+            raise CalibrationError(f"cannot read {str(path)!r}: {error.strerror}") from error
+        except (SafetensorError, CalibrationError, ValueError, KeyError, TypeError) as error:
+            raise CalibrationError(f"{str(path)!r} is not a calibration file: {error}") from error
+
+    def _header(self) -> dict[str, object]:
+        return {
+            "format": FORMAT,
+            "version": VERSION,
+            "sites": [
+                [s.path, s.kind, s.block, s.target, list(s.inputs), s.last] for s in self.sites
+            ],
+            "branches": list(self.branches),
+            "samples": self.samples,
+            "seeds": list(self.seeds),
+            "fingerprint": self.fingerprint.model_dump(mode="json"),
+            "cost": self.cost.model_dump(mode="json"),
+            "dynamics": None if self.dynamics is None else self.dynamics.header(),
+            "remark": self.remark,
+        }
+
+    @classmethod
+    def _from_parts(cls, arrays: Mapping[str, Errors], header: Mapping[str, object]) -> Self:
+        sites: Sequence[Sequence] = header["sites"]  # pyright: ignore[reportAssignmentType]
+        return cls(
+            sites=tuple(
+                Site(path=p, kind=kind, block=block, target=target, inputs=tuple(names), last=last)
+                for p, kind, block, target, names, last in sites
+            ),
+            branches=tuple(header["branches"]),  # pyright: ignore[reportArgumentType]
+            totals=arrays["totals"],
+            squares=arrays["squares"],
+            samples=int(header["samples"]),  # pyright: ignore[reportArgumentType]
+            seeds=tuple(header["seeds"]),  # pyright: ignore[reportArgumentType]
+            fingerprint=Fingerprint.model_validate(header["fingerprint"]),
+            cost=Cost.model_validate(header["cost"]),
+            products=arrays.get("products"),
+            dynamics=_read_dynamics(arrays, header["dynamics"]),
+            influence=Influence.from_arrays(arrays),
+            remark=str(header["remark"]),
+        )
+
+
+def _sum_of(parts: Sequence[Errors | None]) -> Errors | None:
+    known = [part for part in parts if part is not None]
+    return np.sum(known, axis=0) if len(known) == len(parts) else None
+
+
+def _merged(merge: Callable[[list[Part]], Part], parts: Sequence[Part | None]) -> Part | None:
+    known = [part for part in parts if part is not None]
+    return merge(known) if len(known) == len(parts) else None
+
+
+def _read_dynamics(arrays: Mapping[str, Errors], header: Any) -> Dynamics | None:
+    return None if header is None else Dynamics.from_parts(arrays, header)
+
+
+def _same_arrays(one: Mapping[str, Errors], other: Mapping[str, Errors]) -> bool:
+    return one.keys() == other.keys() and all(
+        np.array_equal(one[name], other[name], equal_nan=True) for name in one
+    )
+
+
+def _common_fingerprint(parts: Sequence[Calibration]) -> Fingerprint:
+    """Return the fingerprint of all parts, with the versions that all agree on."""
+    agreed = set.intersection(*(set(part.fingerprint.versions.items()) for part in parts))
+    versions = {k: v for k, v in parts[0].fingerprint.versions.items() if (k, v) in agreed}
+    return parts[0].fingerprint.model_copy(update={"versions": versions})
+
+
+def quantised(errors: Errors) -> Errors:
+    """Round errors to the grid on which sums are exact; above `LARGEST` they become infinite."""
+    rounded = np.round(errors * _GRID) / _GRID
+    return np.where(rounded > LARGEST, np.inf, rounded)
+
+
+def quantised_squares(errors: Errors) -> Errors:
+    """Return the squares of the quantised errors, on the same grid."""
+    kept = quantised(errors)
+    return np.where(np.isinf(kept), np.inf, np.round(kept**2 * _GRID) / _GRID)
+
+
+def _read_header(content: bytes) -> dict[str, object]:
+    length = int.from_bytes(content[:8], "little")
+    header = json.loads(json.loads(content[8 : 8 + length])["__metadata__"]["smoothcache"])
+    if (header["format"], header["version"]) != (FORMAT, VERSION):
+        raise ValueError(
+            f"format {header['format']!r} version {header['version']}, expected {VERSION}"
+        )
+    return header

@@ -1,0 +1,149 @@
+"""What was learned of a run as a whole: the material of a `ReducedRun`, summed over samples."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from smoothcache_core.calibration.response import Response
+from smoothcache_core.errors import CalibrationError
+from smoothcache_core.numerics.arrays import Array
+from smoothcache_core.numerics.reproducible_sum import joined
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Dynamics:
+    """Statistics of whole runs, as sums that do not depend on the order of merging.
+
+    Attributes:
+        gram: Sums over samples of the mean products of the vectors of `ReducedRun`, (3, n, n).
+        samples: Number of samples in `gram`.
+        response: What the solver makes of the denoiser's outputs.
+        response_seed: The seed it was measured with.
+        moved: Sums of |dx|^2 over perturbed runs, (3, E), where dx is how far the latent moved.
+        followed: Sums of dx . dy_p, (3, E, parts), where dy_p is the change of an output.
+        strayed: Sums of |dy_p|^2, (3, E, parts).
+        effects: Sums over perturbations of |change of the final sample| / |final sample| per root
+            mean square of a change of the guided output, (3, E).
+        effect_counts: Number of perturbations in `effects`, (E,).
+        conditional: Index of the conditional pass, if the adapter says it.
+        seconds: Seconds of one evaluation, all passes: the least median of a perturbed run; 0 if
+            not known. As a mere timing it is left out of comparisons.
+    """
+
+    gram: Array
+    samples: int
+    response: Response
+    response_seed: int
+    moved: Array
+    followed: Array
+    strayed: Array
+    effects: Array
+    effect_counts: NDArray[np.int64]
+    conditional: int | None
+    seconds: float = 0.0
+
+    @property
+    def evaluations(self) -> int:
+        """Evaluations of one run."""
+        return len(self.response.weights)
+
+    @property
+    def measured(self) -> bool:
+        """Whether the denoiser's feedback was measured."""
+        return bool(self.effect_counts.any())
+
+    def feedback(self) -> Array:
+        """Return the change of an output per change of the latent, (E, parts); 0 if unknown."""
+        followed = joined(self.followed)
+        moved = np.broadcast_to(joined(self.moved)[:, None], followed.shape)
+        return np.divide(followed, moved, out=np.zeros_like(followed), where=moved > 0)
+
+    def explained(self) -> Array:
+        """Return how much of the outputs' changes the feedback explains, (E, parts), 0 to 1."""
+        whole = joined(self.moved)[:, None] * joined(self.strayed)
+        known = joined(self.followed) ** 2
+        return np.divide(known, whole, out=np.ones_like(whole), where=whole > 0)
+
+    def effect(self) -> Array:
+        """Return the effect of a change of the guided output on the final sample, (E,).
+
+        Between the evaluations where it was measured, it is interpolated geometrically.
+        """
+        known = np.flatnonzero(self.effect_counts)
+        if not len(known):
+            raise CalibrationError(
+                "this calibration measured no sensitivity; calibrate with `sensitivity=2`, say"
+            )
+        values = joined(self.effects)[known] / self.effect_counts[known]
+        logs = np.log(np.maximum(values, 1e-12))
+        return np.exp(np.interp(np.arange(self.evaluations), known, logs))
+
+    def seconds_at(self, compute: float) -> float | None:
+        """Return the seconds of a run that computes a fraction of it, if time were MACs alone."""
+        return self.seconds * self.evaluations * compute or None
+
+    # ------------------------------------------------------------------ merging and files
+
+    @classmethod
+    def merge(cls, parts: Sequence[Self]) -> Self:
+        """Return the statistics of all parts, the same in any order.
+
+        Raises:
+            CalibrationError: The runs have other evaluations or conditioning passes.
+        """
+        first = min(parts, key=lambda part: part.response_seed)
+        shapes = {part.response.weights.shape for part in parts}
+        if len(shapes) > 1:
+            raise CalibrationError(
+                "cannot merge calibrations: the runs have (evaluations, conditioning passes) "
+                f"{sorted(shapes)}"
+            )
+        sums = ("gram", "moved", "followed", "strayed", "effects", "effect_counts")
+        return cls(
+            **{name: np.sum([getattr(part, name) for part in parts], axis=0) for name in sums},
+            samples=sum(part.samples for part in parts),
+            response=first.response,
+            response_seed=first.response_seed,
+            conditional=first.conditional,
+            seconds=min((part.seconds for part in parts if part.seconds), default=0.0),
+        )
+
+    def arrays(self) -> dict[str, Array]:
+        """Return everything as arrays, for a file."""
+        names = ("gram", "moved", "followed", "strayed", "effects")
+        found: dict[str, Any] = {f"dynamics.{name}": getattr(self, name) for name in names}
+        return found | {
+            "dynamics.effect_counts": self.effect_counts.astype(np.float64),
+            "dynamics.matrix": self.response.matrix,
+            "dynamics.weights": self.response.weights,
+        }
+
+    def header(self) -> dict[str, Any]:
+        """Return everything that is no array, for a file."""
+        return {
+            "samples": self.samples,
+            "response_seed": self.response_seed,
+            "conditional": self.conditional,
+            "residual": self.response.residual,
+        }
+
+    @classmethod
+    def from_parts(cls, arrays: Mapping[str, Array], header: Mapping[str, Any]) -> Self:
+        """Return what `arrays` and `header` gave."""
+        names = ("gram", "moved", "followed", "strayed", "effects")
+        return cls(
+            **{name: arrays[f"dynamics.{name}"] for name in names},
+            effect_counts=arrays["dynamics.effect_counts"].astype(np.int64),
+            samples=int(header["samples"]),
+            response=Response(
+                matrix=arrays["dynamics.matrix"],
+                weights=arrays["dynamics.weights"],
+                residual=float(header["residual"]),
+            ),
+            response_seed=int(header["response_seed"]),
+            conditional=header["conditional"],
+            seconds=float(header["seconds"]),
+        )

@@ -1,0 +1,128 @@
+"""What one call of the denoiser tells without waiting for the device."""
+
+import inspect
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass, field
+from numbers import Real
+from typing import Any
+
+from torch import Tensor, nn
+
+from smoothcache_core.adapters.sites import Adapter
+from smoothcache_core.calls.guidance import announced_guidance, guidance_in
+from smoothcache_core.errors import AdapterError
+
+Layout = tuple[tuple[tuple[int, ...], str, str], ...]
+"""Shape, dtype and device of each latent tensor."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Call:
+    """Evidence about one call of the denoiser.
+
+    Attributes:
+        layout: Shape, dtype and device of the latent.
+        timestep: Its value if the host knows it; None for a timestep on an accelerator.
+        position: Storage pointer and offset of the timestep tensor, if it is one: most pipelines
+            pass views of one tensor of timesteps, which gives the place in it at no cost.
+        tensor: The timestep tensor itself, if it is one.
+        context: Name of the conditioning pass, if the pipeline announced it.
+        guidance: Strengths of guidance by name, announced by the caller or among the arguments.
+        variant: What else decides on the layout inside the denoiser, see `Adapter`.
+    """
+
+    layout: Layout
+    timestep: float | None = None
+    position: tuple[int, int] | None = None
+    tensor: Tensor | None = None
+    context: str | None = None
+    guidance: Mapping[str, float] = field(default_factory=dict[str, float])
+    variant: Hashable = None
+
+    @property
+    def batch(self) -> int:
+        """Rows of the latent, 0 if it has no dimension."""
+        shapes = [shape for shape, _, _ in self.layout]
+        if len(shapes) > 1:
+            return len(shapes)
+        return shapes[0][0] if shapes and shapes[0] else 0
+
+
+class CallReader:
+    """Reads `Call`s from the arguments of a denoiser's `forward`.
+
+    Raises:
+        AdapterError: The denoiser's `forward` has no argument of the adapter's names.
+    """
+
+    def __init__(self, model: nn.Module, adapter: Adapter) -> None:
+        names = list(inspect.signature(type(model).forward).parameters)[1:]
+        for name in (adapter.latent, adapter.timestep):
+            if name not in names:
+                raise AdapterError(
+                    f"adapter {adapter.name!r} expects an argument {name!r}, but "
+                    f"{type(model).__name__}.forward takes {names}"
+                )
+        self._latent = adapter.latent, names.index(adapter.latent)
+        self._timestep = adapter.timestep, names.index(adapter.timestep)
+        self._model = model
+        self._variant: Callable[..., Hashable] | None = getattr(adapter, "variant", None)
+
+    def latent(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        """Return the latent of one call."""
+        return _argument(self._latent, args, kwargs)
+
+    def with_latent(
+        self, args: tuple[Any, ...], kwargs: Mapping[str, Any], rows: Tensor
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Return the arguments of one call with another latent, (rows, ...)."""
+        name, index = self._latent
+        latent = rows if isinstance(self.latent(args, kwargs), Tensor) else list(rows)
+        if name in kwargs:
+            return args, {**kwargs, name: latent}
+        return (*args[:index], latent, *args[index + 1 :]), dict(kwargs)
+
+    def read(
+        self, args: tuple[Any, ...], kwargs: Mapping[str, Any], context: str | None = None
+    ) -> Call:
+        """Return the evidence of one call."""
+        latent = _argument(self._latent, args, kwargs)
+        timestep = _argument(self._timestep, args, kwargs)
+        layout = tuple(_layout(item) for item in _tensors(latent))
+        guidance = {**announced_guidance(), **guidance_in(kwargs)}
+        variant = None if self._variant is None else self._variant(self._model, args, kwargs)
+        if not isinstance(timestep, Tensor):
+            return Call(
+                layout=layout,
+                timestep=float(timestep) if isinstance(timestep, Real) else None,
+                context=context,
+                guidance=guidance,
+                variant=variant,
+            )
+        on_host = timestep.device.type == "cpu" and timestep.numel() > 0
+        return Call(
+            layout=layout,
+            timestep=float(timestep.reshape(-1)[0]) if on_host else None,
+            position=(timestep.untyped_storage().data_ptr(), int(timestep.storage_offset())),
+            tensor=timestep,
+            context=context,
+            guidance=guidance,
+            variant=variant,
+        )
+
+
+def _argument(named: tuple[str, int], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    name, index = named
+    if name in kwargs:
+        return kwargs[name]
+    return args[index] if index < len(args) else None
+
+
+def _tensors(latent: Any) -> list[Tensor]:
+    if isinstance(latent, Tensor):
+        return [latent]
+    return [item for item in latent or () if isinstance(item, Tensor)]
+
+
+def _layout(tensor: Tensor) -> tuple[tuple[int, ...], str, str]:
+    return tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."), str(tensor.device)

@@ -1,0 +1,270 @@
+"""The clock: which evaluation, of which branch, of which run, a call of the denoiser is.
+
+Evaluations are counted at the denoiser, never at a submodule. A new run is recognised by evidence,
+the strongest first: somebody said so (`restart`), the evaluations are used up, the timesteps are
+back at their start, the latent changed its layout. What cannot be told apart is a new run: its
+first evaluation computes everything, so a tensor of one run never reaches another.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from smoothcache_core.calls.call import Call
+from smoothcache_core.errors import ScheduleError
+
+
+class Scheduler(Protocol):
+    """A diffusers-like scheduler: announces a run by `set_timesteps`, then holds its timesteps."""
+
+    timesteps: Any
+
+    def set_timesteps(self, *args: Any, **kwargs: Any) -> Any:
+        """Begin a run of so many steps."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tick:
+    """The place of one call.
+
+    Attributes:
+        evaluation: Index in the run, from 0.
+        branch: Name of the conditioning pass; `""` if there is only one.
+        new_run: Whether this call is the first of a run.
+        ended_at: Evaluations the previous run had, if this call ended it; else None.
+        broken: Whether what was kept of this branch must not be reused: its latent changed shape,
+            dtype or device, the denoiser's variant changed, it had no call in the previous
+            evaluation, or it may have been taken for another branch.
+    """
+
+    evaluation: int
+    branch: str
+    new_run: bool
+    ended_at: int | None = None
+    broken: bool = False
+
+
+def same_timestep(one: float, other: float) -> bool:
+    """Return whether two timesteps are equal up to rounding."""
+    return math.isclose(one, other, rel_tol=1e-4, abs_tol=1e-6)
+
+
+class Clock:
+    """Counts evaluations per run and branch.
+
+    Args:
+        evaluations: Evaluations of a run if known; a longer run is refused.
+        branches: Names of the conditioning passes that are evaluated one after the other by
+            calls of their own. Leave empty for batched guidance, and for pipelines that announce
+            each pass by `cache_context`.
+        timesteps: The timesteps a run is expected to have, if known. A run that starts with the
+            first of them and then leaves the sequence is taken for a new run.
+    """
+
+    def __init__(
+        self,
+        *,
+        evaluations: int | None = None,
+        branches: Sequence[str] = (),
+        timesteps: Sequence[float] = (),
+    ) -> None:
+        self.evaluations = evaluations
+        self.branches = tuple(branches)
+        self.timesteps = tuple(timesteps)
+        self.context: str | None = None
+        self._pending = False
+        self._forget()
+
+    def _forget(self) -> None:
+        self._evaluation = -1
+        self._seen: list[str] = []
+        self._calls: dict[str, tuple[int, Call]] = {}
+        self._first: Call | None = None
+        self._current: Call | None = None
+        self._recent: list[float] = []
+        self._doubtful = False
+        self._views = False
+        self._follows = False
+
+    def restart(self) -> None:
+        """The next call is the first of a new run."""
+        self._pending = True
+
+    def abandon(self) -> None:
+        """The run ended by an exception; the next call is the first of a new run."""
+        self._pending = False
+        self._forget()
+
+    @property
+    def count(self) -> int:
+        """Evaluations begun in the current run."""
+        return self._evaluation + 1
+
+    @property
+    def complete(self) -> bool:
+        """Whether the current run has had all its evaluations, or has not begun."""
+        return self.count in (0, self.evaluations)
+
+    def tick(self, call: Call) -> Tick:
+        """Return the place of `call`.
+
+        Raises:
+            ScheduleError: The run has more evaluations than it should.
+        """
+        ended_at = None
+        if self._current is not None and self._is_new_run(call, self._current):
+            ended_at = self.count
+            self._forget()
+        self._pending = False
+        new_run = self._current is None
+        if self._is_next_evaluation(call):
+            self._begin_evaluation(call, new_run)
+        branch = self._branch(call)
+        broken = self._is_broken(branch, call)
+        self._seen.append(branch)
+        self._calls[branch] = self._evaluation, call
+        return Tick(
+            evaluation=self._evaluation,
+            branch=branch,
+            new_run=new_run,
+            ended_at=ended_at,
+            broken=broken,
+        )
+
+    def _begin_evaluation(self, call: Call, new_run: bool) -> None:
+        # a call that is missing from the first evaluation may have been that of another run
+        self._doubtful = self._evaluation == 0 and len(self._seen) < len(self.branches)
+        self._evaluation += 1
+        self._seen = []
+        self._note_timestep(call, new_run)
+        self._note_position(call)
+
+    def _is_broken(self, branch: str, call: Call) -> bool:
+        if branch not in self._calls:
+            return False
+        evaluation, last = self._calls[branch]
+        missed = self._evaluation - evaluation > 1
+        moved = (last.layout, last.variant) != (call.layout, call.variant)
+        return missed or moved or self._doubtful
+
+    def _note_timestep(self, call: Call, new_run: bool) -> None:
+        if call.timestep is not None:
+            self._recent = [*self._recent[-1:], call.timestep]
+        self._follows = (new_run or self._follows) and self._expects(self._evaluation, call)
+
+    def _note_position(self, call: Call) -> None:
+        first = self._first = self._first or call
+        if call.position and first.position and call.position[0] == first.position[0]:
+            self._views |= call.position[1] != first.position[1]
+        self._current = call
+
+    def _branch(self, call: Call) -> str:
+        if call.context is not None:
+            return call.context
+        return self.branches[len(self._seen)] if self.branches else ""
+
+    def _is_next_evaluation(self, call: Call) -> bool:
+        if self._current is None or self._moved(call, self._current):
+            return True
+        if call.context is not None:
+            return call.context in self._seen
+        return len(self._seen) >= len(self.branches)
+
+    def _moved(self, call: Call, last: Call) -> bool:
+        """Whether the timestep is known to differ from the last evaluation's."""
+        if call.timestep is not None:
+            return call.timestep != last.timestep
+        return self._views and call.position is not None and call.position != last.position
+
+    def _is_new_run(self, call: Call, last: Call) -> bool:
+        if self._pending:
+            return True
+        if not self._is_next_evaluation(call):
+            return False
+        started = self._starts_over(call, last)
+        if self.count == self.evaluations:
+            if started is False:
+                raise ScheduleError(
+                    f"the sampler made evaluation number {self.count + 1} (timestep "
+                    f"{call.timestep}) of a run, but the schedule has {self.evaluations}; use a "
+                    "schedule of as many evaluations, or name the branches if guidance makes two "
+                    "calls per step"
+                )
+            return True
+        return last.layout != call.layout if started is None else started
+
+    def _starts_over(self, call: Call, last: Call) -> bool | None:
+        """Whether the timesteps are back at their start; None if that cannot be seen."""
+        first = self._first or last
+        if self._views and call.position and first.position and last.position:
+            return call.position[0] != first.position[0] or call.position[1] < last.position[1]
+        if call.timestep is None:
+            return None
+        if self._follows and self.count < len(self.timesteps):
+            return not self._expects(self.count, call)
+        return call.timestep == first.timestep or self._is_behind(call.timestep, first.timestep)
+
+    def _expects(self, evaluation: int, call: Call) -> bool:
+        return (
+            evaluation < len(self.timesteps)
+            and call.timestep is not None
+            and same_timestep(call.timestep, self.timesteps[evaluation])
+        )
+
+    def _is_behind(self, timestep: float, first: float | None) -> bool:
+        """Whether `timestep` is no further from the start than the last two evaluations were.
+
+        One of them is not enough: two-evaluation solvers repeat, or go up and down.
+        """
+        if first is None or not self._recent:
+            return False
+        if self._recent[-1] > first:
+            return timestep <= min(self._recent)
+        if self._recent[-1] == first == 0.0:
+            return False  # time may run upwards, as in models that count from 0 to 1
+        return timestep >= max(self._recent)
+
+
+class TimestepCheck:
+    """Says where the timesteps of a run leave those that are expected.
+
+    Args:
+        expected: The timestep of every evaluation; None to compare nothing.
+    """
+
+    def __init__(self, expected: Sequence[float] | None) -> None:
+        self._expected = expected
+        self._on_device: list[Tensor] = []
+
+    def restart(self) -> None:
+        """A new run begins."""
+        self._on_device = []
+
+    def see(self, tick: Tick, call: Call) -> str:
+        """Return how the timestep of a call differs; empty if it does not or cannot be seen yet."""
+        if self._expected is None:
+            return ""
+        if call.timestep is not None:
+            return self._difference(tick.evaluation, call.timestep)
+        if call.tensor is not None and tick.evaluation == len(self._on_device):
+            self._on_device.append(call.tensor.detach().reshape(-1)[0].clone())
+        return ""
+
+    def at_end(self) -> str:
+        """Return how the timesteps that stayed on a device differ; for the end of a run."""
+        if self._expected is None or len(self._on_device) != len(self._expected):
+            return ""
+        seen, self._on_device = self._on_device, []  # once, though every branch comes here
+        differences = [self._difference(e, float(timestep)) for e, timestep in enumerate(seen)]
+        return next(filter(None, differences), "")
+
+    def _difference(self, evaluation: int, here: float) -> str:
+        assert self._expected is not None
+        there = self._expected[evaluation]
+        if same_timestep(here, there):
+            return ""
+        return f"evaluation {evaluation}: {here:g}, calibrated {there:g}"

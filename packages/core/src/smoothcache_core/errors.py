@@ -1,0 +1,47 @@
+"""Everything this library raises or warns with.
+
+SmoothCacheError
++-- AdapterError       an adapter does not fit the model
++-- AttachError        a cache cannot be put on, or taken off, a model
++-- CalibrationError   a calibration cannot be recorded, merged or read
++-- EvaluationError    policies cannot be compared, or a report cannot be read
++-- PipelineError      a pipeline cannot be loaded, or does not take what it was asked for
++-- ScheduleError      a schedule is invalid or does not fit the model or the run
+SmoothCacheWarning     something harmless that a user must know
+"""
+
+
+class SmoothCacheError(Exception):
+    """Base class of every error of this library."""
+
+
+class AdapterError(SmoothCacheError):
+    """An adapter does not fit the model it was given."""
+
+
+class AttachError(SmoothCacheError):
+    """A cache cannot be attached to, or detached from, a model."""
+
+
+class CalibrationError(SmoothCacheError):
+    """A calibration cannot be recorded, merged, saved or loaded."""
+
+
+class EvaluationError(SmoothCacheError):
+    """Policies cannot be compared, or a report cannot be written or read."""
+
+
+class PipelineError(SmoothCacheError):
+    """A pipeline cannot be loaded, or does not take what it was asked for."""
+
+
+class ScheduleError(SmoothCacheError):
+    """A schedule is invalid, or does not fit the model or the run."""
+
+
+class SmoothCacheWarning(UserWarning):
+    """Something harmless happened that the user must know about."""
+
+
+class CommandError(SmoothCacheError):
+    """What a command was asked for is impossible, or makes no sense."""

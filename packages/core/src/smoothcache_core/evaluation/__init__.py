@@ -1,0 +1,1 @@
+"""Judging: every schedule beside the plain run, on the same seeds."""

@@ -1,0 +1,54 @@
+"""What a fill rule is."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from smoothcache_core.numerics.arrays import Array
+
+
+class Coefficients(Protocol):
+    """Gives the coefficients of fills, for many at once."""
+
+    def __call__(self, grams: Array, places: Array) -> Array:
+        """Return coefficients (..., k) of the k outputs computed last, the newest first.
+
+        Args:
+            grams: Inner products (..., k + 1, k + 1) of the wanted output and the computed ones.
+            places: Where the outputs are on the axis of evaluations, (..., k + 1), same order.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class FillRule:
+    """A way to make skipped outputs.
+
+    Attributes:
+        name: Its name, recorded in schedules.
+        terms: The most computed outputs that it combines.
+        coefficients: Gives the coefficients.
+    """
+
+    name: str
+    terms: int
+    coefficients: Coefficients
+
+
+def residual(grams: Array, coefficients: Array) -> Array:
+    """Return the root mean square of what a fill leaves, (...).
+
+    Args:
+        grams: (..., k + 1, k + 1), see `Coefficients`.
+        coefficients: (..., k).
+    """
+    signed = np.concatenate((np.ones_like(coefficients[..., :1]), -coefficients), axis=-1)
+    squares = np.einsum("...i,...ij,...j->...", signed, grams, signed)
+    return np.sqrt(np.maximum(squares, 0.0))
+
+
+def rounded(coefficients: Array | Sequence[float]) -> tuple[float, ...]:
+    """Return coefficients with as many digits as float32 has, which keeps files short."""
+    return tuple(float(f"{value:.8g}") for value in coefficients)

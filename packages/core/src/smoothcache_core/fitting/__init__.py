@@ -1,0 +1,1 @@
+"""Improving a schedule on the trajectory that the cached run really takes."""

@@ -1,0 +1,178 @@
+"""Refining a schedule by the error that it really makes: local search, one move at a time."""
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+from tqdm import tqdm
+
+from smoothcache_core.adapters.sites import DENOISER, GUIDANCE, Adapter
+from smoothcache_core.calls.clock import Scheduler
+from smoothcache_core.errors import ScheduleError
+from smoothcache_core.files import write_atomically
+from smoothcache_core.fitting.fit import Fitter, has_anchors, measured_error, skips_whole
+from smoothcache_core.optimize.local_search import moves
+from smoothcache_core.optimize.masks import Skips
+from smoothcache_core.sampling.sampler import Sample, Stage
+from smoothcache_core.schedule.schedule import Schedule
+
+
+def refine(
+    model: nn.Module,
+    adapter: Adapter,
+    sample: Sample,
+    schedule: Schedule,
+    *,
+    seeds: Sequence[int],
+    samples_per_run: int = 1,
+    trials: int = 50,
+    checkpoint: str | Path | None = None,
+    branches: Sequence[str] = (),
+    scheduler: Scheduler | None = None,
+    progress: bool = True,
+) -> Schedule:
+    """Improve a schedule of whole evaluations by trying what moving one of them really does.
+
+    Every trial fits the moved schedule (see `fit`) and measures its error. A trial costs the
+    computed evaluations of one run per seed; what was tried is not tried again.
+
+    Args:
+        model: See `fit`.
+        adapter: See `fit`.
+        sample: See `fit`.
+        schedule: Where to begin, a schedule of whole evaluations.
+        seeds: See `fit`.
+        samples_per_run: See `fit`.
+        trials: The most schedules to try, at least 1; those of `checkpoint` count.
+        checkpoint: File that keeps what was tried, saved after every trial and continued from if it
+            exists.
+        branches: See `fit`.
+        scheduler: See `fit`.
+        progress: Show a progress bar.
+
+    Returns:
+        The best schedule, fitted, with its measured error.
+
+    Raises:
+        CalibrationError: See `fit`.
+        ScheduleError: The schedule skips no whole evaluations, `trials` is below 1, or `checkpoint`
+            was made with other settings.
+    """
+    if not skips_whole(schedule):
+        raise ScheduleError("only schedules that skip whole evaluations can be refined")
+    if trials < 1:
+        raise ScheduleError(f"trials is at least 1, got {trials}")
+    known = _Known(checkpoint, _identity(schedule, seeds, samples_per_run))
+    stage = Stage(model, adapter, sample, branches, scheduler)
+    fitter = Fitter(stage, seeds, samples_per_run, use_anchor=has_anchors(schedule))
+    with tqdm(total=trials, desc="refining", unit="trial", disable=not progress) as bar:
+        best = _Descent(schedule, fitter, known, trials, bar).run()
+    return fitter.fit(_with(schedule, best))
+
+
+class _Known:
+    """Errors of what was tried, in memory and in a file."""
+
+    def __init__(self, path: str | Path | None, identity: str) -> None:
+        self._path = path
+        self._identity = identity
+        self.errors: dict[str, float] = {}
+        if path is not None and Path(path).exists():
+            self.errors = self._load(Path(path))
+
+    def _load(self, path: Path) -> dict[str, float]:
+        try:
+            data = json.loads(path.read_bytes())
+            identity, errors = data["identity"], data["errors"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ScheduleError(f"{str(path)!r} holds no trials: {error}") from error
+        if identity != self._identity:
+            raise ScheduleError(
+                f"{str(path)!r} holds trials of another schedule, model or seeds; use another file"
+            )
+        return errors
+
+    def add(self, key: str, error: float) -> None:
+        self.errors[key] = error
+        if self._path is not None:
+            content = json.dumps({"identity": self._identity, "errors": self.errors})
+            write_atomically(self._path, content.encode())
+
+
+class _Descent:
+    """Takes a move whenever it lowers the error, from the late evaluations to the early ones."""
+
+    def __init__(
+        self, schedule: Schedule, fitter: Fitter, known: _Known, trials: int, bar: "tqdm[Any]"
+    ) -> None:
+        self._schedule = schedule
+        self._fitter = fitter
+        self._known = known
+        self._left = trials
+        self._bar = bar
+        self._tried: set[str] = set()
+
+    def run(self) -> Skips:
+        best = _skips(self._schedule)
+        least = self._error(best)
+        while True:
+            before = best
+            for moved in self._around(best):
+                error = self._error(moved)
+                if error is None:
+                    return best
+                if least is None or error < least:
+                    best, least = moved, error
+                    break
+            if best == before:
+                return best
+
+    def _around(self, skips: Skips) -> Iterator[Skips]:
+        for position in reversed(range(1, self._schedule.evaluations)):
+            yield from moves(skips, position)
+
+    def _error(self, skips: Skips) -> float | None:
+        """Return the measured error; None if no trials are left."""
+        key = _key(skips)
+        if key not in self._tried:
+            if not self._left:
+                return None
+            self._left -= 1
+            self._tried.add(key)
+            self._bar.update()
+        if key not in self._known.errors:
+            fitted = self._fitter.fit(_with(self._schedule, skips))
+            self._known.add(key, measured_error(fitted))
+        return self._known.errors[key]
+
+
+def _identity(schedule: Schedule, seeds: Sequence[int], samples: int) -> str:
+    settings = [
+        schedule.fingerprint.model_dump_json(),
+        _key(_skips(schedule)),
+        has_anchors(schedule),
+    ]
+    return hashlib.sha256(repr((settings, list(seeds), samples)).encode()).hexdigest()[:16]
+
+
+def _skips(schedule: Schedule) -> Skips:
+    return Skips(
+        denoiser=tuple(map(bool, schedule.row(DENOISER))),
+        guidance=tuple(map(bool, schedule.row(GUIDANCE))),
+    )
+
+
+def _key(skips: Skips) -> str:
+    pairs = zip(skips.denoiser, skips.guidance, strict=True)
+    return "".join("1" if one and both else "c" if one else "." for one, both in pairs)
+
+
+def _with(schedule: Schedule, skips: Skips) -> Schedule:
+    """Return the schedule with other rows, and fills that are yet to be fitted."""
+    rows = {DENOISER.kind: tuple(map(int, skips.denoiser))}
+    if GUIDANCE.kind in schedule.rows:
+        rows[GUIDANCE.kind] = tuple(map(int, skips.guidance))
+    return schedule.model_copy(update={"rows": rows, "fills": {}})

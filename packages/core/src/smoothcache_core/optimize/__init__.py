@@ -1,0 +1,1 @@
+"""From costs to rows: dynamic programmes and local search that know no model."""

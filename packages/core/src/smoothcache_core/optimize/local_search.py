@@ -1,0 +1,175 @@
+"""Searching what to compute, by simulating cached runs.
+
+The error of the final sample is not a sum over evaluations: an early error is taken back by the
+fills that follow, a late one is not. So the search judges whole schedules, from several evenly
+spread ones on, and moves one computed evaluation at a time.
+"""
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from smoothcache_core.optimize.masks import Basis, Skips
+from smoothcache_core.optimize.surrogate import ReducedRun, Simulation
+
+_BENDS = (0.8, 1.0, 1.2, 1.5)
+"""How unevenly the starting points are spread: above 1, more is computed late."""
+
+
+_STARTS = 4
+
+
+_REACH = 2
+
+
+_ROUNDS = 12
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What every schedule must keep to.
+
+    Attributes:
+        pinned: Evaluations that are computed in any case, both passes of them.
+        max_lag: The most evaluations skipped in a row.
+    """
+
+    pinned: frozenset[int] = frozenset({0})
+    max_lag: int = 1000
+
+    def allow(self, skips: Skips) -> bool:
+        """Return whether `skips` keeps to them."""
+        computed = [i for i, one in enumerate(skips.denoiser) if one]
+        edges = [*computed, len(skips.denoiser)]
+        gaps = [later - earlier - 1 for earlier, later in itertools.pairwise(edges)]
+        whole = {i for i in computed if skips.guidance[i]}
+        return self.pinned <= whole and max(gaps) <= self.max_lag
+
+    def fewest(self, total: int) -> frozenset[int]:
+        """Return the fewest evaluations that can be computed, of `total`."""
+        edges = [*sorted({0} | self.pinned), total]
+        return frozenset(
+            i
+            for start, end in itertools.pairwise(edges)
+            for i in range(start, end, self.max_lag + 1)
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """The best skips found, and what was minimised: error and drift, see `Search.cost`."""
+
+    skips: Skips
+    error: float
+
+
+class Search:
+    """Searches skips of one budget after the other; simulations are remembered."""
+
+    def __init__(self, reduced: ReducedRun, limits: Limits, basis: Basis | None = None) -> None:
+        self._reduced = reduced
+        self._limits = limits
+        self._basis = basis or Basis()
+        self._known: dict[Skips, float] = {}
+        self._near: Simulation | None = None  # of the skips that are being moved
+
+    def cost(self, skips: Skips) -> float:
+        """Return what is minimised: the final error, and the drift that makes it less certain."""
+        if skips not in self._known:
+            run = self._simulation(skips).result()
+            self._known[skips] = float(np.hypot(run.error, run.drift))
+        return self._known[skips]
+
+    def _simulation(self, skips: Skips) -> Simulation:
+        return Simulation(self._reduced, skips, self._basis, self._near)
+
+    def best(self, budget: float, *, guidance: bool) -> Found:
+        """Return the best skips that compute at most `budget` evaluations.
+
+        Args:
+            budget: Evaluations, at least `Limits.fewest`; those without their unconditional pass
+                count a half.
+            guidance: Whether unconditional passes may be skipped.
+        """
+        starts = [s for s in self._starts(budget, guidance) if self._limits.allow(s)]
+        starts = sorted(dict.fromkeys(starts), key=self.cost)[:_STARTS]
+        ends = [self._descend(start) for start in starts]
+        chosen = min(ends, key=self.cost)
+        return Found(skips=chosen, error=self.cost(chosen))
+
+    def _starts(self, budget: float, guidance: bool) -> Iterator[Skips]:
+        total, pinned = self._reduced.evaluations, self._limits.pinned
+        shares = (1.0, 0.75, 0.5) if guidance else (1.0,)
+        for share in shares:
+            count = min(int(budget / (0.5 + 0.5 * share) + 1e-9), total)
+            both = min(int(2 * budget - count + 1e-9), count)
+            if both < len(pinned):
+                continue
+            for bend, kept in itertools.product(_BENDS, (pinned, self._limits.fewest(total))):
+                computed = _spread(total, count, bend, kept)
+                places = frozenset(k for k, i in enumerate(computed) if i in pinned)
+                guided = {computed[k] for k in _spread(len(computed), both, 1.0, places)}
+                yield _skips(total, computed, guided)
+
+    def _descend(self, skips: Skips) -> Skips:
+        self._near = self._simulation(skips)
+        for _ in range(_ROUNDS):
+            better = skips
+            for position in reversed(range(1, self._reduced.evaluations)):
+                options = [s for s in moves(better, position) if self._limits.allow(s)]
+                best = min([better, *options], key=self.cost)
+                if best != better:
+                    better, self._near = best, self._simulation(best)
+            if better == skips:
+                break
+            skips = better
+        return skips
+
+
+def _spread(total: int, count: int, bend: float, pinned: frozenset[int]) -> list[int]:
+    """Return `count` evaluations from 0 on, evenly spread up to a bend, with the pinned ones."""
+    chosen = set(pinned) | {0}
+    places = np.linspace(0, 1, count, endpoint=False)
+    for place in places:
+        ideal = total * (1 - (1 - place) ** bend)
+        free = [i for i in range(total) if i not in chosen]
+        if len(chosen) < count and free and int(ideal) not in chosen:
+            chosen.add(min(free, key=lambda i: abs(i - ideal)))
+    free = [i for i in reversed(range(total)) if i not in chosen]
+    chosen.update(free[: max(count - len(chosen), 0)])
+    return sorted(chosen)
+
+
+def _skips(total: int, computed: Sequence[int], guided: set[int]) -> Skips:
+    members = set(computed)
+    return Skips(
+        denoiser=tuple(i in members for i in range(total)),
+        guidance=tuple(i in guided for i in range(total)),
+    )
+
+
+def moves(skips: Skips, position: int) -> Iterator[Skips]:
+    """Yield what moving the computed evaluation at `position` a little gives."""
+    if not skips.denoiser[position]:
+        return
+    for step in range(-_REACH, _REACH + 1):
+        other = position + step
+        if 0 < other < len(skips.denoiser) and not skips.denoiser[other]:
+            yield _swapped(skips, position, other)
+        elif 0 < other < len(skips.denoiser) and skips.guidance[other] != skips.guidance[position]:
+            yield replace(skips, guidance=_exchange(skips.guidance, position, other))
+
+
+def _swapped(skips: Skips, one: int, other: int) -> Skips:
+    return Skips(
+        denoiser=_exchange(skips.denoiser, one, other),
+        guidance=_exchange(skips.guidance, one, other),
+    )
+
+
+def _exchange(row: tuple[bool, ...], one: int, other: int) -> tuple[bool, ...]:
+    values = list(row)
+    values[one], values[other] = values[other], values[one]
+    return tuple(values)

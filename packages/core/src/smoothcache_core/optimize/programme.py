@@ -1,0 +1,196 @@
+"""The exact dynamic programme of the planner: which evaluations to compute, which to fill.
+
+A group (one site, or several that share a row) is evaluated E times. Evaluation 0 is computed; at
+most A evaluations in a row are filled from the last computed one, p, and the one computed before
+it, q. So computed evaluations are at most A + 1 apart, and filling evaluation i costs
+
+    effects[g, i, a - 1, b]    with a = i - p in 1..A and b = p - q in 1..A + 1,
+
+where b = 0 stands for "p is evaluation 0, nothing was computed before it". Effects add up over
+evaluations and groups, and what is computed costs `weights[g]` (MACs or seconds) each time.
+
+What is where: the public functions here; shapes, checks and the cost of given rows in
+`costs.py`; the programme of one price or count in `segments.py`; budgets in `budgets.py`;
+rows that groups share in `shared_rows.py`.
+"""
+
+import numpy as np
+
+from smoothcache_core.errors import ScheduleError
+from smoothcache_core.optimize.budgets import plan_within
+from smoothcache_core.optimize.costs import LARGEST, Floats, Rows, check_budget, checked_problem
+from smoothcache_core.optimize.segments import (
+    least_where,
+    row_of_count,
+    solve_priced,
+    stretches_of,
+    sums_by_count,
+)
+from smoothcache_core.optimize.shared_rows import plan_sharing
+
+
+def least_spend(effects: Floats, weights: Floats, pinned: Rows) -> float:
+    """Return the least `spend` that the pinned evaluations, A and forbidden effects allow.
+
+    Args:
+        effects: (G, E, A, A + 2), see `costs.py`.
+        weights: (G,).
+        pinned: (E,) or (G, E).
+
+    Raises:
+        ScheduleError: An argument has a wrong shape or a value out of range.
+    """
+    effects, weights, pinned = checked_problem(effects, weights, pinned)
+    return least_where(np.isfinite(stretches_of(effects, pinned)), weights)
+
+
+def cheapest(effects: Floats, weights: Floats, price: float, pinned: Rows) -> Rows:
+    """Return the rows, (G, E), of the least sum of effects + price * spend.
+
+    Exact for every group. Of equal sums (as floating point adds them) the one that computes least
+    is taken, and of these the one whose fills are longest where they first differ.
+
+    Args:
+        effects: (G, E, A, A + 2), see `costs.py`.
+        weights: (G,).
+        price: Effect that one unit of weight is worth, at least 0.
+        pinned: (E,) or (G, E).
+
+    Raises:
+        ScheduleError: An argument has a wrong shape or a value out of range.
+    """
+    effects, weights, pinned = checked_problem(effects, weights, pinned)
+    if not 0.0 <= price <= LARGEST**2:
+        raise ScheduleError(f"price must be from 0 to {LARGEST**2:g}, got {price}")
+    return solve_priced(stretches_of(effects, pinned), price * weights)
+
+
+def within_budget(effects: Floats, weights: Floats, pinned: Rows, budget: float) -> Rows:
+    """Return rows, (G, E), of little total effect whose `spend` is at most `budget`.
+
+    The price is bisected down to neighbouring floating-point numbers, between which the exact
+    minimiser of effects + price * spend changes from within the budget to over it. Group by group
+    it goes from the former to the latter as long as that fits. The gap to the least possible
+    effect, below that of the least change that did not fit, is closed by trying all counts of up to
+    16 groups that could close it, and filled with single evaluations.
+
+    Up to rounding this is exact with up to 16 groups, unless more than 20000 plans were worth
+    keeping at once.
+
+    Args:
+        effects: (G, E, A, A + 2), see `costs.py`.
+        weights: (G,).
+        pinned: (E,) or (G, E).
+        budget: Most that `spend` may be. Compared without tolerance: weights that are whole
+            numbers add up exactly, for others take the budget from `spend` where it matters.
+
+    Raises:
+        ScheduleError: An argument has a wrong shape or a value out of range, or `budget` is below
+            `least_spend`.
+    """
+    effects, weights, pinned = checked_problem(effects, weights, pinned)
+    stretches = stretches_of(effects, pinned)
+    check_budget(budget, least_where(np.isfinite(stretches), weights), effects)
+    return plan_within(effects, stretches, weights, budget)
+
+
+def exact_count(effects: Floats, pinned: Rows, count: int, *, fewer: bool = False) -> Rows:
+    """Return the row, (E,), of the least effect that computes exactly `count` evaluations.
+
+    Args:
+        effects: (E, A, A + 2), those of one group.
+        pinned: (E,).
+        count: Evaluations to compute.
+        fewer: Allow fewer. Computing more is not always better, as it changes what the other
+            evaluations are filled from. Of equal effects the fewest are taken.
+
+    Raises:
+        ScheduleError: An argument has a wrong shape or a value out of range, `count` is not between
+            what the constraints allow and E, or every such row has a forbidden effect.
+    """
+    if effects.ndim != 3:
+        raise ScheduleError(f"effects of one group must be (E, A, A + 2), got {effects.shape}")
+    effects, one, pinned = checked_problem(effects[None], np.ones(1), pinned)
+    stretches = stretches_of(effects, pinned)
+    least = int(least_where(np.isfinite(stretches), one))
+    if not least <= count <= pinned.size:
+        raise ScheduleError(f"count must be from {least} to {pinned.size}, got {count}")
+    sums = sums_by_count(stretches[..., 0], count)
+    best = int(sums[0, 0].argmin()) if fewer else count
+    if np.isinf(sums[0, 0, best]):
+        raise ScheduleError(
+            f"every row that computes exactly {count} of {pinned.size} evaluations has a forbidden "
+            "effect; allow fewer"
+        )
+    return row_of_count(stretches[..., 0], sums, best)
+
+
+def minimax(effects: Floats, weights: Floats, pinned: Rows, budget: float) -> Rows:
+    """Return the rows, (G, E), of the least largest effect whose `spend` is at most `budget`.
+
+    The least threshold is found by bisection over the effects that occur: it is met if computing
+    as little as possible with no effect above it fits the budget. Among the rows that meet it,
+    `within_budget` lowers the sum.
+
+    Args:
+        effects: (G, E, A, A + 2), see `costs.py`.
+        weights: (G,).
+        pinned: (E,) or (G, E).
+        budget: Most that `spend` may be.
+
+    Raises:
+        ScheduleError: An argument has a wrong shape or a value out of range, or `budget` is below
+            `least_spend`.
+    """
+    effects, weights, pinned = checked_problem(effects, weights, pinned)
+    largest = stretches_of(effects, pinned, combine=np.maximum)
+    check_budget(budget, least_where(np.isfinite(largest), weights), effects)
+    thresholds = np.unique(largest[np.isfinite(largest)])
+    low, high = 0, len(thresholds) - 1
+    while low < high:
+        middle = (low + high) // 2
+        if least_where(largest <= thresholds[middle], weights) <= budget:
+            high = middle
+        else:
+            low = middle + 1
+    allowed = np.where(effects <= thresholds[high], effects, np.inf)
+    del largest
+    return plan_within(allowed, stretches_of(allowed, pinned), weights, budget)
+
+
+def at_most_rows(effects: Floats, weights: Floats, pinned: Rows, budget: float, limit: int) -> Rows:
+    """Return rows, (G, E), like `within_budget`, of which at most `limit` are distinct.
+
+    For a price, candidates are every group's own best row and the best single row for all. Rows are
+    chosen greedily, each time the one that lowers the Lagrangian sum most; the price is bisected.
+    Then groups are given rows, and rows are planned anew for the groups that share them, in turn,
+    always within the budget, while the effect falls.
+
+    With `limit` 1 this is the plan of the summed effects and weights, which is exact. With `limit`
+    G or more it is `within_budget`. In between it is a heuristic, never worse than `limit` 1.
+
+    Args:
+        effects: (G, E, A, A + 2), see `costs.py`.
+        weights: (G,).
+        pinned: (E,) or (G, E).
+        budget: Most that `spend` may be.
+        limit: Most distinct rows, at least 1.
+
+    Raises:
+        ScheduleError: An argument has a wrong shape or a value out of range, `budget` is below
+            `least_spend`, or no `limit` rows were found that meet it.
+    """
+    effects, weights, pinned = checked_problem(effects, weights, pinned)
+    if limit < 1:
+        raise ScheduleError(f"limit, the number of distinct rows, must be at least 1, got {limit}")
+    stretches = stretches_of(effects, pinned)
+    check_budget(budget, least_where(np.isfinite(stretches), weights), effects)
+    if limit >= len(effects):
+        return plan_within(effects, stretches, weights, budget)
+    rows = plan_sharing(effects, stretches, weights, pinned, budget, limit)
+    if rows is None:
+        raise ScheduleError(
+            f"budget {float(budget)} was not met with {limit} distinct rows for {len(effects)} "
+            "groups, whose pinned evaluations or forbidden effects differ; allow more of either"
+        )
+    return rows

@@ -1,0 +1,261 @@
+"""A run of the sampler, reduced to what whole-evaluation skipping needs of it.
+
+Everything a cached run does with the denoiser's outputs is linear: fills are linear combinations,
+guidance weights conditioning passes, the solver is affine (`calibrating/solver_response.py`). What
+is not linear, the denoiser itself, is replaced by its plain outputs plus a scalar feedback,
+y_p(x + dx) = y_p(x) + f[i, p] dx, measured by `calibrating/run_sensitivity.py`. Then every latent
+and output of a cached run is a combination of the plain run's latents and outputs, and inner
+products of those are all that is needed to simulate the run, to fit its fills in the order in which
+they happen, and to predict the error of its final sample, in milliseconds and without the model.
+
+A skipped evaluation is not fitted to what the plain run had there, but to what would make the
+solver land on the plain run's next latent. That takes back what drifted so far.
+"""
+
+import itertools
+import math
+from dataclasses import dataclass, field
+from typing import Self
+
+import numpy as np
+
+from smoothcache_core.calibration.dynamics import Dynamics
+from smoothcache_core.calibration.response import Response
+from smoothcache_core.numerics.arrays import Array
+from smoothcache_core.numerics.least_squares import ridge
+from smoothcache_core.numerics.reproducible_sum import joined
+from smoothcache_core.optimize.masks import Basis, Skips
+from smoothcache_core.schedule.schedule import MOST_TERMS
+
+_LATENTS, _OUTPUTS = 3, 4  # as many as solvers make a step of
+
+
+@dataclass(kw_only=True)
+class Simulated:
+    """What a simulated run gave.
+
+    Attributes:
+        error: Relative L2 error of the final sample; of the last latent where no more is known.
+        drift: Relative L2 distance of the latents to the plain run's, root mean square over the
+            evaluations that are computed.
+        terms: Coefficients of each skipped evaluation, the newest output first.
+        inputs: Coefficient of the latent of each skipped evaluation.
+        anchors: Coefficient of the latent of the evaluation computed last before it.
+        differences: Coefficients of the guidance difference.
+    """
+
+    error: float = 0.0
+    drift: float = 0.0
+    terms: dict[int, tuple[float, ...]] = field(default_factory=dict)
+    inputs: dict[int, float] = field(default_factory=dict)
+    anchors: dict[int, float] = field(default_factory=dict)
+    differences: dict[int, tuple[float, ...]] = field(default_factory=dict)
+
+
+class ReducedRun:
+    """Simulates cached runs.
+
+    Args:
+        gram: Mean products of the entries of the plain run's vectors, ordered x_0 ... x_{E-1},
+            the final sample, then for every conditioning pass y_0 ... y_{E-1}; shape (n, n), n =
+            E (1 + parts) + 1.
+        response: What the solver makes of outputs.
+        feedback: (E, parts): change of an output per change of the latent.
+        conditional: Index of the conditional pass.
+    """
+
+    def __init__(
+        self, gram: Array, response: Response, feedback: Array, conditional: int = 0
+    ) -> None:
+        self.evaluations, self.parts = response.weights.shape
+        vectors = _coordinates(gram)
+        count = self.evaluations
+        self.latents = vectors[:count]
+        self.size = float(np.linalg.norm(vectors[count]))
+        self.outputs = vectors[count + 1 :].reshape(self.parts, count, -1).transpose(1, 0, 2)
+        self.guided = np.einsum("ep,epn->en", response.weights, self.outputs)
+        self.latent_sizes = np.linalg.norm(self.latents, axis=1)
+        self.response = response
+        self.feedback = feedback
+        self.conditional = conditional
+
+    @property
+    def noise(self) -> float:
+        """How much of a latent neither earlier latents nor outputs explain, root mean square.
+
+        That is what the solver drew at random, relative to the latent; about 0 if it draws nothing.
+        """
+        left = [self._unexplained(i) for i in range(1, self.evaluations)]
+        return float(np.sqrt(np.mean(np.square(left)))) if left else 0.0
+
+    def _unexplained(self, i: int) -> float:
+        known = np.concatenate(
+            [self.latents[max(i - _LATENTS, 0) : i], *self.outputs[max(i - _OUTPUTS, 0) : i]]
+        )
+        latent = self.latents[i]
+        found = np.linalg.lstsq(known.T, latent, rcond=None)[0]
+        return float(np.linalg.norm(latent - found @ known) / (self.latent_sizes[i] + 1e-300))
+
+    def simulate(self, skips: Skips, basis: Basis | None = None) -> Simulated:
+        """Run with `skips`, fitting every fill when its evaluation comes.
+
+        Args:
+            skips: What is computed; evaluation 0 must be.
+            basis: What fills combine.
+        """
+        return Simulation(self, skips, basis or Basis()).result()
+
+
+_Found = tuple[float, ...]
+"""Coefficients of one evaluation, empty where all of it is computed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _State:
+    """What a simulation knows before an evaluation, besides what was changed so far."""
+
+    history: tuple[Array, ...] = ()
+    differences: tuple[Array, ...] = ()
+    drifts: tuple[float, ...] = ()
+    anchor: Array = field(default_factory=lambda: np.zeros(0))
+
+
+class Simulation:
+    """One simulated run; vectors are coordinates in the span of the plain run.
+
+    Args:
+        reduced: Of what.
+        skips: What is computed; evaluation 0 must be.
+        basis: What fills combine.
+        like: A simulation of the same run and basis. Evaluations up to the first that is skipped
+            otherwise are taken from it.
+    """
+
+    def __init__(
+        self, reduced: ReducedRun, skips: Skips, basis: Basis, like: Self | None = None
+    ) -> None:
+        self._of = reduced
+        self._skips = skips
+        self._basis = basis
+        self._changes = np.zeros_like(reduced.guided)
+        self._states: list[_State] = [_State()]
+        self._found: list[_Found] = []
+        if like is not None:
+            self._begin_like(like, _first_difference(skips, like._skips))
+        for evaluation in range(len(self._found), reduced.evaluations):
+            self._step(evaluation)
+
+    def _begin_like(self, like: Self, until: int) -> None:
+        self._changes[:until] = like._changes[:until]
+        self._states = like._states[: until + 1]
+        self._found = like._found[:until]
+
+    def _step(self, i: int) -> None:
+        of, state = self._of, self._states[-1]
+        row = of.response.matrix[i]
+        drift = self._drift(i)
+        own = float(row[i])
+        target = of.guided[i]
+        if own:
+            target = target - (row[:i] @ self._changes[:i]) / own
+        found: _Found = ()
+        if not self._skips.denoiser[i]:
+            basis = self._regressors(i, state, of.latents[i] + drift)
+            coefficients = ridge(basis, target)
+            guided, found = coefficients @ basis, tuple(coefficients.tolist())
+        else:
+            outputs = of.outputs[i] + of.feedback[i][:, None] * drift
+            differences = state.differences
+            if not self._skips.guidance[i]:
+                outputs, found = self._without_unconditional(i, outputs, target)
+            elif of.parts == 2:
+                both = outputs[of.conditional] - outputs[1 - of.conditional]
+                differences = (both, *differences[: MOST_TERMS - 1])
+            state = _State(
+                history=(outputs, *state.history[: MOST_TERMS - 1]),
+                differences=differences,
+                drifts=(*state.drifts, _norm(drift) / (of.latent_sizes[i] + 1e-300)),
+                anchor=of.latents[i] + drift,
+            )
+            guided = of.response.weights[i] @ outputs
+        self._changes[i] = guided - of.guided[i]
+        self._found.append(found)
+        self._states.append(state)
+
+    def _drift(self, i: int) -> Array:
+        if not i:
+            return np.zeros(self._changes.shape[1])
+        return self._of.response.matrix[i - 1, :i] @ self._changes[:i]
+
+    def _regressors(self, i: int, state: _State, latent: Array) -> Array:
+        weights = self._of.response.weights[i]
+        regressors = [weights @ outputs for outputs in state.history[: self._basis.terms]]
+        if self._basis.use_input:
+            regressors.append(latent)
+        if self._basis.use_anchor:
+            regressors.append(state.anchor)
+        return np.array(regressors)
+
+    def _without_unconditional(self, i: int, outputs: Array, target: Array) -> tuple[Array, _Found]:
+        of = self._of
+        share = float(of.response.weights[i, 1 - of.conditional])
+        conditional = outputs[of.conditional]
+        basis = np.array(self._states[-1].differences[: self._basis.terms])
+        if abs(share) > 1e-6:
+            found = ridge(basis, (conditional - target) / share)
+        else:
+            found = ridge(basis, conditional - outputs[1 - of.conditional])
+        filled = outputs.copy()
+        filled[1 - of.conditional] = conditional - found @ basis
+        return filled, tuple(found.tolist())
+
+    def result(self) -> Simulated:
+        """Return what the run gave."""
+        known = self._of.response.knows_end
+        final = self._drift(self._of.evaluations - (not known))
+        result = Simulated(
+            error=_norm(final) / (self._of.size + 1e-300),
+            drift=float(np.sqrt(np.mean(np.square(self._states[-1].drifts)))),
+        )
+        for i, found in enumerate(self._found):
+            if not self._skips.denoiser[i]:
+                latents = self._basis.use_input + self._basis.use_anchor
+                result.terms[i] = found[: len(found) - latents]
+                if self._basis.use_input:
+                    result.inputs[i] = found[len(found) - latents]
+                if self._basis.use_anchor:
+                    result.anchors[i] = found[-1]
+            elif found:
+                result.differences[i] = found
+        return result
+
+
+def _first_difference(one: Skips, other: Skips) -> int:
+    pairs = zip(one.denoiser, one.guidance, other.denoiser, other.guidance, strict=True)
+    same = itertools.takewhile(lambda each: each[:2] == each[2:], pairs)
+    return sum(1 for _ in same)
+
+
+def _norm(vector: Array) -> float:
+    return math.sqrt(float(vector @ vector))
+
+
+def _coordinates(gram: Array) -> Array:
+    """Return vectors (n, rank) with the inner products `gram`."""
+    values, vectors = np.linalg.eigh((gram + gram.T) / 2)
+    kept = values > values[-1] * 1e-15
+    return vectors[:, kept] * np.sqrt(values[kept])
+
+
+_NOISY = 0.02  # of the latent; rounding leaves 1e-8, and 4e-3 in bfloat16
+
+
+def reduced_run(dynamics: Dynamics) -> ReducedRun:
+    """Return the reduced run of what was calibrated."""
+    mean = joined(dynamics.gram) / dynamics.samples
+    return ReducedRun(mean, dynamics.response, dynamics.feedback(), dynamics.conditional or 0)
+
+
+def is_noisy(dynamics: Dynamics) -> bool:
+    """Return whether the solver adds noise of its own on the way."""
+    return reduced_run(dynamics).noise > _NOISY

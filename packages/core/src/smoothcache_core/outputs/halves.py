@@ -1,0 +1,150 @@
+"""The conditional and the unconditional half of a guided batch: divided, joined, subtracted."""
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import TreeSpec, tree_unflatten
+
+from smoothcache_core.adapters.sites import Guidance
+from smoothcache_core.errors import ScheduleError
+from smoothcache_core.outputs.structures import Flat, Weights, copied
+from smoothcache_core.outputs.tensors import weighted
+
+# ---------------------------------------------------------------------------- halves of a batch
+
+
+def narrow(arguments: Any, latent: Any, order: Guidance) -> Any:
+    """Return arguments of the denoiser with the conditional half of the batch only.
+
+    Every tensor with as many rows as the latent, and every list of as many tensors, is narrowed, in
+    nested tuples, lists and dictionaries too. The outermost level is not taken for such a list.
+
+    Args:
+        arguments: A tuple or a dictionary of arguments.
+        latent: The latent among them: a tensor, or a list of one tensor per row.
+        order: Which half is conditional.
+
+    Raises:
+        ScheduleError: The batch has an odd number of rows.
+    """
+    rows = paired_rows(latent)
+    start = 0 if order == "cond-first" else rows // 2
+    half = _Half(rows, slice(start, start + rows // 2), listed=not isinstance(latent, Tensor))
+    if isinstance(arguments, dict):
+        return {key: half.of(value) for key, value in arguments.items()}
+    return tuple(half.of(value) for value in arguments)
+
+
+def paired_rows(latent: Any) -> int:
+    """Return the rows of a latent: those of a tensor, or the tensors of a list.
+
+    Raises:
+        ScheduleError: They are not an even number.
+    """
+    rows = len(latent) if not isinstance(latent, Tensor) or latent.dim() else 0
+    if rows % 2 or not rows:
+        raise ScheduleError(
+            f"guidance is batched, but this batch has {rows} rows: there are no two halves of it"
+        )
+    return rows
+
+
+@dataclass(frozen=True)
+class _Half:
+    rows: int
+    part: slice
+    listed: bool
+
+    def of(self, value: Any) -> Any:
+        if isinstance(value, Tensor):
+            return value[self.part] if value.dim() and len(value) == self.rows else value
+        if isinstance(value, dict):
+            narrowed = copy.copy(value)
+            narrowed.update({key: self.of(item) for key, item in value.items()})
+            return narrowed
+        if not isinstance(value, list | tuple):
+            return value
+        if self._is_batch(value):
+            return value[self.part]
+        items = map(self.of, value)
+        return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
+
+    def _is_batch(self, value: Sequence[Any]) -> bool:
+        """Whether the items of `value` are rows, rather than batches themselves.
+
+        A tuple is none: rotary embeddings are tuples of two tensors, as many as rows, often.
+        """
+        if not isinstance(value, list) or len(value) != self.rows:
+            return False
+        if not all(isinstance(item, Tensor) for item in value):
+            return False
+        return self.listed or not all(item.dim() and len(item) == self.rows for item in value)
+
+
+def difference(conditional: Sequence[Tensor], unconditional: Sequence[Tensor]) -> list[Tensor]:
+    """Return the guidance difference, tensor by tensor."""
+    pairs = zip(conditional, unconditional, strict=True)
+    return [one.detach() - other.detach() for one, other in pairs]
+
+
+def halves(output: Flat, rows: int, order: Guidance) -> tuple[list[Tensor], list[Tensor]]:
+    """Return the floating tensors of (the conditional half, the unconditional half).
+
+    Args:
+        output: The denoiser's output for the whole batch: tensors of `rows` rows, or a list of
+            `rows` tensors.
+        rows: Rows of the batch.
+        order: Which half is conditional.
+
+    Raises:
+        ScheduleError: The output has other rows.
+    """
+    tensors, middle = list(output.floating), rows // 2
+    if all(tensor.dim() and len(tensor) == rows for tensor in tensors):
+        first = [tensor[:middle] for tensor in tensors]
+        second = [tensor[middle:] for tensor in tensors]
+    elif len(tensors) == rows:
+        first, second = tensors[:middle], tensors[middle:]
+    else:
+        raise ScheduleError(
+            f"the denoiser's output of shapes {[tuple(each.shape) for each in tensors]} cannot be "
+            f"divided like its batch of {rows} rows"
+        )
+    return (first, second) if order == "cond-first" else (second, first)
+
+
+def unguided(
+    conditional: Sequence[Tensor], differences: Sequence[Sequence[Tensor]], weights: Weights
+) -> list[Tensor]:
+    """Return conditional - sum_j weights[j] * differences[j], tensor by tensor.
+
+    Args:
+        conditional: Floating tensors of the conditional output.
+        differences: Guidance differences, the newest first.
+        weights: As many coefficients.
+    """
+    signed = [1.0, *(-weight for weight in weights)]
+    return [weighted(column, signed) for column in zip(conditional, *differences, strict=True)]
+
+
+def widen(
+    conditional: Flat, unconditional: Sequence[Tensor], spec: TreeSpec, order: Guidance
+) -> Any:
+    """Return the output for the whole batch, joined from its halves.
+
+    Args:
+        conditional: The output for the conditional half.
+        unconditional: The floating tensors of the other half.
+        spec: Structure of an output for the whole batch.
+        order: Which half is conditional.
+    """
+    pair: tuple[Sequence[Tensor], Sequence[Tensor]] = conditional.floating, unconditional
+    first, second = pair if order == "cond-first" else pair[::-1]
+    if spec == conditional.spec:
+        joined = [torch.cat(both) for both in zip(first, second, strict=True)]
+        return conditional.with_floating(joined)
+    return tree_unflatten([copied(tensor) for tensor in (*first, *second)], spec)

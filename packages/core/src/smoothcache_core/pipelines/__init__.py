@@ -1,0 +1,1 @@
+"""Pipelines of other libraries, taken apart into what `calibrate` and `cached` need."""

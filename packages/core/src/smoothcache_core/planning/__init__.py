@@ -1,0 +1,1 @@
+"""The dial: from a calibration and a budget to the best schedule."""

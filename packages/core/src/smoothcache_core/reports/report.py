@@ -1,0 +1,122 @@
+"""Reports: what policies cost and what they did to the samples, measured side by side."""
+
+import json
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from torch import Tensor
+
+from smoothcache_core.errors import EvaluationError
+from smoothcache_core.files import write_atomically
+from smoothcache_core.reports.rows import Number, ReportRow
+from smoothcache_core.schedule.fingerprint import Fingerprint
+
+if TYPE_CHECKING:
+    pass
+
+
+FORMAT = "smoothcache-report"
+
+
+class Report(BaseModel):
+    """Policies compared on the same seeds. Made by `evaluate`; equal if all that is saved is equal.
+
+    Attributes:
+        format: Always `"smoothcache-report"`.
+        version: Version of the file format.
+        rows: One per policy, the plain run first.
+        seeds: Evaluation seeds.
+        calibration_seeds: Seeds that the schedules were calibrated with.
+        calibration_samples: Samples that the schedules were calibrated with, if that was told.
+        warmup: Untimed runs of every policy before the timed ones.
+        num_samples: Samples of every policy, over all seeds.
+        sample_shape: Shape of one sample.
+        sample_dtype: Data type of the samples.
+        plain_repeat_rel_l2: Mean relative L2 distance between two plain runs of the first seed:
+            what of `rel_l2` is not the cache's doing. None without a warm-up.
+        fingerprint: What was run.
+        device: What it ran on.
+        versions: Versions of the packages that matter.
+        date: When it ended.
+        samples: The samples that `evaluate` was asked to keep, (k, ...) by policy; not saved.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+
+    format: Literal["smoothcache-report"] = FORMAT
+    version: Literal[1] = 1
+    rows: tuple[ReportRow, ...]
+    seeds: tuple[int, ...]
+    calibration_seeds: tuple[int, ...] = ()
+    calibration_samples: int | None = None
+    warmup: int
+    num_samples: int
+    sample_shape: tuple[int, ...]
+    sample_dtype: str
+    plain_repeat_rel_l2: Number | None = None
+    fingerprint: Fingerprint
+    device: str
+    versions: Mapping[str, str]
+    date: datetime
+    samples: Annotated[Mapping[str, Tensor], Field(exclude=True, repr=False)] = {}
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Report) and self.to_json() == other.to_json()
+
+    __hash__ = None
+
+    def row(self, policy: str) -> ReportRow:
+        """Return the row of a policy.
+
+        Raises:
+            EvaluationError: There is no such policy.
+        """
+        rows = {row.policy: row for row in self.rows}
+        if policy not in rows:
+            raise EvaluationError(f"the report has no policy {policy!r}; it has {list(rows)}")
+        return rows[policy]
+
+    # ------------------------------------------------------------------ files
+
+    def to_json(self) -> str:
+        """Return the report as strict JSON; infinite values and NaN are strings."""
+        return _dump(json.loads(self.model_dump_json())) + "\n"
+
+    def save(self, path: str | Path) -> Path:
+        """Write the report as JSON, in one step."""
+        return write_atomically(path, self.to_json().encode())
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Read a report file.
+
+        Raises:
+            EvaluationError: The file is missing, damaged, or not a report of this version.
+        """
+        try:
+            return cls.model_validate_json(Path(path).read_bytes())
+        except OSError as error:
+            raise EvaluationError(f"cannot read report {str(path)!r}: {error.strerror}") from error
+        except ValidationError as error:
+            problem = error.errors()[0]
+            where = ".".join(str(part) for part in problem["loc"])
+            raise EvaluationError(
+                f"{str(path)!r} is not a report: {where}: {problem['msg']}"
+            ) from error
+
+
+# ---------------------------------------------------------------------------- JSON
+
+
+def _dump(value: Any, indent: str = "") -> str:
+    """Dump JSON indented, but with every list of plain values on one line."""
+    inner = indent + "  "
+    if isinstance(value, dict) and value:
+        parts = [f"{json.dumps(key)}: {_dump(item, inner)}" for key, item in value.items()]
+        return "{\n" + ",\n".join(inner + part for part in parts) + f"\n{indent}}}"
+    if isinstance(value, list) and any(isinstance(item, dict | list) for item in value):
+        return "[\n" + ",\n".join(inner + _dump(item, inner) for item in value) + f"\n{indent}]"
+    return json.dumps(value, allow_nan=False)

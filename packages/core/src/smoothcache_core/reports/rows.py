@@ -1,0 +1,95 @@
+"""One row of a report: a policy at one setting."""
+
+import math
+from collections.abc import Mapping
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, PlainSerializer
+
+from smoothcache_core.schedule.provenance import Prediction, Source
+
+
+def _json_number(value: float) -> float | str:
+    return value if math.isfinite(value) else str(value)
+
+
+Number = Annotated[float, PlainSerializer(_json_number, when_used="json-unless-none")]
+"""A float that JSON can hold: infinite values and NaN are written as strings."""
+
+
+class MetricResult(BaseModel):
+    """One metric of one policy.
+
+    Attributes:
+        mean: Mean over the samples.
+        spread: Standard deviation over the samples, 0 for one sample or equal ones.
+        samples: The value of every sample, in the order of the seeds.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    mean: Number
+    spread: Number
+    samples: tuple[Number, ...]
+
+
+class ReportRow(BaseModel):
+    """One policy. The keys are those of a benchmark record; what is not known is None.
+
+    Attributes:
+        policy: Name of the policy; `"plain"` computes everything, without a cache.
+        ours: Whether it is a method of this library's own, not a published one.
+        solver: Name of the solver.
+        evaluations: Denoiser evaluations of one run, per branch.
+        compute: MACs over the MACs of the plain run, for the whole denoiser.
+        seconds: Median time of one call of the sampler.
+        seconds_each: The time of every seed's call.
+        speedup: Median over the seeds of plain seconds over this policy's.
+        of_limit: `speedup * compute`: 1 if time were MACs alone.
+        rel_l2: Mean relative L2 distance from the plain samples.
+        rel_l2_spread: Its standard deviation over samples.
+        rel_l2_low: Lower end of the 95 % bootstrap interval of `rel_l2`; None for one sample.
+        rel_l2_high: Upper end.
+        psnr_db: Mean peak signal-to-noise ratio against the plain samples, in decibels.
+        frechet: Frechet distance of features from a reference set.
+        accuracy: Fraction of samples that a classifier recognises.
+        metrics: Every metric, those named above included, by name.
+        summaries: Every summary of all samples, those named above included, by name.
+        bytes_peak: Most bytes of cached outputs held after any evaluation.
+        computed: Site calls computed, over all timed runs.
+        reused: Site calls answered from the cache, over all timed runs.
+        recomputed: Planned reuses that had to be computed.
+        source: How the schedule was made.
+        prediction: What the schedule promised.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    policy: str
+    ours: bool
+    solver: str | None = None
+    evaluations: int | None = None
+    compute: float | None = None
+    seconds: float
+    seconds_each: tuple[float, ...]
+    speedup: float
+    of_limit: float | None = None
+    rel_l2: Number
+    rel_l2_spread: Number
+    rel_l2_low: float | None = None
+    rel_l2_high: float | None = None
+    psnr_db: Number | None = None
+    frechet: Number | None = None
+    accuracy: Number | None = None
+    metrics: Mapping[str, MetricResult] = {}
+    summaries: Mapping[str, Number] = {}
+    bytes_peak: int = 0
+    computed: int | None = None
+    reused: int = 0
+    recomputed: int = 0
+    source: Source | None = None
+    prediction: Prediction | None = None
+
+
+PLAIN = "plain"
+"""Name of the run that computes everything."""

@@ -1,0 +1,191 @@
+"""Pictures of errors: over compute, and beside what was predicted."""
+
+import math
+from collections.abc import Sequence
+from itertools import cycle
+from typing import TYPE_CHECKING
+
+from smoothcache_core.errors import EvaluationError
+from smoothcache_core.planning.front import Point
+from smoothcache_core.reports.style import COMPUTED, INK, clean, new_figure
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
+    from matplotlib.figure import Figure
+
+    from smoothcache_core.reports.rows import ReportRow
+
+
+_GRID = "#e6e6e6"
+
+
+_PEERS = "#8a8a8a"
+
+
+_PUBLISHED = "smooth"
+
+
+_TARGETS = {
+    "denoiser": COMPUTED, "guidance": "#2f8f6b", "site": "#8456a6", "kind": "#b07aa1",
+    "evaluation": "#7f6a00", _PUBLISHED: "#c44e3b",
+}  # fmt: skip
+
+
+_LOGARITHMIC_FROM = 4.0
+"""Ratio of the largest to the least error from which the axis is logarithmic."""
+
+
+def trade_off(
+    rows: "Sequence[ReportRow]" = (),
+    *,
+    points: Sequence[Point] = (),
+    chosen: Point | None = None,
+    peers: "Sequence[ReportRow]" = (),
+) -> "Figure":
+    """Draw error over compute: what was measured, and what is planned and known besides.
+
+    A row is drawn with the 95 % interval of its error if that is known, else with its spread. Rows
+    without compute or a finite error have no place; on a logarithmic axis, those without any error
+    have none either.
+
+    Args:
+        rows: What was measured.
+        points: Plans with their predicted errors, one line for each target; filled where no other
+            plan has both less compute and less error.
+        chosen: One of them, to be marked.
+        peers: Other methods, one line for each policy.
+    """
+    figure = new_figure(7.0, 4.4)
+    axes = figure.subplots()
+    measured = [row for row in rows if row.compute is not None and math.isfinite(row.rel_l2)]
+    others = [row for row in peers if row.compute is not None and math.isfinite(row.rel_l2)]
+    errors = [row.rel_l2 for row in (*measured, *others)] + [point.error for point in points]
+    positive = [error for error in errors if error > 0.0]
+    logarithmic = bool(positive) and max(positive) > _LOGARITHMIC_FROM * min(positive)
+    _draw_peers(axes, others)
+    _draw_points(axes, points, chosen)
+    _draw_rows(axes, [row for row in measured if row.rel_l2 > 0.0 or not logarithmic])
+    _error_axis(axes, logarithmic)
+    axes.set_xlim(0.0, 1.05)
+    axes.set_xlabel("compute, fraction of the plain run's MACs", fontsize=9, color=INK)
+    axes.set_ylabel("relative L2 distance from plain", fontsize=9, color=INK)
+    clean(axes)
+    if axes.get_legend_handles_labels()[0]:
+        figure.legend(loc="outside right upper", fontsize=8, frameon=False)
+    return figure
+
+
+def _draw_rows(axes: "Axes", rows: "Sequence[ReportRow]") -> None:
+    from matplotlib import colormaps
+
+    for index, row in enumerate(rows):
+        plain = row.source is None
+        below, above = _uncertainty(row)
+        axes.errorbar(
+            [row.compute or 0.0], [row.rel_l2], yerr=[[below], [above]], label=row.policy,
+            color=INK if plain else colormaps["tab10"](index % 10), marker="D" if plain else "o",
+            ms=6, elinewidth=1, capsize=3, linestyle="", zorder=4,
+        )  # fmt: skip
+
+
+def _uncertainty(row: "ReportRow") -> tuple[float, float]:
+    """Return how far the error bar of a row goes down and up."""
+    if row.rel_l2_low is None or row.rel_l2_high is None:
+        return min(row.rel_l2_spread, 0.999 * row.rel_l2), row.rel_l2_spread
+    return max(row.rel_l2 - row.rel_l2_low, 0.0), max(row.rel_l2_high - row.rel_l2, 0.0)
+
+
+def _draw_points(axes: "Axes", points: Sequence[Point], chosen: Point | None) -> None:
+    for name in dict.fromkeys(point.name for point in points):
+        line = sorted((p for p in points if p.name == name), key=lambda point: point.compute)
+        color, published = _TARGETS.get(name, INK), name == _PUBLISHED
+        axes.plot(
+            [p.compute for p in line], [p.error for p in line], color=color, linewidth=1.2,
+            linestyle="--" if published else "-", zorder=2,
+            label="predicted: SmoothCache's rule" if published else f"predicted: {name}",
+        )  # fmt: skip
+        axes.scatter(
+            [p.compute for p in line], [p.error for p in line], s=16, zorder=3, edgecolors=color,
+            facecolors=[color if p.best else "white" for p in line], linewidths=1.0,
+        )  # fmt: skip
+    if chosen is not None:
+        axes.plot(
+            [chosen.compute], [chosen.error], color="#e0a100", marker="*", ms=15, linestyle="",
+            markeredgecolor=INK, markeredgewidth=0.6, zorder=5, label=f"chosen: {chosen.name}",
+        )  # fmt: skip
+
+
+def _draw_peers(axes: "Axes", peers: "Sequence[ReportRow]") -> None:
+    names = dict.fromkeys(row.policy for row in peers)
+    for name, marker in zip(names, cycle("sv^<>pPXdh*"), strict=False):
+        line = sorted((p for p in peers if p.policy == name), key=lambda row: row.compute or 0.0)
+        axes.plot(
+            [row.compute or 0.0 for row in line], [row.rel_l2 for row in line], color=_PEERS,
+            linewidth=0.8, marker=marker, ms=4.5, markerfacecolor="white", zorder=1, label=name,
+        )  # fmt: skip
+
+
+def _error_axis(axes: "Axes", logarithmic: bool) -> None:
+    if logarithmic:
+        axes.set_yscale("log")
+        _decades(axes.yaxis, (1.0, 3.0))
+    else:
+        high = float(axes.dataLim.intervaly[1])
+        top = high if math.isfinite(high) and high > 0.0 else 1.0
+        axes.set_ylim(-0.04 * top, 1.06 * top)
+    axes.grid(which="both", color=_GRID, linewidth=0.7)
+    axes.set_axisbelow(True)
+
+
+def _decades(axis: "Axis", subs: Sequence[float]) -> None:
+    """Label a logarithmic axis by plain numbers at `subs` times powers of ten."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    axis.set_major_locator(LogLocator(subs=subs, numticks=12))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
+
+
+def kept_promises(rows: "Sequence[ReportRow]") -> "Figure":
+    """Draw the measured error of every policy over the predicted one, with 95 % intervals.
+
+    Predictions that were measured on calibration seeds are filled, those estimated from
+    sensitivities are not.
+
+    Raises:
+        EvaluationError: No row has a prediction.
+    """
+    from matplotlib import colormaps
+
+    known = [(row, row.prediction) for row in rows if row.prediction is not None]
+    if not known:
+        raise EvaluationError("no policy of these rows has a predicted error")
+    figure = new_figure(5.6, 3.6)
+    axes = figure.subplots()
+    shown = [(r, p) for r, p in known if p.error > 0.0 < r.rel_l2 < math.inf]
+    for index, (row, promise) in enumerate(shown):
+        left = 0.0 if promise.low is None else max(promise.error - promise.low, 0.0)
+        right = 0.0 if promise.high is None else max(promise.high - promise.error, 0.0)
+        below, above = _uncertainty(row)
+        color = colormaps["tab10"](index % 10)
+        axes.errorbar(
+            [promise.error], [row.rel_l2], xerr=[[left], [right]], yerr=[[below], [above]],
+            color=color, marker="o", ms=5.5, elinewidth=1, capsize=2.5, linestyle="",
+            markerfacecolor=color if promise.measured else "white", label=row.policy,
+        )  # fmt: skip
+    ends = [error for row, promise in shown for error in (row.rel_l2, promise.error)] or [0.1, 1.0]
+    span = [min(ends) / 1.6, max(ends) * 1.6]
+    axes.plot(
+        span, span, color=_PEERS, linewidth=0.9, linestyle="--", zorder=1, label="as predicted"
+    )
+    axes.set(xscale="log", yscale="log", xlim=span, ylim=span)
+    for axis in (axes.xaxis, axes.yaxis):
+        _decades(axis, (1.0, 2.0, 5.0))
+    axes.set_xlabel("predicted error", fontsize=9, color=INK)
+    axes.set_ylabel("measured error", fontsize=9, color=INK)
+    axes.grid(which="both", color=_GRID, linewidth=0.7)
+    axes.set_axisbelow(True)
+    clean(axes)
+    figure.legend(loc="outside right upper", fontsize=8, frameon=False)
+    return figure

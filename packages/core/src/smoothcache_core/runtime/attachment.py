@@ -1,0 +1,256 @@
+"""A schedule at work on a live model."""
+
+import itertools
+import threading
+import warnings
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any
+
+from torch import nn
+
+from smoothcache_core.adapters.compiled import denoiser
+from smoothcache_core.adapters.sites import DENOISER, GUIDANCE, Adapter, Site
+from smoothcache_core.calls.announcements import listening
+from smoothcache_core.calls.call import Call, CallReader
+from smoothcache_core.calls.clock import Clock, Scheduler, Tick, TimestepCheck
+from smoothcache_core.calls.fingerprints import call_fingerprint
+from smoothcache_core.errors import AttachError, ScheduleError, SmoothCacheWarning
+from smoothcache_core.runtime.denoiser_cache import WholeCache, refuse_guidance
+from smoothcache_core.runtime.graphs import graph_variants, recompile_limit, variants
+from smoothcache_core.runtime.site_cache import Refit, SiteCache
+from smoothcache_core.runtime.store import CacheStats, Kept
+from smoothcache_core.schedule.schedule import Schedule
+from smoothcache_core.wrapping.denoiser import Step, Wrapping
+
+
+def tell(message: str) -> None:
+    """Warn the user."""
+    warnings.warn(message, SmoothCacheWarning, stacklevel=2)
+
+
+class Attachment:
+    """A schedule at work on a model. Made by `attach`.
+
+    Attributes:
+        stats: What the cache did so far.
+        schedule: The schedule.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        adapter: Adapter,
+        schedule: Schedule,
+        sites: Sequence[Site],
+        branches: tuple[str, ...],
+        scheduler: Scheduler | None,
+    ) -> None:
+        inside = denoiser(model)
+        self.schedule = schedule
+        self.stats = CacheStats()
+        self._kept = Kept(self.stats)
+        self._scheduler = scheduler
+        self._reader = CallReader(inside, adapter)
+        self._timesteps = TimestepCheck(schedule.fingerprint.timesteps)
+        self._clock = Clock(
+            evaluations=schedule.evaluations,
+            branches=branches,
+            timesteps=schedule.fingerprint.timesteps or (),
+        )
+        self._told: set[str] = set()
+        self._under_way = threading.Lock()
+        self._attached = True
+        self._evaluation = -1
+        caching = [site for site in sites if 0 in schedule.row(site)]
+        whole = {DENOISER.kind, GUIDANCE.kind} & set(schedule.rows)
+        self._always = [s.path for s in sites if 0 not in schedule.row(s) and not whole]
+        self._whole = WholeCache(schedule, adapter, branches, self._kept, self.stats)
+        courses = [schedule.course(site) for site in caching]
+        _refuse_nested(caching)
+        refuse_guidance(schedule, adapter, inside, branches)
+        keep_always = self._too_many_graphs(model, caching, keep_always=False) > 0
+        self._wrapping = Wrapping(model, caching, self)
+        try:
+            self._sites = SiteCache(
+                self._wrapping.sites, courses, self._kept, self.stats, keep_always=keep_always
+            )
+            self._wrapping.add(listening(self._clock, inside, scheduler))
+            self._tell_graphs(self._too_many_graphs(model, caching, keep_always=keep_always))
+        except BaseException:
+            self._wrapping.remove()
+            raise
+
+    def _too_many_graphs(
+        self, model: nn.Module, caching: Sequence[Site], *, keep_always: bool
+    ) -> int:
+        """Return how many graphs compiled code may need if that is over torch's limit, else 0."""
+        modes: dict[str, list[Hashable]] = {}
+        for site in caching:
+            modes |= variants(site, self.schedule.course(site), keep_always=keep_always)
+        graphs = graph_variants(model, modes)
+        return graphs if graphs > recompile_limit() else 0
+
+    def _tell_graphs(self, graphs: int) -> None:
+        if graphs:
+            tell(
+                f"this schedule may make torch.compile build {graphs} graphs of one code object; "
+                f"its limit is {recompile_limit()}, and what is over it runs eager or fails: raise "
+                "torch._dynamo.config.recompile_limit, compile block by block, or plan per kind"
+            )
+
+    # ------------------------------------------------------------------ for the user
+
+    def new_run(self) -> None:
+        """Say that the next call of the denoiser starts a new run."""
+        self._clock.restart()
+
+    def detach(self, *, quietly: bool = False) -> None:
+        """Restore the model exactly, and tell the user if the cache was of no use.
+
+        Args:
+            quietly: Do not tell.
+
+        Raises:
+            AttachError: Somebody wrapped the model on top of the cache; nothing was changed.
+        """
+        if not self._attached:
+            return
+        self._wrapping.remove()
+        self._attached = False
+        self._kept.note_peak()
+        self._kept.drop_all()
+        self._whole.forget()
+        if not quietly:
+            self._tell_at_end()
+
+    def _tell_at_end(self) -> None:
+        stats = self.stats
+        if not stats.evaluations:
+            tell("the cache saw no call of the denoiser: is this the model that the sampler calls?")
+        elif not self._clock.complete:
+            self._tell_incomplete(self._clock.count)
+        elif self.schedule.skips and not sum(stats.reused.values()):
+            tell("nothing was reused")
+
+    # ------------------------------------------------------------------ driver
+
+    def begin(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Step:
+        """Prepare for one call of the denoiser; return what to do with it."""
+        if not self._under_way.acquire(blocking=False):
+            raise AttachError(
+                "the denoiser was called while a call was under way; a cached model serves one "
+                "thread at a time, so give each its own model"
+            )
+        try:
+            tick = self._begin(self._reader.read(args, kwargs, self._clock.context))
+            return self._whole.begin(tick, args, kwargs, self._reader.latent(args, kwargs))
+        except BaseException:
+            self.abort()
+            raise
+
+    def _begin(self, call: Call) -> Tick:
+        tick = self._clock.tick(call)
+        if tick.new_run or tick.evaluation != self._evaluation:
+            self._kept.note_peak()
+            self._evaluation = tick.evaluation
+        if tick.new_run:
+            self._start_run(tick, call)
+        elif tick.broken:
+            self._kept.drop(tick.branch)
+        self._tell_timesteps(self._timesteps.see(tick, call))
+        self._sites.prepare(tick)
+        self._tick = tick
+        return tick
+
+    def _start_run(self, tick: Tick, call: Call) -> None:
+        self._kept.drop_all()
+        self._whole.forget()
+        self._timesteps.restart()
+        self._check_steps()
+        self.stats.runs += 1
+        if tick.ended_at is not None and tick.ended_at < self.schedule.evaluations:
+            self._tell_incomplete(tick.ended_at)
+        for remark in self.schedule.fingerprint.remarks(call_fingerprint(call)):
+            self._tell_once(f"the schedule was planned for something else: {remark}")
+
+    def _check_steps(self) -> None:
+        """Refuse a scheduler that is set to another number of evaluations."""
+        timesteps = getattr(self._scheduler, "timesteps", None)
+        if timesteps is None:
+            return
+        begin = getattr(self._scheduler, "begin_index", None) or 0
+        evaluations = len(timesteps) - begin
+        if evaluations != self.schedule.evaluations:
+            raise ScheduleError(
+                f"{type(self._scheduler).__name__} is set to {evaluations} evaluations, but the "
+                f"schedule has {self.schedule.evaluations}; plan for {evaluations} or change it"
+            )
+
+    def end(self, output: Any) -> Any:
+        """Take what is needed later, count, and release what is not needed any more."""
+        try:
+            self._sites.collect(self._tick)
+            output = self._whole.end(output)
+        except BaseException:
+            self.abort()
+            raise
+        for path in self._always:
+            self.stats.count(path, filled=False)
+        self.stats.evaluations += 1
+        if not self._tick.branch:
+            self._kept.note_peak()
+        last = self._tick.evaluation == self.schedule.evaluations - 1
+        self._under_way.release()
+        if last:
+            self._tell_timesteps(self._timesteps.at_end())
+        return output
+
+    def abort(self) -> None:
+        """Forget the run after an exception."""
+        self._sites.rest()
+        self._kept.drop_all()
+        self._whole.forget()
+        self._clock.abandon()
+        self._under_way.release()
+
+    # ------------------------------------------------------------------ fitting
+
+    def refill(self, compute: Callable[[], object], refit: Refit) -> None:
+        """Fill the evaluation under way by other coefficients; for what is called inside the cache.
+
+        Args:
+            compute: Calls the denoiser itself; its sites all compute.
+            refit: Gives the coefficients of every site that is filled.
+        """
+        self._sites.refill(self._tick, compute, refit)
+
+    # ------------------------------------------------------------------ telling
+
+    def _tell_timesteps(self, difference: str) -> None:
+        if difference:
+            self._tell_once(
+                f"the timesteps are not those of the calibration ({difference}); the schedule may "
+                "skip in the wrong places",
+                about="timesteps",
+            )
+
+    def _tell_incomplete(self, count: int) -> None:
+        self._tell_once(
+            f"a run ended after {count} of the schedule's {self.schedule.evaluations} evaluations"
+        )
+
+    def _tell_once(self, message: str, *, about: str | None = None) -> None:
+        about = about or message
+        if about not in self._told:
+            self._told.add(about)
+            tell(message)
+
+
+def _refuse_nested(sites: Sequence[Site]) -> None:
+    for outer, inner in itertools.permutations(sites, 2):
+        for above, below in itertools.product(outer.paths, inner.paths):
+            if f"{below}.".startswith(f"{above}."):
+                raise ScheduleError(
+                    f"{inner.path!r} is inside {outer.path!r} and the schedule reuses both; let it "
+                    "name one"
+                )

@@ -1,0 +1,99 @@
+"""Applying a schedule to a live model."""
+
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+
+from torch import nn
+
+from smoothcache_core.adapters.compiled import denoiser
+from smoothcache_core.adapters.sites import Adapter, Site
+from smoothcache_core.calls.clock import Scheduler
+from smoothcache_core.calls.fingerprints import model_fingerprint, solver_name
+from smoothcache_core.errors import ScheduleError
+from smoothcache_core.runtime.attachment import Attachment, tell
+from smoothcache_core.runtime.store import CacheStats
+from smoothcache_core.schedule.fingerprint import Fingerprint
+from smoothcache_core.schedule.schedule import Schedule
+
+
+@contextmanager
+def cached(
+    model: nn.Module,
+    adapter: Adapter,
+    schedule: Schedule,
+    *,
+    branches: Sequence[str] = (),
+    scheduler: Scheduler | None = None,
+    solver: str | None = None,
+) -> Generator[CacheStats]:
+    """Run `model` by `schedule` inside a `with` block; the model is restored exactly at its end.
+
+    Example:
+        >>> with cached(pipe.transformer, adapter, schedule, scheduler=pipe.scheduler) as stats:
+        ...     images = pipe(class_labels=[207], num_inference_steps=50).images
+
+    Args:
+        model: The denoiser the sampler calls. Compile it before, not inside.
+        adapter: Where its sites are.
+        schedule: What to compute and what to reuse.
+        branches: Names of the conditioning passes, if guidance makes one call for each and the
+            pipeline does not announce them by `cache_context`.
+        scheduler: The pipeline's scheduler, if it has one. With it a new run is recognised for
+            certain and a wrong number of steps is refused before anything is computed.
+        solver: Name of the solver; taken from `scheduler` if not given.
+
+    Yields:
+        Statistics, updated while the sampler runs.
+
+    Raises:
+        AdapterError: The adapter does not fit the model.
+        AttachError: The model has a cache already, or was changed so that it cannot be restored.
+        ScheduleError: The schedule does not fit the model or the run.
+    """
+    attachment = attach(
+        model, adapter, schedule, branches=branches, scheduler=scheduler, solver=solver
+    )
+    try:
+        yield attachment.stats
+    except BaseException:
+        attachment.detach(quietly=True)
+        raise
+    attachment.detach()
+
+
+def attach(
+    model: nn.Module,
+    adapter: Adapter,
+    schedule: Schedule,
+    *,
+    branches: Sequence[str] = (),
+    scheduler: Scheduler | None = None,
+    solver: str | None = None,
+) -> Attachment:
+    """Put the cache on and leave it on, for servers; see `cached` for the arguments and errors."""
+    inside = denoiser(model)
+    sites = tuple(adapter.sites(inside))
+    solver = solver or (solver_name(scheduler) if scheduler is not None else None)
+    live = model_fingerprint(inside, adapter.name).model_copy(
+        update={"solver": solver, "branches": tuple(branches)}
+    )
+    _check(schedule, sites, live)
+    return Attachment(model, adapter, schedule, sites, tuple(branches), scheduler)
+
+
+def _check(schedule: Schedule, sites: Sequence[Site], live: Fingerprint) -> None:
+    """Refuse a schedule that does not fit; warn of what is harmless."""
+    reasons = schedule.fingerprint.conflicts(live)
+    if reasons:
+        raise ScheduleError(f"this schedule is for another model: {'; '.join(reasons)}")
+    unknown = schedule.unknown_keys(sites)
+    if unknown:
+        kinds = sorted({site.kind for site in sites})
+        raise ScheduleError(
+            f"the schedule names {unknown[:5]}, which {live.model_class} does not have; with "
+            f"adapter {live.adapter!r} its kinds are {kinds}, its first site {sites[0].path!r}"
+        )
+    for remark in schedule.fingerprint.remarks(live):
+        tell(f"the schedule was planned for something else: {remark}")
+    if not schedule.skips:
+        tell("the schedule computes everything: nothing will be reused and nothing gets faster")

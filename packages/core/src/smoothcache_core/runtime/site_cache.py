@@ -1,0 +1,200 @@
+"""Following the schedule at the sites: computing, keeping and filling."""
+
+from collections.abc import Callable, Iterable, Sequence
+
+import torch
+from torch import Tensor
+
+from smoothcache_core.calls.clock import Tick
+from smoothcache_core.errors import AttachError
+from smoothcache_core.outputs.tensors import detached, flat, is_output, nbytes
+from smoothcache_core.runtime.store import CacheStats, Kept
+from smoothcache_core.schedule.timeline import COMPUTE, FILL, REUSE, STORE, Course
+from smoothcache_core.wrapping.site_modules import Histories, Values
+from smoothcache_core.wrapping.sites import WrappedSite
+
+_WIDTH = 4
+"""Entries of one row of weights: more than any fill has terms, and all rows equally aligned."""
+
+
+Refit = Callable[[str, int, Sequence[Values], Values], Sequence[float]]
+"""Gives the coefficients of a fill from the path of its site, its evaluation, the outputs that it
+combines, the newest first, and what the site computes instead."""
+
+
+class Weights:
+    """The coefficients of all fills, staged once for each device and data type.
+
+    Args:
+        courses: What uses them.
+    """
+
+    def __init__(self, courses: Iterable[Course]) -> None:
+        used = (
+            weights
+            for course in courses
+            for mode, weights in zip(course.modes, course.weights, strict=True)
+            if mode == FILL
+        )
+        self._rows = {weights: row for row, weights in enumerate(dict.fromkeys(used))}
+        self._tables: dict[tuple[torch.device, torch.dtype], Tensor] = {}
+
+    def row(self, weights: tuple[float, ...], terms: int, like: Sequence[Tensor]) -> Tensor:
+        """Return `weights` and zeros up to `terms`, (terms,), a view.
+
+        Args:
+            weights: Those of one fill.
+            terms: At least as many.
+            like: Tensors on the device, that decide between float32 and float64.
+        """
+        place = like[0].device, _wide(like)
+        if place not in self._tables:
+            self._tables[place] = self._staged(*place)
+        return self._tables[place][self._rows[weights], :terms]
+
+    def _staged(self, device: torch.device, dtype: torch.dtype) -> Tensor:
+        padded = [(*weights, *[0.0] * (_WIDTH - len(weights))) for weights in self._rows]
+        with torch.inference_mode(False):  # it is used in every mode
+            return torch.tensor(padded, dtype=dtype).to(device, non_blocking=True)
+
+
+def _wide(tensors: Sequence[Tensor]) -> torch.dtype:
+    wide = any(tensor.dtype == torch.float64 for tensor in tensors)
+    return torch.float64 if wide else torch.float32
+
+
+class SiteCache:
+    """Leads the wrapped sites through a run.
+
+    Args:
+        sites: They.
+        courses: What happens to each of them.
+        kept: Where outputs are kept.
+        stats: Where it is counted.
+        keep_always: Keep every computed output until the evaluation is over: fewer different modes.
+    """
+
+    def __init__(
+        self,
+        sites: Sequence[WrappedSite],
+        courses: Sequence[Course],
+        kept: Kept,
+        stats: CacheStats,
+        *,
+        keep_always: bool,
+    ) -> None:
+        self._sites = list(zip(sites, courses, strict=True))
+        self._kept, self._stats = kept, stats
+        self._keep_always = keep_always
+        self._weights = Weights(courses)
+
+    def prepare(self, tick: Tick) -> None:
+        """Tell every site what to do in the evaluation that begins."""
+        for wrapped, course in self._sites:
+            mode = course.modes[tick.evaluation]
+            if mode in (REUSE, FILL):
+                if self._prepare_fill(wrapped, course, tick):
+                    continue
+                self._stats.recomputed += 1
+                mode = STORE
+            wrapped.prepare(STORE if self._keep_always else mode)
+
+    def refill(self, tick: Tick, compute: Callable[[], object], refit: Refit) -> None:
+        """Compute once what this evaluation fills, and fill it by other coefficients.
+
+        Args:
+            tick: The evaluation that was prepared.
+            compute: Calls the denoiser past the cache, all its sites computed.
+            refit: Gives the coefficients.
+        """
+        filled = [
+            (wrapped, course, outputs)
+            for wrapped, course in self._sites
+            if course.modes[tick.evaluation] == FILL
+            and (outputs := self._sources(wrapped, course, tick))
+        ]
+        if not filled:
+            return
+        for wrapped, _, _ in filled:
+            wrapped.prepare(STORE)
+        compute()
+        computed = [wrapped.kept() for wrapped, _, _ in filled]
+        self.prepare(tick)
+        for (wrapped, course, outputs), values in zip(filled, computed, strict=True):
+            found = refit(wrapped.site.path, tick.evaluation, outputs, values)
+            like = flat(outputs[0][0])
+            weights = torch.zeros(course.terms, dtype=_wide(like))
+            weights[: len(outputs)] = torch.tensor(found)
+            histories = _histories(outputs, course.terms)
+            wrapped.prepare_fill(histories, weights.to(like[0].device))
+
+    def _sources(self, wrapped: WrappedSite, course: Course, tick: Tick) -> list[Values]:
+        """Return the kept outputs that an evaluation is filled from; empty if some are missing."""
+        shelf = self._kept.on(tick.branch, wrapped.site.path)
+        return [shelf[source] for source in course.usable(tick.evaluation, shelf)]
+
+    def _prepare_fill(self, wrapped: WrappedSite, course: Course, tick: Tick) -> bool:
+        """Return whether what is kept is enough."""
+        evaluation = tick.evaluation
+        outputs = self._sources(wrapped, course, tick)
+        if not outputs:
+            return False
+        if course.modes[evaluation] == REUSE:
+            wrapped.prepare(REUSE, outputs[0])
+            return True
+        tensors = [tensor for output in outputs[0] for tensor in flat(output)]
+        if len({len(values) for values in outputs}) > 1 or not tensors:
+            return False
+        weights = self._weights.row(course.weights[evaluation], course.terms, tensors)
+        wrapped.prepare_fill(_histories(outputs, course.terms), weights)
+        return True
+
+    def collect(self, tick: Tick) -> None:
+        """Take what the sites kept, count, and drop what is not needed any more."""
+        for wrapped, course in self._sites:
+            path, mode = wrapped.site.path, wrapped.mode
+            _refuse_uncalled(wrapped, tick.evaluation)
+            self._stats.count(path, filled=mode in (REUSE, FILL))
+            if mode == STORE:
+                values = _outputs(wrapped)
+                size = sum(nbytes(value) for value in values)
+                self._kept.put(tick.branch, path, tick.evaluation, values, size)
+            self._kept.settle(tick.branch, path, course, tick.evaluation)
+        self.rest()
+
+    def rest(self) -> None:
+        """Let the sites compute and keep nothing, should somebody call them past the cache."""
+        for wrapped, _ in self._sites:
+            wrapped.prepare(COMPUTE)
+
+
+def _histories(outputs: Sequence[Values], terms: int) -> Histories:
+    """Return for each call its outputs, the newest first, repeated up to `terms` of them.
+
+    One tensor object given twice is another graph to torch.compile, so what repeats is a view.
+    """
+    return tuple(
+        (*calls, *(detached(calls[0]) for _ in range(terms - len(calls))))
+        for calls in zip(*outputs, strict=True)
+    )
+
+
+def _refuse_uncalled(wrapped: WrappedSite, evaluation: int) -> None:
+    if not wrapped.calls:
+        raise AttachError(
+            f"{wrapped.site.path!r} was not called in evaluation {evaluation}: either the model "
+            "does not call it as a module (the adapter does not fit), or a hook put on after the "
+            "cache bypasses it; attach the cache last"
+        )
+
+
+def _outputs(wrapped: WrappedSite) -> Values:
+    """Return what a site kept, if it can be kept."""
+    values = wrapped.kept()
+    strange = [type(value).__name__ for value in values if not is_output(value)]
+    if strange:
+        raise AttachError(
+            f"{wrapped.site.path!r} gives a {strange[0]}; only a tensor or a tuple of tensors can "
+            "be cached"
+        )
+    return values

@@ -1,0 +1,95 @@
+"""What a cache keeps from one evaluation for later ones, and what it counts."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from smoothcache_core.schedule.timeline import Course
+
+
+@dataclass
+class CacheStats:
+    """What a cache did, counted as it happens.
+
+    Attributes:
+        computed: Evaluations, of all branches, in which each site was computed. The keys are paths
+            of sites, or `"denoiser"` and `"guidance"` if the schedule is of the whole model.
+        reused: Evaluations, of all branches, in which each site was filled from the cache, by plain
+            reuse or by a combination.
+        runs: Runs seen.
+        evaluations: Calls of the denoiser seen, all branches counted, the answered ones too.
+        recomputed: Planned fills that had to be computed because nothing usable was kept
+            (the batch changed inside a run, or a branch joined late or paused).
+        bytes_held: Bytes of cached tensors held now.
+        bytes_peak: The most held after any evaluation; where passes are calls of their own, after
+            all of them, which is known when the next evaluation begins.
+    """
+
+    computed: dict[str, int] = field(default_factory=dict)
+    reused: dict[str, int] = field(default_factory=dict)
+    runs: int = 0
+    evaluations: int = 0
+    recomputed: int = 0
+    bytes_held: int = 0
+    bytes_peak: int = 0
+
+    @property
+    def reuse_fraction(self) -> float:
+        """Reused over all evaluations of the sites, 0 if there were none."""
+        reused, computed = sum(self.reused.values()), sum(self.computed.values())
+        return reused / (reused + computed) if reused + computed else 0.0
+
+    def count(self, name: str, *, filled: bool) -> None:
+        """Count one evaluation of a site."""
+        counts = self.reused if filled else self.computed
+        counts[name] = counts.get(name, 0) + 1
+
+
+@dataclass(frozen=True)
+class _Item:
+    values: Any
+    bytes: int
+
+
+class Kept:
+    """Outputs of earlier evaluations, by branch and name.
+
+    Args:
+        stats: Where the bytes are counted.
+    """
+
+    def __init__(self, stats: CacheStats) -> None:
+        self._stats = stats
+        self._shelves: dict[str, dict[str, dict[int, _Item]]] = {}
+
+    def on(self, branch: str, name: str) -> Mapping[int, Any]:
+        """Return what is kept, by the evaluation that computed it."""
+        items = self._shelves.get(branch, {}).get(name, {})
+        return {evaluation: item.values for evaluation, item in items.items()}
+
+    def put(self, branch: str, name: str, evaluation: int, values: Any, size: int) -> None:
+        """Keep `values` of `size` bytes."""
+        shelf = self._shelves.setdefault(branch, {}).setdefault(name, {})
+        shelf[evaluation] = _Item(values, size)
+        self._stats.bytes_held += size
+
+    def settle(self, branch: str, name: str, course: Course, evaluation: int) -> None:
+        """Drop what is not needed any more when `evaluation` is over."""
+        shelf = self._shelves.get(branch, {}).get(name)
+        if shelf:
+            for done in set(shelf).difference(course.needed(evaluation, shelf)):
+                self._stats.bytes_held -= shelf.pop(done).bytes
+
+    def note_peak(self) -> None:
+        """Compare what is held with the most that was; for the end of an evaluation."""
+        self._stats.bytes_peak = max(self._stats.bytes_peak, self._stats.bytes_held)
+
+    def drop(self, branch: str) -> None:
+        """Drop everything of `branch`."""
+        for shelf in self._shelves.pop(branch, {}).values():
+            self._stats.bytes_held -= sum(item.bytes for item in shelf.values())
+
+    def drop_all(self) -> None:
+        """Drop everything."""
+        for branch in list(self._shelves):
+            self.drop(branch)

@@ -1,0 +1,1 @@
+"""How one run of a sampler is made, recorded and seeded."""

@@ -1,0 +1,127 @@
+"""One recorded run: latents, outputs and calls in order."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from smoothcache_core.errors import CalibrationError
+from smoothcache_core.outputs.structures import Answer
+
+
+@dataclass(frozen=True, kw_only=True)
+class CallRecord:
+    """One call of the denoiser in a run.
+
+    Attributes:
+        evaluation: Its evaluation.
+        branch: Its conditioning pass.
+        latent: What it was given, (rows, ...).
+        answer: What it said.
+        seconds: How long the model took, None if it was not asked.
+    """
+
+    evaluation: int
+    branch: str
+    latent: Tensor
+    answer: Answer
+    seconds: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trajectory:
+    """A recorded run.
+
+    Attributes:
+        seed: Its seed.
+        calls: Every call of the denoiser.
+        parts: Conditioning passes of an evaluation: calls of their own, or halves of the batch.
+        latents: The latent at every evaluation, (E, n) float32 on the CPU; n counts all samples.
+        outputs: The denoiser's output, (E, parts, n).
+        final: The final sample, (n,); None if `sample` returned nothing that is like a latent.
+    """
+
+    seed: int
+    calls: tuple[CallRecord, ...]
+    parts: int
+    latents: Tensor
+    outputs: Tensor
+    final: Tensor | None
+
+    @property
+    def evaluations(self) -> int:
+        """Evaluations of the run."""
+        return len(self.latents)
+
+    @property
+    def end(self) -> Tensor:
+        """The final sample, or the last latent that was seen, (n,)."""
+        return self.latents[-1] if self.final is None else self.final
+
+
+def trajectory(seed: int, calls: Sequence[CallRecord], result: object) -> Trajectory:
+    """Arrange the calls of a run by evaluation and conditioning pass."""
+    branches = list(dict.fromkeys(call.branch for call in calls))
+    evaluations = calls[-1].evaluation + 1
+    if len(calls) != evaluations * len(branches):
+        raise CalibrationError(
+            f"the run had {len(calls)} calls in {evaluations} evaluations of {len(branches)} "
+            "conditioning passes; every pass must be evaluated every time"
+        )
+    first = [call for call in calls if call.branch == branches[0]]
+    halves = len(branches) == 1 and all(is_doubled(call.latent) for call in first)
+    parts = 2 if halves else len(branches)
+    latents = torch.stack([_flat(call.latent, halves)[0] for call in first])
+    outputs = [
+        torch.cat(
+            [
+                _flat(call.answer.signal(call.latent), halves)
+                for call in calls
+                if call.evaluation == evaluation
+            ]
+        )
+        for evaluation in range(evaluations)
+    ]
+    return Trajectory(
+        seed=seed,
+        calls=tuple(calls),
+        parts=parts,
+        latents=latents,
+        outputs=torch.stack(outputs),
+        final=final_of(result, latents.shape[1]),
+    )
+
+
+def is_doubled(latent: Tensor) -> bool:
+    """Return whether the latent is the same batch twice, as batched guidance makes it."""
+    rows = latent.shape[0]
+    return rows % 2 == 0 and torch.equal(latent[: rows // 2], latent[rows // 2 :])
+
+
+def rows_of(latent: Any) -> Tensor:
+    """Return the latent as one tensor, (rows, ...).
+
+    Raises:
+        CalibrationError: It is a list of tensors of several shapes, or holds none.
+    """
+    if isinstance(latent, Tensor):
+        return latent
+    rows = [row for row in latent or () if isinstance(row, Tensor)]
+    shapes = sorted({tuple(row.shape) for row in rows})
+    if len(shapes) != 1:
+        raise CalibrationError(f"the latents of a batch must be of one shape, got {shapes}")
+    return torch.stack(rows)
+
+
+def _flat(rows: Tensor, halves: bool) -> Tensor:
+    """Return (parts, n) float32 on the CPU."""
+    return rows.float().reshape(2 if halves else 1, -1).cpu()
+
+
+def final_of(result: object, entries: int) -> Tensor | None:
+    """Return what `sample` returned as (n,) if it is like a latent, else None."""
+    if not isinstance(result, Tensor) or result.numel() != entries:
+        return None
+    return result.detach().float().reshape(-1).cpu()

@@ -1,0 +1,81 @@
+"""The fingerprint: what a calibration was measured on, and whether something else is the same."""
+
+from collections.abc import Iterable, Mapping
+
+from pydantic import BaseModel, ConfigDict
+
+_APART = 0.05
+"""How far projections may differ for one model: between data types, or after a little tuning."""
+
+
+class Fingerprint(BaseModel):
+    """What was measured. Fields that are not known are None and are not compared.
+
+    Attributes:
+        model_class: Class name of the denoiser.
+        config_hash: Hash of its configuration, or of its parameter names and shapes.
+        weights: Projections of a few of its parameters by their names, see `weight_projections`.
+        adapter: Name of the adapter.
+        solver: Name of the solver, with the settings that change its evaluations.
+        evaluations: Denoiser evaluations of one run, per branch.
+        timesteps: The timesteps of the evaluations, where the host knew them.
+        branches: Names of the conditioning passes evaluated by calls of their own.
+        latent_shape: Shape of the latent without its batch dimension.
+        dtype: Data type of the latent, for example `"float16"`.
+        guidance: Strengths of guidance by the names that pipelines or denoisers give them.
+        versions: Versions of the packages that matter.
+        transferred_from: Evaluations of the runs that were measured, if it was carried over to
+            other ones, see `transfer`.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model_class: str | None = None
+    config_hash: str | None = None
+    weights: Mapping[str, float] | None = None
+    adapter: str | None = None
+    solver: str | None = None
+    evaluations: int | None = None
+    timesteps: tuple[float, ...] | None = None
+    branches: tuple[str, ...] | None = None
+    latent_shape: tuple[int, ...] | None = None
+    dtype: str | None = None
+    guidance: Mapping[str, float] | None = None
+    versions: Mapping[str, str] = {}
+    transferred_from: int | None = None
+
+    def conflicts(self, other: "Fingerprint") -> list[str]:
+        """Return why something with fingerprint `other` must be refused; empty if it fits."""
+        return _differences(self, other, ("model_class", "config_hash", "adapter", "evaluations"))
+
+    def remarks(self, other: "Fingerprint") -> list[str]:
+        """Return what differs in `other` without making it wrong."""
+        return _differences(
+            self, other, ("weights", "solver", "branches", "latent_shape", "dtype", "guidance")
+        )
+
+    def mismatches(self, other: "Fingerprint") -> list[str]:
+        """Return how `other` is not the same, unknown fields included and versions left out."""
+        names = [name for name in type(self).model_fields if name not in ("versions", "timesteps")]
+        reasons = [_difference(self, other, name) for name in names]
+        timesteps = [] if self.timesteps == other.timesteps else ["the timesteps differ"]
+        return [reason for reason in reasons if reason] + timesteps
+
+
+def _differences(one: Fingerprint, other: Fingerprint, fields: Iterable[str]) -> list[str]:
+    known = [f for f in fields if None not in (getattr(one, f), getattr(other, f))]
+    return [reason for field in known if (reason := _difference(one, other, field))]
+
+
+def _difference(one: Fingerprint, other: Fingerprint, field: str) -> str:
+    here, there = getattr(one, field), getattr(other, field)
+    if field == "weights":
+        return _weights_difference(here or {}, there or {})
+    return "" if here == there else f"{field} is {there!r}, not {here!r}"
+
+
+def _weights_difference(one: Mapping[str, float], other: Mapping[str, float]) -> str:
+    common = one.keys() & other.keys()
+    if all(abs(one[name] - other[name]) <= _APART for name in common):
+        return ""
+    return "the weights are those of another model"

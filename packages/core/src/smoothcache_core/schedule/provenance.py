@@ -1,0 +1,50 @@
+"""Where a schedule comes from, and what is predicted or measured of its error."""
+
+from collections.abc import Mapping
+
+from pydantic import BaseModel, ConfigDict, NonNegativeFloat
+
+
+class Source(BaseModel):
+    """How a schedule was made.
+
+    Attributes:
+        name: The rule, for example `"smooth"` or `"interval"`.
+        settings: Its settings.
+        seeds: Seeds of the calibration runs it was planned from.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    settings: Mapping[str, float | int | str | bool | None] = {}
+    seeds: tuple[int, ...] = ()
+
+
+class Prediction(BaseModel):
+    """What a schedule promises.
+
+    Attributes:
+        error: Relative L2 error of the final sample against the plain run's.
+        low: Lower end of the 95 % confidence interval of `error`, if known.
+        high: Upper end.
+        measured: Whether `error` was measured by running the schedule on calibration seeds, rather
+            than estimated from sensitivities.
+        bytes: The most bytes of cached tensors held between evaluations, if known.
+        seconds: Seconds of one run, all evaluations, if known.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    error: NonNegativeFloat
+    low: NonNegativeFloat | None = None
+    high: NonNegativeFloat | None = None
+    measured: bool = False
+    bytes: int | None = None
+    seconds: float | None = None
+
+
+def described(source: Source) -> str:
+    """Return how a schedule was made, as short text."""
+    values = {k: f"{v:.4g}" if isinstance(v, float) else v for k, v in source.settings.items()}
+    return f"{source.name}({', '.join(f'{key}={value}' for key, value in values.items())})"

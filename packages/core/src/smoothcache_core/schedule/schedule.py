@@ -1,0 +1,329 @@
+"""Schedules: for each site and evaluation, compute or fill. Immutable, validated, portable."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    FiniteFloat,
+    NonNegativeInt,
+    ValidationError,
+    model_validator,
+)
+
+from smoothcache_core.adapters.sites import DENOISER, GUIDANCE, Site
+from smoothcache_core.errors import ScheduleError
+from smoothcache_core.files import write_atomically
+from smoothcache_core.schedule.cost import Cost
+from smoothcache_core.schedule.fingerprint import Fingerprint
+from smoothcache_core.schedule.provenance import Prediction, Source
+from smoothcache_core.schedule.timeline import PLAIN, Course, course, held
+
+Row = tuple[Literal[0, 1], ...]
+
+
+MOST_TERMS = 3
+
+
+Terms = Annotated[tuple[FiniteFloat, ...], Field(min_length=1, max_length=MOST_TERMS)]
+
+
+FORMAT = "smoothcache-schedule"
+
+
+class Fill(BaseModel):
+    """How the skipped outputs of one row are made: a linear combination of computed ones.
+
+    Attributes:
+        terms: For each skipped evaluation the coefficients of the outputs computed last, the newest
+            first, 1 to `MOST_TERMS` of them. Evaluations that are not listed reuse the newest.
+        inputs: For skipped evaluations of the denoiser, the coefficient of the latent that it would
+            have been given.
+        anchors: For skipped evaluations of the denoiser, the coefficient of the latent that the
+            newest computed evaluation was given. With both coefficients a fill sees what was added
+            to the latent since, the noise of a stochastic solver above all.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    terms: Mapping[NonNegativeInt, Terms]
+    inputs: Mapping[NonNegativeInt, FiniteFloat] = {}
+    anchors: Mapping[NonNegativeInt, FiniteFloat] = {}
+
+
+class Schedule(BaseModel):
+    """Which evaluations of which sites are computed, and how all others are filled.
+
+    Attributes:
+        format: Always `"smoothcache-schedule"`.
+        version: Version of the file format; files of version 2 are read as well.
+        evaluations: Denoiser evaluations of one run, per branch.
+        rows: For each key one entry per evaluation, 1 compute, 0 fill. A key is a site's path, a
+            kind and block (`"attn-3"`) or a kind (`"attn"`); the most specific key wins, and a site
+            without a key is always computed. Every row starts with 1. The key `"denoiser"` stands
+            for the output of the whole model, `"guidance"` for the guidance difference; with them
+            there are no rows of sites.
+        fills: For keys as in `rows`, how skipped outputs are made; without one the output computed
+            last is reused.
+        source: How the schedule was made.
+        fingerprint: What it was planned for.
+        cost: MACs per site and in all, if known.
+        prediction: What it promises, if known.
+
+    Raises:
+        ScheduleError: From every constructor, if the content is invalid.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format: Literal["smoothcache-schedule"] = FORMAT
+    version: Literal[3] = 3
+    evaluations: Annotated[int, Field(gt=0)]
+    rows: Mapping[str, Row]
+    fills: Mapping[str, Fill] = {}
+    source: Source = Source(name="imported")
+    fingerprint: Fingerprint = Fingerprint()
+    cost: Cost | None = None
+    prediction: Prediction | None = None
+
+    def __init__(self, **data: Any) -> None:
+        try:
+            super().__init__(**data)
+        except ValidationError as error:
+            raise ScheduleError(_first_problem(error)) from error
+
+    @model_validator(mode="before")
+    @classmethod
+    def _upgrade(cls, data: Any) -> Any:
+        """Read version 2, which knew reuse only."""
+        if isinstance(data, Mapping) and data.get("version") == 2 and "fills" not in data:
+            if data.get("fill", "reuse") != "reuse":
+                raise ValueError(f"fill is 'reuse' in version 2, got {data['fill']!r}")
+            return {k: v for k, v in data.items() if k != "fill"} | {"version": 3}
+        return data
+
+    @model_validator(mode="after")
+    def _validate_rows(self) -> Self:
+        if not self.rows:
+            raise ValueError("a schedule needs at least one row")
+        for key, row in self.rows.items():
+            if len(row) != self.evaluations:
+                raise ValueError(
+                    f"row {key!r} has {len(row)} entries, but the schedule has "
+                    f"{self.evaluations} evaluations"
+                )
+            if row[0] != 1:
+                raise ValueError(
+                    f"row {key!r} reuses at the first evaluation; there is nothing to reuse"
+                )
+        whole = {DENOISER.kind, GUIDANCE.kind} & set(self.rows)
+        if whole and set(self.rows) - whole:
+            raise ValueError(
+                f"row {min(whole)!r} is of the whole model and cannot be combined with rows of "
+                f"sites, here {sorted(set(self.rows) - whole)[:3]}"
+            )
+        known = self.fingerprint.evaluations
+        if known is not None and known != self.evaluations:
+            raise ValueError(f"evaluations is {self.evaluations}, but the fingerprint says {known}")
+        return self
+
+    @model_validator(mode="after")
+    def _validate_fills(self) -> Self:
+        for key, fill in self.fills.items():
+            past = [e for e in (*fill.terms, *fill.inputs, *fill.anchors) if e >= self.evaluations]
+            if past:
+                raise ValueError(f"fill {key!r} names evaluation {past[0]}, past the end")
+            for evaluation, terms in fill.terms.items():
+                if key in self.rows and len(terms) > sum(self.rows[key][:evaluation]):
+                    raise ValueError(
+                        f"fill {key!r} has {len(terms)} terms at evaluation {evaluation}, but only "
+                        f"{sum(self.rows[key][:evaluation])} outputs are computed before it"
+                    )
+            for name in ("inputs", "anchors"):
+                if getattr(fill, name) and key != DENOISER.kind:
+                    raise ValueError(
+                        f"fill {key!r} has {name}; only {DENOISER.kind!r} may use the latent"
+                    )
+        return self
+
+    # ------------------------------------------------------------------ what it means for a model
+
+    def row(self, site: Site) -> Row:
+        """Return the row of `site`: one entry per evaluation, 1 compute, 0 reuse."""
+        for key in site.row_keys():
+            if key in self.rows:
+                return self.rows[key]
+        return (1,) * self.evaluations
+
+    def fill(self, site: Site) -> Fill:
+        """Return how the skipped outputs of `site` are made."""
+        found = next((self.fills[key] for key in site.row_keys() if key in self.fills), None)
+        return found or Fill(terms={})
+
+    def terms(self, site: Site) -> tuple[tuple[float, ...], ...]:
+        """Return the coefficients of `site` at every evaluation, empty where it is computed."""
+        given = self.fill(site).terms
+        row = self.row(site)
+        return tuple(() if computed else given.get(i, PLAIN) for i, computed in enumerate(row))
+
+    def course(self, site: Site) -> Course:
+        """Return what happens to `site` at every evaluation.
+
+        Raises:
+            ScheduleError: A fill has more terms than outputs are computed before it.
+        """
+        terms = self.terms(site)
+        if site != GUIDANCE:
+            return course(terms, site.path or site.kind)
+        called = self.row(DENOISER)
+        present = [t if c else None for t, c in zip(terms, called, strict=True)]
+        return course(present, site.kind)
+
+    def unknown_keys(self, sites: Sequence[Site]) -> list[str]:
+        """Return the keys that name none of `sites`, and not the whole model either."""
+        names = {key for site in (*sites, DENOISER, GUIDANCE) for key in site.row_keys()}
+        return [key for key in (*self.rows, *self.fills) if key not in names]
+
+    @property
+    def skips(self) -> bool:
+        """Whether anything is reused at all."""
+        return any(0 in row for row in self.rows.values())
+
+    def compute_fraction(self, cost: Cost | None = None) -> float:
+        """Return MACs computed over MACs of the plain run, for the whole denoiser.
+
+        Args:
+            cost: Costs to count with; the schedule's own if not given.
+
+        Raises:
+            ScheduleError: No cost is known, or it is 0.
+        """
+        cost = cost or self.cost
+        if cost is None:
+            raise ScheduleError(
+                "the compute fraction needs a cost: pass one, or plan from a calibration"
+            )
+        if not cost.total:
+            raise ScheduleError("the denoiser costs no MACs, so there is no fraction of them")
+        saved = sum(macs.macs * self.row(macs.site()).count(0) for macs in cost.sites)
+        evaluated, guided = self.row(DENOISER), self.row(GUIDANCE)
+        saved += cost.total * evaluated.count(0)
+        halves = sum(one and not both for one, both in zip(evaluated, guided, strict=True))
+        whole = cost.total * self.evaluations
+        return (whole - saved - cost.total * halves / 2) / whole
+
+    def predicted_speedup(self, cost: Cost | None = None) -> float:
+        """Return plain MACs over computed MACs: the speed-up if time were MACs alone."""
+        return 1.0 / self.compute_fraction(cost)
+
+    def predicted_bytes(self, cost: Cost | None = None) -> int:
+        """Return the most bytes of cached tensors held after any evaluation, all branches counted.
+
+        A latent that a fill of the denoiser uses counts as much as an output.
+
+        Args:
+            cost: Output sizes to count with; the schedule's own if not given.
+
+        Raises:
+            ScheduleError: No cost is known, or it does not know the size of the denoiser's output,
+                or a fill has more terms than outputs are computed before it.
+        """
+        cost = cost or self.cost
+        if cost is None:
+            raise ScheduleError("bytes need a cost: pass one, or plan from a calibration")
+        sizes = {each.site(): each.bytes for each in cost.sites}
+        copies = 2 if self.fill(DENOISER).anchors else 1
+        sizes |= {DENOISER: copies * cost.output_bytes, GUIDANCE: cost.output_bytes // 2}
+        if not cost.output_bytes and (0 in self.row(DENOISER) or 0 in self.row(GUIDANCE)):
+            raise ScheduleError("this cost does not know the size of the denoiser's output")
+        totals = [0] * self.evaluations
+        for site, size in sizes.items():
+            for evaluation, number in enumerate(held(self.course(site))):
+                totals[evaluation] += size * number
+        return max(totals)
+
+    # ------------------------------------------------------------------ files
+
+    def save(self, path: str | Path) -> Path:
+        """Write the schedule as JSON, in one step."""
+        return write_atomically(path, self.to_json().encode())
+
+    def to_json(self) -> str:
+        """Return the schedule as JSON with one row per line."""
+        data = json.loads(self.model_dump_json(exclude_none=True))
+        return _dump(data) + "\n"
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Read a schedule file: this library's JSON, or SmoothCache's flat v1 JSON.
+
+        Raises:
+            ScheduleError: The file is missing, is not JSON, or is not a valid schedule.
+        """
+        try:
+            data = json.loads(Path(path).read_bytes())
+        except OSError as error:
+            raise ScheduleError(f"cannot read schedule {str(path)!r}: {error.strerror}") from error
+        except ValueError as error:
+            raise ScheduleError(f"{str(path)!r} is not JSON: {error}") from error
+        if not isinstance(data, dict):
+            raise ScheduleError(f"{str(path)!r} holds a {type(data).__name__}, not a schedule")
+        return cls(**data) if "format" in data else cls.from_v1(data)
+
+    @classmethod
+    def from_v1(cls, data: Mapping[str, Sequence[int]]) -> Self:
+        """Return the schedule of SmoothCache's flat JSON, `{"attn": [1, 0, ...], "attn-3": ...}`.
+
+        Raises:
+            ScheduleError: A row is not a list of 0 and 1, or the rows differ in length.
+        """
+        wrong = [key for key, row in data.items() if not isinstance(row, list | tuple)]
+        if wrong:
+            raise ScheduleError(f"v1 schedule: {wrong[0]!r} is not a list of 0 and 1")
+        lengths = {key: len(row) for key, row in data.items()}
+        if len(set(lengths.values())) > 1:
+            raise ScheduleError(f"v1 schedule: rows differ in length: {lengths}")
+        evaluations = next(iter(lengths.values()), 0)
+        return cls(evaluations=evaluations, rows=data, source=Source(name="v1"))
+
+    def to_v1(self) -> dict[str, list[int]]:
+        """Return SmoothCache's flat JSON.
+
+        Raises:
+            ScheduleError: A key is a module path, or there are fills, which v1 cannot express.
+        """
+        paths = [key for key in self.rows if "." in key]
+        if self.fills:
+            raise ScheduleError("v1 knows reuse only, and this schedule has calibrated fills")
+        if paths:
+            raise ScheduleError(
+                f"v1 knows kinds and blocks ('attn', 'attn-3'), not module paths like {paths[0]!r}"
+            )
+        return {key: list(row) for key, row in self.rows.items()}
+
+
+def _first_problem(error: ValidationError) -> str:
+    problem = error.errors()[0]
+    where = ".".join(str(part) for part in problem["loc"])
+    message = problem["msg"].removeprefix("Value error, ")
+    return f"invalid schedule: {where + ': ' if where else ''}{message}"
+
+
+def _dump(data: Mapping[str, Any]) -> str:
+    """Dump JSON indented, but with each row and each fill on one line."""
+    texts = {
+        name: _lines(value)
+        if name in ("rows", "fills") and value
+        else json.dumps(value, indent=2).replace("\n", "\n  ")  # strings hold no bare newline
+        for name, value in data.items()
+    }
+    return "{\n" + ",\n".join(f'  "{name}": {text}' for name, text in texts.items()) + "\n}"
+
+
+def _lines(data: Mapping[str, Any]) -> str:
+    rows = [f"    {json.dumps(key)}: {json.dumps(value)}" for key, value in data.items()]
+    return "{\n" + ",\n".join(rows) + "\n  }"

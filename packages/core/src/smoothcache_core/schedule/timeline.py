@@ -1,0 +1,129 @@
+"""The course of one site through a run: what happens at every evaluation, and what is kept when.
+
+Pure arithmetic on evaluations, for the cache that follows it and for predicting its memory.
+"""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+
+from smoothcache_core.errors import ScheduleError
+
+COMPUTE, STORE, REUSE, FILL = 0, 1, 2, 3
+"""What a site does in one evaluation: call the module; call it and keep the output; give the output
+kept last as it is; give a linear combination of the outputs kept last."""
+
+
+IDLE = -1
+"""The site has no part in this evaluation."""
+
+
+PLAIN = (1.0,)
+"""The terms of plain reuse."""
+
+
+@dataclass(frozen=True)
+class Course:
+    """What happens to one site.
+
+    Attributes:
+        modes: Mode at every evaluation.
+        sources: The computed evaluations that each filled evaluation is made of, the newest first;
+            empty where nothing is filled.
+        weights: Their coefficients.
+        last_use: For every evaluation the last one that uses its output, itself if none does.
+    """
+
+    modes: tuple[int, ...]
+    sources: tuple[tuple[int, ...], ...]
+    weights: tuple[tuple[float, ...], ...]
+    last_use: tuple[int, ...]
+
+    @property
+    def terms(self) -> int:
+        """The most terms of any fill, 0 if there is none but plain reuse."""
+        modes = zip(self.modes, self.weights, strict=True)
+        return max((len(weights) for mode, weights in modes if mode == FILL), default=0)
+
+    def usable(self, evaluation: int, kept: Collection[int]) -> tuple[int, ...]:
+        """Return what to fill `evaluation` from, the newest first; empty if it must be computed.
+
+        Plain reuse takes whatever was computed last. A combination is good for the outputs that it
+        was calibrated on, and for no others.
+
+        Args:
+            evaluation: An evaluation to be filled.
+            kept: Evaluations whose outputs are kept.
+        """
+        if self.modes[evaluation] == REUSE:
+            return (max(kept),) if kept else ()
+        sources = self.sources[evaluation]
+        return sources if set(sources) <= set(kept) else ()
+
+    def needed(self, evaluation: int, kept: Collection[int]) -> list[int]:
+        """Return those of `kept` that are used after `evaluation`.
+
+        Args:
+            evaluation: The evaluation that is over.
+            kept: Evaluations whose outputs are there. One that was computed out of turn serves the
+                reuses that follow at once.
+        """
+        following = next((m for m in self.modes[evaluation + 1 :] if m != IDLE), COMPUTE)
+        newest = max(kept, default=-1)
+        return [
+            source
+            for source in kept
+            if self.last_use[source] > evaluation
+            or (self.sources[source] and source == newest and following == REUSE)
+        ]
+
+
+def course(terms: Sequence[Sequence[float] | None], name: str = "") -> Course:
+    """Return the course of a site.
+
+    Args:
+        terms: For every evaluation the coefficients of the outputs computed last, the newest first;
+            empty where the site is computed, None where it has no part.
+        name: Name of the site, for the error.
+
+    Raises:
+        ScheduleError: A fill has more terms than outputs are computed before it.
+    """
+    done: list[int] = []
+    sources: list[tuple[int, ...]] = []
+    for evaluation, coefficients in enumerate(terms):
+        if coefficients and len(coefficients) > len(done):
+            raise ScheduleError(
+                f"the fill of {name!r} has {len(coefficients)} terms at evaluation {evaluation}, "
+                f"but only {len(done)} outputs are computed before it"
+            )
+        sources.append(tuple(done[: -len(coefficients) - 1 : -1]) if coefficients else ())
+        if coefficients is not None and not coefficients:
+            done.append(evaluation)
+    last_use = list(range(len(terms)))
+    for evaluation, used in enumerate(sources):
+        for source in used:
+            last_use[source] = evaluation
+    return Course(
+        modes=tuple(_mode(c, e, last_use[e]) for e, c in enumerate(terms)),
+        sources=tuple(sources),
+        weights=tuple(tuple(coefficients or ()) for coefficients in terms),
+        last_use=tuple(last_use),
+    )
+
+
+def _mode(coefficients: Sequence[float] | None, evaluation: int, last_use: int) -> int:
+    if coefficients is None:
+        return IDLE
+    if coefficients:
+        return REUSE if tuple(coefficients) == PLAIN else FILL
+    return STORE if last_use > evaluation else COMPUTE
+
+
+def held(course: Course) -> tuple[int, ...]:
+    """Return how many outputs are held after every evaluation."""
+    changes = [0] * (len(course.modes) + 1)
+    for evaluation, last in enumerate(course.last_use):
+        changes[evaluation] += 1
+        changes[last] -= 1
+    return tuple(accumulate(changes[:-1]))

@@ -1,0 +1,138 @@
+"""SmoothCache's threshold scan (arXiv 2411.10510, section 3) on calibrated errors."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+
+from smoothcache_core.calibration.calibration import Calibration, Errors
+from smoothcache_core.errors import ScheduleError
+from smoothcache_core.schedule.provenance import Source
+from smoothcache_core.schedule.schedule import Row, Schedule
+
+Per = Literal["kind", "site"]
+
+
+def smooth(
+    calibration: Calibration,
+    *,
+    alpha: float,
+    max_lag: int | None = None,
+    per: Per = "kind",
+    strict: bool = False,
+) -> Schedule:
+    """Reuse as long as the calibrated relative error stays within `alpha`.
+
+    Args:
+        calibration: Measured errors.
+        alpha: Largest relative L1 error allowed, at least 0; 0.08 to 0.35 is usual.
+        max_lag: Longest reuse; all that was calibrated if not given.
+        per: Decide per `"kind"` on the mean over its sites, as SmoothCache does, or per `"site"`.
+        strict: Also require the errors at all shorter lags to be within `alpha`. The published
+            scan checks the longest only.
+
+    Raises:
+        ScheduleError: `alpha` is negative or infinite, or `max_lag` is not in what was calibrated.
+    """
+    if not calibration.max_lag:
+        raise ScheduleError(f"this calibration knows no errors of sites: {calibration.remark}")
+    longest = calibration.max_lag if max_lag is None else max_lag
+    if not 0.0 <= alpha < np.inf:
+        raise ScheduleError(f"alpha is a finite relative error, at least 0, got {alpha}")
+    if not 1 <= longest <= calibration.max_lag:
+        raise ScheduleError(
+            f"max_lag must be from 1 to {calibration.max_lag}, the largest measured, got {longest}"
+        )
+    rows = {
+        key: scan(curve[:longest], alpha, strict=strict)
+        for key, curve in calibration.curves(per=per).items()
+    }
+    settings = {"alpha": alpha, "max_lag": longest, "per": per, "strict": strict}
+    return Schedule(
+        evaluations=calibration.evaluations,
+        rows=rows,
+        source=Source(name="smooth", settings=settings, seeds=calibration.seeds),
+        fingerprint=calibration.fingerprint,
+        cost=calibration.cost,
+    )
+
+
+def scan(errors: Sequence[Sequence[float]] | Errors, alpha: float, *, strict: bool = False) -> Row:
+    """Return the row that SmoothCache's scan gives.
+
+    From evaluation i = 0: take the longest lag k whose error at i is at most `alpha`, compute i,
+    reuse at i+1..i+k, go on at i+k+1; if there is none, compute i and go on at i+1. The first and
+    the last evaluation are always computed.
+
+    Args:
+        errors: (lags, evaluations); entry [k - 1][i] is the error of reusing i's output at i + k.
+            Entries with i + k past the end are ignored.
+        alpha: Largest error allowed.
+        strict: Require it of all lags 1..k.
+    """
+    evaluations = len(errors[0])
+    row = [1] * evaluations
+    i = 0
+    while i < evaluations:
+        lag = _longest_lag(errors, alpha, i, evaluations, strict)
+        row[i + 1 : i + 1 + lag] = [0] * lag
+        i += lag + 1
+    row[-1] = 1
+    return tuple(row)  # pyright: ignore[reportReturnType]
+
+
+def _longest_lag(
+    errors: Sequence[Sequence[float]] | Errors, alpha: float, i: int, evaluations: int, strict: bool
+) -> int:
+    within = [i + k < evaluations and errors[k - 1][i] <= alpha for k in range(1, len(errors) + 1)]
+    if strict:
+        return within.index(False) if False in within else len(within)
+    return max((k for k, ok in enumerate(within, start=1) if ok), default=0)
+
+
+def smooth_to_compute(
+    calibration: Calibration,
+    *,
+    compute: float,
+    max_lag: int | None = None,
+    per: Per = "kind",
+    strict: bool = False,
+) -> Schedule:
+    """Return the `smooth` schedule whose `alpha`, found by bisection, meets a compute fraction.
+
+    Bisects over the errors that occur, so no schedule between two neighbours is missed; of those
+    tried, the one nearest to `compute` from below is returned.
+
+    Args:
+        calibration: Measured errors, with costs.
+        compute: Wanted MACs over the MACs of the plain run, in (0, 1].
+        max_lag: See `smooth`.
+        per: See `smooth`.
+        strict: See `smooth`.
+
+    Raises:
+        ScheduleError: `compute` is out of range, or below what the lags allow.
+    """
+    if not 0.0 < compute <= 1.0:
+        raise ScheduleError(f"compute is a fraction in (0, 1], got {compute}")
+
+    def plan(alpha: float) -> Schedule:
+        return smooth(calibration, alpha=alpha, max_lag=max_lag, per=per, strict=strict)
+
+    curves = np.concatenate([c.ravel() for c in calibration.curves(per=per).values()])
+    alphas = [0.0, *np.unique(curves[np.isfinite(curves)]).tolist()]
+    low, high = 0, len(alphas) - 1
+    best = plan(alphas[high])
+    if best.compute_fraction() > compute:
+        raise ScheduleError(
+            f"compute {compute} is out of reach: with lags up to {max_lag or calibration.max_lag} "
+            f"the least is {best.compute_fraction():.3f}; calibrate larger lags"
+        )
+    while low < high:
+        middle = (low + high) // 2
+        candidate = plan(alphas[middle])
+        if candidate.compute_fraction() <= compute:
+            best, high = max(best, candidate, key=Schedule.compute_fraction), middle
+        else:
+            low = middle + 1
+    return best

@@ -1,0 +1,1 @@
+"""Putting code around a live model, and taking it off exactly."""

@@ -1,0 +1,201 @@
+"""What a wrapped site does: mixins that are put before its own class.
+
+They read plain attributes, so that compiled code guards on them and needs no graph break.
+"""
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from smoothcache_core.outputs.tensors import Output, blended, cloned, detached
+from smoothcache_core.schedule.timeline import FILL, REUSE, STORE
+
+Values = tuple[Output, ...]
+"""The outputs of a site in one evaluation, one for each call: a site may be called in chunks."""
+
+
+Histories = tuple[tuple[Output, ...], ...]
+"""For each call the outputs to combine, the newest first."""
+
+
+class Probe(Protocol):
+    """What sees every call of one site, for measuring."""
+
+    def enter(self) -> None:
+        """The site is about to be called."""
+        ...
+
+    def leave(self, output: Output) -> None:
+        """The site gave this output."""
+        ...
+
+
+class CachingSite:
+    """Calls the site, calls it and keeps its output, gives a kept one, or combines kept ones."""
+
+    _smoothcache_mode: int
+    _smoothcache_calls: int
+    _smoothcache_values: Values
+    _smoothcache_histories: Histories
+    _smoothcache_weights: Tensor
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        call = self._smoothcache_calls
+        self._smoothcache_calls = call + 1
+        if self._smoothcache_mode == REUSE:
+            return self._smoothcache_values[call]
+        if self._smoothcache_mode == FILL:
+            return blended(self._smoothcache_histories[call], self._smoothcache_weights)
+        output = super().forward(*args, **kwargs)  # pyright: ignore[reportAttributeAccessIssue]
+        if self._smoothcache_mode == STORE:
+            self._smoothcache_values = (*self._smoothcache_values, detached(output))
+        return output
+
+
+class CachingDeltaSite:
+    """Like `CachingSite`, but keeps output minus input."""
+
+    _smoothcache_mode: int
+    _smoothcache_calls: int
+    _smoothcache_values: Values
+    _smoothcache_histories: Histories
+    _smoothcache_weights: Tensor
+    _smoothcache_inputs: tuple[tuple[str, int], ...]
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        call = self._smoothcache_calls
+        self._smoothcache_calls = call + 1
+        inputs = _named(self._smoothcache_inputs, args, kwargs)
+        if self._smoothcache_mode == REUSE:
+            return combined(torch.add, inputs, self._smoothcache_values[call])
+        if self._smoothcache_mode == FILL:
+            delta = blended(self._smoothcache_histories[call], self._smoothcache_weights)
+            return combined(torch.add, inputs, delta)
+        if self._smoothcache_mode == STORE:
+            inputs = _copied(inputs)
+        output = super().forward(*args, **kwargs)  # pyright: ignore[reportAttributeAccessIssue]
+        if self._smoothcache_mode == STORE:
+            delta = detached(combined(torch.sub, output, inputs))
+            self._smoothcache_values = (*self._smoothcache_values, delta)
+        return output
+
+
+class CachingSpanStart:
+    """Like `CachingDeltaSite` for the first block of a span, which keeps its own input only."""
+
+    _smoothcache_mode: int
+    _smoothcache_calls: int
+    _smoothcache_values: Values
+    _smoothcache_histories: Histories
+    _smoothcache_weights: Tensor
+    _smoothcache_inputs: tuple[tuple[str, int], ...]
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        call = self._smoothcache_calls
+        self._smoothcache_calls = call + 1
+        inputs = _named(self._smoothcache_inputs, args, kwargs)
+        if self._smoothcache_mode == REUSE:
+            return combined(torch.add, inputs, self._smoothcache_values[call])
+        if self._smoothcache_mode == FILL:
+            delta = blended(self._smoothcache_histories[call], self._smoothcache_weights)
+            return combined(torch.add, inputs, delta)
+        if self._smoothcache_mode == STORE:
+            self._smoothcache_values = (*self._smoothcache_values, _copied(inputs))
+        return super().forward(*args, **kwargs)  # pyright: ignore[reportAttributeAccessIssue]
+
+
+class CachingSpanPart:
+    """The other blocks of a span: they pass on what they are given, or compute; one keeps that."""
+
+    _smoothcache_mode: int
+    _smoothcache_calls: int
+    _smoothcache_values: Values
+    _smoothcache_single: bool
+    _smoothcache_inputs: tuple[tuple[str, int], ...]
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        self._smoothcache_calls = self._smoothcache_calls + 1
+        if self._smoothcache_mode == REUSE:
+            inputs = _named(self._smoothcache_inputs, args, kwargs)
+            return inputs[0] if self._smoothcache_single else inputs
+        output = super().forward(*args, **kwargs)  # pyright: ignore[reportAttributeAccessIssue]
+        if self._smoothcache_mode == STORE:
+            self._smoothcache_values = (*self._smoothcache_values, cloned(output))
+        return output
+
+
+class ProbedSite:
+    """Shows every output to a probe and changes nothing."""
+
+    _smoothcache_probe: Probe
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        self._smoothcache_probe.enter()
+        output = super().forward(*args, **kwargs)  # pyright: ignore[reportAttributeAccessIssue]
+        self._smoothcache_probe.leave(detached(output))
+        return output
+
+
+class ProbedDeltaSite:
+    """Like `ProbedSite`, but shows output minus input."""
+
+    _smoothcache_probe: Probe
+    _smoothcache_inputs: tuple[tuple[str, int], ...]
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        inputs = _copied(_named(self._smoothcache_inputs, args, kwargs))
+        self._smoothcache_probe.enter()
+        output = super().forward(*args, **kwargs)  # pyright: ignore[reportAttributeAccessIssue]
+        self._smoothcache_probe.leave(detached(combined(torch.sub, output, inputs)))
+        return output
+
+
+class ProbedSpanStart:
+    """The first block of a span: notes its input for the last, and changes nothing."""
+
+    _smoothcache_probe: Probe
+    _smoothcache_inputs: tuple[tuple[str, int], ...]
+    _smoothcache_entered: list[tuple[Tensor, ...]]
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        inputs = _copied(_named(self._smoothcache_inputs, args, kwargs))
+        self._smoothcache_entered[:] = [inputs]
+        self._smoothcache_probe.enter()
+        return super().forward(*args, **kwargs)  # pyright: ignore[reportAttributeAccessIssue]
+
+
+class ProbedSpanEnd:
+    """The last block of a span: shows its output minus the input of the first to a probe."""
+
+    _smoothcache_probe: Probe
+    _smoothcache_entered: list[tuple[Tensor, ...]]
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        output = super().forward(*args, **kwargs)  # pyright: ignore[reportAttributeAccessIssue]
+        inputs = self._smoothcache_entered.pop()
+        self._smoothcache_probe.leave(detached(combined(torch.sub, output, inputs)))
+        return output
+
+
+def _named(
+    names: tuple[tuple[str, int], ...], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[Tensor, ...]:
+    return tuple(kwargs[name] if name in kwargs else args[index] for name, index in names)
+
+
+def _copied(inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """Copy what a module may change in place."""
+    return tuple(tensor.detach().clone() for tensor in inputs)
+
+
+def combined(operation: Callable[[Any, Any], Tensor], left: Output, right: Output) -> Output:
+    """Apply `operation` to the tensors of two outputs, pair by pair."""
+    if isinstance(left, Tensor) and isinstance(right, Tensor):
+        return operation(left, right)
+    lefts = (left,) if isinstance(left, Tensor) else left
+    rights = (right,) if isinstance(right, Tensor) else right
+    results = tuple(operation(a, b) for a, b in zip(lefts, rights, strict=True))
+    single = isinstance(left, Tensor) or isinstance(right, Tensor)
+    return results[0] if single else results

@@ -1,0 +1,157 @@
+"""A wrapped site: one module, or a span of consecutive blocks."""
+
+import inspect
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from smoothcache_core.adapters.sites import Site
+from smoothcache_core.errors import AttachError
+from smoothcache_core.outputs.tensors import detached, is_output
+from smoothcache_core.schedule.timeline import COMPUTE, FILL, REUSE, STORE
+from smoothcache_core.wrapping.patching import WrappedModule, wrap_module
+from smoothcache_core.wrapping.site_modules import (
+    CachingDeltaSite,
+    CachingSite,
+    CachingSpanPart,
+    CachingSpanStart,
+    Histories,
+    Probe,
+    ProbedDeltaSite,
+    ProbedSite,
+    ProbedSpanEnd,
+    ProbedSpanStart,
+    Values,
+    combined,
+)
+
+_PROBE = "_smoothcache_probe"
+
+
+_INPUTS = "_smoothcache_inputs"
+
+
+_ENTERED = "_smoothcache_entered"
+
+
+class WrappedSite:
+    """A site that is told before every evaluation what to do in it.
+
+    Args:
+        model: The denoiser, not its compiled wrapper.
+        site: The site.
+        probe: For measuring: what sees its outputs. Without it the site caches.
+
+    Attributes:
+        site: The site.
+        mode: What was last prepared.
+
+    Raises:
+        AttachError: A delta names forward arguments that are none.
+    """
+
+    def __init__(self, model: nn.Module, site: Site, probe: Probe | None = None) -> None:
+        self.site = site
+        self.mode = COMPUTE
+        modules = {path: model.get_submodule(path) for path in site.paths}
+        names = {
+            path: _argument_indices(module, site, path) if site.target == "delta" else ()
+            for path, module in modules.items()
+        }
+        entered: list[object] = []
+        self._parts: list[WrappedModule] = []
+        for path, mixin in (_caching(site) if probe is None else _probing(site)).items():
+            attributes = _state(COMPUTE) if probe is None else {_PROBE: probe, _ENTERED: entered}
+            attributes[_INPUTS] = names[path]
+            self._parts.append(wrap_module(modules[path], path, mixin, attributes))
+
+    # ------------------------------------------------------------------ for a cache
+
+    def prepare(self, mode: int, values: Values = ()) -> None:
+        """Say what to do in the evaluation that begins, for `COMPUTE`, `STORE` and `REUSE`."""
+        self._parts[0].state.update(_state(mode, values))
+        self._prepare_others(mode, values)
+
+    def prepare_fill(self, histories: Histories, weights: Tensor) -> None:
+        """Say what to combine in the evaluation that begins, and how: `weights` is (terms,)."""
+        state = self._parts[0].state
+        state.update(_state(FILL))
+        state["_smoothcache_histories"] = histories
+        state["_smoothcache_weights"] = weights
+        self._prepare_others(FILL, histories[0])
+
+    def _prepare_others(self, mode: int, values: Values) -> None:
+        """Let the other blocks of a span pass on what they are given, or compute."""
+        self.mode = mode
+        passing = mode in (REUSE, FILL)
+        for part in self._parts[1:]:
+            keeping = mode == STORE and part is self._parts[-1]
+            part.state.update(_state(REUSE if passing else STORE if keeping else COMPUTE))
+            part.state["_smoothcache_single"] = passing and isinstance(values[0], Tensor)
+
+    @property
+    def calls(self) -> int:
+        """Calls since the last preparation, the fewest of any block."""
+        return min(part.state["_smoothcache_calls"] for part in self._parts)
+
+    def kept(self) -> Values:
+        """Return what was kept since the last preparation; for a delta, output minus input."""
+        first, *others = [part.state["_smoothcache_values"] for part in self._parts]
+        if not others or self.mode != STORE or not all(map(is_output, others[-1])):
+            return others[-1] if others and self.mode == STORE else first
+        if len(first) != len(others[-1]):
+            raise AttachError(
+                f"the first and the last block of {self.site.path!r} ... {self.site.last!r} were "
+                f"called {len(first)} and {len(others[-1])} times; a span needs as many"
+            )
+        pairs = zip(others[-1], first, strict=True)
+        return tuple(detached(combined(torch.sub, output, inputs)) for output, inputs in pairs)
+
+    # ------------------------------------------------------------------ for everybody
+
+    def verify(self) -> None:
+        """Raise `AttachError` if somebody wrapped the site on top of us."""
+        for part in self._parts:
+            part.verify()
+
+    def unwrap(self) -> None:
+        """Restore the site exactly."""
+        for part in self._parts:
+            part.unwrap()
+
+
+def _state(mode: int, values: Values = ()) -> dict[str, Any]:
+    return {
+        "_smoothcache_mode": mode,
+        "_smoothcache_calls": 0,
+        "_smoothcache_values": values,
+        "_smoothcache_histories": (),
+        "_smoothcache_weights": None,
+        "_smoothcache_single": False,
+    }
+
+
+def _caching(site: Site) -> dict[str, type]:
+    """Return the mixins of a site that caches, by the paths of its modules."""
+    if not site.last:
+        return {site.path: CachingDeltaSite if site.target == "delta" else CachingSite}
+    return dict.fromkeys(site.paths, CachingSpanPart) | {site.path: CachingSpanStart}
+
+
+def _probing(site: Site) -> dict[str, type]:
+    """Return the mixins of a site that is measured, by the paths of its modules."""
+    if not site.last:
+        return {site.path: ProbedDeltaSite if site.target == "delta" else ProbedSite}
+    return {site.path: ProbedSpanStart, site.last: ProbedSpanEnd}
+
+
+def _argument_indices(module: nn.Module, site: Site, path: str) -> tuple[tuple[str, int], ...]:
+    names = list(inspect.signature(type(module).forward).parameters)[1:]
+    missing = [name for name in site.inputs if name not in names]
+    if missing or not site.inputs:
+        raise AttachError(
+            f"{path}: a delta needs the names of forward arguments, got {site.inputs}; "
+            f"{type(module).__name__}.forward takes {names}"
+        )
+    return tuple((name, names.index(name)) for name in site.inputs)
