@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 import smoothcache_audio
 import torch
-from adapter_contract import ROW, AdapterContract, Case, GuidanceContract, kinds, same
-from audio_models import CASES, stable_audio_tools_model
+from kit.adapter_contract import ROW, AdapterContract, Case, GuidanceContract, kinds, same
+from kit.audio_models import CASES, stable_audio_tools_model
 from smoothcache_audio import (
     ADAPTERS,
     LONGCAT_AUDIO,

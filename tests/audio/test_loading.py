@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 import torch
-from audio_folders import save_stable_audio, save_stable_audio_tools
 from diffusers.pipelines.stable_audio.pipeline_stable_audio import StableAudioPipeline
+from kit.audio_folders import save_stable_audio, save_stable_audio_tools
 from safetensors.torch import load_file
 from smoothcache_audio import (
     PipelineError,

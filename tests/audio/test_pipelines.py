@@ -7,8 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-from audio_folders import save_stable_audio
-from audio_models import CASES, SAMPLE_RATE, stable_audio_tools_model
 from diffusers.models.autoencoders.autoencoder_longcat_audio_dit import LongCatAudioDiTVae
 from diffusers.models.autoencoders.autoencoder_oobleck import AutoencoderOobleck
 from diffusers.models.autoencoders.autoencoder_same import AutoencoderSAME
@@ -27,7 +25,9 @@ from diffusers.pipelines.stable_audio_3.pipeline_stable_audio_3 import StableAud
 from diffusers.schedulers.scheduling_flow_match_euler_discrete import (
     FlowMatchEulerDiscreteScheduler,
 )
-from hook_reference import assert_restored, counted, hooked, snapshot
+from kit.audio_folders import save_stable_audio
+from kit.audio_models import CASES, SAMPLE_RATE, stable_audio_tools_model
+from kit.hook_reference import assert_restored, counted, hooked, snapshot
 from smoothcache_audio import (
     ACE_STEP,
     LONGCAT_AUDIO,

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from clap_folder import save_clap
+from kit.clap_folder import save_clap
 from smoothcache_audio._published import (
     Clap,
     OpenL3,

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 import torch
-from audio_models import PATCH, stable_audio_tools_model
-from hook_reference import assert_restored, counted, hooked, snapshot
+from kit.audio_models import PATCH, stable_audio_tools_model
+from kit.hook_reference import assert_restored, counted, hooked, snapshot
 from smoothcache_audio import (
     PipelineError,
     adapter_for,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import calibration_of, schedule_of
+from kit.helpers import calibration_of, schedule_of
 
 resource = pytest.importorskip("resource", reason="limits the size of files")
 SAVES = {"schedule": schedule_of().save, "calibration": calibration_of(np.ones((2, 2, 6))).save}

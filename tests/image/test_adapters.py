@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import smoothcache_image
 import torch
-from adapter_contract import (
+from kit.adapter_contract import (
     EVALUATIONS,
     ROW,
     AdapterContract,
@@ -19,8 +19,8 @@ from adapter_contract import (
     same,
     schedule_of,
 )
-from hook_reference import assert_restored, counted, hooked, snapshot
-from image_models import CASES, DiT, sd3
+from kit.hook_reference import assert_restored, counted, hooked, snapshot
+from kit.image_models import CASES, DiT, sd3
 from smoothcache_core import AdapterError, Schedule, attach, cached
 from smoothcache_image import ADAPTERS, FACEBOOK_DIT, FLUX, LUMINA2, SD3, Z_IMAGE, adapter_for
 from torch import Tensor, nn

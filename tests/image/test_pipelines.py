@@ -18,8 +18,8 @@ from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from diffusers.schedulers.scheduling_flow_match_euler_discrete import (
     FlowMatchEulerDiscreteScheduler,
 )
-from hook_reference import assert_restored, counted, hooked, snapshot
-from image_models import CASES
+from kit.hook_reference import assert_restored, counted, hooked, snapshot
+from kit.image_models import CASES
 from smoothcache_core import (
     Fill,
     PatternAdapter,

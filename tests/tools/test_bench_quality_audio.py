@@ -16,7 +16,7 @@ from _quality_puts import evenly_spaced, fewer_steps, mag_ratios, scheduled, tay
 from _quality_record import to_record
 from _quality_run import measure
 from _quality_settings import Settings
-from audio_folders import save_stable_audio_tools
+from kit.audio_folders import save_stable_audio_tools
 from smoothcache_core import Calibration, calibrate, interval, relative_l2
 
 pytestmark = [

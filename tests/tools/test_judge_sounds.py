@@ -6,7 +6,7 @@ from typing import Any
 import judge_sounds as script
 import pytest
 import torch
-from clap_folder import save_clap
+from kit.clap_folder import save_clap
 from smoothcache_audio import load_clap, save_wav, waveform_metrics
 from smoothcache_core import EvaluationError
 from torch import Tensor

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 import sample_stable_audio as script
 import soundfile
-from audio_folders import save_stable_audio, save_stable_audio_open
-from audio_shell import STEPS, Shell
+from kit.audio_folders import save_stable_audio, save_stable_audio_open
+from kit.audio_shell import STEPS, Shell
 
 PROMPT = "a dog"
 SECONDS = 0.016

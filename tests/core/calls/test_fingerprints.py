@@ -1,0 +1,194 @@
+"""What a calibration and a schedule are for, and whether something else is the same."""
+
+from typing import Any
+
+import pytest
+import torch
+from kit.helpers import ADAPTER, STEPS, Toy, noise, sample, schedule_of
+from smoothcache_core import (
+    Fingerprint,
+    PatternAdapter,
+    ScheduleError,
+    SmoothCacheWarning,
+    attach,
+    cached,
+    calibrate,
+    interval,
+)
+from smoothcache_core.calls.fingerprints import weight_projections
+from torch import nn
+
+FULL: dict[str, Any] = {
+    "model_class": "Toy",
+    "config_hash": "abc",
+    "adapter": "toy",
+    "solver": "Euler",
+    "evaluations": 6,
+    "timesteps": STEPS,
+    "branches": ("cond",),
+    "latent_shape": (3, 4),
+    "dtype": "float32",
+    "guidance": {"guidance_scale": 1.5},
+}
+OTHER: dict[str, Any] = {
+    "model_class": "DiT",
+    "config_hash": "def",
+    "adapter": "dit",
+    "solver": "Heun",
+    "evaluations": 7,
+    "branches": (),
+    "latent_shape": (4, 4),
+    "dtype": "float16",
+    "guidance": {"guidance_scale": 4.0},
+}
+
+
+@pytest.mark.parametrize("field", OTHER)
+def test_every_field_is_compared_by_one_of_the_two(field: str):
+    one, other = Fingerprint(**FULL), Fingerprint(**{**FULL, field: OTHER[field]})
+    difference = f"{field} is {OTHER[field]!r}, not {FULL[field]!r}"
+    assert one.conflicts(other) + one.remarks(other) == [difference]
+    assert one.mismatches(other) == [difference]
+    assert bool(one.conflicts(other)) == (
+        field in ("model_class", "config_hash", "adapter", "evaluations")
+    )
+
+
+@pytest.mark.parametrize("field", OTHER)
+def test_what_is_unknown_is_not_compared_unless_it_must_be_the_same(field: str):
+    one, other = Fingerprint(**FULL), Fingerprint(**{**FULL, field: None})
+    for left, right in ((one, other), (other, one)):
+        assert left.conflicts(right) == left.remarks(right) == []
+        assert len(left.mismatches(right)) == 1
+
+
+def test_versions_never_matter():
+    one = Fingerprint(**FULL, versions={"torch": "2.6"})
+    other = Fingerprint(**FULL, versions={"torch": "2.11"})
+    assert one.conflicts(other) == one.remarks(other) == one.mismatches(other) == []
+
+
+def calibrated(toy: Toy, width: int = 4) -> Fingerprint:
+    def run(seed: int) -> None:
+        sample(toy, latent=noise(seed, (2, 3, width)))
+
+    return calibrate(toy, ADAPTER, run, seeds=[0], progress=False).fingerprint
+
+
+class Configured(Toy):
+    """Has a configuration, as the models of diffusers do."""
+
+    def __init__(self, **config: object) -> None:
+        super().__init__()
+        self.config = config
+
+
+def test_a_model_is_known_by_its_configuration():
+    known = calibrated(Configured(heads=2, _class_name="A"))
+    assert known == calibrated(Configured(heads=2, _class_name="B", _name_or_path="x"))
+    assert known.config_hash != calibrated(Configured(heads=3)).config_hash
+
+
+def trained_otherwise() -> Toy:
+    toy = Toy()
+    for parameter in toy.parameters():
+        nn.init.normal_(parameter)
+    return toy
+
+
+def test_a_model_without_configuration_is_known_by_its_parameters():
+    known = calibrated(Toy())
+    assert known == calibrated(Toy())
+    assert known.config_hash == calibrated(trained_otherwise()).config_hash
+    assert known.config_hash != calibrated(Toy(width=5), width=5).config_hash
+    assert known.config_hash != calibrated(Toy(blocks=3)).config_hash
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_a_schedule_is_checked_against_the_model(compiled: bool):
+    schedule = interval(2, evaluations=6, kinds=["ff"], fingerprint=calibrated(Toy()))
+    toy = Toy(blocks=3)
+    model: Any = torch.compile(toy, backend="eager") if compiled else toy
+    with pytest.raises(ScheduleError, match="another model: config_hash is"):
+        attach(model, ADAPTER, schedule)
+    renamed = PatternAdapter(name="other", patterns=ADAPTER.patterns)
+    with pytest.raises(ScheduleError, match="adapter is 'other', not 'toy'"):
+        attach(Toy(), renamed, schedule)
+    with cached(fitting := Toy(), ADAPTER, schedule):
+        sample(fitting)
+
+
+def test_a_schedule_without_fingerprint_goes_on_anything():
+    toy = Toy(blocks=5)
+    with cached(toy, ADAPTER, schedule_of()):
+        sample(toy)
+
+
+# ---------------------------------------------------------------------------- weights
+
+OTHER_WEIGHTS = ["the weights are those of another model"]
+
+
+def linears(dtype: torch.dtype = torch.float32, seed: int = 0) -> nn.Sequential:
+    torch.manual_seed(seed)
+    return nn.Sequential(*(nn.Linear(64, 64) for _ in range(20))).to(dtype)
+
+
+def printed(model: nn.Module) -> Fingerprint:
+    return Fingerprint(weights=weight_projections(model))
+
+
+def test_other_weights_are_told_apart():
+    one, other = printed(linears()), printed(linears(seed=1))
+    assert one == printed(linears())
+    assert one.remarks(other) == one.mismatches(other) == OTHER_WEIGHTS
+    assert one.conflicts(other) == []
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_weights_in_another_data_type_are_the_same(dtype: torch.dtype):
+    assert printed(linears()).remarks(printed(linears(dtype))) == []
+
+
+def test_a_little_tuning_is_no_other_model():
+    model = linears()
+    before = printed(model)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.01 * parameter.std() * torch.randn_like(parameter))
+    assert before.remarks(printed(model)) == []
+
+
+def test_projections_are_few_and_of_size_1():
+    weights = weight_projections(nn.Sequential(*(linears(seed=seed) for seed in range(8))))
+    assert weights is not None
+    assert len(weights) == 8
+    assert all(abs(value) < 5.0 for value in weights.values())
+    assert len(set(weights.values())) == 8
+
+
+def test_compiled_blocks_have_the_same_names():
+    model = linears()
+    before = printed(model)
+    for index, block in enumerate(model):
+        compiled: Any = torch.compile(block, backend="eager")
+        model[index] = compiled
+    assert printed(model) == before
+
+
+def test_what_has_no_readable_weights_is_not_compared():
+    with torch.device("meta"):
+        offloaded = linears()
+    assert printed(offloaded).weights is None
+    assert weight_projections(nn.Identity()) is None
+    assert printed(linears()).remarks(printed(offloaded)) == []
+    zero = linears()
+    with torch.no_grad():
+        zero.get_parameter("0.weight").zero_()
+    assert "0.weight" not in (weight_projections(zero) or {})
+
+
+def test_a_schedule_for_other_weights_is_told():
+    schedule = interval(2, evaluations=6, kinds=["ff"], fingerprint=calibrated(Toy()))
+    with pytest.warns(SmoothCacheWarning, match="planned for something else: the weights are"):
+        attach(trained_otherwise(), ADAPTER, schedule).detach(quietly=True)

@@ -1,0 +1,369 @@
+"""Schedules of whole evaluations: planned without the model, followed by the real one."""
+
+import functools
+import math
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings, strategies as st
+from kit.planning import MIXTURE, Mixture, Noisy, OneStep, Passes, Sampler
+from smoothcache_core import (
+    DENOISER,
+    GUIDANCE,
+    Calibration,
+    PatternAdapter,
+    Schedule,
+    ScheduleError,
+    WholeSettings,
+    cached,
+    calibrate,
+    fit,
+    whole,
+)
+from smoothcache_core.fills import rounded
+from smoothcache_core.optimize.masks import Basis, Skips
+from smoothcache_core.optimize.surrogate import Simulated, reduced_run
+from smoothcache_core.sources.evaluations import WholePlanner, can_skip_guidance
+from torch import Tensor
+
+STEPS = 8
+SEEDS = (0, 1)
+SAMPLES = 4
+
+
+@functools.cache
+def sampler_of(passes: Passes = "one", samples: int = SAMPLES) -> Sampler:
+    model = Mixture((1.0, 0.5), STEPS)
+    return Sampler(model, lambda: OneStep(STEPS), passes, samples=samples)
+
+
+@functools.cache
+def calibration_of(
+    passes: Passes = "one",
+    samples: int = SAMPLES,
+    *,
+    sensitivity: int = 1,
+    final: bool = True,
+    adapter: PatternAdapter = MIXTURE,
+    branches: tuple[str, ...] | None = None,
+) -> Calibration:
+    sampler = sampler_of(passes, samples)
+    assert isinstance(sampler.model, Mixture)
+    return calibrate(
+        sampler.model, adapter, sampler if final else lambda seed: [sampler(seed)], seeds=SEEDS,
+        samples_per_run=samples, sensitivity=sensitivity, progress=False,
+        branches=sampler.branches if branches is None else branches,
+    )  # fmt: skip
+
+
+def skips_of(schedule: Schedule) -> Skips:
+    return Skips(
+        denoiser=tuple(map(bool, schedule.row(DENOISER))),
+        guidance=tuple(map(bool, np.minimum(schedule.row(GUIDANCE), schedule.row(DENOISER)))),
+    )
+
+
+def simulated(calibration: Calibration, schedule: Schedule, **how: Any) -> Simulated:
+    assert calibration.dynamics is not None
+    return reduced_run(calibration.dynamics).simulate(skips_of(schedule), Basis(**how))
+
+
+# ---------------------------------------------------------------------------- what is planned
+
+
+@settings(max_examples=25)
+@given(st.floats(1 / STEPS, 1.0), st.booleans(), st.integers(1, 3), st.booleans())
+def test_the_budget_is_never_exceeded(compute: float, guidance: bool, terms: int, use_input: bool):
+    calibration = calibration_of("batched")
+    how = {"terms": terms, "use_input": use_input, "use_anchor": terms == 2}
+    schedule = whole(calibration, compute=compute, settings=WholeSettings(guidance=guidance, **how))
+    assert schedule.compute_fraction() <= compute + 1e-9
+    if compute < 1.0 - 1e-9:
+        assert schedule.skips
+    assert set(schedule.rows) <= ({"denoiser", "guidance"} if guidance else {"denoiser"})
+    run = simulated(calibration, schedule, **how)
+    assert schedule.prediction is not None
+    assert schedule.prediction.error == pytest.approx(np.hypot(run.error, run.drift), rel=1e-12)
+    assert schedule.prediction.bytes == schedule.predicted_bytes()
+    denoiser, difference = schedule.fill(DENOISER), schedule.fill(GUIDANCE)
+    assert denoiser.terms == {i: rounded(c) for i, c in run.terms.items()}
+    assert denoiser.inputs == {i: rounded([c])[0] for i, c in run.inputs.items()}
+    assert difference.terms == {i: rounded(c) for i, c in run.differences.items()}
+    assert denoiser.anchors == {i: rounded([c])[0] for i, c in run.anchors.items()}
+    assert bool(denoiser.inputs) == bool(run.terms and use_input)
+    assert bool(denoiser.anchors) == bool(run.terms and terms == 2)
+
+
+def test_a_schedule_says_where_it_comes_from():
+    calibration = calibration_of("batched")
+    schedule = whole(calibration, compute=0.55, settings=WholeSettings(guidance=True))
+    assert schedule.source.name == "whole"
+    assert dict(schedule.source.settings) == {
+        "compute": 0.55, "guidance": True, "terms": 3, "use_input": True,
+        "use_anchor": False,
+    }  # fmt: skip
+    assert schedule.source.seeds == SEEDS
+    assert schedule.fingerprint == calibration.fingerprint
+    assert schedule.cost == calibration.cost
+    assert Schedule(**schedule.model_dump()) == schedule
+    assert schedule.prediction is not None
+    assert schedule.prediction.seconds is not None
+    assert not schedule.prediction.measured
+
+
+def test_one_planner_plans_the_same_as_many():
+    calibration = calibration_of("batched")
+    settings = WholeSettings(guidance=True)
+    planner = WholePlanner(calibration, settings)
+    for compute in (0.9, 0.3, 0.5):
+        assert planner.plan(compute) == whole(calibration, compute=compute, settings=settings)
+
+
+def test_everything_computed_has_no_fill_and_no_error():
+    schedule = whole(calibration_of(), compute=1.0)
+    assert schedule.rows == {"denoiser": (1,) * STEPS}
+    assert schedule.fills == {}
+    assert schedule.prediction is not None
+    assert schedule.prediction.error < 1e-12
+
+
+# ---------------------------------------------------------------------------- what really happens
+
+
+def realised(sampler: Sampler, schedule: Schedule) -> tuple[float, int]:
+    """Return the relative error of the final samples of all seeds, and the calls computed."""
+    model = sampler.model
+    assert isinstance(model, Mixture)
+    plain = torch.stack([sampler(seed) for seed in SEEDS])
+    model.forget()
+    filled: list[Tensor] = []
+    with cached(model, MIXTURE, schedule, branches=sampler.branches):
+        filled = [sampler(seed) for seed in SEEDS]
+    error = (torch.stack(filled) - plain).norm() / plain.norm()
+    return float(error), model.calls
+
+
+@pytest.mark.parametrize("compute", [0.35, 0.5, 0.8])
+@pytest.mark.parametrize(
+    ("passes", "guidance"),
+    [
+        ("one", False),
+        ("batched", False),
+        ("batched", True),
+        ("sequential", False),
+        ("sequential", True),
+    ],
+)
+def test_an_affine_denoiser_makes_the_error_that_was_simulated(
+    passes: Passes, guidance: bool, compute: float
+):
+    sampler, calibration = sampler_of(passes), calibration_of(passes)
+    schedule = whole(calibration, compute=compute, settings=WholeSettings(guidance=guidance))
+    error, calls = realised(sampler, schedule)
+    assert error == pytest.approx(simulated(calibration, schedule).error, rel=1e-3, abs=1e-5)
+    skips = skips_of(schedule)
+    full = sum(1 for one, both in zip(skips.denoiser, skips.guidance, strict=True) if one and both)
+    half = sum(skips.denoiser) - full
+    several = 2 if passes == "sequential" else 1
+    assert calls == len(SEEDS) * (full * several + half)
+
+
+# ---------------------------------------------------------------------------- limits
+
+
+@settings(max_examples=25)
+@given(
+    st.integers(1, 3),
+    st.sets(st.integers(0, STEPS - 1), max_size=2),
+    st.none() | st.integers(1, STEPS),
+    st.booleans(),
+    st.floats(0.0, 0.4),
+)
+def test_limits_are_kept_down_to_the_least_that_they_allow(
+    first: int, pinned: set[int], max_lag: int | None, guidance: bool, more: float
+):
+    how = WholeSettings(guidance=guidance, first=first, pinned=pinned, max_lag=max_lag)
+    planner = WholePlanner(calibration_of("batched"), how)
+    schedule = planner.plan(min(planner.least + more, 1.0))
+    skips = skips_of(schedule)
+    for i in {*range(first), *pinned}:
+        assert skips.denoiser[i]
+        assert skips.guidance[i]
+    gaps = "".join("01"[one] for one in skips.denoiser).split("1")
+    assert max(map(len, gaps)) <= (max_lag or STEPS)
+    if planner.least > 1 / STEPS:
+        with pytest.raises(ScheduleError, match=r"is out of reach: the least is"):
+            planner.plan(planner.least - 1e-3)
+
+
+def test_without_a_final_latent_the_last_evaluation_is_computed():
+    calibration = calibration_of(final=False)
+    planner = WholePlanner(calibration)
+    assert planner.least == 2 / STEPS
+    for compute in (0.25, 0.4, 0.7):
+        schedule = planner.plan(compute)
+        assert schedule.rows["denoiser"][-1] == 1
+        assert schedule.prediction is not None
+        assert schedule.prediction.error > 1e-4
+    seen = whole(calibration_of(), compute=0.4)
+    assert seen.prediction is not None
+
+
+# ---------------------------------------------------------------------------- guidance
+
+
+@pytest.mark.parametrize(
+    ("passes", "adapter", "branches", "possible"),
+    [
+        ("one", MIXTURE, None, False),
+        ("batched", MIXTURE, None, True),
+        ("batched", replace(MIXTURE, guidance="uncond-first"), None, True),
+        ("batched", replace(MIXTURE, guidance=None), None, False),
+        ("sequential", MIXTURE, None, True),
+        ("sequential", MIXTURE, ("uncond", "cond"), False),
+        ("sequential", MIXTURE, ("negative", "positive"), False),
+        ("sequential", MIXTURE, ("positive", "negative"), True),
+        ("sequential", MIXTURE, ("one", "other"), False),
+    ],
+)
+def test_an_unconditional_pass_is_skipped_only_where_it_is_known(
+    passes: Passes, adapter: PatternAdapter, branches: tuple[str, ...] | None, possible: bool
+):
+    calibration = calibration_of(passes, adapter=adapter, branches=branches)
+    assert can_skip_guidance(calibration) == possible
+    if possible:
+        assert whole(calibration, compute=0.6, settings=WholeSettings(guidance=True)).skips
+    else:
+        with pytest.raises(ScheduleError, match="the unconditional pass cannot be skipped"):
+            whole(calibration, compute=0.6, settings=WholeSettings(guidance=True))
+    assert not can_skip_guidance(replace(calibration, dynamics=None))
+
+
+def test_halves_are_a_row_of_their_own_only_where_there_are_any():
+    calibration = calibration_of("batched")
+    plans = [
+        whole(calibration, compute=c, settings=WholeSettings(guidance=True))
+        for c in np.arange(3, 16) / 16
+    ]
+    for schedule in plans:
+        skips = skips_of(schedule)
+        halves = [d and not g for d, g in zip(skips.denoiser, skips.guidance, strict=True)]
+        assert ("guidance" in schedule.rows) == any(halves)
+        if any(halves):
+            assert schedule.rows["guidance"] == tuple(map(int, skips.guidance))
+            assert set(schedule.fill(GUIDANCE).terms) == {i for i, h in enumerate(halves) if h}
+    assert any("guidance" in schedule.rows for schedule in plans)
+
+
+# ---------------------------------------------------------------------------- refusals
+
+
+@pytest.mark.parametrize(
+    ("compute", "how", "message"),
+    [
+        (0.0, {}, r"compute is a fraction in \(0, 1\], got 0.0"),
+        (1.5, {}, r"compute is a fraction in \(0, 1\], got 1.5"),
+        (math.nan, {}, r"compute is a fraction in \(0, 1\], got nan"),
+        (0.1, {}, "compute 0.1 is out of reach: the least is 0.125"),
+        (0.5, {"first": 5}, "compute 0.5 is out of reach: the least is 0.625"),
+        (0.3, {"max_lag": 1}, "compute 0.3 is out of reach: the least is 0.5"),
+        (0.5, {"max_lag": 0}, "max_lag is at least 1, got 0"),
+        (0.5, {"max_lag": -3}, "max_lag is at least 1, got -3"),
+        (0.5, {"first": 0}, "first is from 1 to 8 evaluations, got 0"),
+        (0.5, {"first": 9}, "first is from 1 to 8 evaluations, got 9"),
+        (0.5, {"pinned": (2, 8)}, r"pinned evaluations are from 0 to 7, got \[2, 8\]"),
+        (0.5, {"pinned": (-1,)}, r"pinned evaluations are from 0 to 7, got \[-1\]"),
+        (0.5, {"terms": 0}, "a fill has 1 to 3 terms, got 0"),
+        (0.5, {"terms": 4}, "a fill has 1 to 3 terms, got 4"),
+    ],
+)
+def test_wrong_settings_are_refused_in_a_line(compute: float, how: dict[str, Any], message: str):
+    with pytest.raises(ScheduleError, match=message) as told:
+        whole(calibration_of(), compute=compute, settings=WholeSettings(**how))
+    assert "\n" not in str(told.value)
+
+
+def test_a_calibration_without_sensitivities_is_refused():
+    for bare in (calibration_of(sensitivity=0), replace(calibration_of(), dynamics=None)):
+        with pytest.raises(ScheduleError, match="evaluations; give calibrate `sensitivity`"):
+            whole(bare, compute=0.5)
+    with pytest.raises(ScheduleError, match="cannot plan whole evaluations: it clips"):
+        whole(replace(calibration_of(), dynamics=None, remark="it clips"), compute=0.5)
+
+
+@pytest.mark.parametrize(
+    ("how", "fewest"),
+    [({}, 6), ({"use_input": False}, 4), ({"terms": 1}, 3), ({"terms": 1, "use_input": False}, 2)],
+)
+def test_too_few_samples_for_the_coefficients_are_refused(how: dict[str, Any], fewest: int):
+    """A latent of 12 entries, and 16 of them for every coefficient."""
+    calibration = calibration_of()
+    few = replace(calibration, samples=fewest - 1)
+    with pytest.raises(
+        ScheduleError,
+        match=rf"of 12 entries are too few for \d coefficients .*with {fewest} samples",
+    ):
+        whole(few, compute=0.5, settings=WholeSettings(**how))
+    enough = replace(calibration, samples=fewest)
+    assert whole(enough, compute=0.5, settings=WholeSettings(**how)).skips
+    unknown = calibration.fingerprint.model_copy(update={"latent_shape": None})
+    assert whole(replace(few, fingerprint=unknown), compute=0.5).skips
+
+
+# ---------------------------------------------------------------------------- noise of the solver
+
+
+@functools.cache
+def noisy_calibration() -> tuple[Sampler, Calibration]:
+    model = Mixture((1.0, 0.5), STEPS)
+    model.slopes.add_(1.0)  # noise in the latent shows in the output, as with a real denoiser
+    sampler = Sampler(model, lambda: Noisy(STEPS), samples=SAMPLES)
+    found = calibrate(
+        model, MIXTURE, sampler, seeds=SEEDS, samples_per_run=SAMPLES, sensitivity=1,
+        progress=False,
+    )  # fmt: skip
+    return sampler, found
+
+
+def test_the_anchor_is_taken_where_the_solver_adds_noise():
+    _, noisy = noisy_calibration()
+    assert whole(noisy, compute=0.5).source.settings["use_anchor"] is True
+    assert whole(noisy, compute=0.5).fill(DENOISER).anchors
+    assert whole(calibration_of(), compute=0.5).source.settings["use_anchor"] is False
+
+
+@pytest.mark.parametrize("compute", [0.4, 0.6])
+def test_with_noise_a_run_errs_less_by_the_anchor(compute: float):
+    sampler, calibration = noisy_calibration()
+    errors = {}
+    for anchor in (False, True):
+        how = WholeSettings(use_anchor=anchor)
+        schedule = whole(calibration, compute=compute, settings=how)
+        errors[anchor] = error_of_run(sampler, schedule)
+        run = simulated(calibration, schedule, use_anchor=anchor)
+        assert errors[anchor] == pytest.approx(run.error, rel=0.2)
+    assert errors[True] < 0.5 * errors[False]
+
+
+def error_of_run(sampler: Sampler, schedule: Schedule) -> float:
+    assert isinstance(sampler.model, Mixture)
+    plain = torch.cat([sampler(seed) for seed in SEEDS])
+    with cached(sampler.model, MIXTURE, schedule):
+        found = torch.cat([sampler(seed) for seed in SEEDS])
+    return float((found - plain).norm() / plain.norm())
+
+
+def test_fitting_keeps_the_anchor():
+    sampler, calibration = noisy_calibration()
+    assert isinstance(sampler.model, Mixture)
+    schedule = whole(calibration, compute=0.5)
+    again = fit(
+        sampler.model, MIXTURE, sampler, schedule, seeds=SEEDS, samples_per_run=SAMPLES,
+        progress=False,
+    )  # fmt: skip
+    assert set(again.fill(DENOISER).anchors) == set(schedule.fill(DENOISER).anchors)
+    assert again.prediction is not None
+    assert error_of_run(sampler, again) == pytest.approx(again.prediction.error, rel=0.1)

@@ -1,0 +1,13 @@
+"""Running the command line of the audio package in tests."""
+
+from typing import ClassVar
+
+from kit.command_shell import STEPS as STEPS, CommandShell
+from smoothcache_audio._cli import app
+from typer import Typer
+
+
+class Shell(CommandShell):
+    """Runs commands of `smoothcache-audio` with one model in one folder."""
+
+    APP: ClassVar[Typer] = app

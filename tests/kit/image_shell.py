@@ -1,0 +1,13 @@
+"""Running the command line of the image package in tests."""
+
+from typing import ClassVar
+
+from kit.command_shell import STEPS as STEPS, CommandShell
+from smoothcache_image._cli import app
+from typer import Typer
+
+
+class Shell(CommandShell):
+    """Runs commands of `smoothcache-image` with one model in one folder."""
+
+    APP: ClassVar[Typer] = app
