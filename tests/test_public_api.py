@@ -5,6 +5,14 @@ import pytest
 
 PACKAGES = [
     "smoothcache_core",
+    "smoothcache_core.adapters",
+    "smoothcache_core.evaluation",
+    "smoothcache_core.fills",
+    "smoothcache_core.pipelines",
+    "smoothcache_core.planning",
+    "smoothcache_core.reports",
+    "smoothcache_core.runtime",
+    "smoothcache_core.schedule",
     "smoothcache_core.sources",
     "smoothcache_image",
     "smoothcache_audio",

@@ -13,15 +13,10 @@ from typing import Any
 import numpy as np
 import torch
 from _peers import Around
-from smoothcache_core import (
-    DENOISER,
-    Adapter,
-    CacheStats,
-    Fill,
-    Schedule,
-    SmoothCacheWarning,
-    attach,
-)
+from smoothcache_core import Adapter, Schedule, SmoothCacheWarning, attach
+from smoothcache_core.adapters import DENOISER
+from smoothcache_core.runtime import CacheStats
+from smoothcache_core.schedule import Fill
 from torch import nn
 
 Row = tuple[int, ...]

@@ -12,8 +12,9 @@ import torch
 from _quality_count import counting, macs_by_leaf
 from _quality_modality import Modality, Solver
 from _quality_settings import CALIBRATION_SEED
-from smoothcache_core import Adapter, CacheStats, Calibration, calibrate
+from smoothcache_core import Adapter, Calibration, calibrate
 from smoothcache_core.cli.sampler import Sampler
+from smoothcache_core.runtime import CacheStats
 from torch import Tensor
 
 _MAX_LAG = 10

@@ -9,7 +9,7 @@ from typing import Any, get_args
 from _image_policies import HOST
 from _quality_modality import Judgement, Modality, Solver, WithSteps
 from _sharing import sharing
-from smoothcache_core import RecentlyDecoded
+from smoothcache_core.evaluation import RecentlyDecoded
 from smoothcache_image import load_pipeline
 from smoothcache_image._judge import digit_summaries, picture_metrics
 from smoothcache_image._loading import Solver as SolverName, with_solver

@@ -5,8 +5,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
-from smoothcache_core import Calibration, Planner, Schedule, fit, smooth_to_compute
+from smoothcache_core import Calibration, Schedule, fit
 from smoothcache_core.cli.sampler import Sampler
+from smoothcache_core.planning import Planner
+from smoothcache_core.sources import smooth_to_compute
 
 Target = Literal["auto", "denoiser", "guidance", "site"]
 

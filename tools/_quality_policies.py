@@ -24,8 +24,10 @@ from _quality_puts import (
     taylorseer,
 )
 from _quality_tuning import FAR, Dial, Trial, Trials, Tuner, choose
-from smoothcache_core import Calibration, Schedule, ScheduleError, smooth, smooth_to_compute
+from smoothcache_core import Calibration, Schedule
+from smoothcache_core.errors import ScheduleError
 from smoothcache_core.schedule.provenance import described
+from smoothcache_core.sources import smooth, smooth_to_compute
 
 MAX_LAGS = (3, 10)
 """SmoothCache's longest reuse: as published, and as long as calibrated."""

@@ -22,15 +22,9 @@ from _quality_tuning import OutOfReachError
 from diffusers.hooks.first_block_cache import FirstBlockCacheConfig
 from diffusers.hooks.mag_cache import MagCacheConfig
 from diffusers.hooks.taylorseer_cache import TaylorSeerCacheConfig
-from smoothcache_core import (
-    Adapter,
-    Calibration,
-    Schedule,
-    SmoothCacheWarning,
-    Source,
-    cached,
-)
+from smoothcache_core import Adapter, Calibration, Schedule, SmoothCacheWarning, cached
 from smoothcache_core.cli.sampler import Sampler
+from smoothcache_core.schedule import Provenance
 from torch import nn
 
 _NEVER_AGAIN = 10**9
@@ -116,7 +110,9 @@ def evenly_spaced(calibration: Calibration, budget: float) -> Schedule:
     return Schedule(
         evaluations=evaluations,
         rows=dict.fromkeys(calibration.kinds, row),
-        source=Source(name="interval", settings={"computed": computed}, seeds=calibration.seeds),
+        source=Provenance(
+            name="interval", settings={"computed": computed}, seeds=calibration.seeds
+        ),
         fingerprint=calibration.fingerprint,
         cost=calibration.cost,
     )

@@ -14,7 +14,9 @@ from _quality_tuning import NEAR
 from _records import Record, Row, new_record
 from matplotlib import colormaps
 from matplotlib.figure import Figure
-from smoothcache_core import Cost, Schedule, relative_l2
+from smoothcache_core import Schedule
+from smoothcache_core.metrics import relative_l2
+from smoothcache_core.schedule import Cost
 from torch import Tensor
 from tqdm import tqdm
 

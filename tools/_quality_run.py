@@ -20,7 +20,8 @@ from _quality_policies import PLAIN, Family, Known, Policy, families, is_peer
 from _quality_puts import scheduled
 from _quality_settings import CALIBRATION_SEED, Settings, work_folder
 from _quality_tuning import OutOfReachError, Trials, Tuner
-from smoothcache_core import Schedule, ScheduleError
+from smoothcache_core import Schedule
+from smoothcache_core.errors import ScheduleError
 from torch import Tensor
 from tqdm import tqdm
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from _quality_bench import Bench, Put
-from smoothcache_core import relative_l2
+from smoothcache_core.metrics import relative_l2
 from torch import Tensor
 
 NEAR = 0.02

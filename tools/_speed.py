@@ -12,8 +12,9 @@ from _policies import PLAIN, Attached, Policy
 from _records import Record, Row, new_record
 from _sharing import shapes_of, sharing
 from _side_by_side import Piece, Run, Seconds, Verdict, judge, race
-from smoothcache_core import Adapter, Cost, calibrate
+from smoothcache_core import Adapter, calibrate
 from smoothcache_core.calibrating.flops import flop_counter
+from smoothcache_core.schedule import Cost
 from torch import Tensor, nn
 from tqdm import tqdm
 

@@ -17,7 +17,9 @@ import soundfile
 import torch
 import typer
 from smoothcache_audio import load_clap, load_openl3, load_passt, passt_metric, waveform_metrics
-from smoothcache_core import EvaluationError, SmoothCacheError, frechet_distance
+from smoothcache_core import SmoothCacheError
+from smoothcache_core.errors import EvaluationError
+from smoothcache_core.metrics import frechet_distance
 from torch import Tensor
 from tqdm import tqdm
 

@@ -18,7 +18,7 @@ import torch
 import typer
 from _options import show
 from _records import FOLDER, Row, new_record
-from smoothcache_core import DENOISER
+from smoothcache_core.adapters import DENOISER
 from smoothcache_core.numerics.least_squares import RIDGE
 from smoothcache_image import adapter_for, load_pipeline
 from smoothcache_image._sampling import Sampler

@@ -19,15 +19,8 @@ from _options import show
 from _quality_audio import audio
 from _records import FOLDER, Row, new_record
 from smoothcache_audio import Sampler
-from smoothcache_core import (
-    Calibration,
-    Schedule,
-    SmoothCacheWarning,
-    cached,
-    calibrate,
-    plan,
-    relative_l2,
-)
+from smoothcache_core import Calibration, Schedule, SmoothCacheWarning, cached, calibrate, plan
+from smoothcache_core.metrics import relative_l2
 from smoothcache_core.planning.plan import Target
 from torch import Tensor
 from tqdm import tqdm

@@ -23,24 +23,17 @@ import typer
 from _options import set_threads, show
 from _records import FOLDER, Record, Row, new_record
 from numpy.typing import NDArray
-from smoothcache_core import (
-    Calibration,
-    Cost,
-    Fingerprint,
-    PlanLimits,
-    Planner,
-    Schedule,
-    Site,
-    SiteCost,
-    linear,
-    plan,
-    planned,
-)
+from smoothcache_core import Calibration, Schedule, plan
+from smoothcache_core.adapters import Site
 from smoothcache_core.calibration.calibration import quantised, quantised_squares
 from smoothcache_core.calibration.dynamics import Dynamics
 from smoothcache_core.calibration.influence import Influence
 from smoothcache_core.calibration.response import Response
+from smoothcache_core.fills import linear
 from smoothcache_core.numerics.reproducible_sum import cut
+from smoothcache_core.planning import Limits, Planner
+from smoothcache_core.schedule import Cost, Fingerprint, SiteCost
+from smoothcache_core.sources import plan_sites
 from tqdm import tqdm
 
 Array = NDArray[np.float64]
@@ -215,8 +208,8 @@ def ways() -> dict[str, Way]:
     """Return what is timed, by its name."""
     return {
         "sites": partial(plan, target="site"),
-        "sites, at most 8 rows": partial(plan, target="site", limits=PlanLimits(max_rows=8)),
-        "sites, least largest effect": partial(planned, fill=linear(3), objective="minimax"),
+        "sites, at most 8 rows": partial(plan, target="site", limits=Limits(max_rows=8)),
+        "sites, least largest effect": partial(plan_sites, fill=linear(3), objective="minimax"),
         "kinds": partial(plan, target="kind"),
         "all sites alike": partial(plan, target="evaluation"),
         "whole evaluations": partial(plan, target="denoiser"),

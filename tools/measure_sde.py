@@ -24,24 +24,13 @@ from _quality_bench import Bench, calibrated, load_bench, plain
 from _quality_puts import scheduled
 from _quality_settings import CALIBRATION_SEED
 from _records import FOLDER, Record, Row, new_record
-from smoothcache_core import (
-    DENOISER,
-    Adapter,
-    Calibration,
-    Fill,
-    FillRule,
-    PatternAdapter,
-    Schedule,
-    ScheduleError,
-    SitePattern,
-    WholeSettings,
-    linear,
-    planned,
-    relative_l2,
-    reuse,
-    taylor,
-    whole,
-)
+from smoothcache_core import Adapter, Calibration, PatternAdapter, Schedule, SitePattern
+from smoothcache_core.adapters import DENOISER
+from smoothcache_core.errors import ScheduleError
+from smoothcache_core.fills import FillRule, linear, reuse, taylor
+from smoothcache_core.metrics import relative_l2
+from smoothcache_core.schedule import Fill
+from smoothcache_core.sources import WholeSettings, plan_evaluations, plan_sites
 from torch import Tensor
 from tqdm import tqdm
 
@@ -168,14 +157,14 @@ def _cases(settings: Settings, bench: Bench) -> Iterator[Case]:
     for budget in settings.computes:
         for target, (adapter, calibration) in calibrations.items():
             for rule in RULES:
-                made = _or_error(planned, calibration, compute=budget, fill=rule)
+                made = _or_error(plan_sites, calibration, compute=budget, fill=rule)
                 yield _case(target, rule.name, budget, adapter, made)
         _, calibration = calibrations["sites"]
         for rule in (reuse(), taylor(1)):
             schedule = _spaced_evaluations(calibration, budget, rule)
             yield _case("evaluations", rule.name, budget, own, schedule)
         for name, chosen in PLANNED.items():
-            made = _or_error(whole, calibration, compute=budget, settings=chosen)
+            made = _or_error(plan_evaluations, calibration, compute=budget, settings=chosen)
             yield _case("evaluations", name, budget, own, made)
 
 

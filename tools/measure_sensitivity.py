@@ -22,12 +22,13 @@ import typer
 from _options import show
 from _records import FOLDER, Row, new_record
 from scipy.stats import rankdata
-from smoothcache_core import Calibration, Schedule, cached, calibrate, planned
+from smoothcache_core import Calibration, Schedule, cached, calibrate
 from smoothcache_core.calibrating.calibrate import PROBES, places_of
 from smoothcache_core.calibrating.run_sensitivity import measure_dynamics
 from smoothcache_core.calibrating.site_sensitivity import BLOCKS, measure_influence
 from smoothcache_core.numerics.reproducible_sum import joined
 from smoothcache_core.sampling.sampler import Stage
+from smoothcache_core.sources import plan_sites
 from smoothcache_core.sources.prediction import with_prediction
 from smoothcache_image import adapter_for, load_pipeline
 from smoothcache_image._sampling import Sampler
@@ -136,7 +137,7 @@ def row(name: str, made: Calibration, counter: Counter, full: Calibration) -> di
     values["rank_evaluations"] = spearman(of_evaluations(made), of_evaluations(full))
     for compute in (0.5, 0.25):
         ours, best = (
-            with_prediction(full, planned(c, compute=compute)).prediction for c in (made, full)
+            with_prediction(full, plan_sites(c, compute=compute)).prediction for c in (made, full)
         )
         assert ours is not None
         assert best is not None

@@ -26,9 +26,9 @@ from smoothcache_core import (
     cached,
     calibrate,
     plan,
-    relative_l2,
     transfer,
 )
+from smoothcache_core.metrics import relative_l2
 from smoothcache_core.planning.plan import Target
 from smoothcache_image import adapter_for, load_pipeline
 from smoothcache_image._sampling import Sampler

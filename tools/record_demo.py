@@ -14,7 +14,8 @@ from pathlib import Path
 import smoothcache_audio._cli
 import smoothcache_image._cli
 from _records import Record, Row, new_record
-from smoothcache_core import Report, ReportRow
+from smoothcache_core import Report
+from smoothcache_core.reports import ReportRow
 from typer import Typer
 
 KEYS = (

@@ -60,7 +60,7 @@ from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
 from safetensors.torch import save as to_safetensors
 from sklearn.model_selection import train_test_split
-from smoothcache_core import frechet_distance
+from smoothcache_core.metrics import frechet_distance
 from smoothcache_image._classifier import (
     CLASSIFIER_FILE,
     DigitClassifier,

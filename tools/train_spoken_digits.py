@@ -66,7 +66,7 @@ from _training import (
 from safetensors.torch import save as to_safetensors
 from smoothcache_audio import _classifier
 from smoothcache_audio._names import DIGITS, SHIPPED_GUIDANCE, SHIPPED_SIGMAS, WORD_SECONDS
-from smoothcache_core import frechet_distance
+from smoothcache_core.metrics import frechet_distance
 from torch import Tensor, nn
 from torch.nn import functional
 from tqdm import tqdm

@@ -13,7 +13,8 @@ from smoothcache_audio import (
     STABLE_AUDIO_TOOLS,
     adapter_for,
 )
-from smoothcache_core import AdapterError, Schedule, ScheduleError, attach, cached
+from smoothcache_core import Schedule, attach, cached
+from smoothcache_core.errors import AdapterError, ScheduleError
 from torch import Tensor, nn
 
 BATCHED = [case for case in CASES if case.adapter.guidance is not None]

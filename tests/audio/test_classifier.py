@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file
 from smoothcache_audio import _classifier
 from smoothcache_audio._classifier import SpokenDigitClassifier
-from smoothcache_core import frechet_distance
+from smoothcache_core.metrics import frechet_distance
 from torch import Tensor
 
 

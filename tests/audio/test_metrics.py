@@ -21,7 +21,8 @@ from smoothcache_audio._metrics import (
     waveform_metrics,
     window_length,
 )
-from smoothcache_core import EvaluationError, frechet_distance
+from smoothcache_core.errors import EvaluationError
+from smoothcache_core.metrics import frechet_distance
 from torch import Tensor
 
 RATE = 16_000

@@ -11,7 +11,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from smoothcache_audio._metrics import hop_length, spectrogram_db
 from smoothcache_audio._pictures import SoundRow, save_wav, spectrogram_sheet, waveform_overlay
-from smoothcache_core import EvaluationError, SmoothCacheWarning, save_figure
+from smoothcache_core import SmoothCacheWarning
+from smoothcache_core.errors import EvaluationError
+from smoothcache_core.reports import save_figure
 from torch import Tensor
 
 RATE = 8_000

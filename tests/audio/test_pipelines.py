@@ -41,15 +41,9 @@ from smoothcache_audio import (
     fit_pipeline,
     sampler_of,
 )
-from smoothcache_core import (
-    PatternAdapter,
-    Schedule,
-    ScheduleError,
-    SmoothCacheWarning,
-    cached,
-    interval,
-    plan,
-)
+from smoothcache_core import PatternAdapter, Schedule, SmoothCacheWarning, cached, plan
+from smoothcache_core.errors import ScheduleError
+from smoothcache_core.sources import interval
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast, T5EncoderModel
 

@@ -21,7 +21,8 @@ from smoothcache_audio._published import (
     openl3_summary,
     passt_metric,
 )
-from smoothcache_core import EvaluationError, frechet_distance, kl_divergence
+from smoothcache_core.errors import EvaluationError
+from smoothcache_core.metrics import frechet_distance, kl_divergence
 from torch import Tensor, nn
 
 RATE = 16_000

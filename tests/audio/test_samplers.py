@@ -19,15 +19,10 @@ from smoothcache_audio import (
     sampler_of,
 )
 from smoothcache_audio._stable_audio_tools import FLOW_SOLVERS, V_SOLVERS, quiet
-from smoothcache_core import (
-    Fill,
-    Schedule,
-    ScheduleError,
-    SmoothCacheWarning,
-    cached,
-    interval,
-    plan,
-)
+from smoothcache_core import Schedule, SmoothCacheWarning, cached, plan
+from smoothcache_core.errors import ScheduleError
+from smoothcache_core.schedule import Fill
+from smoothcache_core.sources import interval
 from torch import Tensor
 
 STEPS = 4

@@ -5,13 +5,8 @@ import pytest
 import torch
 from scipy.linalg import sqrtm
 from scipy.stats import entropy
-from smoothcache_core import (
-    EvaluationError,
-    frechet_distance,
-    kl_divergence,
-    psnr_db,
-    relative_l2,
-)
+from smoothcache_core.errors import EvaluationError
+from smoothcache_core.metrics import frechet_distance, kl_divergence, psnr_db, relative_l2
 from torch.nn.functional import mse_loss
 
 

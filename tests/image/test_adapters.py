@@ -21,7 +21,8 @@ from kit.adapter_contract import (
 )
 from kit.hook_reference import assert_restored, counted, hooked, snapshot
 from kit.image_models import CASES, DiT, sd3
-from smoothcache_core import AdapterError, Schedule, attach, cached
+from smoothcache_core import Schedule, attach, cached
+from smoothcache_core.errors import AdapterError
 from smoothcache_image import ADAPTERS, FACEBOOK_DIT, FLUX, LUMINA2, SD3, Z_IMAGE, adapter_for
 from torch import Tensor, nn
 

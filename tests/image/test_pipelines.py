@@ -20,15 +20,10 @@ from diffusers.schedulers.scheduling_flow_match_euler_discrete import (
 )
 from kit.hook_reference import assert_restored, counted, hooked, snapshot
 from kit.image_models import CASES
-from smoothcache_core import (
-    Fill,
-    PatternAdapter,
-    Schedule,
-    ScheduleError,
-    cached,
-    calibrate,
-    smooth,
-)
+from smoothcache_core import PatternAdapter, Schedule, cached, calibrate
+from smoothcache_core.errors import ScheduleError
+from smoothcache_core.schedule import Fill
+from smoothcache_core.sources import smooth
 from smoothcache_image import DIT, FLUX, LUMINA2, SD3, adapter_for
 from torch import Tensor, nn
 

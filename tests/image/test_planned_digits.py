@@ -5,15 +5,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from smoothcache_core import (
-    Calibration,
-    Schedule,
-    cached,
-    calibrate,
-    plan,
-    smooth_to_compute,
-)
+from smoothcache_core import Calibration, Schedule, cached, calibrate, plan
 from smoothcache_core.planning.plan import Target
+from smoothcache_core.sources import smooth_to_compute
 from smoothcache_image import adapter_for, load_pipeline
 from smoothcache_image._sampling import Sampler
 from torch import Tensor

@@ -13,17 +13,11 @@ import numpy as np
 import pytest
 import torch
 from kit.hook_reference import assert_restored, counted, hooked, snapshot
-from smoothcache_core import (
-    AdapterError,
-    Fill,
-    PatternAdapter,
-    Schedule,
-    Site,
-    SmoothCacheWarning,
-    cached,
-    calibrate,
-    interval,
-)
+from smoothcache_core import PatternAdapter, Schedule, SmoothCacheWarning, cached, calibrate
+from smoothcache_core.adapters import Site
+from smoothcache_core.errors import AdapterError
+from smoothcache_core.schedule import Fill
+from smoothcache_core.sources import interval
 from torch import Tensor, nn
 
 EVALUATIONS = 4

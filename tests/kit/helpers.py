@@ -14,15 +14,8 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from smoothcache_core import (
-    Calibration,
-    Cost,
-    Fingerprint,
-    PatternAdapter,
-    Schedule,
-    SiteCost,
-    SitePattern,
-)
+from smoothcache_core import Calibration, PatternAdapter, Schedule, SitePattern
+from smoothcache_core.schedule import Cost, Fingerprint, SiteCost
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from smoothcache_core import Site
+from smoothcache_core.adapters import Site
 from torch import Tensor, nn
 
 Tensors = tuple[Tensor, ...]

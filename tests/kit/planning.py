@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
-from smoothcache_core import PatternAdapter, Schedule, SitePattern, cached, relative_l2
+from smoothcache_core import PatternAdapter, Schedule, SitePattern, cached
+from smoothcache_core.metrics import relative_l2
 from torch import Tensor, nn
 
 Passes = Literal["one", "batched", "sequential"]

@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 import torch
 from kit.helpers import ADAPTER, Toy, noise, sample
-from smoothcache_core import Calibration, calibrate_sharded
+from smoothcache_core import Calibration
+from smoothcache_core.calibrating import calibrate_sharded
 from torch import Tensor, distributed
 
 WORLD = 2

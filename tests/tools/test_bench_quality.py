@@ -25,7 +25,10 @@ from _quality_run import Measured, measure
 from _quality_settings import Settings, work_folder
 from _quality_tuning import FAR, NEAR, Dial, OutOfReachError, Trial, Trials, Tuner, choose
 from _records import Record
-from smoothcache_core import Calibration, Schedule, ScheduleError, interval, relative_l2
+from smoothcache_core import Calibration, Schedule
+from smoothcache_core.errors import ScheduleError
+from smoothcache_core.metrics import relative_l2
+from smoothcache_core.sources import interval
 from smoothcache_image import cached_pipeline, calibrate_pipeline
 from typer.testing import CliRunner
 

@@ -17,7 +17,9 @@ from _quality_record import to_record
 from _quality_run import measure
 from _quality_settings import Settings
 from kit.audio_folders import save_stable_audio_tools
-from smoothcache_core import Calibration, calibrate, interval, relative_l2
+from smoothcache_core import Calibration, calibrate
+from smoothcache_core.metrics import relative_l2
+from smoothcache_core.sources import interval
 
 pytestmark = [
     pytest.mark.usefixtures("one_thread"),

@@ -8,7 +8,7 @@ import pytest
 import torch
 from kit.clap_folder import save_clap
 from smoothcache_audio import load_clap, save_wav, waveform_metrics
-from smoothcache_core import EvaluationError
+from smoothcache_core.errors import EvaluationError
 from torch import Tensor
 
 RATE = 8_000

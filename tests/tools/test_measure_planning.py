@@ -5,9 +5,11 @@ import measure_planning
 import numpy as np
 import pytest
 from measure_planning import FRONT, Size, made_up, measure, ways
-from smoothcache_core import DENOISER, GUIDANCE, Calibration, PlanLimits, Schedule, plan
+from smoothcache_core import Calibration, Schedule, plan
+from smoothcache_core.adapters import DENOISER, GUIDANCE
 from smoothcache_core.numerics.reproducible_sum import joined
 from smoothcache_core.optimize.surrogate import is_noisy, reduced_run
+from smoothcache_core.planning import Limits
 
 SMALL = Size(evaluations=12, blocks=3, max_lag=11)
 
@@ -119,7 +121,7 @@ def test_record_is_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
 def test_a_hundred_evaluations_of_five_hundred_sites_are_planned_within_all_limits():
     calibration = calibration_of(Size())
     assert (calibration.evaluations, len(calibration.sites)) == (100, 500)
-    limits = PlanLimits(first=2, pinned=(50, 99), max_lag=4, max_rows=8)
+    limits = Limits(first=2, pinned=(50, 99), max_lag=4, max_rows=8)
     schedule = plan(calibration, compute=0.3, target="site", limits=limits)
     rows = rows_of(schedule, calibration)
     assert 0.29 < schedule.compute_fraction() <= 0.3
@@ -133,7 +135,7 @@ def test_a_hundred_evaluations_of_five_hundred_sites_are_planned_within_all_limi
 
 @pytest.mark.slow
 def test_a_hundred_whole_evaluations_are_planned_within_all_limits():
-    limits = PlanLimits(first=2, pinned=(50,), max_lag=5)
+    limits = Limits(first=2, pinned=(50,), max_lag=5)
     schedule = plan(calibration_of(Size()), compute=0.25, target="guidance", limits=limits)
     row, guidance = schedule.row(DENOISER), schedule.row(GUIDANCE)
     assert 0.24 < schedule.compute_fraction() <= 0.25

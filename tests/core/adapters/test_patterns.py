@@ -5,7 +5,9 @@ from types import SimpleNamespace
 
 import pytest
 from kit.helpers import ADAPTER, Toy
-from smoothcache_core import AdapterError, PatternAdapter, Site, SitePattern
+from smoothcache_core import PatternAdapter, SitePattern
+from smoothcache_core.adapters import Site
+from smoothcache_core.errors import AdapterError
 from torch import nn
 
 

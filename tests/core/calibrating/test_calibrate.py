@@ -26,17 +26,9 @@ from kit.helpers import (
     solve,
 )
 from numpy.typing import NDArray
-from smoothcache_core import (
-    Adapter,
-    AttachError,
-    Calibration,
-    CalibrationError,
-    PatternAdapter,
-    SitePattern,
-    cached,
-    calibrate,
-    smooth,
-)
+from smoothcache_core import Adapter, Calibration, PatternAdapter, SitePattern, cached, calibrate
+from smoothcache_core.errors import AttachError, CalibrationError
+from smoothcache_core.sources import smooth
 from torch import Tensor, nn
 from torch.nn import functional
 

@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 from kit.helpers import ADAPTER, STEPS, Toy, noise, sample
 from kit.ranks import Outcome, Ranks, launched, sampler, shard, shard_in_a_group
-from smoothcache_core import Calibration, CalibrationError, calibrate, calibrate_sharded
+from smoothcache_core import Calibration, calibrate
+from smoothcache_core.calibrating import calibrate_sharded
+from smoothcache_core.errors import CalibrationError
 
 pytestmark = [
     pytest.mark.usefixtures("one_thread"),

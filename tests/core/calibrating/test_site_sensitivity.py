@@ -8,17 +8,12 @@ import pytest
 import torch
 from kit.helpers import anatomy
 from kit.planning import MIXTURE, Mixture, OneStep, Passes, Sampler
-from smoothcache_core import (
-    Calibration,
-    CalibrationError,
-    PatternAdapter,
-    Site,
-    SitePattern,
-    calibrate,
-)
+from smoothcache_core import Calibration, PatternAdapter, SitePattern, calibrate
+from smoothcache_core.adapters import Site
 from smoothcache_core.calibrating.site_sensitivity import BLOCKS, measure_influence
 from smoothcache_core.calibrating.solver_response import measure_response
 from smoothcache_core.calibration.influence import Influence
+from smoothcache_core.errors import CalibrationError
 from smoothcache_core.sampling.sampler import Stage
 from torch import Tensor, nn
 

@@ -11,10 +11,10 @@ from diffusers.schedulers.scheduling_euler_discrete import EulerDiscreteSchedule
 from diffusers.schedulers.scheduling_heun_discrete import HeunDiscreteScheduler
 from kit.helpers import anatomy
 from kit.planning import WAVE, OneStep, Passes, Sampler, Wave
-from smoothcache_core import CalibrationError
 from smoothcache_core.calibrating.solver_response import measure_response
 from smoothcache_core.calibration.response import Response
 from smoothcache_core.calls.clock import Tick
+from smoothcache_core.errors import CalibrationError
 from smoothcache_core.outputs.structures import Answer
 from smoothcache_core.sampling.sampler import Stage
 from smoothcache_core.sampling.trajectory import Trajectory

@@ -18,25 +18,19 @@ from diffusers.schedulers.scheduling_heun_discrete import HeunDiscreteScheduler
 from kit.helpers import anatomy
 from numpy.typing import NDArray
 from scipy.interpolate import CubicSpline
-from smoothcache_core import (
-    Calibration,
-    CalibrationError,
-    PatternAdapter,
-    Schedule,
-    ScheduleError,
-    SitePattern,
-    calibrate,
-    interval,
-    planned,
-    smooth,
-    smooth_to_compute,
-    transfer,
-    whole,
-)
+from smoothcache_core import Calibration, PatternAdapter, Schedule, SitePattern, calibrate, transfer
 from smoothcache_core.calibrating.resampling import Times, carried_products
 from smoothcache_core.calibrating.time_axis import time_of
+from smoothcache_core.errors import CalibrationError, ScheduleError
 from smoothcache_core.numerics.interpolation import held, linear_basis, roughness, spline_basis
 from smoothcache_core.numerics.reproducible_sum import joined
+from smoothcache_core.sources import (
+    interval,
+    plan_evaluations,
+    plan_sites,
+    smooth,
+    smooth_to_compute,
+)
 from torch import Tensor, nn
 
 Array = NDArray[np.float64]
@@ -167,7 +161,7 @@ def test_transfer_to_the_same_evaluations_changes_nothing():
     np.testing.assert_allclose(new.dynamics.effect(), old.dynamics.effect(), rtol=1e-3)
     sites = old.sites
     np.testing.assert_allclose(new.influence.values(sites), old.influence.values(sites), rtol=1e-9)
-    plans = [whole(one, compute=0.5) for one in (old, new)]
+    plans = [plan_evaluations(one, compute=0.5) for one in (old, new)]
     assert plans[0].rows == plans[1].rows
     assert (new.cost, new.seeds, new.samples) == (old.cost, old.seeds, old.samples)
 
@@ -259,7 +253,7 @@ def test_plans_of_a_transferred_calibration_are_as_good(steps: int):
     direct = calibrated(model, sample)
     new = transfer(old, model, ADAPTER, sample)
     for compute in (0.6, 0.4):
-        ours, best = (whole(one, compute=compute).prediction for one in (new, direct))
+        ours, best = (plan_evaluations(one, compute=compute).prediction for one in (new, direct))
         assert ours is not None
         assert best is not None
         assert ours.error == pytest.approx(best.error, rel=0.35)
@@ -316,12 +310,12 @@ def test_without_lags_whole_evaluations_can_be_planned_and_sites_cannot():
     old = calibrated(model, euler(model, 16), max_lag=1)
     new = transfer(old, model, ADAPTER, euler(model, 6))
     assert new.max_lag == 0
-    assert 0 in whole(new, compute=0.5).rows["denoiser"]
+    assert 0 in plan_evaluations(new, compute=0.5).rows["denoiser"]
     told = "1 lags of the 16 evaluations that were calibrated do not span one of the 6"
     for plan in (
         lambda: smooth(new, alpha=0.1),
         lambda: smooth_to_compute(new, compute=0.5),
-        lambda: planned(new, compute=0.5),
+        lambda: plan_sites(new, compute=0.5),
     ):
         with pytest.raises(ScheduleError, match=told):
             plan()
@@ -335,7 +329,11 @@ def test_schedules_tell_that_their_calibration_was_transferred(tmp_path: Path):
     old = calibrated(model, euler(model, 12))
     new = transfer(old, model, ADAPTER, euler(model, 9))
     assert old.fingerprint.transferred_from is None
-    schedules = [whole(new, compute=0.5), smooth(new, alpha=0.5), planned(new, compute=0.7)]
+    schedules = [
+        plan_evaluations(new, compute=0.5),
+        smooth(new, alpha=0.5),
+        plan_sites(new, compute=0.7),
+    ]
     schedules.append(interval(2, evaluations=9, kinds=new.kinds, fingerprint=new.fingerprint))
     for schedule in schedules:
         saved = Schedule.load(schedule.save(tmp_path / "schedule.json"))

@@ -13,7 +13,9 @@ from kit.helpers import calibration_of
 from numpy.typing import NDArray
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
-from smoothcache_core import Calibration, CalibrationError, Cost, Fingerprint
+from smoothcache_core import Calibration
+from smoothcache_core.errors import CalibrationError
+from smoothcache_core.schedule import Cost, Fingerprint
 
 GRID = 2.0**-32
 

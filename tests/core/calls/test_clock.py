@@ -23,15 +23,9 @@ from kit.helpers import (
     schedule_of,
     solve,
 )
-from smoothcache_core import (
-    AttachError,
-    Fingerprint,
-    Schedule,
-    ScheduleError,
-    SmoothCacheWarning,
-    attach,
-    cached,
-)
+from smoothcache_core import Schedule, SmoothCacheWarning, attach, cached
+from smoothcache_core.errors import AttachError, ScheduleError
+from smoothcache_core.schedule import Fingerprint
 from torch import Tensor
 from torch.utils._pytree import tree_map
 

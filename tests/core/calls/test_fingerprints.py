@@ -5,17 +5,11 @@ from typing import Any
 import pytest
 import torch
 from kit.helpers import ADAPTER, STEPS, Toy, noise, sample, schedule_of
-from smoothcache_core import (
-    Fingerprint,
-    PatternAdapter,
-    ScheduleError,
-    SmoothCacheWarning,
-    attach,
-    cached,
-    calibrate,
-    interval,
-)
+from smoothcache_core import PatternAdapter, SmoothCacheWarning, attach, cached, calibrate
 from smoothcache_core.calls.fingerprints import weight_projections
+from smoothcache_core.errors import ScheduleError
+from smoothcache_core.schedule import Fingerprint
+from smoothcache_core.sources import interval
 from torch import nn
 
 FULL: dict[str, Any] = {

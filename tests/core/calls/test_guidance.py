@@ -6,16 +6,9 @@ from typing import Any
 import pytest
 import torch
 from kit.helpers import ADAPTER, Toy, noise, sample
-from smoothcache_core import (
-    Calibration,
-    Schedule,
-    SmoothCacheWarning,
-    announcing_guidance,
-    cached,
-    calibrate,
-    interval,
-    pipeline_announcing,
-)
+from smoothcache_core import Calibration, Schedule, SmoothCacheWarning, cached, calibrate
+from smoothcache_core.pipelines import announcing_guidance, pipeline_announcing
+from smoothcache_core.sources import interval
 from torch import Tensor
 
 TOLD = r"guidance is \{'guidance_scale': 4.0\}, not \{'guidance_scale': 1.5\}"

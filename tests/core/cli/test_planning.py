@@ -1,14 +1,14 @@
 import pytest
-from smoothcache_core import PlanLimits
 from smoothcache_core.cli.plan_options import parse_bytes
 from smoothcache_core.cli.planning import PlanSettings
 from smoothcache_core.errors import CommandError
+from smoothcache_core.planning import Limits
 from typer import BadParameter
 
 
 def test_settings_say_whether_sensitivities_are_needed():
     assert PlanSettings(computes=[0.5]).plans
-    assert PlanSettings(front=True, limits=PlanLimits(first=2)).plans
+    assert PlanSettings(front=True, limits=Limits(first=2)).plans
     assert not PlanSettings(computes=[0.5], rule="smooth", per="site", strict=True).plans
     with pytest.raises(CommandError, match="nothing to plan"):
         PlanSettings(per="site")

@@ -2,7 +2,8 @@ import math
 
 import pytest
 import torch
-from smoothcache_core import RecentlyDecoded, class_divergence, class_summaries, frechet_distance
+from smoothcache_core.evaluation import RecentlyDecoded, class_divergence, class_summaries
+from smoothcache_core.metrics import frechet_distance
 from torch import Tensor
 
 

@@ -9,22 +9,17 @@ import pytest
 import torch
 from kit.helpers import anatomy
 from smoothcache_core import (
-    Cost,
-    EvaluationError,
-    Fingerprint,
     PatternAdapter,
-    Prediction,
     Report,
     Schedule,
-    ScheduleError,
-    SiteCost,
     SitePattern,
     SmoothCacheWarning,
-    Source,
     evaluate,
-    psnr_db,
 )
+from smoothcache_core.errors import EvaluationError, ScheduleError
+from smoothcache_core.metrics import psnr_db
 from smoothcache_core.numerics.bootstrap import interval_of_mean
+from smoothcache_core.schedule import Cost, Fingerprint, Prediction, Provenance, SiteCost
 from torch import Tensor, nn
 
 ADAPTER = PatternAdapter(name="squares", patterns=(SitePattern("blocks.*", "square"),))
@@ -73,7 +68,7 @@ class Squares(nn.Module):
 
 
 def schedule(*row: int, seeds: tuple[int, ...] = (), cost: Cost | None = None) -> Schedule:
-    source = Source(name="toy", settings={"row": str(row)}, seeds=seeds)
+    source = Provenance(name="toy", settings={"row": str(row)}, seeds=seeds)
     return Schedule(evaluations=len(row), rows={"square": row}, source=source, cost=cost)
 
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from hypothesis import given, strategies as st
 from numpy.typing import NDArray
-from smoothcache_core import FillRule, ScheduleError, linear, reuse, taylor
-from smoothcache_core.fills import residual, rounded
+from smoothcache_core.errors import ScheduleError
+from smoothcache_core.fills import FillRule, linear, residual, reuse, rounded, taylor
 from smoothcache_core.numerics.least_squares import RIDGE, ridge
 
 Array = NDArray[np.float64]

@@ -10,18 +10,10 @@ import pytest
 import torch
 from kit.helpers import anatomy
 from kit.planning import MIXTURE, Mixture, OneStep, Passes, Sampler, error_of
-from smoothcache_core import (
-    DENOISER,
-    GUIDANCE,
-    Calibration,
-    CalibrationError,
-    Schedule,
-    ScheduleError,
-    calibrate,
-    fit,
-    plan,
-    refine,
-)
+from smoothcache_core import Calibration, Schedule, calibrate, fit, plan
+from smoothcache_core.adapters import DENOISER, GUIDANCE
+from smoothcache_core.errors import CalibrationError, ScheduleError
+from smoothcache_core.fitting import refine
 
 E = 10
 SEEDS = (0, 1)

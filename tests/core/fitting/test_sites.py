@@ -10,16 +10,11 @@ import torch
 from kit.helpers import anatomy
 from kit.planning import MIXTURE, Mixture, OneStep, Passes, Sampler, error_of
 from numpy.typing import NDArray
-from smoothcache_core import (
-    Schedule,
-    ScheduleError,
-    cached,
-    calibrate,
-    fit,
-    planned,
-)
+from smoothcache_core import Schedule, cached, calibrate, fit
 from smoothcache_core.calls.call import CallReader
+from smoothcache_core.errors import ScheduleError
 from smoothcache_core.numerics.least_squares import ridge
+from smoothcache_core.sources import plan_sites
 from torch import Tensor
 
 E = 10
@@ -93,7 +88,7 @@ def test_a_planned_schedule_gets_no_worse(passes: Passes):
         model, MIXTURE, sampler, seeds=SEEDS, samples_per_run=2, max_lag=4,
         branches=sampler.branches, progress=False,
     )  # fmt: skip
-    given = planned(calibration, compute=0.6)
+    given = plan_sites(calibration, compute=0.6)
     schedule = fitted(model, sampler, given)
     assert promised(schedule) <= error_of(model, sampler, SEEDS, given) * (1 + 1e-4)
     assert {path: set(fill.terms) for path, fill in schedule.fills.items()} == {

@@ -7,7 +7,7 @@ from functools import partial
 import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
-from smoothcache_core import ScheduleError
+from smoothcache_core.errors import ScheduleError
 from smoothcache_core.optimize.costs import (
     Floats,
     Rows,

@@ -12,20 +12,18 @@ from diffusers.models.modeling_outputs import Transformer2DModelOutput
 from hypothesis import given, settings, strategies as st
 from kit.helpers import STEPS, NoWaiting, anatomy
 from smoothcache_core import (
-    AttachError,
-    Cost,
-    Fill,
     PatternAdapter,
     Schedule,
-    ScheduleError,
     SitePattern,
     SmoothCacheWarning,
     attach,
     cached,
 )
 from smoothcache_core.adapters.sites import Guidance
+from smoothcache_core.errors import AttachError, ScheduleError
 from smoothcache_core.outputs.halves import difference, halves, narrow, unguided, widen
 from smoothcache_core.outputs.structures import answer, blend, flatten
+from smoothcache_core.schedule import Cost, Fill
 from torch import Tensor, nn
 
 N = len(STEPS)

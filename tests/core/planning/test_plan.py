@@ -11,22 +11,11 @@ from typing import Any
 
 import pytest
 from kit.planning import MIXTURE, Mixture, OneStep, Passes, Sampler
-from smoothcache_core import (
-    Calibration,
-    PlanLimits,
-    Planner,
-    Point,
-    Schedule,
-    ScheduleError,
-    SmoothCacheWarning,
-    WholeSettings,
-    auto,
-    calibrate,
-    plan,
-    smooth_to_compute,
-    whole,
-)
+from smoothcache_core import Calibration, Schedule, SmoothCacheWarning, calibrate, plan
+from smoothcache_core.errors import ScheduleError
+from smoothcache_core.planning import Limits, Planner, Point, auto
 from smoothcache_core.planning.plan import Target
+from smoothcache_core.sources import WholeSettings, plan_evaluations, smooth_to_compute
 
 STEPS = 10
 TARGETS: tuple[Target, ...] = ("denoiser", "guidance", "site", "kind", "evaluation", "smooth")
@@ -124,8 +113,8 @@ def test_targets_are_what_they_say():
     assert set(rows["site"]) == {"parts.0", "parts.1"}
     assert set(rows["kind"]) == set(rows["evaluation"]) == set(rows["smooth"]) == {"part"}
     assert rows["smooth"] == smooth_to_compute(calibration, compute=0.55, max_lag=3).rows
-    assert rows["denoiser"] == whole(calibration, compute=0.55).rows
-    guided = whole(calibration, compute=0.55, settings=WholeSettings(guidance=True))
+    assert rows["denoiser"] == plan_evaluations(calibration, compute=0.55).rows
+    guided = plan_evaluations(calibration, compute=0.55, settings=WholeSettings(guidance=True))
     assert rows["guidance"] == guided.rows
 
 
@@ -184,7 +173,7 @@ def test_the_front_of_one_target_is_of_that_target():
 
 @pytest.mark.parametrize("target", ALL)
 def test_limits_hold_for_every_target(target: Target):
-    limits = PlanLimits(first=2, pinned=(5, 9), max_lag=2)
+    limits = Limits(first=2, pinned=(5, 9), max_lag=2)
     try:
         schedule = plan(calibration_of(), compute=0.75, target=target, limits=limits)
     except ScheduleError:
@@ -200,22 +189,22 @@ def test_limits_hold_for_every_target(target: Target):
 def test_a_cap_on_memory_is_kept_or_refused(target: Target):
     calibration = calibration_of()
     free = plan(calibration, compute=0.6, target=target).predicted_bytes()
-    limits = PlanLimits(max_bytes=free)
+    limits = Limits(max_bytes=free)
     capped = plan(calibration, compute=0.6, target=target, limits=limits)
     assert capped.predicted_bytes() <= free
     with pytest.raises(ScheduleError, match="no plan holds at most 1 bytes"):
-        plan(calibration, compute=0.6, target=target, limits=PlanLimits(max_bytes=1))
+        plan(calibration, compute=0.6, target=target, limits=Limits(max_bytes=1))
 
 
 @pytest.mark.parametrize("target", ["denoiser", "guidance"])
 def test_fills_have_as_many_terms_as_fit_into_memory(target: Target):
     calibration = calibration_of()
     settings = [WholeSettings(terms=terms, guidance=target == "guidance") for terms in (3, 2, 1)]
-    plans = [whole(calibration, compute=0.6, settings=each) for each in settings]
+    plans = [plan_evaluations(calibration, compute=0.6, settings=each) for each in settings]
     sizes = [one.predicted_bytes() for one in plans]
     assert sizes[0] > sizes[2]
     for one, size in zip(plans, sizes, strict=True):
-        limits = PlanLimits(max_bytes=size)
+        limits = Limits(max_bytes=size)
         capped = plan(calibration, compute=0.6, target=target, limits=limits)
         assert capped.predicted_bytes() <= size
         assert error_of(capped) <= error_of(one)
@@ -229,7 +218,7 @@ def test_short_runs_are_told_to_gain_little(dial: Callable[[Calibration], object
 
 
 def test_distinct_rows_are_limited():
-    schedule = plan(calibration_of(), compute=0.7, target="site", limits=PlanLimits(max_rows=1))
+    schedule = plan(calibration_of(), compute=0.7, target="site", limits=Limits(max_rows=1))
     assert len(set(schedule.rows.values())) == 1
 
 
@@ -237,10 +226,10 @@ def test_smoothcaches_rule_is_left_out_where_it_breaks_a_limit():
     calibration = calibration_of()
     row = next(iter(smooth_to_compute(calibration, compute=0.6, max_lag=3).rows.values()))
     skipped = row.index(0)
-    planner = Planner(calibration, limits=PlanLimits(pinned=(skipped,)))
+    planner = Planner(calibration, limits=Limits(pinned=(skipped,)))
     assert "smooth" not in planner.candidates(0.6)
     with pytest.raises(ScheduleError, match="SmoothCache's rule knows no pinned evaluations"):
-        plan(calibration, compute=0.6, target="smooth", limits=PlanLimits(first=skipped + 1))
+        plan(calibration, compute=0.6, target="smooth", limits=Limits(first=skipped + 1))
 
 
 # ---------------------------------------------------------------------------- warnings
@@ -283,11 +272,11 @@ def test_few_evaluations_are_told():
             {"compute": 0.5, "target": "blocks"},
             r"target is 'auto' or one of \['denoiser'.*'blocks'",
         ),
-        ({"compute": 0.5, "limits": PlanLimits(first=0)}, "first is from 1 to 10"),
-        ({"compute": 0.5, "limits": PlanLimits(pinned=(10,))}, r"from 0 to 9, got \[10\]"),
-        ({"compute": 0.5, "limits": PlanLimits(max_rows=0)}, "max_rows is at least 1, got 0"),
-        ({"compute": 0.5, "limits": PlanLimits(max_bytes=-1)}, "max_bytes is at least 0, got -1"),
-        ({"compute": 0.5, "limits": PlanLimits(max_lag=0)}, "max_lag is at least 1, got 0"),
+        ({"compute": 0.5, "limits": Limits(first=0)}, "first is from 1 to 10"),
+        ({"compute": 0.5, "limits": Limits(pinned=(10,))}, r"from 0 to 9, got \[10\]"),
+        ({"compute": 0.5, "limits": Limits(max_rows=0)}, "max_rows is at least 1, got 0"),
+        ({"compute": 0.5, "limits": Limits(max_bytes=-1)}, "max_bytes is at least 0, got -1"),
+        ({"compute": 0.5, "limits": Limits(max_lag=0)}, "max_lag is at least 1, got 0"),
     ],
 )
 def test_wrong_dials_are_refused_in_a_line(dials: dict[str, Any], message: str):

@@ -9,24 +9,19 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
-from smoothcache_core import (
-    Calibration,
-    Cost,
-    EvaluationError,
-    Fingerprint,
-    Point,
-    Prediction,
+from smoothcache_core import Calibration, Schedule
+from smoothcache_core.adapters import Site
+from smoothcache_core.errors import EvaluationError
+from smoothcache_core.planning import Point
+from smoothcache_core.reports import (
     ReportRow,
-    Schedule,
-    Site,
-    SiteCost,
-    Source,
     error_curves,
-    kept_promises,
+    predicted_and_measured,
     save_figure,
     skip_map,
     trade_off,
 )
+from smoothcache_core.schedule import Cost, Fingerprint, Prediction, Provenance, SiteCost
 
 
 def sites_of(kinds: Sequence[str], blocks: int) -> tuple[Site, ...]:
@@ -179,7 +174,7 @@ def test_skip_map_tells_the_compute(total: int | None, name: str | None, title: 
     schedule = Schedule(
         evaluations=4,
         rows={"attn": (1, 0, 0, 0)},
-        source=Source(name="smooth", settings={"alpha": 0.5}),
+        source=Provenance(name="smooth", settings={"alpha": 0.5}),
         cost=None if total is None else cost_of(sites, total),
     )
     shown = skip_map(schedule, sites, name=name).axes[0].get_title(loc="left")
@@ -202,7 +197,10 @@ def test_skip_map_needs_sites():
 
 
 def row(policy: str, compute: float | None, rel_l2: float, **values: Any) -> ReportRow:
-    known = {"rel_l2_spread": 0.0, "source": None if policy == "plain" else Source(name="smooth")}
+    known = {
+        "rel_l2_spread": 0.0,
+        "source": None if policy == "plain" else Provenance(name="smooth"),
+    }
     return ReportRow(
         policy=policy, ours=False, seconds=1.0, seconds_each=(1.0,), speedup=1.0, compute=compute,
         rel_l2=rel_l2, **(known | values),
@@ -318,7 +316,7 @@ def test_measured_errors_are_drawn_over_predicted_ones():
         row("b", 0.25, 0.5, prediction=Prediction(error=0.4, low=0.3, high=0.6, measured=True)),
         row("exact", 0.9, 0.0, prediction=Prediction(error=0.0)),
     ]
-    figure = kept_promises(rows)
+    figure = predicted_and_measured(rows)
     containers = {str(c.get_label()): c.lines for c in figure.axes[0].containers}  # pyright: ignore[reportAttributeAccessIssue]
     assert {name: c[0].get_xydata()[0].tolist() for name, c in containers.items()} == {
         "a": [0.2, 0.25], "b": [0.4, 0.5],
@@ -334,7 +332,7 @@ def test_measured_errors_are_drawn_over_predicted_ones():
 
 def test_promises_need_a_prediction():
     with pytest.raises(EvaluationError, match="no policy of these rows has a predicted error"):
-        kept_promises([row("a", 0.5, 0.25)])
+        predicted_and_measured([row("a", 0.5, 0.25)])
 
 
 # ---------------------------------------------------------------------------- files
@@ -352,7 +350,9 @@ def test_saved_figure_is_a_png_of_its_size(tmp_path: Path):
 def test_matplotlib_is_loaded_when_drawing_and_pyplot_never():
     code = """
 import sys
-from smoothcache_core import Schedule, Site, skip_map
+from smoothcache_core import Schedule
+from smoothcache_core.adapters import Site
+from smoothcache_core.reports import skip_map
 print("matplotlib" in sys.modules)
 skip_map(Schedule(evaluations=2, rows={"a": (1, 0)}), [Site(path="a", kind="a", block=0)])
 print("matplotlib" in sys.modules, "matplotlib.pyplot" in sys.modules)

@@ -3,7 +3,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from smoothcache_core import EvaluationError, load_peers
+from smoothcache_core.errors import EvaluationError
+from smoothcache_core.reports import load_peers
 
 ROWS = [
     {"policy": "plain", "ours": False, "evaluations": 50, "compute": 1.0, "rel_l2": 0.0},

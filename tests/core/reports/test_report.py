@@ -8,23 +8,14 @@ import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 from matplotlib.figure import Figure
-from smoothcache_core import (
-    Calibration,
-    Cost,
-    EvaluationError,
-    Fingerprint,
-    MetricResult,
-    Point,
-    Prediction,
-    Report,
-    ReportRow,
-    Schedule,
-    Site,
-    SiteCost,
-    Source,
-)
+from smoothcache_core import Calibration, Report, Schedule
+from smoothcache_core.adapters import Site
+from smoothcache_core.errors import EvaluationError
+from smoothcache_core.planning import Point
+from smoothcache_core.reports import MetricResult, ReportRow
 from smoothcache_core.reports.folder import write_report
 from smoothcache_core.reports.text import to_markdown
+from smoothcache_core.schedule import Cost, Fingerprint, Prediction, Provenance, SiteCost
 
 PNG = b"\x89PNG\r\n\x1a\n"
 SITES = tuple(Site(path=f"blocks.{i}.attn", kind="attn", block=i) for i in range(3))
@@ -35,7 +26,7 @@ COST = Cost(
 SCHEDULE = Schedule(
     evaluations=4,
     rows={"attn": (1, 0, 0, 1)},
-    source=Source(name="smooth", settings={"alpha": 0.123456789, "per": "kind"}, seeds=(1, 2)),
+    source=Provenance(name="smooth", settings={"alpha": 0.123456789, "per": "kind"}, seeds=(1, 2)),
 )
 
 
@@ -112,7 +103,7 @@ def test_report_survives_json_exactly(
     spread: float,
     metrics: list[str],
     summaries: dict[str, float],
-    source: Source | None,
+    source: Provenance | None,
     prediction: Prediction | None,
 ):
     result = MetricResult(mean=values[0], spread=spread, samples=tuple(values))

@@ -25,17 +25,15 @@ from kit.helpers import (
     sources,
 )
 from smoothcache_core import (
-    AdapterError,
-    AttachError,
-    Fingerprint,
     PatternAdapter,
     Schedule,
-    ScheduleError,
     SitePattern,
     SmoothCacheWarning,
     attach,
     cached,
 )
+from smoothcache_core.errors import AdapterError, AttachError, ScheduleError
+from smoothcache_core.schedule import Fingerprint
 from torch import Tensor, nn
 
 N = len(STEPS)

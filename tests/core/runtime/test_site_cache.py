@@ -18,16 +18,9 @@ from kit.helpers import (
     sample,
     schedule_of,
 )
-from smoothcache_core import (
-    CacheStats,
-    PatternAdapter,
-    Schedule,
-    ScheduleError,
-    SitePattern,
-    attach,
-    cached,
-    calibrate,
-)
+from smoothcache_core import PatternAdapter, Schedule, SitePattern, attach, cached, calibrate
+from smoothcache_core.errors import ScheduleError
+from smoothcache_core.runtime import CacheStats
 from smoothcache_core.schedule.schedule import Fill
 from torch import Tensor, nn
 

@@ -11,8 +11,9 @@ from accelerate.hooks import ModelHook, add_hook_to_module, remove_hook_from_mod
 from diffusers.utils.outputs import BaseOutput
 from kit.helpers import anatomy
 from kit.planning import PAIR, WAVE, OneStep, Passes, Sampler, Wave
-from smoothcache_core import AdapterError, CalibrationError, PatternAdapter
+from smoothcache_core import PatternAdapter
 from smoothcache_core.calls.clock import Tick
+from smoothcache_core.errors import AdapterError, CalibrationError
 from smoothcache_core.outputs.structures import Answer
 from smoothcache_core.sampling.sampler import Stage, Stop
 from smoothcache_core.sampling.trajectory import is_doubled

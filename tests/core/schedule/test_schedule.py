@@ -8,8 +8,11 @@ from typing import Any
 import pytest
 from hypothesis import given, strategies as st
 from kit.helpers import ROW, STEPS
-from smoothcache_core import Cost, Fingerprint, Schedule, ScheduleError, Site, SiteCost, Source
+from smoothcache_core import Schedule
+from smoothcache_core.adapters import Site
 from smoothcache_core.adapters.sites import DENOISER, GUIDANCE
+from smoothcache_core.errors import ScheduleError
+from smoothcache_core.schedule import Cost, Fingerprint, Provenance, SiteCost
 from smoothcache_core.schedule.provenance import Prediction
 from smoothcache_core.schedule.schedule import Fill
 
@@ -141,7 +144,7 @@ FULL = Schedule(
     evaluations=6,
     rows={"attn": ROW, "ff-3": (1, 1, 1, 1, 1, 0), "blocks.7.ff": (1,) * 6},
     fills={"attn": Fill(terms={2: (0.5,), 4: (1.75, -0.75)})},
-    source=Source(
+    source=Provenance(
         name="smooth",
         settings={"alpha": 0.18, "max_lag": 3, "per": "kind", "strict": False},
         seeds=(0, 1),
@@ -210,7 +213,7 @@ def test_load_gives_what_was_saved(tmp_path_factory: pytest.TempPathFactory, dat
         rows=data.draw(rows(evaluations, KEYS)),
         fills=data.draw(st.dictionaries(KEYS, fills(evaluations), max_size=3)),
         prediction=data.draw(st.sampled_from([None, FULL.prediction])),
-        source=Source(name=data.draw(KEYS), settings=settings, seeds=(3, 1)),
+        source=Provenance(name=data.draw(KEYS), settings=settings, seeds=(3, 1)),
         fingerprint=Fingerprint(
             solver=data.draw(st.none() | KEYS),
             timesteps=tuple(data.draw(st.lists(NUMBERS, min_size=1))),

@@ -2,7 +2,7 @@
 
 import pytest
 from hypothesis import given, strategies as st
-from smoothcache_core import ScheduleError
+from smoothcache_core.errors import ScheduleError
 from smoothcache_core.schedule.timeline import (
     COMPUTE,
     FILL,

@@ -10,22 +10,13 @@ import pytest
 import torch
 from hypothesis import given, settings, strategies as st
 from kit.planning import MIXTURE, Mixture, Noisy, OneStep, Passes, Sampler
-from smoothcache_core import (
-    DENOISER,
-    GUIDANCE,
-    Calibration,
-    PatternAdapter,
-    Schedule,
-    ScheduleError,
-    WholeSettings,
-    cached,
-    calibrate,
-    fit,
-    whole,
-)
+from smoothcache_core import Calibration, PatternAdapter, Schedule, cached, calibrate, fit
+from smoothcache_core.adapters import DENOISER, GUIDANCE
+from smoothcache_core.errors import ScheduleError
 from smoothcache_core.fills import rounded
 from smoothcache_core.optimize.masks import Basis, Skips
 from smoothcache_core.optimize.surrogate import Simulated, reduced_run
+from smoothcache_core.sources import WholeSettings, plan_evaluations
 from smoothcache_core.sources.evaluations import WholePlanner, can_skip_guidance
 from torch import Tensor
 
@@ -79,7 +70,9 @@ def simulated(calibration: Calibration, schedule: Schedule, **how: Any) -> Simul
 def test_the_budget_is_never_exceeded(compute: float, guidance: bool, terms: int, use_input: bool):
     calibration = calibration_of("batched")
     how = {"terms": terms, "use_input": use_input, "use_anchor": terms == 2}
-    schedule = whole(calibration, compute=compute, settings=WholeSettings(guidance=guidance, **how))
+    schedule = plan_evaluations(
+        calibration, compute=compute, settings=WholeSettings(guidance=guidance, **how)
+    )
     assert schedule.compute_fraction() <= compute + 1e-9
     if compute < 1.0 - 1e-9:
         assert schedule.skips
@@ -99,7 +92,7 @@ def test_the_budget_is_never_exceeded(compute: float, guidance: bool, terms: int
 
 def test_a_schedule_says_where_it_comes_from():
     calibration = calibration_of("batched")
-    schedule = whole(calibration, compute=0.55, settings=WholeSettings(guidance=True))
+    schedule = plan_evaluations(calibration, compute=0.55, settings=WholeSettings(guidance=True))
     assert schedule.source.name == "whole"
     assert dict(schedule.source.settings) == {
         "compute": 0.55, "guidance": True, "terms": 3, "use_input": True,
@@ -119,11 +112,13 @@ def test_one_planner_plans_the_same_as_many():
     settings = WholeSettings(guidance=True)
     planner = WholePlanner(calibration, settings)
     for compute in (0.9, 0.3, 0.5):
-        assert planner.plan(compute) == whole(calibration, compute=compute, settings=settings)
+        assert planner.plan(compute) == plan_evaluations(
+            calibration, compute=compute, settings=settings
+        )
 
 
 def test_everything_computed_has_no_fill_and_no_error():
-    schedule = whole(calibration_of(), compute=1.0)
+    schedule = plan_evaluations(calibration_of(), compute=1.0)
     assert schedule.rows == {"denoiser": (1,) * STEPS}
     assert schedule.fills == {}
     assert schedule.prediction is not None
@@ -161,7 +156,9 @@ def test_an_affine_denoiser_makes_the_error_that_was_simulated(
     passes: Passes, guidance: bool, compute: float
 ):
     sampler, calibration = sampler_of(passes), calibration_of(passes)
-    schedule = whole(calibration, compute=compute, settings=WholeSettings(guidance=guidance))
+    schedule = plan_evaluations(
+        calibration, compute=compute, settings=WholeSettings(guidance=guidance)
+    )
     error, calls = realised(sampler, schedule)
     assert error == pytest.approx(simulated(calibration, schedule).error, rel=1e-3, abs=1e-5)
     skips = skips_of(schedule)
@@ -208,7 +205,7 @@ def test_without_a_final_latent_the_last_evaluation_is_computed():
         assert schedule.rows["denoiser"][-1] == 1
         assert schedule.prediction is not None
         assert schedule.prediction.error > 1e-4
-    seen = whole(calibration_of(), compute=0.4)
+    seen = plan_evaluations(calibration_of(), compute=0.4)
     assert seen.prediction is not None
 
 
@@ -235,17 +232,19 @@ def test_an_unconditional_pass_is_skipped_only_where_it_is_known(
     calibration = calibration_of(passes, adapter=adapter, branches=branches)
     assert can_skip_guidance(calibration) == possible
     if possible:
-        assert whole(calibration, compute=0.6, settings=WholeSettings(guidance=True)).skips
+        assert plan_evaluations(
+            calibration, compute=0.6, settings=WholeSettings(guidance=True)
+        ).skips
     else:
         with pytest.raises(ScheduleError, match="the unconditional pass cannot be skipped"):
-            whole(calibration, compute=0.6, settings=WholeSettings(guidance=True))
+            plan_evaluations(calibration, compute=0.6, settings=WholeSettings(guidance=True))
     assert not can_skip_guidance(replace(calibration, dynamics=None))
 
 
 def test_halves_are_a_row_of_their_own_only_where_there_are_any():
     calibration = calibration_of("batched")
     plans = [
-        whole(calibration, compute=c, settings=WholeSettings(guidance=True))
+        plan_evaluations(calibration, compute=c, settings=WholeSettings(guidance=True))
         for c in np.arange(3, 16) / 16
     ]
     for schedule in plans:
@@ -282,16 +281,16 @@ def test_halves_are_a_row_of_their_own_only_where_there_are_any():
 )
 def test_wrong_settings_are_refused_in_a_line(compute: float, how: dict[str, Any], message: str):
     with pytest.raises(ScheduleError, match=message) as told:
-        whole(calibration_of(), compute=compute, settings=WholeSettings(**how))
+        plan_evaluations(calibration_of(), compute=compute, settings=WholeSettings(**how))
     assert "\n" not in str(told.value)
 
 
 def test_a_calibration_without_sensitivities_is_refused():
     for bare in (calibration_of(sensitivity=0), replace(calibration_of(), dynamics=None)):
         with pytest.raises(ScheduleError, match="evaluations; give calibrate `sensitivity`"):
-            whole(bare, compute=0.5)
+            plan_evaluations(bare, compute=0.5)
     with pytest.raises(ScheduleError, match="cannot plan whole evaluations: it clips"):
-        whole(replace(calibration_of(), dynamics=None, remark="it clips"), compute=0.5)
+        plan_evaluations(replace(calibration_of(), dynamics=None, remark="it clips"), compute=0.5)
 
 
 @pytest.mark.parametrize(
@@ -306,11 +305,11 @@ def test_too_few_samples_for_the_coefficients_are_refused(how: dict[str, Any], f
         ScheduleError,
         match=rf"of 12 entries are too few for \d coefficients .*with {fewest} samples",
     ):
-        whole(few, compute=0.5, settings=WholeSettings(**how))
+        plan_evaluations(few, compute=0.5, settings=WholeSettings(**how))
     enough = replace(calibration, samples=fewest)
-    assert whole(enough, compute=0.5, settings=WholeSettings(**how)).skips
+    assert plan_evaluations(enough, compute=0.5, settings=WholeSettings(**how)).skips
     unknown = calibration.fingerprint.model_copy(update={"latent_shape": None})
-    assert whole(replace(few, fingerprint=unknown), compute=0.5).skips
+    assert plan_evaluations(replace(few, fingerprint=unknown), compute=0.5).skips
 
 
 # ---------------------------------------------------------------------------- noise of the solver
@@ -330,9 +329,9 @@ def noisy_calibration() -> tuple[Sampler, Calibration]:
 
 def test_the_anchor_is_taken_where_the_solver_adds_noise():
     _, noisy = noisy_calibration()
-    assert whole(noisy, compute=0.5).source.settings["use_anchor"] is True
-    assert whole(noisy, compute=0.5).fill(DENOISER).anchors
-    assert whole(calibration_of(), compute=0.5).source.settings["use_anchor"] is False
+    assert plan_evaluations(noisy, compute=0.5).source.settings["use_anchor"] is True
+    assert plan_evaluations(noisy, compute=0.5).fill(DENOISER).anchors
+    assert plan_evaluations(calibration_of(), compute=0.5).source.settings["use_anchor"] is False
 
 
 @pytest.mark.parametrize("compute", [0.4, 0.6])
@@ -341,7 +340,7 @@ def test_with_noise_a_run_errs_less_by_the_anchor(compute: float):
     errors = {}
     for anchor in (False, True):
         how = WholeSettings(use_anchor=anchor)
-        schedule = whole(calibration, compute=compute, settings=how)
+        schedule = plan_evaluations(calibration, compute=compute, settings=how)
         errors[anchor] = error_of_run(sampler, schedule)
         run = simulated(calibration, schedule, use_anchor=anchor)
         assert errors[anchor] == pytest.approx(run.error, rel=0.2)
@@ -359,7 +358,7 @@ def error_of_run(sampler: Sampler, schedule: Schedule) -> float:
 def test_fitting_keeps_the_anchor():
     sampler, calibration = noisy_calibration()
     assert isinstance(sampler.model, Mixture)
-    schedule = whole(calibration, compute=0.5)
+    schedule = plan_evaluations(calibration, compute=0.5)
     again = fit(
         sampler.model, MIXTURE, sampler, schedule, seeds=SEEDS, samples_per_run=SAMPLES,
         progress=False,

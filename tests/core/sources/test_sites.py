@@ -12,21 +12,12 @@ import pytest
 from hypothesis import given, settings, strategies as st
 from kit.planning import MIXTURE, Mixture, OneStep, Passes, Sampler
 from numpy.typing import NDArray
-from smoothcache_core import (
-    Calibration,
-    Cost,
-    FillRule,
-    Schedule,
-    ScheduleError,
-    SiteLimits,
-    calibrate,
-    linear,
-    planned,
-    reuse,
-    smooth,
-    taylor,
-)
+from smoothcache_core import Calibration, Schedule, calibrate
+from smoothcache_core.errors import ScheduleError
+from smoothcache_core.fills import FillRule, linear, reuse, taylor
 from smoothcache_core.numerics.reproducible_sum import joined
+from smoothcache_core.schedule import Cost
+from smoothcache_core.sources import SiteLimits, plan_sites, smooth
 from smoothcache_core.sources.prediction import combined, with_prediction
 from smoothcache_core.sources.sites import Objective, Per
 
@@ -112,7 +103,7 @@ def effects_by_hand(calibration: Calibration, schedule: Schedule) -> Array:
 def test_the_predicted_error_is_what_stored_products_say(rule: FillRule, per: Per):
     calibration = calibration_of("batched")
     for compute in (0.5, 0.8):
-        schedule = planned(calibration, compute=compute, fill=rule, per=per)
+        schedule = plan_sites(calibration, compute=compute, fill=rule, per=per)
         effects = effects_by_hand(calibration, schedule)
         each = np.sqrt(np.square(effects).sum(axis=0))
         expected = np.sqrt(np.sqrt(np.square(each).sum()) * each.sum())
@@ -176,7 +167,7 @@ def test_each_objective_is_best_by_its_own_measure(compute: float, rule: FillRul
     found = {
         objective: totals(
             calibration,
-            planned(calibration, compute=compute, fill=rule, objective=objective, limits=limits),
+            plan_sites(calibration, compute=compute, fill=rule, objective=objective, limits=limits),
         )
         for objective in OBJECTIVES
     }
@@ -187,7 +178,7 @@ def test_each_objective_is_best_by_its_own_measure(compute: float, rule: FillRul
 def test_every_schedule_of_one_group_is_no_better():
     """Brute force: rows shared by all sites, all of the affordable ones."""
     calibration, limits = calibration_of(), SiteLimits(max_lag=3)
-    schedule = planned(calibration, compute=0.5, fill=reuse(), per="evaluation", limits=limits)
+    schedule = plan_sites(calibration, compute=0.5, fill=reuse(), per="evaluation", limits=limits)
     best = totals(calibration, schedule)["sum"]
     for row in itertools.product((1, 0), repeat=STEPS - 1):
         whole = (1, *row)
@@ -214,7 +205,7 @@ def test_the_budget_is_kept(
     calibration = priced(calibration_of(), *macs, outside=outside)
     limits = SiteLimits(max_lag=3)
     try:
-        schedule = planned(
+        schedule = plan_sites(
             calibration, compute=compute, per=per, objective=objective, limits=limits
         )
     except ScheduleError:
@@ -233,7 +224,7 @@ def test_the_budget_is_kept(
 def test_more_compute_has_no_larger_effect(per: Per):
     calibration = calibration_of()
     sums = [
-        totals(calibration, planned(calibration, compute=compute, per=per))["sum"]
+        totals(calibration, plan_sites(calibration, compute=compute, per=per))["sum"]
         for compute in (0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
     ]
     assert sums == sorted(sums, reverse=True)
@@ -244,14 +235,14 @@ def test_weights_by_kind_or_path_say_what_computing_costs():
     calibration = calibration_of()
     cheap = {"attn": 1.0, "ff": 1.0}
     weights: Mapping[str, float] = {"attn": 5.0, "ff": 1.0, "parts.2": 3.0}
-    schedule = planned(calibration, compute=0.6, weights=weights)
+    schedule = plan_sites(calibration, compute=0.6, weights=weights)
     rows = rows_of(schedule, calibration)
     price = {"parts.0": 5.0, "parts.1": 1.0, "parts.2": 3.0}
     spent = sum(price[path] * sum(row) for path, row in rows.items())
     assert spent <= 0.6 * 9.0 * STEPS
     assert spent > 0.5 * 9.0 * STEPS
-    same = planned(calibration, compute=0.6, weights=cheap)
-    assert same.rows == planned(calibration, compute=0.6, weights={"attn": 7.0, "ff": 7.0}).rows
+    same = plan_sites(calibration, compute=0.6, weights=cheap)
+    assert same.rows == plan_sites(calibration, compute=0.6, weights={"attn": 7.0, "ff": 7.0}).rows
     assert sum(rows["parts.0"]) < sum(rows_of(same, calibration)["parts.0"])
 
 
@@ -270,7 +261,9 @@ def test_pinned_evaluations_are_computed_and_lags_kept(
     per: Per, objective: Objective, first: int, pinned: set[int], max_lag: int
 ):
     limits = SiteLimits(first=first, pinned=pinned, max_lag=max_lag)
-    schedule = planned(calibration_of(), compute=0.8, per=per, objective=objective, limits=limits)
+    schedule = plan_sites(
+        calibration_of(), compute=0.8, per=per, objective=objective, limits=limits
+    )
     for row in rows_of(schedule, calibration_of()).values():
         assert all(row[i] for i in {*range(first), *pinned})
         assert "0" * (max_lag + 1) not in "".join(map(str, row))
@@ -278,7 +271,7 @@ def test_pinned_evaluations_are_computed_and_lags_kept(
 
 @pytest.mark.parametrize(("rule", "longest"), [(reuse(), 6), (linear(2), 3), (taylor(2), 3)])
 def test_without_max_lag_no_fill_goes_beyond_what_was_calibrated(rule: FillRule, longest: int):
-    schedule = planned(calibration_of(), compute=0.4, fill=rule, per="evaluation")
+    schedule = plan_sites(calibration_of(), compute=0.4, fill=rule, per="evaluation")
     gaps = "".join(map(str, schedule.rows["attn"])).split("1")
     assert max(map(len, gaps)) <= longest
     assert schedule.source.settings["max_lag"] == longest
@@ -293,10 +286,10 @@ def test_without_max_lag_no_fill_goes_beyond_what_was_calibrated(rule: FillRule,
 def test_cached_bytes_stay_below_the_cap(per: Per, rule: FillRule, cap: int):
     calibration = priced(calibration_of(), 4, 2, 1)
     limits = SiteLimits(max_bytes=cap)
-    schedule = planned(calibration, compute=1.0, fill=rule, per=per, limits=limits)
+    schedule = plan_sites(calibration, compute=1.0, fill=rule, per=per, limits=limits)
     assert not schedule.skips  # all can be afforded
     try:
-        schedule = planned(calibration, compute=0.9, fill=rule, per=per, limits=limits)
+        schedule = plan_sites(calibration, compute=0.9, fill=rule, per=per, limits=limits)
     except ScheduleError:
         assert cap < 3 * rule.terms * 8
         return
@@ -306,7 +299,7 @@ def test_cached_bytes_stay_below_the_cap(per: Per, rule: FillRule, cap: int):
 def test_memory_goes_to_what_costs_most_per_byte():
     calibration = priced(calibration_of(), 1, 9, 1)
     limits = SiteLimits(max_bytes=8)
-    schedule = planned(calibration, compute=0.7, fill=reuse(), limits=limits)
+    schedule = plan_sites(calibration, compute=0.7, fill=reuse(), limits=limits)
     skipping = [path for path, row in rows_of(schedule, calibration).items() if 0 in row]
     assert skipping == ["parts.1"]
 
@@ -314,9 +307,9 @@ def test_memory_goes_to_what_costs_most_per_byte():
 @pytest.mark.parametrize("limit", [1, 2, 3])
 def test_no_more_rows_than_allowed(limit: int):
     limits = SiteLimits(max_rows=limit)
-    schedule = planned(calibration_of(), compute=0.6, limits=limits)
+    schedule = plan_sites(calibration_of(), compute=0.6, limits=limits)
     assert len(set(rows_of(schedule, calibration_of()).values())) <= limit
-    free = planned(calibration_of(), compute=0.6)
+    free = plan_sites(calibration_of(), compute=0.6)
     sums = [totals(calibration_of(), one)["sum"] for one in (free, schedule)]
     assert sums[0] <= sums[1] * (1 + 1e-9)
 
@@ -327,7 +320,7 @@ def test_no_more_rows_than_allowed(limit: int):
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.name)
 def test_fills_are_made_of_the_outputs_that_were_computed(rule: FillRule):
     calibration = calibration_of()
-    schedule = planned(calibration, compute=0.6, fill=rule)
+    schedule = plan_sites(calibration, compute=0.6, fill=rule)
     assert calibration.products is not None
     products = joined(calibration.products) / calibration.samples
     for s, site in enumerate(calibration.sites):
@@ -344,7 +337,7 @@ def test_fills_are_made_of_the_outputs_that_were_computed(rule: FillRule):
 
 def test_a_schedule_says_where_it_comes_from():
     calibration = calibration_of()
-    schedule = planned(calibration, compute=0.7, per="kind", objective="squares")
+    schedule = plan_sites(calibration, compute=0.7, per="kind", objective="squares")
     assert schedule.source.name == "planned"
     assert dict(schedule.source.settings) == {
         "compute": 0.7, "fill": "linear-2", "per": "kind", "objective": "squares", "max_lag": 3
@@ -354,7 +347,7 @@ def test_a_schedule_says_where_it_comes_from():
     assert schedule.cost == calibration.cost
     assert set(schedule.rows) == {"attn", "ff"}
     assert Schedule(**schedule.model_dump()) == schedule
-    assert planned(calibration, compute=0.7, per="kind", objective="squares") == schedule
+    assert plan_sites(calibration, compute=0.7, per="kind", objective="squares") == schedule
 
 
 # ---------------------------------------------------------------------------- refusals
@@ -394,7 +387,7 @@ def test_a_schedule_says_where_it_comes_from():
 def test_wrong_settings_are_refused_in_a_line(wrong: dict[str, Any], message: str):
     given: dict[str, Any] = {"compute": 0.6} | wrong
     with pytest.raises(ScheduleError, match=message) as told:
-        planned(calibration_of(), **given)
+        plan_sites(calibration_of(), **given)
     assert "\n" not in str(told.value)
 
 
@@ -406,21 +399,21 @@ def test_a_calibration_that_lacks_something_is_refused():
         replace(calibration, dynamics=None),
     ):
         with pytest.raises(ScheduleError, match="planning needs sensitivities: calibrate with"):
-            planned(bare, compute=0.6)
+            plan_sites(bare, compute=0.6)
     why = replace(calibration, dynamics=None, remark="it clips")
     with pytest.raises(ScheduleError, match=r"planning needs sensitivities: .* \(it clips\)"):
-        planned(why, compute=0.6)
+        plan_sites(why, compute=0.6)
     with pytest.raises(ScheduleError, match=r"holds no inner products of sites: calibrate again"):
-        planned(replace(calibration, products=None), compute=0.6)
+        plan_sites(replace(calibration, products=None), compute=0.6)
     with pytest.raises(ScheduleError, match=r"'parts.1' costs no MACs; give weights"):
-        planned(priced(calibration, 4, 0, 1), compute=0.6)
+        plan_sites(priced(calibration, 4, 0, 1), compute=0.6)
 
 
 def test_relative_errors_need_no_sensitivities():
-    schedule = planned(calibration_of(sensitivity=0), compute=0.6, objective="relative")
+    schedule = plan_sites(calibration_of(sensitivity=0), compute=0.6, objective="relative")
     assert schedule.prediction is None
     assert schedule.compute_fraction() <= 0.6
-    assert planned(calibration_of(), compute=0.6, objective="relative").rows == schedule.rows
+    assert plan_sites(calibration_of(), compute=0.6, objective="relative").rows == schedule.rows
 
 
 def test_an_output_that_is_zero_is_no_trouble_to_relative_errors():
@@ -428,7 +421,9 @@ def test_an_output_that_is_zero_is_no_trouble_to_relative_errors():
     assert calibration.products is not None
     products = calibration.products.copy()
     products[:, 1] = 0.0
-    schedule = planned(replace(calibration, products=products), compute=0.6, objective="relative")
+    schedule = plan_sites(
+        replace(calibration, products=products), compute=0.6, objective="relative"
+    )
     assert schedule.compute_fraction() <= 0.6
 
 

@@ -8,18 +8,10 @@ import pytest
 from hypothesis import given, strategies as st
 from kit.helpers import calibration_of
 from numpy.typing import NDArray
-from smoothcache_core import (
-    Calibration,
-    Cost,
-    Fingerprint,
-    Schedule,
-    ScheduleError,
-    SiteCost,
-    interval,
-    scan,
-    smooth,
-    smooth_to_compute,
-)
+from smoothcache_core import Calibration, Schedule
+from smoothcache_core.errors import ScheduleError
+from smoothcache_core.schedule import Cost, Fingerprint, SiteCost
+from smoothcache_core.sources import interval, scan, smooth, smooth_to_compute
 
 # ---------------------------------------------------------------------------- interval
 

@@ -22,14 +22,9 @@ from kit.helpers import (
     sample,
     schedule_of,
 )
-from smoothcache_core import (
-    AttachError,
-    Attachment,
-    Schedule,
-    attach,
-    cached,
-    calibrate,
-)
+from smoothcache_core import Schedule, attach, cached, calibrate
+from smoothcache_core.errors import AttachError
+from smoothcache_core.runtime import Attachment
 from torch import nn
 
 N = len(STEPS)

@@ -11,16 +11,9 @@ from diffusers.models.transformers.dit_transformer_2d import DiTTransformer2DMod
 from hypothesis import given, settings, strategies as st
 from kit.helpers import STEPS, Toy, anatomy, noise, sample
 from smoothcache_core import (
-    AdapterError,
-    AttachError,
     Calibration,
-    Cost,
-    Fill,
     PatternAdapter,
     Schedule,
-    ScheduleError,
-    Site,
-    SiteCost,
     SitePattern,
     SmoothCacheWarning,
     SpanPattern,
@@ -28,7 +21,10 @@ from smoothcache_core import (
     cached,
     calibrate,
 )
+from smoothcache_core.adapters import Site
+from smoothcache_core.errors import AdapterError, AttachError, ScheduleError
 from smoothcache_core.runtime.graphs import variants
+from smoothcache_core.schedule import Cost, Fill, SiteCost
 from smoothcache_core.schedule.timeline import COMPUTE, FILL, REUSE, STORE, course
 from torch import Tensor, nn
 

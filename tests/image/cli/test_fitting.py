@@ -4,7 +4,8 @@ from pathlib import Path
 import pytest
 import torch
 from kit.image_shell import STEPS, Shell
-from smoothcache_core import Calibration, Prediction, Schedule, evaluate, fit
+from smoothcache_core import Calibration, Schedule, evaluate, fit
+from smoothcache_core.schedule import Prediction
 from smoothcache_image import adapter_for, cached_pipeline, fit_pipeline, load_pipeline
 from smoothcache_image._sampling import Sampler
 

@@ -5,9 +5,11 @@ from pathlib import Path
 
 import pytest
 from kit.image_shell import Shell
-from smoothcache_core import Calibration, Planner, Schedule, smooth_to_compute
+from smoothcache_core import Calibration, Schedule
 from smoothcache_core.cli import planning
 from smoothcache_core.cli.planning import smooth_plan
+from smoothcache_core.planning import Planner
+from smoothcache_core.sources import smooth_to_compute
 
 # ---------------------------------------------------------------------------- budgets
 

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from smoothcache_core import PatternAdapter, SitePattern, find_adapter
+from smoothcache_core import PatternAdapter, SitePattern
+from smoothcache_core.adapters import find_adapter
 from torch import Tensor, nn
 
 _ALWAYS = (0, 1)

@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from smoothcache_core import RecentlyDecoded, Report, ReportRow
+from smoothcache_core import Report
 from smoothcache_core.cli.evaluating import SHEET, described, number
 from smoothcache_core.cli.modality import Judging
 from smoothcache_core.cli.sampling import file_stem
+from smoothcache_core.evaluation import RecentlyDecoded
+from smoothcache_core.reports import ReportRow
 from torch import Tensor
 
 from smoothcache_audio import _classifier as spoken

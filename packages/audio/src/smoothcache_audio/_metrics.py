@@ -13,7 +13,9 @@ from typing import Protocol
 
 import torch
 import torchaudio
-from smoothcache_core import EvaluationError, class_divergence, class_summaries, relative_l2
+from smoothcache_core.errors import EvaluationError
+from smoothcache_core.evaluation import class_divergence, class_summaries
+from smoothcache_core.metrics import relative_l2
 from torch import Tensor
 
 Decode = Callable[[Tensor], Tensor]

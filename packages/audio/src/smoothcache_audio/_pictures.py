@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from smoothcache_core import EvaluationError, SmoothCacheWarning
+from smoothcache_core import SmoothCacheWarning
+from smoothcache_core.errors import EvaluationError
 from smoothcache_core.files import write_atomically
 from smoothcache_core.reports.style import COMPUTED, INK, clean, new_figure
 from torch import Tensor

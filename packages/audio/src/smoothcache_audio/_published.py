@@ -29,7 +29,8 @@ from typing import Any, Literal
 import numpy as np
 import torch
 import torchaudio
-from smoothcache_core import EvaluationError, frechet_distance, kl_divergence
+from smoothcache_core.errors import EvaluationError
+from smoothcache_core.metrics import frechet_distance, kl_divergence
 from torch import Tensor, nn
 
 EXTRA = "smoothcache-audio[published-metrics]"

@@ -18,13 +18,9 @@ from types import MappingProxyType
 from typing import Any
 
 import torch
-from smoothcache_core import (
-    Adapter,
-    Scheduler,
-    devices_of,
-    pipeline_announcing,
-    seeded_globally,
-)
+from smoothcache_core import Adapter
+from smoothcache_core.calls.clock import Scheduler
+from smoothcache_core.pipelines import devices_of, pipeline_announcing, seeded_globally
 from torch import Tensor, nn
 from tqdm import tqdm
 

@@ -1,31 +1,15 @@
 """Calibrated caching for diffusion transformers: calibrate, plan, apply, judge.
 
-model + adapter --calibrate--> Calibration --plan--> Schedule --cached--> faster model
+    model + adapter --calibrate--> Calibration --plan--> Schedule --cached--> faster model
 
-The names are loaded when one of them is first used, so that help on a command line, which comes
-from `smoothcache_core.cli`, does not wait for torch.
+The names stand in `__init__.pyi`; each is loaded when it is first used, so that help on a command
+line does not wait for torch. Everything else is in the folder of its stage: `fills`, `sources`,
+`planning`, `reports` and so on.
 """
 
-from importlib import import_module
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from ._public import *  # noqa: F403 the list of names is there
+import lazy_loader
 
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 __version__ = version("smoothcache-core")
-
-
-def __getattr__(name: str) -> Any:
-    if name.startswith("_") and name != "__all__":
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    public = import_module(f"{__name__}._public")
-    if name in globals():  # a module that came along, such as `metrics`
-        return globals()[name]
-    if not hasattr(public, name):
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return globals().setdefault(name, getattr(public, name))
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__getattr__("__all__")})

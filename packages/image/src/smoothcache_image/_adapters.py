@@ -6,7 +6,8 @@ one module. Where guidance is batched, `guidance` says which half diffusers' pip
 conditional one.
 """
 
-from smoothcache_core import PatternAdapter, SitePattern, find_adapter
+from smoothcache_core import PatternAdapter, SitePattern
+from smoothcache_core.adapters import find_adapter
 from torch import nn
 
 DIT = PatternAdapter(

@@ -6,10 +6,11 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from smoothcache_core import RecentlyDecoded, Report
+from smoothcache_core import Report
 from smoothcache_core.cli.evaluating import SHEET, described, number
 from smoothcache_core.cli.modality import Judging
 from smoothcache_core.cli.sampling import file_stem
+from smoothcache_core.evaluation import RecentlyDecoded
 from torch import Tensor
 
 from smoothcache_image._judge import digit_summaries, picture_metrics

@@ -2,7 +2,8 @@
 
 from collections.abc import Callable, Mapping, Sequence
 
-from smoothcache_core import class_summaries, psnr_db
+from smoothcache_core.evaluation import class_summaries
+from smoothcache_core.metrics import psnr_db
 from torch import Tensor
 
 from smoothcache_image._classifier import load_digit_classifier, real_digits

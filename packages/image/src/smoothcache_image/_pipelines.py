@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from smoothcache_core import PipelineCaching, PipelineParts, pipeline_announcing
+from smoothcache_core.pipelines import PipelineCaching, PipelineParts, pipeline_announcing
 from torch import nn
 
 from smoothcache_image._adapters import adapter_for

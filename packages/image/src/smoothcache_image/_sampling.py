@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from smoothcache_core import Adapter, devices_of, pipeline_announcing, seeded_globally
+from smoothcache_core import Adapter
 from smoothcache_core.cli.labels import chosen_classes
+from smoothcache_core.pipelines import devices_of, pipeline_announcing, seeded_globally
 from torch import Tensor, nn
 
 from smoothcache_image._adapters import adapter_for

@@ -1,1 +1,16 @@
 """What is known about a family of models, as data: where its sites are and how a call is read."""
+
+from smoothcache_core.adapters.patterns import PatternAdapter, SitePattern, SpanPattern
+from smoothcache_core.adapters.search import find_adapter
+from smoothcache_core.adapters.sites import DENOISER, GUIDANCE, Adapter, Site
+
+__all__ = [
+    "DENOISER",
+    "GUIDANCE",
+    "Adapter",
+    "PatternAdapter",
+    "Site",
+    "SitePattern",
+    "SpanPattern",
+    "find_adapter",
+]

@@ -14,7 +14,8 @@ import torch
 from rich.console import Console
 from torch import distributed
 
-from smoothcache_core import Calibration, calibrate_sharded
+from smoothcache_core import Calibration
+from smoothcache_core.calibrating import calibrate_sharded
 from smoothcache_core.cli.loading import check_steps
 from smoothcache_core.cli.source import Source
 from smoothcache_core.errors import CommandError

@@ -195,14 +195,14 @@ def plan(
     Give --compute, --speedup or --error, each as often as you like, and get the best schedule for
     each; or --front to see them all. Or a published rule: --alpha, --interval, --rule smooth.
     """
-    from smoothcache_core import PlanLimits
     from smoothcache_core.cli.planning import PlanSettings, plan_to_files
+    from smoothcache_core.planning import Limits
 
     settings = PlanSettings(
         computes=compute or (), speedups=speedup or (), errors=error or (), target=target,
         front=front, rule=rule, alphas=alpha or (), intervals=interval or (), per=per,
         strict=strict,
-        limits=PlanLimits(
+        limits=Limits(
             first=first, pinned=tuple(pin or ()), max_lag=max_lag, max_bytes=max_bytes,
             max_rows=max_rows,
         ),

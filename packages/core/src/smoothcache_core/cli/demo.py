@@ -14,7 +14,7 @@ from rich.console import Console
 from torch import Tensor
 from tqdm import tqdm
 
-from smoothcache_core import Calibration, Planner, Point, Schedule, calibrate
+from smoothcache_core import Calibration, Schedule, calibrate
 from smoothcache_core.cli.evaluating import Evaluation, evaluated
 from smoothcache_core.cli.fitting import fitted_to
 from smoothcache_core.cli.modality import Modality
@@ -23,6 +23,7 @@ from smoothcache_core.cli.sampler import Sampler
 from smoothcache_core.cli.source import Source
 from smoothcache_core.cli.tables import print_table
 from smoothcache_core.cli.threads import use_fastest_threads
+from smoothcache_core.planning import Planner, Point
 
 
 @dataclass(frozen=True, kw_only=True)

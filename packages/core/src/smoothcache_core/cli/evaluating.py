@@ -11,22 +11,15 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from smoothcache_core import (
-    Calibration,
-    Planner,
-    Point,
-    Report,
-    ReportRow,
-    Schedule,
-    evaluate,
-    load_peers,
-)
+from smoothcache_core import Calibration, Report, Schedule, evaluate
 from smoothcache_core.cli.loading import sampler_for
 from smoothcache_core.cli.modality import Judging, Modality
 from smoothcache_core.cli.sampler import Sampler
 from smoothcache_core.cli.source import Source
 from smoothcache_core.cli.tables import print_table
 from smoothcache_core.errors import CommandError
+from smoothcache_core.planning import Planner, Point
+from smoothcache_core.reports import ReportRow, load_peers
 from smoothcache_core.reports.folder import write_report
 
 SHEET = "samples.png"

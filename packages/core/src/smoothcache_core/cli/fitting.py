@@ -8,12 +8,14 @@ from pathlib import Path
 
 from rich.console import Console
 
-from smoothcache_core import DENOISER, GUIDANCE, Schedule, fit, refine
+from smoothcache_core import Schedule, fit
+from smoothcache_core.adapters import DENOISER, GUIDANCE
 from smoothcache_core.cli.loading import sampler_for
 from smoothcache_core.cli.sampler import Sampler
 from smoothcache_core.cli.source import Source
 from smoothcache_core.cli.tables import show_schedules
 from smoothcache_core.errors import CommandError
+from smoothcache_core.fitting import refine
 
 
 def fit_to_file(

@@ -11,8 +11,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from torch import Tensor
 
-    from smoothcache_core import Report, ReportRow
+    from smoothcache_core import Report
     from smoothcache_core.cli.source import Source
+    from smoothcache_core.reports import ReportRow
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from rich import box
 from rich.table import Table
 
-from smoothcache_core import Calibration, Planner, Report, Schedule, ScheduleError
+from smoothcache_core import Calibration, Report, Schedule
 from smoothcache_core.cli.planning import smooth_plan
 from smoothcache_core.cli.tables import target_of
-from smoothcache_core.errors import CommandError
+from smoothcache_core.errors import CommandError, ScheduleError
+from smoothcache_core.planning import Planner
 
 _WHAT = {
     "denoiser": "whole evaluations",

@@ -11,26 +11,12 @@ from typing import Literal
 
 from rich.console import Console
 
-from smoothcache_core import (
-    Calibration,
-    Choice,
-    PlanLimits,
-    Planner,
-    Point,
-    Schedule,
-    ScheduleError,
-    auto,
-    interval,
-    plan,
-    save_figure,
-    skip_map,
-    smooth,
-    smooth_to_compute,
-    trade_off,
-    with_prediction,
-)
+from smoothcache_core import Calibration, Schedule, plan
 from smoothcache_core.cli.tables import show_points, show_schedules
-from smoothcache_core.errors import CommandError
+from smoothcache_core.errors import CommandError, ScheduleError
+from smoothcache_core.planning import Choice, Limits, Planner, Point, auto
+from smoothcache_core.reports import save_figure, skip_map, trade_off
+from smoothcache_core.sources import interval, smooth, smooth_to_compute, with_prediction
 
 FRONT_ERROR = 0.01
 
@@ -68,7 +54,7 @@ class PlanSettings:
     errors: Sequence[float] = ()
     target: Target = "auto"
     front: bool = False
-    limits: PlanLimits = field(default_factory=PlanLimits)
+    limits: Limits = field(default_factory=Limits)
     rule: Literal["best", "smooth"] = "best"
     alphas: Sequence[float] = ()
     intervals: Sequence[int] = ()
@@ -89,7 +75,7 @@ class PlanSettings:
             raise CommandError(
                 "--per and --strict are SmoothCache's; give --alpha or --rule smooth"
             )
-        only_lag = self.limits == PlanLimits(max_lag=self.limits.max_lag)
+        only_lag = self.limits == Limits(max_lag=self.limits.max_lag)
         if not self.plans and (self.target != "auto" or not only_lag):
             raise CommandError(
                 "--target, --first, --pin, --max-bytes and --max-rows are for --compute, "

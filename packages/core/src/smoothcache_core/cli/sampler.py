@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from smoothcache_core import Adapter, Scheduler
+    from smoothcache_core import Adapter
+    from smoothcache_core.calls.clock import Scheduler
 
 
 class Sampler(Protocol):

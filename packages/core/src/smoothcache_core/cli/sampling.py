@@ -11,11 +11,13 @@ from pathlib import Path
 from rich.console import Console
 from tqdm import tqdm
 
-from smoothcache_core import DENOISER, GUIDANCE, CacheStats, Schedule, cached
+from smoothcache_core import Schedule, cached
+from smoothcache_core.adapters import DENOISER, GUIDANCE
 from smoothcache_core.cli.loading import sampler_for
 from smoothcache_core.cli.modality import Modality
 from smoothcache_core.cli.sampler import Sampler
 from smoothcache_core.cli.source import Source
+from smoothcache_core.runtime import CacheStats
 
 
 def sample_to_folder(

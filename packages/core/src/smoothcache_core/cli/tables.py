@@ -9,7 +9,10 @@ from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table
 
-from smoothcache_core import DENOISER, GUIDANCE, Point, Prediction, Schedule
+from smoothcache_core import Schedule
+from smoothcache_core.adapters import DENOISER, GUIDANCE
+from smoothcache_core.planning import Point
+from smoothcache_core.schedule import Prediction
 
 _ABOUT = (
     "compute: MACs over those of the plain model. speed-up, seconds (of one run of a calibration "

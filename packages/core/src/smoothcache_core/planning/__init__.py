@@ -1,1 +1,14 @@
 """The dial: from a calibration and a budget to the best schedule."""
+
+from smoothcache_core.planning.front import Choice, Point
+from smoothcache_core.planning.limits import Limits
+from smoothcache_core.planning.plan import Planner, auto, plan
+
+__all__ = [
+    "Choice",
+    "Limits",
+    "Planner",
+    "Point",
+    "auto",
+    "plan",
+]

@@ -8,7 +8,7 @@ from smoothcache_core.sources.sites import SiteLimits
 
 
 @dataclass(frozen=True, kw_only=True)
-class PlanLimits:
+class Limits:
     """What every plan must keep to.
 
     Attributes:

@@ -10,11 +10,11 @@ from smoothcache_core.calibration.calibration import Calibration
 from smoothcache_core.errors import ScheduleError, SmoothCacheWarning
 from smoothcache_core.fills import FillRule, linear, reuse
 from smoothcache_core.planning.front import Choice, Point, beats
-from smoothcache_core.planning.limits import PlanLimits
+from smoothcache_core.planning.limits import Limits
 from smoothcache_core.schedule.schedule import Schedule
 from smoothcache_core.sources.evaluations import WholePlanner, can_skip_guidance
 from smoothcache_core.sources.prediction import with_prediction
-from smoothcache_core.sources.sites import SiteLimits, planned
+from smoothcache_core.sources.sites import SiteLimits, plan_sites
 from smoothcache_core.sources.smooth import smooth_to_compute
 
 Target = Literal["auto", "denoiser", "guidance", "site", "kind", "evaluation", "smooth"]
@@ -43,7 +43,7 @@ def plan(
     speedup: float | None = None,
     error: float | None = None,
     target: Target = "auto",
-    limits: PlanLimits | None = None,
+    limits: Limits | None = None,
 ) -> Schedule:
     """Return the best schedule for what is asked.
 
@@ -108,10 +108,10 @@ class Planner:
         calibration: Calibration,
         *,
         target: Target = "auto",
-        limits: PlanLimits | None = None,
+        limits: Limits | None = None,
     ) -> None:
         self._calibration = calibration
-        self._limits = limits or PlanLimits()
+        self._limits = limits or Limits()
         self._limits.check(calibration.evaluations)
         self._searched: dict[tuple[bool, int], WholePlanner] = {}
         ways = self._ways()
@@ -155,7 +155,7 @@ class Planner:
         limits = self._limits.sites()
 
         def make(rule: FillRule, limits: SiteLimits, compute: float) -> Schedule:
-            return planned(self._calibration, compute=compute, fill=rule, per=per, limits=limits)
+            return plan_sites(self._calibration, compute=compute, fill=rule, per=per, limits=limits)
 
         def best(compute: float) -> Schedule:
             free = make(linear(3), replace(limits, max_bytes=None), compute)
@@ -272,7 +272,7 @@ def auto(
     *,
     error: float = 0.01,
     computes: Iterable[float] = COMPUTES,
-    limits: PlanLimits | None = None,
+    limits: Limits | None = None,
 ) -> Choice:
     """Compare all targets at many budgets, and choose what computes least within an error.
 

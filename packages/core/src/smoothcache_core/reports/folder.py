@@ -17,7 +17,7 @@ from smoothcache_core.reports.rows import ReportRow
 from smoothcache_core.reports.skip_map import skip_map
 from smoothcache_core.reports.style import png
 from smoothcache_core.reports.text import to_markdown
-from smoothcache_core.reports.trade_off import kept_promises, trade_off
+from smoothcache_core.reports.trade_off import predicted_and_measured, trade_off
 from smoothcache_core.schedule.schedule import Schedule
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def _drawn(
     if any(row.compute is not None for row in report.rows):
         drawn.append(("compute-and-error.png", overview(report.rows), "Compute and error"))
     if any(row.prediction is not None for row in report.rows):
-        figure = kept_promises(report.rows)
+        figure = predicted_and_measured(report.rows)
         drawn.append(("predicted-and-measured.png", figure, "Predicted and measured errors"))
     if calibration is not None:
         drawn.append(("error-curves.png", error_curves(calibration), "Calibrated errors"))

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, PlainSerializer
 
-from smoothcache_core.schedule.provenance import Prediction, Source
+from smoothcache_core.schedule.provenance import Prediction, Provenance
 
 
 def _json_number(value: float) -> float | str:
@@ -87,7 +87,7 @@ class ReportRow(BaseModel):
     computed: int | None = None
     reused: int = 0
     recomputed: int = 0
-    source: Source | None = None
+    source: Provenance | None = None
     prediction: Prediction | None = None
 
 

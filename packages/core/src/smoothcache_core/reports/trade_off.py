@@ -147,7 +147,7 @@ def _decades(axis: "Axis", subs: Sequence[float]) -> None:
     axis.set_minor_formatter(NullFormatter())
 
 
-def kept_promises(rows: "Sequence[ReportRow]") -> "Figure":
+def predicted_and_measured(rows: "Sequence[ReportRow]") -> "Figure":
     """Draw the measured error of every policy over the predicted one, with 95 % intervals.
 
     Predictions that were measured on calibration seeds are filled, those estimated from

@@ -1,1 +1,16 @@
 """The portable description of what is computed and how the rest is filled."""
+
+from smoothcache_core.schedule.cost import Cost, SiteCost
+from smoothcache_core.schedule.fingerprint import Fingerprint
+from smoothcache_core.schedule.provenance import Prediction, Provenance
+from smoothcache_core.schedule.schedule import Fill, Schedule
+
+__all__ = [
+    "Cost",
+    "Fill",
+    "Fingerprint",
+    "Prediction",
+    "Provenance",
+    "Schedule",
+    "SiteCost",
+]

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pydantic import BaseModel, ConfigDict, NonNegativeFloat
 
 
-class Source(BaseModel):
+class Provenance(BaseModel):
     """How a schedule was made.
 
     Attributes:
@@ -44,7 +44,7 @@ class Prediction(BaseModel):
     seconds: float | None = None
 
 
-def described(source: Source) -> str:
+def described(source: Provenance) -> str:
     """Return how a schedule was made, as short text."""
     values = {k: f"{v:.4g}" if isinstance(v, float) else v for k, v in source.settings.items()}
     return f"{source.name}({', '.join(f'{key}={value}' for key, value in values.items())})"

@@ -20,7 +20,7 @@ from smoothcache_core.errors import ScheduleError
 from smoothcache_core.files import write_atomically
 from smoothcache_core.schedule.cost import Cost
 from smoothcache_core.schedule.fingerprint import Fingerprint
-from smoothcache_core.schedule.provenance import Prediction, Source
+from smoothcache_core.schedule.provenance import Prediction, Provenance
 from smoothcache_core.schedule.timeline import PLAIN, Course, course, held
 
 Row = tuple[Literal[0, 1], ...]
@@ -85,7 +85,7 @@ class Schedule(BaseModel):
     evaluations: Annotated[int, Field(gt=0)]
     rows: Mapping[str, Row]
     fills: Mapping[str, Fill] = {}
-    source: Source = Source(name="imported")
+    source: Provenance = Provenance(name="imported")
     fingerprint: Fingerprint = Fingerprint()
     cost: Cost | None = None
     prediction: Prediction | None = None
@@ -288,7 +288,7 @@ class Schedule(BaseModel):
         if len(set(lengths.values())) > 1:
             raise ScheduleError(f"v1 schedule: rows differ in length: {lengths}")
         evaluations = next(iter(lengths.values()), 0)
-        return cls(evaluations=evaluations, rows=data, source=Source(name="v1"))
+        return cls(evaluations=evaluations, rows=data, source=Provenance(name="v1"))
 
     def to_v1(self) -> dict[str, list[int]]:
         """Return SmoothCache's flat JSON.

@@ -16,7 +16,7 @@ from smoothcache_core.numerics.least_squares import check_enough
 from smoothcache_core.optimize.local_search import Found, Limits, Search
 from smoothcache_core.optimize.masks import Basis, Skips
 from smoothcache_core.optimize.surrogate import Simulated, is_noisy, reduced_run
-from smoothcache_core.schedule.provenance import Prediction, Source
+from smoothcache_core.schedule.provenance import Prediction, Provenance
 from smoothcache_core.schedule.schedule import Fill, Schedule
 
 
@@ -114,7 +114,7 @@ class WholePlanner:
             evaluations=calibration.evaluations,
             rows=rows,
             fills={key: fill for key, fill in fills.items() if fill.terms},
-            source=Source(name="whole", settings=named, seeds=calibration.seeds),
+            source=Provenance(name="whole", settings=named, seeds=calibration.seeds),
             fingerprint=calibration.fingerprint,
             cost=calibration.cost,
         )
@@ -126,7 +126,7 @@ class WholePlanner:
         return schedule.model_copy(update={"prediction": prediction})
 
 
-def whole(
+def plan_evaluations(
     calibration: Calibration, *, compute: float, settings: WholeSettings | None = None
 ) -> Schedule:
     """Return a schedule that skips whole evaluations.

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from smoothcache_core.errors import ScheduleError
 from smoothcache_core.schedule.cost import Cost
 from smoothcache_core.schedule.fingerprint import Fingerprint
-from smoothcache_core.schedule.provenance import Source
+from smoothcache_core.schedule.provenance import Provenance
 from smoothcache_core.schedule.schedule import Schedule
 
 
@@ -35,7 +35,7 @@ def interval(
     return Schedule(
         evaluations=evaluations,
         rows=dict.fromkeys(kinds, row),
-        source=Source(name="interval", settings={"every": every}),
+        source=Provenance(name="interval", settings={"every": every}),
         fingerprint=fingerprint or Fingerprint(),
         cost=cost,
     )

@@ -19,7 +19,7 @@ from smoothcache_core.errors import ScheduleError
 from smoothcache_core.fills import FillRule, linear, residual, rounded
 from smoothcache_core.numerics.arrays import Array
 from smoothcache_core.optimize.programme import at_most_rows, minimax, within_budget
-from smoothcache_core.schedule.provenance import Source
+from smoothcache_core.schedule.provenance import Provenance
 from smoothcache_core.schedule.schedule import Fill, Schedule
 from smoothcache_core.sources.prediction import (
     SMALLEST,
@@ -56,7 +56,7 @@ class SiteLimits:
     max_rows: int | None = None
 
 
-def planned(
+def plan_sites(
     calibration: Calibration,
     *,
     compute: float,
@@ -227,7 +227,7 @@ class _Problem:
             evaluations=calibration.evaluations,
             rows={key: tuple(int(v) for v in row) for key, row in named.items()},
             fills=fills,
-            source=Source(name="planned", settings=settings, seeds=calibration.seeds),
+            source=Provenance(name="planned", settings=settings, seeds=calibration.seeds),
             fingerprint=calibration.fingerprint,
             cost=calibration.cost,
         )

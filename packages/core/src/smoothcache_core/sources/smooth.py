@@ -7,7 +7,7 @@ import numpy as np
 
 from smoothcache_core.calibration.calibration import Calibration, Errors
 from smoothcache_core.errors import ScheduleError
-from smoothcache_core.schedule.provenance import Source
+from smoothcache_core.schedule.provenance import Provenance
 from smoothcache_core.schedule.schedule import Row, Schedule
 
 Per = Literal["kind", "site"]
@@ -51,7 +51,7 @@ def smooth(
     return Schedule(
         evaluations=calibration.evaluations,
         rows=rows,
-        source=Source(name="smooth", settings=settings, seeds=calibration.seeds),
+        source=Provenance(name="smooth", settings=settings, seeds=calibration.seeds),
         fingerprint=calibration.fingerprint,
         cost=calibration.cost,
     )
