@@ -3,7 +3,8 @@
     python3 run.py demo [image] [options]   the small image demo, into demo-output/
     python3 run.py demo audio [options]     the small audio demo, into demo-output/audio/
     python3 run.py test [pytest options]    the tests
-    python3 run.py check                    format, lint, types, import directions, tests
+    python3 run.py lint                     format, lint, types, import directions
+    python3 run.py check                    lint, then the tests
     python3 run.py env                      only set up
 
 It needs a Python with pip, or uv on the PATH, and writes only here and to the installers' caches.
@@ -29,7 +30,7 @@ STAMP = VENV / "made-by-run.py"
 PYTHON = Path(getattr(sys, "_base_executable", sys.executable)).resolve()  # not that of .venv
 
 TEST = ["python", "-m", "pytest", "--numprocesses", "auto", "--maxprocesses", "4"]
-CHECKS = [["ruff", "format", "--check"], ["ruff", "check"], ["pyright"], ["lint-imports"], TEST]
+LINT = [["ruff", "format", "--check"], ["ruff", "check"], ["pyright"], ["lint-imports"]]
 DROPPED = ("PIP_", "UV_", "CONDA_PREFIX", "PYTHONHOME", "PYTHONPATH")  # not handed on, except
 KEPT = ("PIP_CERT", "PIP_INDEX_URL", "PIP_PROXY", "UV_CACHE_DIR", "UV_DEFAULT_INDEX")
 
@@ -102,7 +103,8 @@ def main() -> int:
     shown = options.pop(0) if name == "demo" and options[:1] in (["image"], ["audio"]) else "image"
     folder = "demo-output" if shown == "image" else "demo-output/audio"
     demo = [f"smoothcache-{shown}", "demo", *(options or ["--output", folder])]
-    commands = {"demo": [demo], "test": [[*TEST, *options]], "check": CHECKS, "env": []}
+    test = [*TEST, *options]
+    commands = {"demo": [demo], "test": [test], "lint": LINT, "check": [*LINT, test], "env": []}
     if name not in commands:
         print(__doc__)
         return 0 if name in ("help", "-h", "--help") else 2
@@ -110,7 +112,7 @@ def main() -> int:
     status = 0
     for first, *rest in commands[name]:
         found = program(VENV, first) or sys.exit(f"run.py: .venv has no {first}; remove .venv")
-        if name == "check":
+        if len(commands[name]) > 1:
             print("$", first, *rest, flush=True)
         alone = {"OMP_NUM_THREADS": "1"} if TEST[0] == first else {}  # test processes share cores
         status |= subprocess.call([found, *rest], cwd=ROOT, env=environment() | alone)

@@ -48,5 +48,6 @@ def test_a_calibration_is_planned_as_it_was(solver: str, target: Any):
     assert coefficients(made).keys() == coefficients(known).keys()
     for place, value in coefficients(known).items():
         assert coefficients(made)[place] == pytest.approx(value, rel=CLOSE, abs=CLOSE), place
-    assert made.prediction is not None and known.prediction is not None
+    assert made.prediction is not None
+    assert known.prediction is not None
     assert made.prediction.error == pytest.approx(known.prediction.error, rel=CLOSE)
