@@ -79,7 +79,7 @@ def dit_smoothcache(host: Host, schedule: Schedule) -> Put:
 
     @contextmanager
     def put(sampler: Sampler) -> Generator[Working]:
-        model, rows = sampler.denoiser, schedule.to_v1()
+        model, rows = sampler.denoiser, schedule.exported("smoothcache-v1")
         with (
             quiet(),
             _peers.dit_smoothcache(model, rows, block=host.block) as around,

@@ -1,5 +1,6 @@
-"""Files are written in one step: a reader never sees half of one."""
+"""Files are written in one step, and JSON is laid out to be read."""
 
+import json
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from kit.helpers import calibration_of, schedule_of
+from smoothcache_core.files import json_text
 
 resource = pytest.importorskip("resource", reason="limits the size of files")
 SAVES = {"schedule": schedule_of().save, "calibration": calibration_of(np.ones((2, 2, 6))).save}
@@ -57,3 +59,20 @@ def test_saving_makes_folders_and_replaces(save: Callable[[Path], Path], tmp_pat
     assert path.read_bytes() == first
     assert path.stat().st_mode & 0o777 == 0o644
     assert list(path.parent.iterdir()) == [path]
+
+
+def test_json_is_indented_but_for_what_stands_on_one_line():
+    value = {"a": [1, 2], "b": {"c": [1, {"d": None}], "e": {}}, "f": []}
+    seen: list[tuple[str, ...]] = []
+
+    def short(path: tuple[str, ...], part: object) -> bool:
+        seen.append(path)
+        return part == [1, 2]
+
+    text = json_text(value, short)
+    assert json.loads(text) == value
+    assert json_text(value, lambda path, part: False) == json.dumps(value, indent=2)
+    assert '"a": [1, 2],' in text.splitlines()[1]
+    assert ("b", "c", "") in seen
+    with pytest.raises(ValueError, match="JSON compliant"):
+        json_text({"a": float("nan")}, short)

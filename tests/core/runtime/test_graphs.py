@@ -229,7 +229,7 @@ def test_blocks_may_be_compiled_while_the_cache_is_on():
 def test_too_many_graphs_are_told(compiled: Callable[..., Any]):
     rows = {f"ff-{block}": [1, *[int(e == block) for e in range(1, 6)]] for block in range(2, 6)}
     rows |= {f"attn1-{block}": [1, 1, *[int(e != block) for e in range(2, 6)]] for block in (3, 4)}
-    schedule = Schedule.from_v1(rows)
+    schedule = Schedule.imported(rows)
     model = compiled(dit(6), CompileCounter())
     with limit(5), pytest.warns(SmoothCacheWarning, match="build [0-9]+ graphs .* its limit is 5"):
         attachment = attach(model, DIT, schedule)

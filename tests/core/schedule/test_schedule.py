@@ -232,9 +232,9 @@ def test_load_gives_what_was_saved(tmp_path_factory: pytest.TempPathFactory, dat
 def test_v1_comes_back_as_it_was(data: st.DataObject):
     evaluations = data.draw(st.integers(1, 8))
     flat = data.draw(rows(evaluations, KEYS.filter(lambda key: "." not in key)))
-    schedule = Schedule.from_v1(flat)
-    assert schedule.to_v1() == flat
-    assert list(schedule.to_v1()) == list(flat)
+    schedule = Schedule.imported(flat)
+    assert schedule.exported("smoothcache-v1") == flat
+    assert list(schedule.exported("smoothcache-v1")) == list(flat)
     assert (schedule.evaluations, schedule.source.name) == (evaluations, "v1")
 
 
@@ -242,18 +242,25 @@ def test_v1_files_load(tmp_path: Path):
     path = tmp_path / "50-N-3.json"
     path.write_text('{"attn": [1, 0, 1], "mlp-3": [1, 1, 0]}')
     schedule = Schedule.load(path)
-    assert schedule == Schedule.from_v1({"attn": [1, 0, 1], "mlp-3": [1, 1, 0]})
+    assert schedule == Schedule.imported({"attn": [1, 0, 1], "mlp-3": [1, 1, 0]})
     assert schedule.row(SITE) == (1, 0, 1)
 
 
 def test_v1_cannot_name_modules():
     with pytest.raises(ScheduleError, match=r"not module paths like 'blocks.7.ff'"):
-        REUSE_ONLY.to_v1()
+        REUSE_ONLY.exported("smoothcache-v1")
 
 
 def test_v1_knows_no_fills():
     with pytest.raises(ScheduleError, match="v1 knows reuse only"):
-        FULL.to_v1()
+        FULL.exported("smoothcache-v1")
+
+
+def test_an_unknown_format_is_refused():
+    with pytest.raises(ScheduleError, match=r"no format 'v1', but \['smoothcache-v1'\]"):
+        REUSE_ONLY.exported("v1")
+    with pytest.raises(ScheduleError, match="a list is no schedule in any known format"):
+        Schedule.imported([1, 0])
 
 
 @pytest.mark.parametrize(
@@ -270,7 +277,7 @@ def test_v1_knows_no_fills():
 )
 def test_wrong_v1_is_refused(flat: Any, message: str, tmp_path: Path):
     with pytest.raises(ScheduleError, match=message):
-        Schedule.from_v1(flat)
+        Schedule.imported(flat)
     path = tmp_path / "v1.json"
     path.write_text(json.dumps(flat))
     with pytest.raises(ScheduleError, match=message):
@@ -365,9 +372,9 @@ def test_missing_fields_are_refused(missing: str):
 
 def test_truth_values_count_as_numbers():
     """`true` and `false` are what other tools write."""
-    schedule = Schedule.from_v1({"attn": [True, False, 1.0]})  # pyright: ignore[reportArgumentType]
+    schedule = Schedule.imported({"attn": [True, False, 1.0]})
     assert [type(entry) for entry in schedule.rows["attn"]] == [int] * 3
-    assert schedule.to_v1() == {"attn": [1, 0, 1]}
+    assert schedule.exported("smoothcache-v1") == {"attn": [1, 0, 1]}
 
 
 def test_a_schedule_does_not_change():

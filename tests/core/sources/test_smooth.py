@@ -269,7 +269,7 @@ def test_a_budget_is_never_exceeded(calibration: Calibration, compute: float):
         assert "out of reach" in str(error)  # noqa: PT017
     else:
         assert schedule.compute_fraction() <= compute
-        assert Schedule.from_v1(schedule.to_v1()).rows == schedule.rows
+        assert Schedule.imported(schedule.exported("smoothcache-v1")).rows == schedule.rows
 
 
 @pytest.mark.parametrize("compute", [0.0, -0.5, 1.1, float("nan")])

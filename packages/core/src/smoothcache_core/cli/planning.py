@@ -121,7 +121,11 @@ def plan_to_files(
     if front is not None and front.chosen is not None:
         schedules[f"auto-error{front.error:g}"] = front.chosen.schedule
     files = _files(list(schedules), output)
-    older = {name: schedule.to_v1() for name, schedule in schedules.items()} if v1 else {}
+    older = (
+        {name: schedule.exported("smoothcache-v1") for name, schedule in schedules.items()}
+        if v1
+        else {}
+    )
     for name, schedule in schedules.items():
         file = schedule.save(files[name])
         if name in older:

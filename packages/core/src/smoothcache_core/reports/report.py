@@ -4,19 +4,15 @@ import json
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 
 from smoothcache_core.errors import EvaluationError
-from smoothcache_core.files import write_atomically
+from smoothcache_core.files import json_text, write_atomically
 from smoothcache_core.reports.rows import Number, ReportRow
 from smoothcache_core.schedule.fingerprint import Fingerprint
-
-if TYPE_CHECKING:
-    pass
-
 
 FORMAT = "smoothcache-report"
 
@@ -83,7 +79,7 @@ class Report(BaseModel):
 
     def to_json(self) -> str:
         """Return the report as strict JSON; infinite values and NaN are strings."""
-        return _dump(json.loads(self.model_dump_json())) + "\n"
+        return json_text(json.loads(self.model_dump_json()), _on_one_line) + "\n"
 
     def save(self, path: str | Path) -> Path:
         """Write the report as JSON, in one step."""
@@ -108,15 +104,7 @@ class Report(BaseModel):
             ) from error
 
 
-# ---------------------------------------------------------------------------- JSON
-
-
-def _dump(value: Any, indent: str = "") -> str:
-    """Dump JSON indented, but with every list of plain values on one line."""
-    inner = indent + "  "
-    if isinstance(value, dict) and value:
-        parts = [f"{json.dumps(key)}: {_dump(item, inner)}" for key, item in value.items()]
-        return "{\n" + ",\n".join(inner + part for part in parts) + f"\n{indent}}}"
-    if isinstance(value, list) and any(isinstance(item, dict | list) for item in value):
-        return "[\n" + ",\n".join(inner + _dump(item, inner) for item in value) + f"\n{indent}]"
-    return json.dumps(value, allow_nan=False)
+def _on_one_line(path: tuple[str, ...], value: Any) -> bool:
+    """Whether a part of the file stands on one line: every list of plain values does."""
+    del path
+    return isinstance(value, list) and not any(isinstance(item, dict | list) for item in value)

@@ -17,9 +17,10 @@ from pydantic import (
 
 from smoothcache_core.adapters.sites import DENOISER, GUIDANCE, Site
 from smoothcache_core.errors import ScheduleError
-from smoothcache_core.files import write_atomically
+from smoothcache_core.files import json_text, write_atomically
 from smoothcache_core.schedule.cost import Cost
 from smoothcache_core.schedule.fingerprint import Fingerprint
+from smoothcache_core.schedule.formats import FORMATS
 from smoothcache_core.schedule.provenance import Prediction, Provenance
 from smoothcache_core.schedule.timeline import PLAIN, Course, course, held
 
@@ -254,12 +255,11 @@ class Schedule(BaseModel):
 
     def to_json(self) -> str:
         """Return the schedule as JSON with one row per line."""
-        data = json.loads(self.model_dump_json(exclude_none=True))
-        return _dump(data) + "\n"
+        return json_text(json.loads(self.model_dump_json(exclude_none=True)), _on_one_line) + "\n"
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
-        """Read a schedule file: this library's JSON, or SmoothCache's flat v1 JSON.
+        """Read a schedule file: this library's JSON, or one of another format, see `FORMATS`.
 
         Raises:
             ScheduleError: The file is missing, is not JSON, or is not a valid schedule.
@@ -272,38 +272,42 @@ class Schedule(BaseModel):
             raise ScheduleError(f"{str(path)!r} is not JSON: {error}") from error
         if not isinstance(data, dict):
             raise ScheduleError(f"{str(path)!r} holds a {type(data).__name__}, not a schedule")
-        return cls(**data) if "format" in data else cls.from_v1(data)
+        return cls.imported(data)
 
     @classmethod
-    def from_v1(cls, data: Mapping[str, Sequence[int]]) -> Self:
-        """Return the schedule of SmoothCache's flat JSON, `{"attn": [1, 0, ...], "attn-3": ...}`.
+    def imported(cls, document: Any) -> Self:
+        """Return the schedule that a document says, in this library's format or any of `FORMATS`.
+
+        Args:
+            document: What a JSON file holds.
 
         Raises:
-            ScheduleError: A row is not a list of 0 and 1, or the rows differ in length.
+            ScheduleError: No format recognises it, or it is not valid.
         """
-        wrong = [key for key, row in data.items() if not isinstance(row, list | tuple)]
-        if wrong:
-            raise ScheduleError(f"v1 schedule: {wrong[0]!r} is not a list of 0 and 1")
-        lengths = {key: len(row) for key, row in data.items()}
-        if len(set(lengths.values())) > 1:
-            raise ScheduleError(f"v1 schedule: rows differ in length: {lengths}")
-        evaluations = next(iter(lengths.values()), 0)
-        return cls(evaluations=evaluations, rows=data, source=Provenance(name="v1"))
+        if isinstance(document, Mapping) and "format" in document:
+            return cls(**document)
+        for other in FORMATS:
+            if other.recognises(document):
+                return cls(**other.read(document))
+        raise ScheduleError(f"a {type(document).__name__} is no schedule in any known format")
 
-    def to_v1(self) -> dict[str, list[int]]:
-        """Return SmoothCache's flat JSON.
+    def exported(self, name: str) -> Any:
+        """Return the document of this schedule in one of `FORMATS`.
+
+        Example:
+            >>> Schedule(evaluations=2, rows={"attn": (1, 0)}).exported("smoothcache-v1")
+            {'attn': [1, 0]}
+
+        Args:
+            name: Name of the format, such as `"smoothcache-v1"`.
 
         Raises:
-            ScheduleError: A key is a module path, or there are fills, which v1 cannot express.
+            ScheduleError: There is no such format, or it cannot say what the schedule says.
         """
-        paths = [key for key in self.rows if "." in key]
-        if self.fills:
-            raise ScheduleError("v1 knows reuse only, and this schedule has calibrated fills")
-        if paths:
-            raise ScheduleError(
-                f"v1 knows kinds and blocks ('attn', 'attn-3'), not module paths like {paths[0]!r}"
-            )
-        return {key: list(row) for key, row in self.rows.items()}
+        known = {other.name: other for other in FORMATS}
+        if name not in known:
+            raise ScheduleError(f"there is no format {name!r}, but {sorted(known)}")
+        return known[name].write(dict(self))
 
 
 def _first_problem(error: ValidationError) -> str:
@@ -313,17 +317,7 @@ def _first_problem(error: ValidationError) -> str:
     return f"invalid schedule: {where + ': ' if where else ''}{message}"
 
 
-def _dump(data: Mapping[str, Any]) -> str:
-    """Dump JSON indented, but with each row and each fill on one line."""
-    texts = {
-        name: _lines(value)
-        if name in ("rows", "fills") and value
-        else json.dumps(value, indent=2).replace("\n", "\n  ")  # strings hold no bare newline
-        for name, value in data.items()
-    }
-    return "{\n" + ",\n".join(f'  "{name}": {text}' for name, text in texts.items()) + "\n}"
-
-
-def _lines(data: Mapping[str, Any]) -> str:
-    rows = [f"    {json.dumps(key)}: {json.dumps(value)}" for key, value in data.items()]
-    return "{\n" + ",\n".join(rows) + "\n  }"
+def _on_one_line(path: tuple[str, ...], value: Any) -> bool:
+    """Whether a part of the file stands on one line: every row and every fill does."""
+    del value
+    return len(path) == 2 and path[0] in ("rows", "fills")
