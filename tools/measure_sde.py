@@ -9,7 +9,7 @@ Writes a record into benchmarks/.
 
 import statistics
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -30,7 +30,7 @@ from smoothcache_core.errors import ScheduleError
 from smoothcache_core.fills import FillRule, linear, reuse, taylor
 from smoothcache_core.metrics import relative_l2
 from smoothcache_core.schedule import Fill
-from smoothcache_core.sources import WholeSettings, plan_evaluations, plan_sites
+from smoothcache_core.sources import plan_evaluations, plan_sites
 from torch import Tensor
 from tqdm import tqdm
 
@@ -58,13 +58,13 @@ TARGETS = ("sites", "blocks", "evaluations")
 COMPUTES = (0.5, 0.25)
 SOLVERS = ("dpmpp-3m-sde", "dpmpp-2m-sde")
 RULES = (reuse(), taylor(1), linear(1), linear(2), linear(3))
-PLANNED = {
+PLANNED: Mapping[str, Mapping[str, Any]] = {
     **{
-        f"linear-{terms}": WholeSettings(terms=terms, use_input=False, use_anchor=False)
+        f"linear-{terms}": {"terms": terms, "use_input": False, "use_anchor": False}
         for terms in (1, 2, 3)
     },
-    "linear-3, input": WholeSettings(use_anchor=False),
-    "linear-3, input, anchor": WholeSettings(use_anchor=True),
+    "linear-3, input": {"use_anchor": False},
+    "linear-3, input, anchor": {"use_anchor": True},
 }
 """Fills of whole evaluations that are planned."""
 
@@ -164,7 +164,7 @@ def _cases(settings: Settings, bench: Bench) -> Iterator[Case]:
             schedule = _spaced_evaluations(calibration, budget, rule)
             yield _case("evaluations", rule.name, budget, own, schedule)
         for name, chosen in PLANNED.items():
-            made = _or_error(plan_evaluations, calibration, compute=budget, settings=chosen)
+            made = _or_error(plan_evaluations, calibration, compute=budget, **chosen)
             yield _case("evaluations", name, budget, own, made)
 
 

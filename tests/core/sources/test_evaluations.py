@@ -16,8 +16,9 @@ from smoothcache_core.errors import ScheduleError
 from smoothcache_core.fills import rounded
 from smoothcache_core.optimize.masks import Basis, Skips
 from smoothcache_core.optimize.surrogate import Simulated, reduced_run
-from smoothcache_core.sources import WholeSettings, plan_evaluations
-from smoothcache_core.sources.evaluations import WholePlanner, can_skip_guidance
+from smoothcache_core.planning import Limits
+from smoothcache_core.sources import plan_evaluations
+from smoothcache_core.sources.evaluations import EvaluationPlanner, can_skip_guidance
 from torch import Tensor
 
 STEPS = 8
@@ -70,9 +71,7 @@ def simulated(calibration: Calibration, schedule: Schedule, **how: Any) -> Simul
 def test_the_budget_is_never_exceeded(compute: float, guidance: bool, terms: int, use_input: bool):
     calibration = calibration_of("batched")
     how = {"terms": terms, "use_input": use_input, "use_anchor": terms == 2}
-    schedule = plan_evaluations(
-        calibration, compute=compute, settings=WholeSettings(guidance=guidance, **how)
-    )
+    schedule = plan_evaluations(calibration, compute=compute, guidance=guidance, **how)
     assert schedule.compute_fraction() <= compute + 1e-9
     if compute < 1.0 - 1e-9:
         assert schedule.skips
@@ -92,7 +91,7 @@ def test_the_budget_is_never_exceeded(compute: float, guidance: bool, terms: int
 
 def test_a_schedule_says_where_it_comes_from():
     calibration = calibration_of("batched")
-    schedule = plan_evaluations(calibration, compute=0.55, settings=WholeSettings(guidance=True))
+    schedule = plan_evaluations(calibration, compute=0.55, guidance=True)
     assert schedule.source.name == "whole"
     assert dict(schedule.source.settings) == {
         "compute": 0.55, "guidance": True, "terms": 3, "use_input": True,
@@ -109,11 +108,10 @@ def test_a_schedule_says_where_it_comes_from():
 
 def test_one_planner_plans_the_same_as_many():
     calibration = calibration_of("batched")
-    settings = WholeSettings(guidance=True)
-    planner = WholePlanner(calibration, settings)
+    planner = EvaluationPlanner(calibration, guidance=True)
     for compute in (0.9, 0.3, 0.5):
         assert planner.plan(compute) == plan_evaluations(
-            calibration, compute=compute, settings=settings
+            calibration, compute=compute, guidance=True
         )
 
 
@@ -156,9 +154,7 @@ def test_an_affine_denoiser_makes_the_error_that_was_simulated(
     passes: Passes, guidance: bool, compute: float
 ):
     sampler, calibration = sampler_of(passes), calibration_of(passes)
-    schedule = plan_evaluations(
-        calibration, compute=compute, settings=WholeSettings(guidance=guidance)
-    )
+    schedule = plan_evaluations(calibration, compute=compute, guidance=guidance)
     error, calls = realised(sampler, schedule)
     assert error == pytest.approx(simulated(calibration, schedule).error, rel=1e-3, abs=1e-5)
     skips = skips_of(schedule)
@@ -182,8 +178,8 @@ def test_an_affine_denoiser_makes_the_error_that_was_simulated(
 def test_limits_are_kept_down_to_the_least_that_they_allow(
     first: int, pinned: set[int], max_lag: int | None, guidance: bool, more: float
 ):
-    how = WholeSettings(guidance=guidance, first=first, pinned=pinned, max_lag=max_lag)
-    planner = WholePlanner(calibration_of("batched"), how)
+    limits = Limits(first=first, pinned=pinned, max_lag=max_lag)
+    planner = EvaluationPlanner(calibration_of("batched"), guidance=guidance, limits=limits)
     schedule = planner.plan(min(planner.least + more, 1.0))
     skips = skips_of(schedule)
     for i in {*range(first), *pinned}:
@@ -198,7 +194,7 @@ def test_limits_are_kept_down_to_the_least_that_they_allow(
 
 def test_without_a_final_latent_the_last_evaluation_is_computed():
     calibration = calibration_of(final=False)
-    planner = WholePlanner(calibration)
+    planner = EvaluationPlanner(calibration)
     assert planner.least == 2 / STEPS
     for compute in (0.25, 0.4, 0.7):
         schedule = planner.plan(compute)
@@ -232,21 +228,16 @@ def test_an_unconditional_pass_is_skipped_only_where_it_is_known(
     calibration = calibration_of(passes, adapter=adapter, branches=branches)
     assert can_skip_guidance(calibration) == possible
     if possible:
-        assert plan_evaluations(
-            calibration, compute=0.6, settings=WholeSettings(guidance=True)
-        ).skips
+        assert plan_evaluations(calibration, compute=0.6, guidance=True).skips
     else:
         with pytest.raises(ScheduleError, match="the unconditional pass cannot be skipped"):
-            plan_evaluations(calibration, compute=0.6, settings=WholeSettings(guidance=True))
+            plan_evaluations(calibration, compute=0.6, guidance=True)
     assert not can_skip_guidance(replace(calibration, dynamics=None))
 
 
 def test_halves_are_a_row_of_their_own_only_where_there_are_any():
     calibration = calibration_of("batched")
-    plans = [
-        plan_evaluations(calibration, compute=c, settings=WholeSettings(guidance=True))
-        for c in np.arange(3, 16) / 16
-    ]
+    plans = [plan_evaluations(calibration, compute=c, guidance=True) for c in np.arange(3, 16) / 16]
     for schedule in plans:
         skips = skips_of(schedule)
         halves = [d and not g for d, g in zip(skips.denoiser, skips.guidance, strict=True)]
@@ -267,21 +258,21 @@ def test_halves_are_a_row_of_their_own_only_where_there_are_any():
         (1.5, {}, r"compute is a fraction in \(0, 1\], got 1.5"),
         (math.nan, {}, r"compute is a fraction in \(0, 1\], got nan"),
         (0.1, {}, "compute 0.1 is out of reach: the least is 0.125"),
-        (0.5, {"first": 5}, "compute 0.5 is out of reach: the least is 0.625"),
-        (0.3, {"max_lag": 1}, "compute 0.3 is out of reach: the least is 0.5"),
-        (0.5, {"max_lag": 0}, "max_lag is at least 1, got 0"),
-        (0.5, {"max_lag": -3}, "max_lag is at least 1, got -3"),
-        (0.5, {"first": 0}, "first is from 1 to 8 evaluations, got 0"),
-        (0.5, {"first": 9}, "first is from 1 to 8 evaluations, got 9"),
-        (0.5, {"pinned": (2, 8)}, r"pinned evaluations are from 0 to 7, got \[2, 8\]"),
-        (0.5, {"pinned": (-1,)}, r"pinned evaluations are from 0 to 7, got \[-1\]"),
+        (0.5, {"limits": Limits(first=5)}, "compute 0.5 is out of reach: the least is 0.625"),
+        (0.3, {"limits": Limits(max_lag=1)}, "compute 0.3 is out of reach: the least is 0.5"),
+        (0.5, {"limits": Limits(first=9)}, "first is from 1 to 8 evaluations, got 9"),
+        (
+            0.5,
+            {"limits": Limits(pinned=(2, 8))},
+            r"pinned evaluations are from 0 to 7, got \[8\]",
+        ),
         (0.5, {"terms": 0}, "a fill has 1 to 3 terms, got 0"),
         (0.5, {"terms": 4}, "a fill has 1 to 3 terms, got 4"),
     ],
 )
 def test_wrong_settings_are_refused_in_a_line(compute: float, how: dict[str, Any], message: str):
     with pytest.raises(ScheduleError, match=message) as told:
-        plan_evaluations(calibration_of(), compute=compute, settings=WholeSettings(**how))
+        plan_evaluations(calibration_of(), compute=compute, **how)
     assert "\n" not in str(told.value)
 
 
@@ -305,9 +296,9 @@ def test_too_few_samples_for_the_coefficients_are_refused(how: dict[str, Any], f
         ScheduleError,
         match=rf"of 12 entries are too few for \d coefficients .*with {fewest} samples",
     ):
-        plan_evaluations(few, compute=0.5, settings=WholeSettings(**how))
+        plan_evaluations(few, compute=0.5, **how)
     enough = replace(calibration, samples=fewest)
-    assert plan_evaluations(enough, compute=0.5, settings=WholeSettings(**how)).skips
+    assert plan_evaluations(enough, compute=0.5, **how).skips
     unknown = calibration.fingerprint.model_copy(update={"latent_shape": None})
     assert plan_evaluations(replace(few, fingerprint=unknown), compute=0.5).skips
 
@@ -339,8 +330,7 @@ def test_with_noise_a_run_errs_less_by_the_anchor(compute: float):
     sampler, calibration = noisy_calibration()
     errors = {}
     for anchor in (False, True):
-        how = WholeSettings(use_anchor=anchor)
-        schedule = plan_evaluations(calibration, compute=compute, settings=how)
+        schedule = plan_evaluations(calibration, compute=compute, use_anchor=anchor)
         errors[anchor] = error_of_run(sampler, schedule)
         run = simulated(calibration, schedule, use_anchor=anchor)
         assert errors[anchor] == pytest.approx(run.error, rel=0.2)

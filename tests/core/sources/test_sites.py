@@ -16,8 +16,9 @@ from smoothcache_core import Calibration, Schedule, calibrate
 from smoothcache_core.errors import ScheduleError
 from smoothcache_core.fills import FillRule, linear, reuse, taylor
 from smoothcache_core.numerics.reproducible_sum import joined
+from smoothcache_core.planning import Limits
 from smoothcache_core.schedule import Cost
-from smoothcache_core.sources import SiteLimits, plan_sites, smooth
+from smoothcache_core.sources import plan_sites, smooth
 from smoothcache_core.sources.prediction import combined, with_prediction
 from smoothcache_core.sources.sites import Objective, Per
 
@@ -163,7 +164,7 @@ def _scale(calibration: Calibration) -> Array:
 @pytest.mark.parametrize("compute", [0.55, 0.7])
 def test_each_objective_is_best_by_its_own_measure(compute: float, rule: FillRule):
     """Two terms at most, so what is minimised is exactly what is filled."""
-    calibration, limits = calibration_of(), SiteLimits(max_lag=3)
+    calibration, limits = calibration_of(), Limits(max_lag=3)
     found = {
         objective: totals(
             calibration,
@@ -177,7 +178,7 @@ def test_each_objective_is_best_by_its_own_measure(compute: float, rule: FillRul
 
 def test_every_schedule_of_one_group_is_no_better():
     """Brute force: rows shared by all sites, all of the affordable ones."""
-    calibration, limits = calibration_of(), SiteLimits(max_lag=3)
+    calibration, limits = calibration_of(), Limits(max_lag=3)
     schedule = plan_sites(calibration, compute=0.5, fill=reuse(), per="evaluation", limits=limits)
     best = totals(calibration, schedule)["sum"]
     for row in itertools.product((1, 0), repeat=STEPS - 1):
@@ -203,7 +204,7 @@ def test_the_budget_is_kept(
     per: Per, objective: Objective, compute: float, macs: tuple[int, int, int], outside: int
 ):
     calibration = priced(calibration_of(), *macs, outside=outside)
-    limits = SiteLimits(max_lag=3)
+    limits = Limits(max_lag=3)
     try:
         schedule = plan_sites(
             calibration, compute=compute, per=per, objective=objective, limits=limits
@@ -260,7 +261,7 @@ def test_weights_by_kind_or_path_say_what_computing_costs():
 def test_pinned_evaluations_are_computed_and_lags_kept(
     per: Per, objective: Objective, first: int, pinned: set[int], max_lag: int
 ):
-    limits = SiteLimits(first=first, pinned=pinned, max_lag=max_lag)
+    limits = Limits(first=first, pinned=pinned, max_lag=max_lag)
     schedule = plan_sites(
         calibration_of(), compute=0.8, per=per, objective=objective, limits=limits
     )
@@ -285,7 +286,7 @@ def test_without_max_lag_no_fill_goes_beyond_what_was_calibrated(rule: FillRule,
 @pytest.mark.parametrize("per", PERS)
 def test_cached_bytes_stay_below_the_cap(per: Per, rule: FillRule, cap: int):
     calibration = priced(calibration_of(), 4, 2, 1)
-    limits = SiteLimits(max_bytes=cap)
+    limits = Limits(max_bytes=cap)
     schedule = plan_sites(calibration, compute=1.0, fill=rule, per=per, limits=limits)
     assert not schedule.skips  # all can be afforded
     try:
@@ -298,7 +299,7 @@ def test_cached_bytes_stay_below_the_cap(per: Per, rule: FillRule, cap: int):
 
 def test_memory_goes_to_what_costs_most_per_byte():
     calibration = priced(calibration_of(), 1, 9, 1)
-    limits = SiteLimits(max_bytes=8)
+    limits = Limits(max_bytes=8)
     schedule = plan_sites(calibration, compute=0.7, fill=reuse(), limits=limits)
     skipping = [path for path, row in rows_of(schedule, calibration).items() if 0 in row]
     assert skipping == ["parts.1"]
@@ -306,7 +307,7 @@ def test_memory_goes_to_what_costs_most_per_byte():
 
 @pytest.mark.parametrize("limit", [1, 2, 3])
 def test_no_more_rows_than_allowed(limit: int):
-    limits = SiteLimits(max_rows=limit)
+    limits = Limits(max_rows=limit)
     schedule = plan_sites(calibration_of(), compute=0.6, limits=limits)
     assert len(set(rows_of(schedule, calibration_of()).values())) <= limit
     free = plan_sites(calibration_of(), compute=0.6)
@@ -370,18 +371,17 @@ def test_a_schedule_says_where_it_comes_from():
             {"weights": {"attn": 1.0, "ff": 1.0, "fff": 1.0}},
             r"weights name \['fff'\], which are neither kinds nor paths",
         ),
-        ({"limits": SiteLimits(first=0)}, "first is from 1 to 10 evaluations, got 0"),
-        ({"limits": SiteLimits(first=11)}, "first is from 1 to 10 evaluations, got 11"),
-        ({"limits": SiteLimits(pinned=(3, 10))}, r"pinned evaluations \[10\] are not among 0 to 9"),
-        ({"limits": SiteLimits(pinned=(-1,))}, r"pinned evaluations \[-1\] are not among"),
-        ({"limits": SiteLimits(max_lag=0)}, "max_lag must be from 1 to 6, .* got 0"),
-        ({"limits": SiteLimits(max_lag=7)}, "max_lag must be from 1 to 6, .* got 7"),
-        ({"limits": SiteLimits(max_rows=0)}, "at least 1, got 0"),
+        ({"limits": Limits(first=11)}, "first is from 1 to 10 evaluations, got 11"),
         (
-            {"limits": SiteLimits(max_rows=2), "objective": "minimax"},
+            {"limits": Limits(pinned=(3, 10))},
+            r"pinned evaluations are from 0 to 9, got \[10\]",
+        ),
+        ({"limits": Limits(max_lag=7)}, "max_lag must be from 1 to 6, .* got 7"),
+        (
+            {"limits": Limits(max_rows=2), "objective": "minimax"},
             "max_rows cannot be kept with the objective 'minimax'",
         ),
-        ({"limits": SiteLimits(first=8), "compute": 0.5}, "budget .* is below"),
+        ({"limits": Limits(first=8), "compute": 0.5}, "budget .* is below"),
     ],
 )
 def test_wrong_settings_are_refused_in_a_line(wrong: dict[str, Any], message: str):

@@ -13,6 +13,7 @@ import numpy as np
 
 from smoothcache_core.optimize.masks import Basis, Skips
 from smoothcache_core.optimize.surrogate import ReducedRun, Simulation
+from smoothcache_core.schedule.limits import Limits
 
 _BENDS = (0.8, 1.0, 1.2, 1.5)
 """How unevenly the starting points are spread: above 1, more is computed late."""
@@ -27,34 +28,13 @@ _REACH = 2
 _ROUNDS = 12
 
 
-@dataclass(frozen=True, kw_only=True)
-class Limits:
-    """What every schedule must keep to.
-
-    Attributes:
-        pinned: Evaluations that are computed in any case, both passes of them.
-        max_lag: The most evaluations skipped in a row.
-    """
-
-    pinned: frozenset[int] = frozenset({0})
-    max_lag: int = 1000
-
-    def allow(self, skips: Skips) -> bool:
-        """Return whether `skips` keeps to them."""
-        computed = [i for i, one in enumerate(skips.denoiser) if one]
-        edges = [*computed, len(skips.denoiser)]
-        gaps = [later - earlier - 1 for earlier, later in itertools.pairwise(edges)]
-        whole = {i for i in computed if skips.guidance[i]}
-        return self.pinned <= whole and max(gaps) <= self.max_lag
-
-    def fewest(self, total: int) -> frozenset[int]:
-        """Return the fewest evaluations that can be computed, of `total`."""
-        edges = [*sorted({0} | self.pinned), total]
-        return frozenset(
-            i
-            for start, end in itertools.pairwise(edges)
-            for i in range(start, end, self.max_lag + 1)
-        )
+def allows(limits: Limits, skips: Skips) -> bool:
+    """Return whether `skips` computes what is pinned, both passes of it, and keeps to `max_lag`."""
+    computed = [i for i, one in enumerate(skips.denoiser) if one]
+    edges = [*computed, len(skips.denoiser)]
+    gaps = [later - earlier - 1 for earlier, later in itertools.pairwise(edges)]
+    whole = {i for i in computed if skips.guidance[i]}
+    return limits.computed <= whole and max(gaps) <= (limits.max_lag or len(skips.denoiser))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,18 +69,18 @@ class Search:
         """Return the best skips that compute at most `budget` evaluations.
 
         Args:
-            budget: Evaluations, at least `Limits.fewest`; those without their unconditional pass
-                count a half.
+            budget: Evaluations to compute, at least as many as `Limits.fewest`; those without
+                their unconditional pass count a half.
             guidance: Whether unconditional passes may be skipped.
         """
-        starts = [s for s in self._starts(budget, guidance) if self._limits.allow(s)]
+        starts = [s for s in self._starts(budget, guidance) if allows(self._limits, s)]
         starts = sorted(dict.fromkeys(starts), key=self.cost)[:_STARTS]
         ends = [self._descend(start) for start in starts]
         chosen = min(ends, key=self.cost)
         return Found(skips=chosen, error=self.cost(chosen))
 
     def _starts(self, budget: float, guidance: bool) -> Iterator[Skips]:
-        total, pinned = self._reduced.evaluations, self._limits.pinned
+        total, pinned = self._reduced.evaluations, self._limits.computed
         shares = (1.0, 0.75, 0.5) if guidance else (1.0,)
         for share in shares:
             count = min(int(budget / (0.5 + 0.5 * share) + 1e-9), total)
@@ -118,7 +98,7 @@ class Search:
         for _ in range(_ROUNDS):
             better = skips
             for position in reversed(range(1, self._reduced.evaluations)):
-                options = [s for s in moves(better, position) if self._limits.allow(s)]
+                options = [s for s in moves(better, position) if allows(self._limits, s)]
                 best = min([better, *options], key=self.cost)
                 if best != better:
                     better, self._near = best, self._simulation(best)

@@ -10,11 +10,11 @@ from smoothcache_core.calibration.calibration import Calibration
 from smoothcache_core.errors import ScheduleError, SmoothCacheWarning
 from smoothcache_core.fills import FillRule, linear, reuse
 from smoothcache_core.planning.front import Choice, Point, beats
-from smoothcache_core.planning.limits import Limits
+from smoothcache_core.schedule.limits import Limits
 from smoothcache_core.schedule.schedule import Schedule
-from smoothcache_core.sources.evaluations import WholePlanner, can_skip_guidance
+from smoothcache_core.sources.evaluations import EvaluationPlanner, can_skip_guidance
 from smoothcache_core.sources.prediction import with_prediction
-from smoothcache_core.sources.sites import SiteLimits, plan_sites
+from smoothcache_core.sources.sites import plan_sites
 from smoothcache_core.sources.smooth import smooth_to_compute
 
 Target = Literal["auto", "denoiser", "guidance", "site", "kind", "evaluation", "smooth"]
@@ -113,7 +113,7 @@ class Planner:
         self._calibration = calibration
         self._limits = limits or Limits()
         self._limits.check(calibration.evaluations)
-        self._searched: dict[tuple[bool, int], WholePlanner] = {}
+        self._searched: dict[tuple[bool, int], EvaluationPlanner] = {}
         ways = self._ways()
         if target != "auto" and target not in ways:
             raise ScheduleError(f"target is 'auto' or one of {list(ways)}, got {target!r}")
@@ -136,11 +136,12 @@ class Planner:
         guided = ("guidance",) if can_skip_guidance(self._calibration) else ()
         return ("denoiser", *guided, "site", "smooth")
 
-    def _whole(self, guidance: bool, terms: int) -> WholePlanner:
+    def _whole(self, guidance: bool, terms: int) -> EvaluationPlanner:
         key = guidance, terms
         if key not in self._searched:
-            settings = replace(self._limits.whole(guidance=guidance), terms=terms)
-            self._searched[key] = WholePlanner(self._calibration, settings)
+            self._searched[key] = EvaluationPlanner(
+                self._calibration, guidance=guidance, terms=terms, limits=self._limits
+            )
         return self._searched[key]
 
     def _whole_evaluations(self, guidance: bool, compute: float) -> Schedule:
@@ -152,9 +153,9 @@ class Planner:
         return next((made for made in plans if self._fits(made)), first)
 
     def _sites(self, per: Literal["site", "kind", "evaluation"]) -> Callable[[float], Schedule]:
-        limits = self._limits.sites()
+        limits = self._limits
 
-        def make(rule: FillRule, limits: SiteLimits, compute: float) -> Schedule:
+        def make(rule: FillRule, limits: Limits, compute: float) -> Schedule:
             return plan_sites(self._calibration, compute=compute, fill=rule, per=per, limits=limits)
 
         def best(compute: float) -> Schedule:
@@ -171,9 +172,8 @@ class Planner:
         limits, most = self._limits, self._calibration.max_lag
         lag = min(_PUBLISHED_LAG, most, most if limits.max_lag is None else limits.max_lag)
         schedule = smooth_to_compute(self._calibration, compute=compute, max_lag=lag)
-        pinned = {*range(limits.first), *limits.pinned}
         rows = set(schedule.rows.values())
-        if any(row[i] == 0 for row in rows for i in pinned):
+        if any(row[i] == 0 for row in rows for i in limits.computed):
             raise ScheduleError("SmoothCache's rule knows no pinned evaluations; take a target")
         if limits.max_rows is not None and len(rows) > limits.max_rows:
             raise ScheduleError(f"SmoothCache's rule made {len(rows)} rows, over max_rows")

@@ -4,8 +4,7 @@ What to skip is searched, and the coefficients are fitted, on a `ReducedRun`, wi
 """
 
 import math
-from collections.abc import Collection
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, replace
 
 from smoothcache_core.adapters.sites import DENOISER, GUIDANCE
 from smoothcache_core.calibration.calibration import Calibration
@@ -13,79 +12,56 @@ from smoothcache_core.calibration.dynamics import Dynamics
 from smoothcache_core.errors import ScheduleError
 from smoothcache_core.fills import rounded
 from smoothcache_core.numerics.least_squares import check_enough
-from smoothcache_core.optimize.local_search import Found, Limits, Search
+from smoothcache_core.optimize.local_search import Found, Search
 from smoothcache_core.optimize.masks import Basis, Skips
 from smoothcache_core.optimize.surrogate import Simulated, is_noisy, reduced_run
+from smoothcache_core.schedule.limits import Limits
 from smoothcache_core.schedule.provenance import Prediction, Provenance
 from smoothcache_core.schedule.schedule import Fill, Schedule
 
 
-@dataclass(frozen=True, kw_only=True)
-class WholeSettings:
-    """How whole evaluations are planned.
+class EvaluationPlanner:
+    """Plans whole evaluations for one budget after the other; what it searched is remembered.
 
-    Attributes:
+    Args:
+        calibration: Measured with sensitivities.
         guidance: Whether the unconditional pass may be skipped where the rest is computed.
         terms: The most computed outputs a fill combines, 1 to 3.
         use_input: Whether fills also use the latent.
         use_anchor: Whether they use the latent of the evaluation computed last as well; None is
             where the solver adds noise, which is where it tells anything.
-        first: How many of the first evaluations are computed, at least 1.
-        pinned: More evaluations that are computed; the last one too if the calibration did not see
-            the final sample.
-        max_lag: The most evaluations skipped in a row, at least 1; any number if not given.
-    """
-
-    guidance: bool = False
-    terms: int = 3
-    use_input: bool = True
-    use_anchor: bool | None = None
-    first: int = 1
-    pinned: Collection[int] = ()
-    max_lag: int | None = None
-
-
-class WholePlanner:
-    """Plans whole evaluations for one budget after the other.
+        limits: What must be kept to; the last evaluation is computed too if the calibration did not
+            see the final sample. Distinct rows and bytes are not looked at.
 
     Raises:
         ScheduleError: The calibration lacks what is needed, or does not allow what is asked.
     """
 
-    def __init__(self, calibration: Calibration, settings: WholeSettings | None = None) -> None:
+    def __init__(
+        self,
+        calibration: Calibration,
+        *,
+        guidance: bool = False,
+        terms: int = 3,
+        use_input: bool = True,
+        use_anchor: bool | None = None,
+        limits: Limits | None = None,
+    ) -> None:
         self._calibration = calibration
-        self._settings = settings or WholeSettings()
-        self._dynamics = _checked(calibration, self._settings)
+        self._guidance = guidance
+        self._dynamics = _checked(calibration, guidance=guidance)
+        _check_fills(calibration, terms, terms + use_input + bool(use_anchor))
+        anchor = is_noisy(self._dynamics) if use_anchor is None else use_anchor
+        self._basis = Basis(terms=terms, use_input=use_input, use_anchor=anchor)
+        self._limits = _limits(self._dynamics, limits or Limits())
         self._reduced = reduced_run(self._dynamics)
-        chosen = self._settings
-        self._basis = Basis(
-            terms=chosen.terms,
-            use_input=chosen.use_input,
-            use_anchor=is_noisy(self._dynamics) if chosen.use_anchor is None else chosen.use_anchor,
-        )
-        self._search = Search(self._reduced, self._limits(), self._basis)
-
-    def _limits(self) -> Limits:
-        settings, evaluations = self._settings, self._calibration.evaluations
-        if not 1 <= settings.first <= evaluations:
-            raise ScheduleError(
-                f"first is from 1 to {evaluations} evaluations, got {settings.first}"
-            )
-        pinned = frozenset({*range(settings.first), *settings.pinned})
-        if not pinned <= set(range(evaluations)):
-            raise ScheduleError(
-                f"pinned evaluations are from 0 to {evaluations - 1}, got {sorted(settings.pinned)}"
-            )
-        if settings.max_lag is not None and settings.max_lag < 1:
-            raise ScheduleError(f"max_lag is at least 1, got {settings.max_lag}")
-        unseen = () if self._dynamics.response.knows_end else (evaluations - 1,)
-        return Limits(pinned=pinned | {*unseen}, max_lag=settings.max_lag or evaluations)
+        self._search = Search(self._reduced, self._limits, self._basis)
 
     @property
     def least(self) -> float:
         """The smallest compute fraction that can be planned."""
         evaluations = self._calibration.evaluations
-        return len(self._limits().fewest(evaluations)) / evaluations
+        return len(self._limits.fewest(evaluations)) / evaluations
 
     def plan(self, compute: float) -> Schedule:
         """Return the best schedule found that computes at most `compute`, in (0, 1]."""
@@ -98,16 +74,16 @@ class WholePlanner:
                 f"compute {compute:g} is out of reach: the least is {self.least:.3g}, with "
                 f"{evaluations} evaluations, what is pinned, and max_lag"
             )
-        found = self._search.best(budget, guidance=self._settings.guidance)
+        found = self._search.best(budget, guidance=self._guidance)
         return self._schedule(found, compute)
 
     def _schedule(self, found: Found, compute: float) -> Schedule:
-        settings, calibration = self._settings, self._calibration
+        calibration = self._calibration
         run = self._reduced.simulate(found.skips, self._basis)
         rows, fills = _rows(found.skips), _fills(run)
         named = {
             "compute": compute,
-            "guidance": settings.guidance,
+            "guidance": self._guidance,
             **asdict(self._basis),
         }
         schedule = Schedule(
@@ -127,19 +103,42 @@ class WholePlanner:
 
 
 def plan_evaluations(
-    calibration: Calibration, *, compute: float, settings: WholeSettings | None = None
+    calibration: Calibration,
+    *,
+    compute: float,
+    guidance: bool = False,
+    terms: int = 3,
+    use_input: bool = True,
+    use_anchor: bool | None = None,
+    limits: Limits | None = None,
 ) -> Schedule:
     """Return a schedule that skips whole evaluations.
+
+    Example:
+        >>> schedule = plan_evaluations(calibration, compute=0.5, limits=Limits(first=2))
 
     Args:
         calibration: Measured with sensitivities.
         compute: Evaluations computed over all, in (0, 1].
-        settings: How; see `WholeSettings`.
+        guidance: Whether the unconditional pass may be skipped where the rest is computed.
+        terms: The most computed outputs a fill combines, 1 to 3.
+        use_input: Whether fills also use the latent.
+        use_anchor: Whether they use the latent of the evaluation computed last as well; None is
+            where the solver adds noise, which is where it tells anything.
+        limits: What must be kept to; bytes and distinct rows are not looked at.
 
     Raises:
         ScheduleError: The calibration lacks what is needed, or the budget is out of reach.
     """
-    return WholePlanner(calibration, settings).plan(compute)
+    planner = EvaluationPlanner(
+        calibration,
+        guidance=guidance,
+        terms=terms,
+        use_input=use_input,
+        use_anchor=use_anchor,
+        limits=limits,
+    )
+    return planner.plan(compute)
 
 
 def can_skip_guidance(calibration: Calibration) -> bool:
@@ -154,23 +153,33 @@ def can_skip_guidance(calibration: Calibration) -> bool:
     return dynamics.conditional == 0 if sequential else dynamics.conditional is not None
 
 
-def _checked(calibration: Calibration, settings: WholeSettings) -> Dynamics:
+def _checked(calibration: Calibration, *, guidance: bool) -> Dynamics:
     dynamics = calibration.dynamics
     if dynamics is None or not dynamics.measured:
         why = f": {calibration.remark}" if calibration.remark else "; give calibrate `sensitivity`"
         raise ScheduleError(f"this calibration cannot plan whole evaluations{why}")
-    if settings.guidance and not can_skip_guidance(calibration):
+    if guidance and not can_skip_guidance(calibration):
         raise ScheduleError(
             "the unconditional pass cannot be skipped: the run has no conditional and "
             "unconditional pass, the adapter does not say which is which, or the unconditional "
             "one comes first"
         )
-    if not 1 <= settings.terms <= 3:
-        raise ScheduleError(f"a fill has 1 to 3 terms, got {settings.terms}")
-    entries = math.prod(calibration.fingerprint.latent_shape or (10**9,))
-    coefficients = settings.terms + settings.use_input + bool(settings.use_anchor)
-    check_enough(calibration.samples, entries, coefficients, verb="calibrate")
     return dynamics
+
+
+def _check_fills(calibration: Calibration, terms: int, coefficients: int) -> None:
+    if not 1 <= terms <= 3:
+        raise ScheduleError(f"a fill has 1 to 3 terms, got {terms}")
+    entries = math.prod(calibration.fingerprint.latent_shape or (10**9,))
+    check_enough(calibration.samples, entries, coefficients, verb="calibrate")
+
+
+def _limits(dynamics: Dynamics, limits: Limits) -> Limits:
+    """Return the limits of a run, whose last evaluation is pinned if its effect is not known."""
+    limits.check(dynamics.evaluations)
+    if dynamics.response.knows_end:
+        return limits
+    return replace(limits, pinned=(*limits.pinned, dynamics.evaluations - 1))
 
 
 def _rows(skips: Skips) -> dict[str, tuple[int, ...]]:

@@ -6,8 +6,7 @@ influence on the denoiser's output, and u the effect of that on the final sample
 """
 
 import math
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal, get_args
 
 import numpy as np
@@ -19,6 +18,7 @@ from smoothcache_core.errors import ScheduleError
 from smoothcache_core.fills import FillRule, linear, residual, rounded
 from smoothcache_core.numerics.arrays import Array
 from smoothcache_core.optimize.programme import at_most_rows, minimax, within_budget
+from smoothcache_core.schedule.limits import Limits
 from smoothcache_core.schedule.provenance import Provenance
 from smoothcache_core.schedule.schedule import Fill, Schedule
 from smoothcache_core.sources.prediction import (
@@ -36,26 +36,6 @@ Per = Literal["site", "kind", "evaluation"]
 Objective = Literal["sum", "squares", "minimax", "relative"]
 
 
-@dataclass(frozen=True, kw_only=True)
-class SiteLimits:
-    """What a schedule of sites must keep to.
-
-    Attributes:
-        first: How many of the first evaluations are computed, at least 1.
-        pinned: More evaluations that are computed.
-        max_lag: The most evaluations filled in a row; if not given, what was calibrated, or half of
-            it where a fill combines several outputs.
-        max_bytes: The most bytes of cached tensors.
-        max_rows: The most distinct rows; each is a graph of a compiled model.
-    """
-
-    first: int = 1
-    pinned: Collection[int] = ()
-    max_lag: int | None = None
-    max_bytes: int | None = None
-    max_rows: int | None = None
-
-
 def plan_sites(
     calibration: Calibration,
     *,
@@ -64,7 +44,7 @@ def plan_sites(
     per: Per = "site",
     objective: Objective = "sum",
     weights: Mapping[str, float] | None = None,
-    limits: SiteLimits | None = None,
+    limits: Limits | None = None,
 ) -> Schedule:
     """Return the schedule of sites with the least predicted effect within a budget.
 
@@ -83,7 +63,7 @@ def plan_sites(
         ScheduleError: The calibration lacks what is needed, a setting is wrong, or the budget is
             out of reach.
     """
-    rule, limits = fill or linear(2), limits or SiteLimits()
+    rule, limits = fill or linear(2), limits or Limits()
     _check(compute, per, objective, limits)
     problem = _Problem(calibration, rule, per, objective, limits)
     budget = problem.budget(compute, weights)
@@ -103,7 +83,7 @@ class _Problem:
         rule: FillRule,
         per: Per,
         objective: Objective,
-        limits: SiteLimits,
+        limits: Limits,
     ) -> None:
         self._calibration = calibration
         self._rule = rule
@@ -258,12 +238,12 @@ class _Problem:
             yield evaluation, [h for h in history if h < self._products.shape[2]]
 
 
-def _lags(calibration: Calibration, rule: FillRule, limits: SiteLimits) -> int:
+def _lags(calibration: Calibration, rule: FillRule, limits: Limits) -> int:
     """Return the most evaluations to fill in a row."""
     most = calibration.max_lag if rule.terms == 1 else max(calibration.max_lag // 2, 1)
     if limits.max_lag is None:
         return min(most, calibration.evaluations - 1)
-    if not 1 <= limits.max_lag <= calibration.max_lag:
+    if limits.max_lag > calibration.max_lag:
         raise ScheduleError(
             f"max_lag must be from 1 to {calibration.max_lag}, the largest measured, got "
             f"{limits.max_lag}"
@@ -280,18 +260,14 @@ def _groups(sites: Sequence[Site], per: Per) -> dict[str, list[int]]:
     return groups
 
 
-def _pinned(evaluations: int, limits: SiteLimits) -> NDArray[np.bool_]:
-    if not 1 <= limits.first <= evaluations:
-        raise ScheduleError(f"first is from 1 to {evaluations} evaluations, got {limits.first}")
-    outside = [i for i in limits.pinned if not 0 <= i < evaluations]
-    if outside:
-        raise ScheduleError(f"pinned evaluations {outside} are not among 0 to {evaluations - 1}")
-    pinned = np.arange(evaluations) < limits.first
-    pinned[list(limits.pinned)] = True
+def _pinned(evaluations: int, limits: Limits) -> NDArray[np.bool_]:
+    limits.check(evaluations)
+    pinned = np.zeros(evaluations, dtype=np.bool_)
+    pinned[list(limits.computed)] = True
     return pinned
 
 
-def _check(compute: float, per: str, objective: str, limits: SiteLimits) -> None:
+def _check(compute: float, per: str, objective: str, limits: Limits) -> None:
     if not 0.0 < compute <= 1.0:
         raise ScheduleError(f"compute is a fraction in (0, 1], got {compute}")
     if per not in get_args(Per):
