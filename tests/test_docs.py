@@ -4,7 +4,8 @@ import re
 from pathlib import Path
 
 import pytest
-import readme_results
+
+from tools.bench import results
 
 ROOT = Path(__file__).parents[1]
 FILES = [
@@ -36,9 +37,9 @@ def test_links_lead_somewhere(file: Path):
 
 
 def test_results_in_the_readme_are_those_of_the_records():
-    text = readme_results.README.read_text()
-    assert readme_results.rewritten(text) == text
+    text = results.README.read_text()
+    assert results.rewritten(text) == text
 
 
 def test_all_results_are_those_of_the_records():
-    assert readme_results.RESULTS.read_text() == readme_results.results()
+    assert results.RESULTS.read_text() == results.results()

@@ -1,6 +1,6 @@
 """The small network that grades the samples of the shipped spoken-digits model.
 
-It was trained by `tools/train_spoken_digits.py`, on voices that the model never heard. Its answers
+It was trained by `tools/train/spoken_digits.py`, on voices that the model never heard. Its answers
 grade samples (does a clip asked to be a three sound like a three?) and its penultimate features
 serve to compare sets of clips, as the Inception features do for photographs.
 """

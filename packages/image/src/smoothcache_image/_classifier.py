@@ -1,6 +1,6 @@
 """The small digit classifier that grades the samples of the shipped digits model.
 
-The classifier was trained on the bundled digits of scikit-learn by `tools/train_digits.py`. Its
+The classifier was trained on the bundled digits of scikit-learn by `tools/train/digits.py`. Its
 answers grade samples (does a picture asked to be a three look like a three?) and its penultimate
 features serve to compare sets of pictures, as the Inception features do for photographs.
 """

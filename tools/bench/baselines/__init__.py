@@ -1,0 +1,1 @@
+"""Policies that are compared: this library's, and other people's."""

@@ -1,0 +1,106 @@
+"""What the audio speed benchmark compares: the plain transformer, this library, peers' caches."""
+
+from functools import partial
+from typing import Any
+
+from diffusers.hooks._helpers import TransformerBlockMetadata, TransformerBlockRegistry
+from smoothcache_audio._stable_audio_tools import quiet_loading
+from torch import nn
+
+from tools.bench.baselines.hosts import Host, first_block, mag, pyramid, taylorseer
+from tools.bench.baselines.ours import (
+    CONTROL,
+    PLAIN,
+    Policy,
+    smoothcache,
+    spaced,
+    whole_evaluations,
+)
+from tools.bench.baselines.peers import ALWAYS
+
+KINDS = ("self_attn", "cross_attn", "ff")
+ALL_SITES = ", ".join(KINDS)
+PUBLISHED = (0.81, 0.65)
+"""Compute fractions of Stable Audio Open in table 3 of the paper (arXiv 2411.10510)."""
+LEAST = 0.25
+
+
+def policies() -> list[Policy]:
+    """Return everything that is compared: the plain model, itself again as a control, caches."""
+    return [PLAIN, CONTROL, *_ours(), *_peers()]
+
+
+def _ours() -> list[Policy]:
+    sites = partial(smoothcache, *KINDS)
+    found = {
+        **{f"{ALL_SITES} at {each:g}": sites(row=spaced(each)) for each in (*PUBLISHED, LEAST)},
+        **{
+            f"whole evaluations at {each:g}, filled": whole_evaluations(spaced(each))
+            for each in (PUBLISHED[1], LEAST)
+        },
+    }
+    return [
+        Policy(name="smoothcache", setting=setting, attach=made, ours=True)
+        for setting, made in found.items()
+    ]
+
+
+def _blocks(model: Any) -> nn.Module:
+    return model.transformer
+
+
+def host() -> Host:
+    """Return where peers' caches go on a transformer of stable-audio-tools, made known to them."""
+    with quiet_loading():
+        from stable_audio_tools.models.transformer import TransformerBlock
+
+    TransformerBlockRegistry.register(
+        TransformerBlock,
+        TransformerBlockMetadata(
+            return_hidden_states_index=0,
+            return_encoder_hidden_states_index=None,  # pyright: ignore[reportArgumentType] as for DiT
+            hidden_states_argument_name="x",
+        ),
+    )
+    return Host(block=TransformerBlock, blocks="layers", part=_blocks, known=False)
+
+
+def _peers() -> list[Policy]:
+    place = host()
+    modules = [r"layers\.\d+\.(self_attn|cross_attn|ff)"]
+    every = round(1 / LEAST)
+    return [
+        Policy(
+            name="dit-smoothcache",
+            setting=f"{ALL_SITES} at {LEAST:g}",
+            attach=place.dit_smoothcache(*KINDS, row=spaced(LEAST)),
+        ),
+        Policy(
+            name="cache-dit",
+            setting=f"DBCache, 1 block always computed, mask of evaluations at {LEAST:g}",
+            attach=place.cache_dit(blocks=1, row=spaced(LEAST), threshold=ALWAYS),
+            looks_at_data=True,
+        ),
+        Policy(
+            name="taylorseer",
+            setting=f"{ALL_SITES}, order 1, every {every}th evaluation",
+            attach=place.hooks(taylorseer(interval=every, cache_identifiers=modules)),
+        ),
+        Policy(name="taylorseer", setting="default modules", attach=place.hooks(taylorseer())),
+        Policy(
+            name="first-block-cache",
+            setting=f"all blocks but the first, mask of evaluations at {LEAST:g}",
+            attach=place.hooks(first_block, follow=spaced(LEAST)),
+            looks_at_data=True,
+        ),
+        Policy(
+            name="magcache",
+            setting=f"all blocks, every {every}th evaluation",
+            attach=place.hooks(mag(skips=every - 1)),
+        ),
+        Policy(
+            name="pyramid-attention-broadcast",
+            setting="default modules, every second evaluation",
+            attach=place.hooks(pyramid),
+        ),
+    ]

@@ -1,0 +1,149 @@
+"""What the image speed benchmark compares: the plain DiT, this library, and the peers' caches."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from diffusers.hooks.faster_cache import FasterCacheConfig
+from diffusers.hooks.sea_cache import SeaCacheConfig
+from diffusers.models.attention import BasicTransformerBlock
+
+from tools.bench.baselines.hosts import Config, Host, first_block, mag, pyramid, taylorseer
+from tools.bench.baselines.ours import (
+    CONTROL,
+    PLAIN,
+    Attach,
+    Policy,
+    Row,
+    Setup,
+    all_computed,
+    of_setup,
+    one_reused,
+    smoothcache,
+    spaced,
+    whole_evaluations,
+)
+from tools.bench.baselines.peers import ALWAYS
+
+HOST = Host(block=BasicTransformerBlock, blocks="transformer_blocks")
+
+
+def falling_lags(evaluations: int) -> Row:
+    """Return a row that reuses 3 times, then twice, twice again, then once; the last is computed.
+
+    With 50 evaluations 24 are computed, in the pattern of SmoothCache's published schedule for
+    DiT-XL at alpha 0.18.
+    """
+    computed, gaps = {0, evaluations - 1}, iter((4, 3, 3))
+    position = 0
+    while position < evaluations:
+        computed.add(position)
+        position += next(gaps, 2)
+    return tuple(int(i in computed) for i in range(evaluations))
+
+
+def _sea(setup: Setup, timestep: Callable[[], float]) -> SeaCacheConfig:
+    del setup, timestep
+    return SeaCacheConfig(
+        threshold=ALWAYS,
+        max_consecutive_cached=1,
+        raw_vision_callback=lambda module, arguments, named: [
+            latent.unsqueeze(1) for latent in arguments[0]
+        ],
+    )
+
+
+def _faster(*more: str) -> Config:
+    def config(setup: Setup, timestep: Callable[[], float]) -> FasterCacheConfig:
+        del setup
+        made = FasterCacheConfig(
+            spatial_attention_block_skip_range=2,
+            spatial_attention_timestep_skip_range=(-1, 1001),
+            unconditional_batch_skip_range=2,
+            unconditional_batch_timestep_skip_range=(-1, 1001),
+            attention_weight_callback=lambda module: 0.5,
+            tensor_format="BCHW",
+            current_timestep_callback=timestep,  # pyright: ignore[reportArgumentType]
+        )
+        identifiers: Any = (*made._unconditional_conditional_input_kwargs_identifiers, *more)  # pyright: ignore[reportPrivateUsage]
+        made._unconditional_conditional_input_kwargs_identifiers = identifiers  # pyright: ignore[reportPrivateUsage]
+        return made
+
+    return config
+
+
+# ---------------------------------------------------------------------------- all of them
+
+
+def policies() -> list[Policy]:
+    """Return everything that is compared: the plain model, itself again as a control, caches."""
+    return [
+        PLAIN,
+        CONTROL,
+        *_ours(),
+        Policy(name="dit-smoothcache", setting="attn1", attach=HOST.dit_smoothcache("attn1")),
+        Policy(
+            name="dit-smoothcache", setting="attn1, ff", attach=HOST.dit_smoothcache("attn1", "ff")
+        ),
+        *_of_diffusers(),
+        Policy(
+            name="cache-dit",
+            setting="DBCache, 1 block always computed, mask of evaluations",
+            attach=HOST.cache_dit(blocks=1),
+            looks_at_data=True,
+        ),
+    ]
+
+
+def _ours() -> Sequence[Policy]:
+    settings: Mapping[str, Attach] = {
+        "attn1, ff": smoothcache("attn1", "ff"),
+        "whole evaluations, filled": whole_evaluations(),
+        "whole evaluations at 0.25, filled": whole_evaluations(spaced(0.25)),
+        "attn1": smoothcache("attn1"),
+        "all computed": smoothcache("attn1", "ff", row=all_computed),
+        "all sites wrapped, one evaluation reused": smoothcache("attn1", "ff", row=one_reused),
+    }
+    return [
+        Policy(name="smoothcache", setting=setting, attach=made, ours=True)
+        for setting, made in settings.items()
+    ]
+
+
+def _of_diffusers() -> Sequence[Policy]:
+    sites = [r"transformer_blocks\.\d+\.(attn1|ff)"]
+    return [
+        Policy(
+            name="pyramid-attention-broadcast",
+            setting="attn1, every second evaluation",
+            attach=HOST.hooks(pyramid),
+        ),
+        Policy(
+            name="first-block-cache",
+            setting="all blocks but the first",
+            attach=HOST.hooks(first_block, follow=of_setup),
+            looks_at_data=True,
+        ),
+        Policy(
+            name="taylorseer", setting="default modules, order 1", attach=HOST.hooks(taylorseer())
+        ),
+        Policy(
+            name="taylorseer",
+            setting="attn1, ff, order 1, every second evaluation",
+            attach=HOST.hooks(taylorseer(cache_identifiers=sites)),
+        ),
+        Policy(
+            name="magcache", setting="all blocks, every second evaluation", attach=HOST.hooks(mag())
+        ),
+        Policy(
+            name="seacache",
+            setting="all blocks, every second evaluation",
+            attach=HOST.hooks(_sea),
+            looks_at_data=True,
+        ),
+        Policy(name="fastercache", setting="default inputs", attach=HOST.hooks(_faster())),
+        Policy(
+            name="fastercache",
+            setting="class_labels among the inputs, every second evaluation",
+            attach=HOST.hooks(_faster("class_labels")),
+        ),
+    ]

@@ -1,0 +1,73 @@
+"""What the quality benchmark has to know of a modality."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from smoothcache_core.cli.sampler import Sampler
+from torch import Tensor
+
+from tools.bench.baselines.hosts import Host
+
+Metric = Callable[[Tensor, Tensor], Tensor]
+Summary = Callable[[Tensor], float]
+WithSteps = Callable[[Any, int], Any]
+"""Returns a sampler like the given one, but with so many steps."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judgement:
+    """How samples are judged.
+
+    Attributes:
+        metrics: Functions of the plain run's final latents and a policy's, one value per sample.
+        summaries: Functions of all final latents of a policy, seed by seed.
+    """
+
+    metrics: Mapping[str, Metric]
+    summaries: Mapping[str, Summary]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Solver:
+    """The solver of a sampler.
+
+    Attributes:
+        title: Its name for readers.
+        is_stochastic: Whether it adds noise, so that its samples solve no differential equation.
+        exact: Makes the sampler of the exact solution, if there is one.
+        exact_settings: What tells one such sampler from another.
+    """
+
+    title: str
+    is_stochastic: bool
+    exact: WithSteps
+    exact_settings: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Modality:
+    """What a modality's shipped models are to the quality benchmark.
+
+    Attributes:
+        name: As in records.
+        packages: Whose versions are recorded.
+        load: Loads a model by its name and solver, with so many steps, on a device; samples one
+            sample per call, in float32. Raises `ValueError` if there is no such solver.
+        owned: Returns a sampler of so many samples per call, of a denoiser of its own.
+        solver: Tells a sampler's solver.
+        fewer: Returns the ways to take fewer steps by the title of their solver, and in words.
+        host: Where peers' caches go on a denoiser.
+        judged: Returns how samples of a sampler from some seeds are judged.
+        notes: How to read the rows, besides what is true of all modalities.
+    """
+
+    name: str
+    packages: Sequence[str]
+    load: Callable[[str, str, int, str], Sampler]
+    owned: Callable[[Any, int], Any]
+    solver: Callable[[Any], Solver]
+    fewer: Callable[[Any], Mapping[str, Mapping[str, WithSteps]]]
+    host: Host
+    judged: Callable[[Any, Sequence[int]], Judgement]
+    notes: Sequence[str] = ()

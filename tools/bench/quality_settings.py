@@ -1,0 +1,110 @@
+"""Settings of the quality benchmark, and the folder of what runs of them have finished."""
+
+import functools
+import hashlib
+import json
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+
+from tools.bench.records import REPOSITORY, versions
+
+BUDGETS = (0.7, 0.5, 0.35, 0.25, 0.15)
+_PACKAGES = (
+    "torch",
+    "diffusers",
+    "stable-audio-tools",
+    "k-diffusion",
+    "dit-smoothcache",
+    "cache-dit",
+)
+CALIBRATION_SEED = 0
+WORK = Path(tempfile.gettempdir()) / "smoothcache-bench-quality"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Settings of one benchmark.
+
+    Attributes:
+        model: Name of a shipped model.
+        solver: Name of the solver.
+        steps: Steps of the plain run.
+        budgets: Compute fractions, in (0, 1).
+        samples: Samples of every evaluation seed.
+        seeds: Evaluation seeds, one batch each.
+        calibration_samples: Samples to calibrate and to choose settings with, one batch.
+        reference_steps: Evaluations of the run that stands for the exact solution.
+        repeats: Timed runs of every policy from every seed.
+        device: Where.
+        only: Names of the policies to run, all if empty; the plain run is always among them.
+        work: Folder of what is kept between runs.
+        resume: Go on with what an earlier run of the same settings and code has finished.
+        progress: Show progress bars.
+
+    Raises:
+        ValueError: A setting is impossible.
+    """
+
+    model: str = "digits"
+    solver: str = "default"
+    steps: int = 50
+    budgets: Sequence[float] = BUDGETS
+    samples: int = 32
+    seeds: Sequence[int] = (1000, 2000, 3000)
+    calibration_samples: int = 16
+    reference_steps: int = 1000
+    repeats: int = 1
+    device: str = "cpu"
+    only: Sequence[str] = ()
+    work: Path = WORK
+    resume: bool = False
+    progress: bool = True
+
+    def __post_init__(self) -> None:
+        least = {"steps": 4, "samples": 2, "calibration_samples": 1, "reference_steps": 1}
+        for name, value in (least | {"repeats": 1}).items():
+            if getattr(self, name) < value:
+                raise ValueError(f"{name} must be at least {value}, got {getattr(self, name)}")
+        if not self.budgets or not all(0.0 < budget < 1.0 for budget in self.budgets):
+            raise ValueError(f"budgets are fractions in (0, 1), got {list(self.budgets)}")
+        for name in ("budgets", "seeds"):
+            values = getattr(self, name)
+            if not values or len(set(values)) < len(values):
+                raise ValueError(f"{name} must be distinct, got {list(values)}")
+        if CALIBRATION_SEED in self.seeds:
+            raise ValueError(f"seed {CALIBRATION_SEED} calibrates, so it cannot judge")
+
+
+def work_folder(settings: Settings, modality: str = "image") -> Path:
+    """Return the folder of what is finished, named by modality, settings, versions and code.
+
+    Without `resume` it is emptied.
+    """
+    given = asdict(settings)
+    for name in ("work", "resume", "progress", "budgets", "only"):
+        del given[name]
+    known = [modality, given, versions(*_PACKAGES), torch.get_num_threads(), _code(modality)]
+    digest = hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:16]
+    folder = settings.work / digest
+    if folder.exists() and not settings.resume:
+        for path in folder.iterdir():
+            path.unlink()
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+@functools.cache
+def _code(modality: str) -> str:
+    """Return a digest of the code and the weights that results depend on, as first seen."""
+    packages = [REPOSITORY / "packages" / name / "src" for name in ("core", modality)]
+    files = [path for folder in packages for path in folder.rglob("*") if path.is_file()]
+    files += (REPOSITORY / "tools" / "bench").rglob("*.py")
+    digest = hashlib.sha256()
+    for path in sorted(path for path in files if path.suffix in (".py", ".json", ".safetensors")):
+        digest.update(str(path.relative_to(REPOSITORY)).encode())
+        digest.update(path.read_bytes())
+    return digest.hexdigest()

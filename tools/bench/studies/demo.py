@@ -1,0 +1,100 @@
+"""What does a demo find on the shipped model? Runs it and keeps its table as a record.
+
+    python -m tools.bench demo [options of `smoothcache-image demo`]
+    python -m tools.bench demo audio [options of `smoothcache-audio demo`]
+
+Writes `benchmarks/demo-<modality>-<hardware>-<yyyymmdd>.json` and a `.md` beside it.
+"""
+
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import smoothcache_audio._cli
+import smoothcache_image._cli
+from smoothcache_core import Report
+from smoothcache_core.reports import ReportRow
+from typer import Typer
+
+from tools.bench.records import Record, Row, new_record
+
+KEYS = (
+    *("policy", "ours", "solver", "evaluations", "compute", "seconds", "speedup", "of_limit"),
+    *("rel_l2", "rel_l2_spread", "psnr_db", "accuracy", "frechet", "bytes_peak"),
+)
+METRICS = ("log_spectral_distance_db", "mel_l1", "multi_resolution_stft", "si_sdr_db", "kl")
+QUESTION = "What do schedules cost and save on the small trained model, from the same noise?"
+SECONDS = (
+    "seconds is the median time of one run of a batch, without decoding; speedup the median over "
+    "the runs of plain seconds over the policy's."
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Demo:
+    """A demo to record."""
+
+    app: Typer
+    model: str
+    libraries: tuple[str, ...]
+    note: str
+
+
+DEMOS = {
+    "image": Demo(
+        app=smoothcache_image._cli.app,
+        model="digits-dit",
+        libraries=("diffusers", "smoothcache-image"),
+        note="rel_l2 compares what enters the autoencoder, psnr_db decoded pictures in [0, 1], "
+        "both with the plain run; accuracy is the classifier's, frechet is in its features, to "
+        "real digits.",
+    ),
+    "audio": Demo(
+        app=smoothcache_audio._cli.app,
+        model="spoken-digits",
+        libraries=("stable-audio-tools", "smoothcache-audio"),
+        note="rel_l2 compares what enters the autoencoder, log_spectral_distance_db, mel_l1, "
+        "multi_resolution_stft, si_sdr_db and kl decoded sounds, all with the plain run from the "
+        "same noise, the solver's included; accuracy is the classifier's, frechet is in its "
+        "features, to real digits.",
+    ),
+}
+
+
+def row(values: ReportRow, modality: str) -> Row:
+    """Return one row of a report as one of a record; infinite values are left out."""
+    named = values.model_dump(include=set(KEYS), exclude_none=True)
+    given = {key: named[key] for key in KEYS if key in named}
+    given |= {key: values.metrics[key].mean for key in METRICS if key in values.metrics}
+    return {"modality": modality, "model": DEMOS[modality].model, "full_size": False} | {
+        key: value for key, value in given.items() if value not in (float("inf"), float("-inf"))
+    }
+
+
+def record(report: Report, modality: str) -> Record:
+    """Return the record of a demo's report."""
+    demo = DEMOS[modality]
+    return new_record(
+        what="demo",
+        modality=modality,
+        question=QUESTION,
+        packages=("torch", "smoothcache-core", *demo.libraries),
+        seeds={"calibration": report.calibration_seeds, "evaluation": report.seeds},
+        settings={"samples": report.num_samples},
+        rows=[row(values, modality) for values in report.rows],
+        notes=(SECONDS, demo.note),
+    )
+
+
+def main() -> None:
+    """Run the demo that was asked for and save its record."""
+    options = sys.argv[2:]
+    modality = options.pop(0) if options[:1] in [[name] for name in DEMOS] else "image"
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            DEMOS[modality].app(["demo", "--output", folder, *options])
+        except SystemExit as done:
+            if done.code:
+                raise
+        print(record(Report.load(Path(folder) / "report.json"), modality).save())

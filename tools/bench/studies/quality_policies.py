@@ -1,0 +1,292 @@
+"""The policies of the quality benchmark at a compute budget: ours, peers', and fewer steps."""
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import Any
+
+import numpy as np
+from smoothcache_core import Calibration, Schedule
+from smoothcache_core.errors import ScheduleError
+from smoothcache_core.schedule.provenance import described
+from smoothcache_core.sources import smooth, smooth_to_compute
+
+from tools.bench.baselines.hosts import Host
+from tools.bench.baselines.peers import ALMOST_ALWAYS
+from tools.bench.baselines.plans import Material, Plan
+from tools.bench.bench import Bench, Put, plain
+from tools.bench.models.model import WithSteps
+from tools.bench.policies import (
+    cache_dit,
+    dit_smoothcache,
+    evenly_spaced,
+    fewer_steps,
+    first_block_cache,
+    mag_cache,
+    mag_ratios,
+    scheduled,
+    taylorseer,
+)
+from tools.bench.studies.tuning import FAR, Dial, Trial, Trials, Tuner, choose
+
+MAX_LAGS = (3, 10)
+"""SmoothCache's longest reuse: as published, and as long as calibrated."""
+
+_MAG_OPTIONS = [
+    {"max_skip_steps": skips, "retention_ratio": kept}
+    for skips, kept in ((3, 0.2), (6, 0.1), (6, 0.0), (16, 0.0))
+]
+_DBCACHE_OPTIONS = [{"warmup": warmup} for warmup in (8, 2)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Policy:
+    """One policy at one budget.
+
+    Attributes:
+        name: Its name in records.
+        variant: Which of several of this name, the same at all budgets; may be empty.
+        setting: What was set for this budget, in words.
+        put: Puts it on a sampler.
+        ours: Whether it is this library's own method, not a published one.
+        evaluations: Evaluations of one run, if it takes other steps than the plain run.
+        schedule: The schedule, if this library's cache runs it.
+    """
+
+    name: str
+    put: Put
+    variant: str = ""
+    setting: str = ""
+    ours: bool = False
+    evaluations: int | None = None
+    schedule: Schedule | None = None
+
+    @property
+    def label(self) -> str:
+        """Name and variant."""
+        return f"{self.name} ({self.variant})" if self.variant else self.name
+
+
+PLAIN = Policy(name="plain", put=plain)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Known:
+    """What policies are made from; all of it comes from the calibration samples.
+
+    Attributes:
+        bench: The bench.
+        calibration: This library's measurements.
+        trials: Tries policies.
+        tuner: Finds settings of peers.
+    """
+
+    bench: Bench
+    calibration: Calibration
+    trials: Trials
+    tuner: Tuner
+
+    @property
+    def host(self) -> Host:
+        """Where peers' caches go."""
+        return self.bench.modality.host
+
+    @cached_property
+    def mag_ratios(self) -> list[float]:
+        """What MagCache measures."""
+        return mag_ratios(self.bench, samples=len(self.trials.reference), seed=self.trials.seed)
+
+
+Family = Callable[[Known, float], Iterable[Policy]]
+"""Returns the policies of one family at a budget; raises if it cannot."""
+
+_PEERS = ("fora+taylor", "dit-smoothcache", "first-block-cache", "magcache", "cache-dit")
+
+
+def is_peer(label: str) -> bool:
+    """Return whether a label is that of other people's code, which may refuse in any way."""
+    return label.split(" (")[0] in _PEERS
+
+
+def families(bench: Bench, ours: Mapping[str, Plan]) -> dict[str, Family]:
+    """Return all families by the label of their policies.
+
+    Args:
+        bench: The bench.
+        ours: This library's own policies by name.
+    """
+    found: dict[str, Family] = {}
+    for title, ways in bench.modality.fewer(bench.sampler).items():
+        found[f"fewer-steps ({title})"] = partial(_fewer_steps, title, ways)
+    found["fora"] = _fora
+    for order in (1, 2):
+        found[f"fora+taylor (order {order})"] = partial(_fora_taylor, order)
+    for max_lag in MAX_LAGS:
+        found[f"smoothcache (K={max_lag})"] = partial(_smoothcache, max_lag)
+    found[f"dit-smoothcache (K={MAX_LAGS[0]})"] = _dit_smoothcache
+    found["first-block-cache"] = _first_block_cache
+    found["magcache"] = _mag_cache
+    found["cache-dit"] = partial(_cache_dit, None)
+    found["cache-dit (taylor 1)"] = partial(_cache_dit, 1)
+    return found | {name: partial(_ours, name, plan) for name, plan in ours.items()}
+
+
+# ---------------------------------------------------------------------------- fewer steps
+
+
+def _fewer_steps(
+    title: str, ways: Mapping[str, WithSteps], known: Known, budget: float
+) -> Iterable[Policy]:
+    steps = max(round(budget * known.bench.sampler.steps), 1)
+
+    def trial(words: str) -> Trial:
+        put = fewer_steps(ways[words], steps)
+        return known.trials.of(f"fewer-steps {title} {steps} {words}", put)
+
+    best = choose(list(ways), budget, trial)
+    yield Policy(
+        name="fewer-steps",
+        variant=title,
+        setting=", ".join([f"{steps} steps", *([best] if best else [])]),
+        put=fewer_steps(ways[best], steps),
+        evaluations=steps,
+    )
+
+
+# ---------------------------------------------------------------------------- by schedules
+
+
+def _fora(known: Known, budget: float) -> Iterable[Policy]:
+    schedule = evenly_spaced(known.calibration, budget)
+    yield Policy(
+        name="fora", setting=_spacing(schedule), put=scheduled(schedule), schedule=schedule
+    )
+
+
+def _fora_taylor(order: int, known: Known, budget: float) -> Iterable[Policy]:
+    schedule = evenly_spaced(known.calibration, budget)
+    yield Policy(
+        name="fora+taylor",
+        variant=f"order {order}",
+        setting=_spacing(schedule),
+        put=taylorseer(known.host, schedule, order),
+    )
+
+
+def _spacing(schedule: Schedule) -> str:
+    return f"{schedule.source.settings['computed']} of {schedule.evaluations}, evenly spaced"
+
+
+def _smoothcache(max_lag: int, known: Known, budget: float) -> Iterable[Policy]:
+    schedule = _smooth(known.calibration, budget, max_lag)
+    yield Policy(
+        name="smoothcache",
+        variant=f"K={max_lag}",
+        setting=f"alpha {schedule.source.settings['alpha']:.4g}",
+        put=scheduled(schedule),
+        schedule=schedule,
+    )
+
+
+def _dit_smoothcache(known: Known, budget: float) -> Iterable[Policy]:
+    schedule = _smooth(known.calibration, budget, MAX_LAGS[0])
+    yield Policy(
+        name="dit-smoothcache",
+        variant=f"K={MAX_LAGS[0]}",
+        setting="the schedule of smoothcache",
+        put=dit_smoothcache(known.host, schedule),
+    )
+
+
+def _smooth(calibration: Calibration, budget: float, max_lag: int) -> Schedule:
+    """Return SmoothCache's schedule, at most `FAR` above a budget that its lags cannot reach."""
+    lag = min(max_lag, calibration.max_lag)
+    try:
+        return smooth_to_compute(calibration, compute=budget, max_lag=lag)
+    except ScheduleError:
+        curves = np.concatenate([curve.ravel() for curve in calibration.curves().values()])
+        largest = float(curves[np.isfinite(curves)].max())
+        least = smooth(calibration, alpha=largest, max_lag=lag)
+        if least.compute_fraction() > budget + FAR:
+            raise
+        return least
+
+
+def _ours(name: str, plan: Plan, known: Known, budget: float) -> Iterable[Policy]:
+    stem = re.sub(r"[^a-z0-9]+", "-", name.lower())
+    path = known.trials.path.with_name(f"schedule-{stem}-{budget:g}.json")
+    if not path.exists():
+        material = Material(
+            calibration=known.calibration,
+            sampler=known.bench.of_batch(len(known.trials.reference)),
+            seeds=known.calibration.seeds,
+        )
+        plan(material, budget).save(path)
+    schedule = Schedule.load(path)
+    yield Policy(
+        name=name,
+        setting=described(schedule.source),
+        put=scheduled(schedule),
+        ours=True,
+        schedule=schedule,
+    )
+
+
+# ---------------------------------------------------------------------------- by thresholds
+
+
+def _first_block_cache(known: Known, budget: float) -> Iterable[Policy]:
+    dial = Dial(
+        name="first-block-cache",
+        put=lambda options, threshold: first_block_cache(known.host, threshold),
+        options=[{}],
+        low=1e-4,
+        high=10.0,
+    )
+    yield _tuned(dial, known, budget)
+
+
+def _mag_cache(known: Known, budget: float) -> Iterable[Policy]:
+    dial = Dial(
+        name="magcache",
+        put=lambda options, threshold: mag_cache(
+            known.host, known.mag_ratios, threshold, **options
+        ),
+        options=_MAG_OPTIONS,
+        low=1e-5,
+        high=100.0,
+        blind=True,
+    )
+    yield _tuned(dial, known, budget)
+
+
+def _cache_dit(order: int | None, known: Known, budget: float) -> Iterable[Policy]:
+    def put(options: Mapping[str, Any], threshold: float) -> Put:
+        config = {
+            "Fn_compute_blocks": 1,
+            "Bn_compute_blocks": 0,
+            "max_warmup_steps": options["warmup"],
+        }
+        return cache_dit(known.host, threshold, taylor_order=order, config=config)
+
+    dial = Dial(
+        name=f"cache-dit {order}",
+        put=put,
+        options=_DBCACHE_OPTIONS,
+        low=1e-4,
+        high=ALMOST_ALWAYS,
+    )
+    yield _tuned(dial, known, budget, name="cache-dit", variant=f"taylor {order}" if order else "")
+
+
+def _tuned(
+    dial: Dial, known: Known, budget: float, *, name: str | None = None, variant: str = ""
+) -> Policy:
+    found = known.tuner.best(dial, budget)
+    return Policy(
+        name=name or dial.name,
+        variant=variant,
+        setting=str(found),
+        put=dial.put(found.options, found.threshold),
+    )

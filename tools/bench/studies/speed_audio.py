@@ -1,0 +1,57 @@
+"""The audio model as a subject of speed benchmarks."""
+
+from functools import partial
+
+from smoothcache_audio import STABLE_AUDIO_TOOLS
+
+from tools.bench.baselines.ours import CONTROL, PLAIN
+from tools.bench.models.audio_policies import ALL_SITES, LEAST, policies
+from tools.bench.models.stable_audio import SOLVER, Size, sampling, transformer
+from tools.bench.studies.speed import SEED, Subject
+
+PACKAGES = (
+    "torch",
+    "stable-audio-tools",
+    "k-diffusion",
+    "diffusers",
+    "smoothcache-core",
+    "dit-smoothcache",
+    "cache-dit",
+)
+
+NOTES = (
+    "The transformer is stable-audio-tools' own DiffusionTransformer, built from the configuration "
+    "of Stable Audio Open 1.0; each evaluation guides in one batch of two.",
+    "0.81 and 0.65 are the compute fractions of the paper's table 3 (arXiv 2411.10510), which "
+    "reports 1.23 and 1.52 times the speed. Computed evaluations are evenly spaced here, the same "
+    "for all kinds: where they are makes no difference to time.",
+    "TransformerBlock is registered with diffusers' caches, and CacheMixin added to the class of "
+    "a copy of the transformer inside: they know no model of stable-audio-tools. The hooks are "
+    "diffusers' own. cache-dit is told the list of blocks (pattern 3), and to "
+    "skip where the mask says whatever it sees: the noise of every step makes its inputs differ by "
+    "more than its largest threshold.",
+)
+
+EQUALS = {
+    f"dit-smoothcache ({ALL_SITES} at {LEAST:g})": f"smoothcache ({ALL_SITES} at {LEAST:g})",
+    CONTROL.key: PLAIN.key,
+}
+
+
+def audio_subject(size: Size | None = None) -> Subject:
+    """Return a transformer of a size, that of Stable Audio Open if not given."""
+    size = size or Size()
+    return Subject(
+        modality="audio",
+        model=size.name,
+        full_size=size.is_full,
+        solver=SOLVER,
+        batch=f"2 (one sound of {size.latents} latents, both conditioning passes)",
+        adapter=STABLE_AUDIO_TOOLS,
+        build=lambda device, dtype: transformer(size, device=device, dtype=dtype, seed=SEED),
+        sampling=partial(sampling, size=size, seed=SEED),
+        policies=policies(),
+        packages=PACKAGES,
+        notes=NOTES,
+        equals=EQUALS,
+    )

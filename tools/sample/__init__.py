@@ -1,0 +1,1 @@
+"""How full models are sampled by a schedule, in code that a user can copy."""

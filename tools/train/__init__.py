@@ -1,0 +1,1 @@
+"""How the small shipped models were made."""
