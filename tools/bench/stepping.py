@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from smoothcache_core.cli.sampler import Sampler
-from smoothcache_core.wrapping.patching import own_attribute
+from smoothcache_core.patching import replaced
 from torch import Tensor
 
 Denoise = Callable[..., Any]
@@ -155,7 +155,7 @@ class HaltedSampler:
         def forward(*args: Any, **kwargs: Any) -> Any:
             return ask(contextvars.copy_context(), *args, **kwargs)
 
-        with own_attribute(self._sampler.denoiser, "forward", forward):
+        with replaced(self._sampler.denoiser, "forward", forward):
             return self._sampler(self._seed).cpu()
 
 

@@ -25,6 +25,7 @@ from kit.helpers import (
 )
 from smoothcache_core import Schedule, SmoothCacheWarning, attach, cached
 from smoothcache_core.errors import AttachError, ScheduleError
+from smoothcache_core.patching import replaced
 from smoothcache_core.schedule import Fingerprint
 from torch import Tensor
 from torch.utils._pytree import tree_map
@@ -605,6 +606,19 @@ def test_a_scheduler_is_left_as_it_was(interrupted: bool):
             solve(cut_after(2, toy), scheduler, N)
     attachment.detach(quietly=interrupted)
     assert set(vars(scheduler)) == before
+
+
+def test_a_cache_waits_for_what_replaced_an_announcing_method():
+    scheduler, toy = scheduler_of("DDIM"), Toy()
+    before = set(vars(scheduler)), anatomy(toy)
+    attachment = attach(toy, ADAPTER, schedule_of(), scheduler=scheduler)
+    cached_toy = anatomy(toy)
+    with replaced(scheduler, "set_timesteps", functools.partial(scheduler.set_timesteps)):
+        with pytest.raises(AttachError, match="something replaced `set_timesteps`"):
+            attachment.detach(quietly=True)
+        assert anatomy(toy) == cached_toy
+    attachment.detach(quietly=True)
+    assert (set(vars(scheduler)), anatomy(toy)) == before
 
 
 @pytest.mark.parametrize("order", [(0, 1), (1, 0)])

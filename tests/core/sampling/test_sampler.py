@@ -17,7 +17,7 @@ from smoothcache_core.errors import AdapterError, CalibrationError
 from smoothcache_core.outputs.structures import Answer
 from smoothcache_core.sampling.sampler import Stage, Stop
 from smoothcache_core.sampling.trajectory import is_doubled
-from smoothcache_core.wrapping.patching import layered
+from smoothcache_core.wrapping.modules import layered
 from torch import Tensor, nn
 
 STEPS = 4

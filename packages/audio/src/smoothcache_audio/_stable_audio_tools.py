@@ -9,12 +9,13 @@ import io
 import sys
 import warnings
 from collections.abc import Generator, Mapping
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
 from importlib.util import find_spec
 from types import MappingProxyType
 from typing import Any, TextIO
 
 import torch
+from smoothcache_core.patching import replaced
 from torch import nn
 
 from smoothcache_audio._errors import PipelineError
@@ -150,24 +151,17 @@ def runs_announced(model: Any) -> Generator[None]:
     hears of it as those of diffusers do, by a method of theirs that it does not have itself.
     """
     denoiser = denoiser_in(model)
-    before, prepare = vars(model).get("get_conditioning_inputs"), model.get_conditioning_inputs
+    prepare = model.get_conditioning_inputs
 
     def preparing(*args: Any, **kwargs: Any) -> Any:
         vars(denoiser)["_reset_stateful_cache"]()
         return prepare(*args, **kwargs)
 
-    nested = "_reset_stateful_cache" in vars(denoiser)
-    vars(model)["get_conditioning_inputs"] = preparing
-    vars(denoiser).setdefault("_reset_stateful_cache", lambda: None)
-    try:
+    with ExitStack() as stack:
+        if "_reset_stateful_cache" not in vars(denoiser):
+            stack.enter_context(replaced(denoiser, "_reset_stateful_cache", lambda: None))
+        stack.enter_context(replaced(model, "get_conditioning_inputs", preparing))
         yield
-    finally:
-        if not nested:
-            del vars(denoiser)["_reset_stateful_cache"]
-        if before is None:
-            del vars(model)["get_conditioning_inputs"]
-        else:
-            vars(model)["get_conditioning_inputs"] = before
 
 
 @contextmanager

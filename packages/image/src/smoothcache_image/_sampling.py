@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from smoothcache_core import Adapter
 from smoothcache_core.cli.labels import chosen_classes
+from smoothcache_core.patching import replaced
 from smoothcache_core.pipelines import devices_of, pipeline_announcing, seeded_globally
 from torch import Tensor, nn
 
@@ -281,12 +282,5 @@ def _decoding_put_off(vae: Any) -> Generator[list[Tensor]]:
         black = latents.new_zeros((latents.shape[0], 3, *latents.shape[2:]))
         return DecoderOutput(sample=black) if return_dict else (black,)
 
-    before = vars(vae).get("decode")
-    vars(vae)["decode"] = decode
-    try:
+    with replaced(vae, "decode", decode):
         yield caught
-    finally:
-        if before is None:
-            del vars(vae)["decode"]
-        else:
-            vars(vae)["decode"] = before

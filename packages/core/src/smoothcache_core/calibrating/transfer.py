@@ -36,7 +36,7 @@ from smoothcache_core.numerics.reproducible_sum import cut, joined
 from smoothcache_core.sampling.sampler import Sample, Stage
 from smoothcache_core.sampling.trajectory import Trajectory
 from smoothcache_core.schedule.fingerprint import Fingerprint
-from smoothcache_core.wrapping.patching import layered
+from smoothcache_core.wrapping.modules import layered
 
 Array = NDArray[np.float64]
 

@@ -22,7 +22,7 @@ from smoothcache_core.runtime.cached import attach
 from smoothcache_core.sampling.sampler import Stage, Stop
 from smoothcache_core.sampling.trajectory import CallRecord, Trajectory, final_of, rows_of
 from smoothcache_core.schedule.schedule import Schedule
-from smoothcache_core.wrapping.patching import layered
+from smoothcache_core.wrapping.modules import layered
 
 
 class CachedRun:

@@ -24,7 +24,7 @@ from smoothcache_core.sampling.sampler import Stage
 from smoothcache_core.sampling.trajectory import Trajectory
 from smoothcache_core.schedule.schedule import Fill, Schedule
 from smoothcache_core.schedule.timeline import PLAIN
-from smoothcache_core.wrapping.patching import layered
+from smoothcache_core.wrapping.modules import layered
 from smoothcache_core.wrapping.site_modules import Values
 
 

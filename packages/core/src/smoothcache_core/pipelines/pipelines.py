@@ -22,11 +22,11 @@ from smoothcache_core.calls.clock import Scheduler
 from smoothcache_core.errors import CalibrationError
 from smoothcache_core.fitting.fit import fit
 from smoothcache_core.fitting.refine import refine
+from smoothcache_core.patching import replaced
 from smoothcache_core.runtime.cached import cached
 from smoothcache_core.runtime.store import CacheStats
 from smoothcache_core.schedule.fingerprint import Fingerprint
 from smoothcache_core.schedule.schedule import Schedule
-from smoothcache_core.wrapping.patching import own_attribute
 
 PLANNING_LAG = 12
 """Largest lag that is measured unless told otherwise; plans of sites skip up to half as many."""
@@ -307,5 +307,5 @@ def heard(decoder: Any) -> Generator[list[Tensor]]:
         latents.append(z)
         return decode(z, *args, **kwargs)
 
-    with own_attribute(decoder, "decode", noting):
+    with replaced(decoder, "decode", noting):
         yield latents

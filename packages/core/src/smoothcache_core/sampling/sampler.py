@@ -21,7 +21,7 @@ from smoothcache_core.errors import CalibrationError
 from smoothcache_core.outputs.structures import Answer
 from smoothcache_core.outputs.tensors import synchronize
 from smoothcache_core.sampling.trajectory import CallRecord, Trajectory, rows_of, trajectory
-from smoothcache_core.wrapping.patching import layered
+from smoothcache_core.wrapping.modules import layered
 
 Sample = Callable[[int], object]
 

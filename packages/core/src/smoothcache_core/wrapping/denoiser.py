@@ -9,9 +9,7 @@ The denoiser itself is wrapped on the instance, because `forward` may be called 
 """
 
 import functools
-import types
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -21,7 +19,8 @@ from torch import nn
 from smoothcache_core.adapters.compiled import denoiser
 from smoothcache_core.adapters.sites import Site
 from smoothcache_core.errors import AttachError
-from smoothcache_core.wrapping.patching import instance_place, instance_undo
+from smoothcache_core.patching import Change, Patch, undone_on_error
+from smoothcache_core.wrapping.modules import forward_patch, instance_place
 from smoothcache_core.wrapping.site_modules import Probe
 from smoothcache_core.wrapping.sites import WrappedSite
 
@@ -62,10 +61,9 @@ class Driver(Protocol):
 # ---------------------------------------------------------------------------- the denoiser
 
 
-def _wrap_root(model: nn.Module, driver: Driver) -> tuple[Callable[[], None], Callable[[], None]]:
-    """Put `driver` around every call of `model`; return (verify, undo)."""
+def _wrap_root(model: nn.Module, driver: Driver) -> Patch:
+    """Put `driver` around every call of `model`."""
     place = _root_place(model)
-    inner = model.__dict__.get(place)
     call = getattr(model, place)
     begin = _never_traced(driver.begin)
     end = _never_traced(driver.end)
@@ -82,18 +80,7 @@ def _wrap_root(model: nn.Module, driver: Driver) -> tuple[Callable[[], None], Ca
                 raise
         return end(output)
 
-    model.__dict__[place] = driven
-    if place != "forward":
-        return instance_undo(model, place, inner, driven, "")
-    verify, undo = instance_undo(model, place, inner, driven, "")
-
-    def undo_forward() -> None:
-        hooked = model.__dict__.get("_old_forward") is driven
-        undo()
-        if hooked and inner is None:
-            model.__dict__["_old_forward"] = types.MethodType(type(model).forward, model)
-
-    return verify, undo_forward
+    return forward_patch(model, driven, place=place)
 
 
 def _never_traced(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -132,23 +119,20 @@ class Wrapping:
         *,
         probes: Sequence[Probe] | None = None,
     ) -> None:
-        self._inside = denoiser(model)
-        _refuse_other_caches(self._inside)
-        with ExitStack() as undo:
-            self._inside.__dict__[_MARK] = True
-            undo.callback(self._inside.__dict__.pop, _MARK, None)
-            self.sites: list[WrappedSite] = []
+        inside = denoiser(model)
+        _refuse_other_caches(inside)
+        self.sites: list[WrappedSite] = []
+        with undone_on_error() as self._changes:
+            self._changes.add(Patch(inside, _MARK, True))
             for index, site in enumerate(sites):
-                wrapped = WrappedSite(self._inside, site, probes[index] if probes else None)
-                undo.callback(wrapped.unwrap)
+                wrapped = WrappedSite(inside, site, probes[index] if probes else None)
+                self._changes.add(wrapped)
                 self.sites.append(wrapped)
-            self._verify_root, undo_root = _wrap_root(model, driver)
-            undo.callback(undo_root)
-            self._undo = undo.pop_all()
+            self._changes.add(_wrap_root(model, driver))
 
-    def add(self, context: AbstractContextManager[object]) -> None:
-        """Enter `context` now and leave it when the wrapping is removed."""
-        self._undo.enter_context(context)
+    def add(self, change: Change) -> None:
+        """Undo `change` too when the wrapping is removed."""
+        self._changes.add(change)
 
     def remove(self) -> None:
         """Restore the model exactly as it was.
@@ -156,10 +140,7 @@ class Wrapping:
         Raises:
             AttachError: Somebody wrapped on top; nothing was changed.
         """
-        self._verify_root()
-        for wrapped in self.sites:
-            wrapped.verify()
-        self._undo.close()
+        self._changes.undo()
 
 
 def _refuse_other_caches(model: nn.Module) -> None:

@@ -9,8 +9,9 @@ from torch import Tensor, nn
 from smoothcache_core.adapters.sites import Site
 from smoothcache_core.errors import AttachError
 from smoothcache_core.outputs.tensors import detached, is_output
+from smoothcache_core.patching import undone_on_error
 from smoothcache_core.schedule.timeline import COMPUTE, FILL, REUSE, STORE
-from smoothcache_core.wrapping.patching import WrappedModule, wrap_module
+from smoothcache_core.wrapping.modules import WrappedModule, wrap_module
 from smoothcache_core.wrapping.site_modules import (
     CachingDeltaSite,
     CachingSite,
@@ -61,10 +62,14 @@ class WrappedSite:
         }
         entered: list[object] = []
         self._parts: list[WrappedModule] = []
-        for path, mixin in (_caching(site) if probe is None else _probing(site)).items():
-            attributes = _state(COMPUTE) if probe is None else {_PROBE: probe, _ENTERED: entered}
-            attributes[_INPUTS] = names[path]
-            self._parts.append(wrap_module(modules[path], path, mixin, attributes))
+        with undone_on_error() as self._changes:
+            for path, mixin in (_caching(site) if probe is None else _probing(site)).items():
+                attributes = (
+                    _state(COMPUTE) if probe is None else {_PROBE: probe, _ENTERED: entered}
+                )
+                attributes[_INPUTS] = names[path]
+                self._parts.append(wrap_module(modules[path], path, mixin, attributes))
+                self._changes.add(self._parts[-1].change)
 
     # ------------------------------------------------------------------ for a cache
 
@@ -112,13 +117,11 @@ class WrappedSite:
 
     def verify(self) -> None:
         """Raise `AttachError` if somebody wrapped the site on top of us."""
-        for part in self._parts:
-            part.verify()
+        self._changes.verify()
 
-    def unwrap(self) -> None:
+    def undo(self) -> None:
         """Restore the site exactly."""
-        for part in self._parts:
-            part.unwrap()
+        self._changes.undo()
 
 
 def _state(mode: int, values: Values = ()) -> dict[str, Any]:

@@ -1,0 +1,159 @@
+"""Putting code before the `forward` of one module of somebody else, and taking it off exactly.
+
+A module is wrapped by giving it a subclass of its own class (`module.__class__ = ...`). A module
+whose `forward` was already replaced on the instance (accelerate and diffusers do that) is wrapped
+inside or outside that replacement instead, so that neither bypasses the other.
+"""
+
+import functools
+import types
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from smoothcache_core.errors import AttachError
+from smoothcache_core.patching import Change, Patch, Patches
+
+_HOOKED = ("_old_forward", "forward")
+"""Where a `forward` of the instance may be: hooks of accelerate move it to `_old_forward`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class WrappedModule:
+    """One wrapped module.
+
+    Attributes:
+        state: Attribute dictionary of whatever runs the mixin.
+        change: Restores the module exactly.
+    """
+
+    state: dict[str, Any]
+    change: Change
+
+
+class _Inner:
+    """Calls what was found on the instance, so that the mixins' `super().forward` reaches it."""
+
+    def __init__(self, inner: Callable[..., Any]) -> None:
+        self._inner = inner
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        return self._inner(*args, **kwargs)
+
+
+@functools.cache
+def _subclass(own: type, mixin: type) -> type:
+    """Return the class that puts `mixin` before `own`; one per pair: compiled code is shared."""
+    names = {"__module__": own.__module__, "__qualname__": own.__qualname__, "__doc__": own.__doc__}
+    return type(own.__name__, (mixin, own), names)
+
+
+def wrap_module(
+    module: nn.Module, path: str, mixin: type, attributes: dict[str, Any]
+) -> WrappedModule:
+    """Let `mixin` run before the `forward` of `module`.
+
+    Args:
+        module: The module.
+        path: Its path, for errors.
+        mixin: Class whose `forward` calls that of `super()`.
+        attributes: What it reads and writes, by name.
+    """
+    place = instance_place(module)
+    if place is None:
+        change = _ClassChange(module, path, mixin, attributes)
+        return WrappedModule(state=module.__dict__, change=change)
+    inner = module.__dict__[place]
+    runner = _subclass(_Inner, mixin)(inner)
+    runner.__dict__.update(attributes)
+    ours = functools.update_wrapper(functools.partial(runner.forward), inner)
+    return WrappedModule(
+        state=runner.__dict__, change=forward_patch(module, ours, place=place, path=path)
+    )
+
+
+def instance_place(module: nn.Module) -> str | None:
+    """Return where an instance-level `forward` lives; accelerate keeps it in `_old_forward`."""
+    return next((name for name in _HOOKED if name in module.__dict__), None)
+
+
+def forward_patch(
+    module: nn.Module, ours: Callable[..., Any], *, place: str, path: str = ""
+) -> Patch:
+    """Put `ours` where calls of `module` pass.
+
+    Args:
+        module: The module.
+        ours: Calls what was at `place`.
+        place: Name of the attribute, see `instance_place`.
+        path: Path of the module, for errors; empty for the denoiser itself.
+    """
+    return Patch(module, place, ours, moves_to=_HOOKED, refusal=_on_top(path))
+
+
+class _ClassChange:
+    """A module that was given a subclass of its own class."""
+
+    def __init__(
+        self, module: nn.Module, path: str, mixin: type, attributes: dict[str, Any]
+    ) -> None:
+        self._module, self._path, self._mixin = module, path, mixin
+        self._names = tuple(attributes)
+        self._own = type(module)
+        self._wrapped = _subclass(self._own, mixin)
+        module.__dict__.update(attributes)
+        module.__class__ = self._wrapped
+
+    def _is_ours(self, name: str) -> bool:
+        """Whether a hook keeps the bound method of our class in the attribute `name`."""
+        value = self._module.__dict__.get(name)
+        return isinstance(value, types.MethodType) and value.__func__ is self._mixin.forward
+
+    def verify(self) -> None:
+        replaced = "forward" in self._module.__dict__ and not self._is_ours("forward")
+        hooked = self._is_ours("_old_forward")
+        if type(self._module) is not self._wrapped or (replaced and not hooked):
+            raise AttachError(_on_top(self._path))
+
+    def undo(self) -> None:
+        self.verify()
+        module, own = self._module, self._module.__dict__
+        module.__class__ = self._own
+        for name in self._names:
+            own.pop(name, None)
+        if self._is_ours("_old_forward"):
+            own["_old_forward"] = types.MethodType(self._own.forward, module)
+        if self._is_ours("forward"):
+            del own["forward"]
+
+
+def _on_top(path: str) -> str:
+    return (
+        f"{path or 'the denoiser'}: something replaced `forward` after the cache was attached "
+        "(a hook of accelerate or diffusers?); remove it first, then detach the cache"
+    )
+
+
+Around = Callable[[Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
+"""Makes a call of a module in place of its caller: gets what to call and its arguments."""
+
+
+@contextmanager
+def layered(model: nn.Module, around: Around) -> Generator[None]:
+    """Put `around` between the callers of `model` and its forward; undo on leaving.
+
+    Raises:
+        AttachError: Something was put on top in between and is still there.
+    """
+    place = instance_place(model) or "forward"
+    call = getattr(model, place)
+
+    @functools.wraps(call)
+    def layer(*args: Any, **kwargs: Any) -> Any:
+        return around(call, args, kwargs)
+
+    with Patches(forward_patch(model, layer, place=place)):
+        yield
