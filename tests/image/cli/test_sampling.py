@@ -5,7 +5,7 @@ import pytest
 import torch
 from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
 from kit.image_folders import PIXELS, SIZE
-from smoothcache_core.cli.planning import plan_interval
+from smoothcache_core.sources.interval import interval_of
 from smoothcache_image import PipelineError, cached_pipeline, calibrate_pipeline, load_pipeline
 from smoothcache_image._sampling import Sampler, choose_conditions, label_name
 from torch import Tensor
@@ -130,7 +130,7 @@ def test_a_stochastic_solver_leaves_the_global_generator_alone(noisy: Any):
 def test_a_cached_run_has_the_noise_of_the_plain_run(noisy: Any):
     sampler = dit_sampler(noisy)
     calibration = calibrate_pipeline(noisy, sampler, seeds=[0], max_lag=1, progress=False)
-    with cached_pipeline(noisy, plan_interval(calibration, 2)):
+    with cached_pipeline(noisy, interval_of(calibration, 2)):
         reused = sampler(0)
     noise = noisy.scheduler.noise
     assert not torch.equal(sampler(0), reused)
@@ -263,7 +263,7 @@ def test_a_calibrated_pipeline_is_cached(kind: str, request: pytest.FixtureReque
         progress=False,
     )
     plain = sampler(1)
-    with cached_pipeline(pipe, plan_interval(calibration, 2)) as stats:
+    with cached_pipeline(pipe, interval_of(calibration, 2)) as stats:
         reused = sampler(1)
     sites, calls = len(calibration.sites), max(len(sampler.branches), 1)
     assert calibration.evaluations == 3

@@ -18,7 +18,6 @@ import typer
 from smoothcache_audio import Sampler
 from smoothcache_core import Calibration, Schedule, SmoothCacheWarning, cached, calibrate, plan
 from smoothcache_core.metrics import relative_l2
-from smoothcache_core.planning.plan import Target
 from torch import Tensor
 from tqdm import tqdm
 
@@ -37,7 +36,7 @@ NOTES = (
 )
 CALIBRATION, EVALUATION = (1000,), (0, 1, 2)
 LENGTHS = (0.4, 0.8, 1.2, 1.6)
-TARGETS: tuple[Target, ...] = ("denoiser", "site")
+TARGETS: tuple[str, ...] = ("denoiser", "site")
 
 
 def calibrated(sampler: Sampler) -> Calibration:

@@ -27,7 +27,6 @@ from smoothcache_core import (
     transfer,
 )
 from smoothcache_core.metrics import relative_l2
-from smoothcache_core.planning.plan import Target
 from smoothcache_image import adapter_for, load_pipeline
 from smoothcache_image._sampling import Sampler
 from torch import Tensor
@@ -47,7 +46,7 @@ NOTES = (
     "told is what the user was told by warnings.",
 )
 CALIBRATION, EVALUATION = (1000, 1001), (0, 1, 2, 3)
-TARGETS: dict[Target, tuple[float, ...]] = {"denoiser": (0.5, 0.25), "site": (0.65,)}
+TARGETS: dict[str, tuple[float, ...]] = {"denoiser": (0.5, 0.25), "site": (0.65,)}
 
 
 @dataclass(frozen=True)

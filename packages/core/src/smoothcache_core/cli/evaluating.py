@@ -16,7 +16,7 @@ from smoothcache_core.cli.loading import sampler_for
 from smoothcache_core.cli.modality import Judging, Modality
 from smoothcache_core.cli.sampler import Sampler
 from smoothcache_core.cli.source import Source
-from smoothcache_core.cli.tables import print_table
+from smoothcache_core.cli.tables import print_table, source_of
 from smoothcache_core.errors import CommandError
 from smoothcache_core.planning import Planner, Point
 from smoothcache_core.reports import ReportRow, load_peers
@@ -24,10 +24,6 @@ from smoothcache_core.reports.folder import write_report
 
 SHEET = "samples.png"
 """Name of the picture to look at first."""
-
-
-OURS = ("whole", "planned")
-"""Sources of schedules that are this library's own, not published by others."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -194,7 +190,7 @@ def evaluate_to_folder(
         {file.stem: plan for file, plan in plans.items()},
         modality.judging(sampler, source.seeds, source.shipped),
         seeds=source.seeds,
-        ours=[file.stem for file, plan in plans.items() if plan.source.name in OURS],
+        ours=[file.stem for file, plan in plans.items() if _is_ours(plan)],
         calibration_samples=None if known is None else known.samples,
     )
     console = Console(soft_wrap=True)
@@ -204,6 +200,12 @@ def evaluate_to_folder(
     text = evaluation.write(output, calibration=known, title=title, points=points, peers=rows)
     evaluation.show(console)
     console.print(f"Everything is in {output}: open {text} and {SHEET} first.")
+
+
+def _is_ours(schedule: Schedule) -> bool:
+    """Return whether a schedule was made by this library's own sources, not a published rule."""
+    kind = source_of(schedule)
+    return kind is not None and not kind.published
 
 
 def _check_same(calibration: Calibration, path: Path, plans: Mapping[Path, Schedule]) -> None:

@@ -11,16 +11,9 @@ from rich.table import Table
 
 from smoothcache_core import Calibration, Report, Schedule
 from smoothcache_core.cli.planning import smooth_plan
-from smoothcache_core.cli.tables import target_of
+from smoothcache_core.cli.tables import source_of, target_of
 from smoothcache_core.errors import CommandError, ScheduleError
 from smoothcache_core.planning import Planner
-
-_WHAT = {
-    "denoiser": "whole evaluations",
-    "guidance": "whole evaluations and unconditional passes",
-    "site": "parts of the model",
-    "smooth": "parts of the model, as SmoothCache",
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,9 +81,12 @@ def _smooth(calibration: Calibration, compute: float) -> Schedule | None:
 
 def described_pairs(pairs: Sequence[Pair]) -> str:
     """Say what the plans skip."""
-    return "; ".join(
-        f"for {pair.compute:g} of the compute, {_WHAT[target_of(pair.plan)]}" for pair in pairs
-    )
+    return "; ".join(f"for {pair.compute:g} of the compute, {_what(pair.plan)}" for pair in pairs)
+
+
+def _what(schedule: Schedule) -> str:
+    kind = source_of(schedule)
+    return schedule.source.name if kind is None else kind.title
 
 
 def comparison(report: Report, pairs: Sequence[Pair]) -> Table:

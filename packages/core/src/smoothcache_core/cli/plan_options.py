@@ -14,9 +14,6 @@ LIMITS = "What plans must keep to"
 PUBLISHED = "Published rules"
 
 
-Target = Literal["auto", "denoiser", "guidance", "site", "kind", "evaluation", "smooth"]
-
-
 Rule = Literal["best", "smooth"]
 
 
@@ -76,12 +73,13 @@ Errors = Annotated[
 
 
 PlanTarget = Annotated[
-    Target,
+    str,
     typer.Option(
         "--target",
         help="What to skip: whole evaluations of the denoiser; these and unconditional passes "
-        "(guidance); parts of the model, planned by site, kind or evaluation, or by SmoothCache's "
-        "rule (smooth). 'auto' takes what is predicted to be best.",
+        "(guidance); parts of the model, planned by site, kind or evaluation, by SmoothCache's "
+        "rule (smooth) or at regular intervals (interval). 'auto' takes what is predicted to be "
+        "best.",
         rich_help_panel=PLAN,
     ),
 ]

@@ -16,16 +16,11 @@ from smoothcache_core.cli.tables import show_points, show_schedules
 from smoothcache_core.errors import CommandError, ScheduleError
 from smoothcache_core.planning import Choice, Limits, Planner, Point, auto
 from smoothcache_core.reports import save_figure, skip_map, trade_off
-from smoothcache_core.sources import interval, smooth, smooth_to_compute, with_prediction
+from smoothcache_core.sources import SOURCES, smooth, smooth_to_compute, with_prediction
+from smoothcache_core.sources.interval import interval_of
+from smoothcache_core.sources.smooth import PUBLISHED_LAG
 
 FRONT_ERROR = 0.01
-
-
-PUBLISHED_LAG = 3
-"""Longest reuse that SmoothCache was published with."""
-
-
-Target = Literal["auto", "denoiser", "guidance", "site", "kind", "evaluation", "smooth"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +47,7 @@ class PlanSettings:
     computes: Sequence[float] = ()
     speedups: Sequence[float] = ()
     errors: Sequence[float] = ()
-    target: Target = "auto"
+    target: str = "auto"
     front: bool = False
     limits: Limits = field(default_factory=Limits)
     rule: Literal["best", "smooth"] = "best"
@@ -62,6 +57,9 @@ class PlanSettings:
     strict: bool = False
 
     def __post_init__(self) -> None:
+        names = ["auto", *(kind.name for kind in SOURCES)]
+        if self.target not in names:
+            raise CommandError(f"--target is one of {', '.join(names)}, got {self.target!r}")
         budgets = bool(self.computes or self.speedups)
         if not (budgets or self.errors or self.front or self.alphas or self.intervals):
             raise CommandError(
@@ -171,10 +169,7 @@ def plan_schedules(calibration: Calibration, settings: PlanSettings) -> dict[str
     return (
         _planned(calibration, settings)
         | _smooth(calibration, settings)
-        | {
-            f"interval-{n}": with_prediction(calibration, plan_interval(calibration, n))
-            for n in settings.intervals
-        }
+        | {f"interval-{n}": interval_of(calibration, n) for n in settings.intervals}
     )
 
 
@@ -208,17 +203,6 @@ def _fraction(speedup: float) -> float:
     if not 1.0 <= speedup < float("inf"):
         raise ScheduleError(f"speedup is at least 1, got {speedup}")
     return 1.0 / speedup
-
-
-def plan_interval(calibration: Calibration, every: int) -> Schedule:
-    """Return the schedule that computes at every `every`-th evaluation; see `interval`."""
-    return interval(
-        every,
-        evaluations=calibration.evaluations,
-        kinds=calibration.kinds,
-        fingerprint=calibration.fingerprint,
-        cost=calibration.cost,
-    )
 
 
 def smooth_plan(calibration: Calibration, compute: float) -> Schedule:

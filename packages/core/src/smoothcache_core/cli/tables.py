@@ -10,9 +10,9 @@ from rich.measure import Measurement
 from rich.table import Table
 
 from smoothcache_core import Schedule
-from smoothcache_core.adapters import DENOISER, GUIDANCE
 from smoothcache_core.planning import Point
 from smoothcache_core.schedule import Prediction
+from smoothcache_core.sources import SOURCES, SourceKind
 
 _ABOUT = (
     "compute: MACs over those of the plain model. speed-up, seconds (of one run of a calibration "
@@ -51,14 +51,15 @@ def print_table(table: Table, console: Console) -> None:
     wide.print(table)
 
 
+def source_of(schedule: Schedule) -> SourceKind | None:
+    """Return the source that made a schedule, None if it is none of this library's."""
+    return next((kind for kind in SOURCES if kind.made(schedule)), None)
+
+
 def target_of(schedule: Schedule) -> str:
-    """Return what a schedule skips, or the published rule that it was made by."""
-    if GUIDANCE.kind in schedule.rows:
-        return GUIDANCE.kind
-    if DENOISER.kind in schedule.rows:
-        return DENOISER.kind
-    source = schedule.source
-    return str(source.settings["per"]) if source.name == "planned" else source.name
+    """Return the name of the source that made a schedule, as far as that is known."""
+    kind = source_of(schedule)
+    return schedule.source.name if kind is None else kind.name
 
 
 def shown_error(prediction: Prediction) -> str:

@@ -2,23 +2,14 @@
 
 import warnings
 from collections.abc import Callable, Iterable
-from dataclasses import replace
-from functools import partial
-from typing import Literal
 
 from smoothcache_core.calibration.calibration import Calibration
 from smoothcache_core.errors import ScheduleError, SmoothCacheWarning
-from smoothcache_core.fills import FillRule, linear, reuse
 from smoothcache_core.planning.front import Choice, Point, beats
 from smoothcache_core.schedule.limits import Limits
 from smoothcache_core.schedule.schedule import Schedule
-from smoothcache_core.sources.evaluations import EvaluationPlanner, can_skip_guidance
-from smoothcache_core.sources.prediction import with_prediction
-from smoothcache_core.sources.sites import plan_sites
-from smoothcache_core.sources.smooth import smooth_to_compute
-
-Target = Literal["auto", "denoiser", "guidance", "site", "kind", "evaluation", "smooth"]
-
+from smoothcache_core.sources import SOURCES
+from smoothcache_core.sources.kind import SourceKind, fits
 
 COMPUTES = (0.85, 0.7, 0.6, 0.5, 0.42, 0.35, 0.3, 0.25, 0.2, 0.15, 0.1)
 
@@ -26,14 +17,7 @@ COMPUTES = (0.85, 0.7, 0.6, 0.5, 0.42, 0.35, 0.3, 0.25, 0.2, 0.15, 0.1)
 _FEW = 6
 
 
-_PUBLISHED_LAG = 3
-
-
 _STEPS = 20
-
-
-_TERMS = (3, 2, 1)
-"""Terms of fills of whole evaluations: fewer only where memory is capped."""
 
 
 def plan(
@@ -42,7 +26,7 @@ def plan(
     compute: float | None = None,
     speedup: float | None = None,
     error: float | None = None,
-    target: Target = "auto",
+    target: str = "auto",
     limits: Limits | None = None,
 ) -> Schedule:
     """Return the best schedule for what is asked.
@@ -58,9 +42,10 @@ def plan(
         speedup: Plain MACs over computed MACs, at least 1; the speed-up if time were MACs alone.
         error: The most relative L2 error of the final sample, above 0; what computes least is
             returned.
-        target: What is skipped: whole evaluations (`"denoiser"`), these and unconditional passes
-            (`"guidance"`), or sublayers planned per `"site"`, `"kind"` or `"evaluation"` or by
-            SmoothCache's rule (`"smooth"`); `"auto"` takes what is predicted to be best.
+        target: Name of a schedule source, see `sources.SOURCES`: whole evaluations are skipped
+            (`"denoiser"`), these and unconditional passes (`"guidance"`), or sublayers planned per
+            `"site"`, `"kind"` or `"evaluation"`, by SmoothCache's rule (`"smooth"`) or at regular
+            intervals (`"interval"`); `"auto"` takes what is predicted to be best.
         limits: What must be kept to.
 
     Raises:
@@ -101,99 +86,36 @@ def _tell_if_useless(schedule: Schedule) -> None:
 
 
 class Planner:
-    """Plans one calibration for several budgets; remembers what it searched."""
+    """Plans one calibration for several budgets; remembers what it searched.
+
+    Args:
+        calibration: What was measured.
+        target: See `plan`.
+        limits: What every plan must keep to.
+
+    Raises:
+        ScheduleError: There is no such target, no run can keep to the limits, or for `"auto"` the
+            calibration lacks what is needed.
+    """
 
     def __init__(
-        self,
-        calibration: Calibration,
-        *,
-        target: Target = "auto",
-        limits: Limits | None = None,
+        self, calibration: Calibration, *, target: str = "auto", limits: Limits | None = None
     ) -> None:
         self._calibration = calibration
         self._limits = limits or Limits()
         self._limits.check(calibration.evaluations)
-        self._searched: dict[tuple[bool, int], EvaluationPlanner] = {}
-        ways = self._ways()
-        if target != "auto" and target not in ways:
-            raise ScheduleError(f"target is 'auto' or one of {list(ways)}, got {target!r}")
-        self._chosen = self._useful() if target == "auto" else (target,)
+        kinds = _chosen(calibration, target)
+        self._makers = {kind.name: kind.plan(calibration, self._limits) for kind in kinds}
         self._plans: dict[tuple[str, float], Schedule | ScheduleError] = {}
 
-    def _ways(self) -> dict[str, Callable[[float], Schedule]]:
-        return {
-            "denoiser": partial(self._whole_evaluations, False),
-            "guidance": partial(self._whole_evaluations, True),
-            **{per: self._sites(per) for per in ("site", "kind", "evaluation")},
-            "smooth": self._smooth,
-        }
-
-    def _useful(self) -> tuple[str, ...]:
-        """Return the ways that `auto` compares."""
-        dynamics = self._calibration.dynamics
-        if dynamics is None or not dynamics.measured:
-            self._whole(False, _TERMS[0])  # says what is missing
-        guided = ("guidance",) if can_skip_guidance(self._calibration) else ()
-        return ("denoiser", *guided, "site", "smooth")
-
-    def _whole(self, guidance: bool, terms: int) -> EvaluationPlanner:
-        key = guidance, terms
-        if key not in self._searched:
-            self._searched[key] = EvaluationPlanner(
-                self._calibration, guidance=guidance, terms=terms, limits=self._limits
-            )
-        return self._searched[key]
-
-    def _whole_evaluations(self, guidance: bool, compute: float) -> Schedule:
-        """Return the schedule of the most terms that fits into memory, else of the fewest."""
-        plans = (self._whole(guidance, terms).plan(compute) for terms in _TERMS)
-        first = next(plans)
-        if self._fits(first):
-            return first
-        return next((made for made in plans if self._fits(made)), first)
-
-    def _sites(self, per: Literal["site", "kind", "evaluation"]) -> Callable[[float], Schedule]:
-        limits = self._limits
-
-        def make(rule: FillRule, limits: Limits, compute: float) -> Schedule:
-            return plan_sites(self._calibration, compute=compute, fill=rule, per=per, limits=limits)
-
-        def best(compute: float) -> Schedule:
-            free = make(linear(3), replace(limits, max_bytes=None), compute)
-            if self._fits(free):
-                return free
-            capped = (partial(make, rule, limits) for rule in (linear(3), linear(2), reuse()))
-            tried = [_or_none(one, compute) for one in capped]
-            return min((one for one in tried if one and self._fits(one)), key=_error, default=free)
-
-        return best
-
-    def _smooth(self, compute: float) -> Schedule:
-        limits, most = self._limits, self._calibration.max_lag
-        lag = min(_PUBLISHED_LAG, most, most if limits.max_lag is None else limits.max_lag)
-        schedule = smooth_to_compute(self._calibration, compute=compute, max_lag=lag)
-        rows = set(schedule.rows.values())
-        if any(row[i] == 0 for row in rows for i in limits.computed):
-            raise ScheduleError("SmoothCache's rule knows no pinned evaluations; take a target")
-        if limits.max_rows is not None and len(rows) > limits.max_rows:
-            raise ScheduleError(f"SmoothCache's rule made {len(rows)} rows, over max_rows")
-        return with_prediction(self._calibration, schedule)
-
-    def _plan(self, way: str, compute: float) -> Schedule | ScheduleError:
-        key = way, compute
+    def _plan(self, name: str, compute: float) -> Schedule | ScheduleError:
+        key = name, compute
         if key not in self._plans:
             try:
-                self._plans[key] = self._checked(self._ways()[way](compute))
+                self._plans[key] = _checked(self._makers[name](compute))
             except ScheduleError as error:
                 self._plans[key] = error
         return self._plans[key]
-
-    def _checked(self, schedule: Schedule) -> Schedule:
-        if schedule.prediction is None:
-            raise ScheduleError(
-                "there are no sensitivities to predict an error by: calibrate with `sensitivity=2`"
-            )
-        return schedule
 
     # ------------------------------------------------------------------ for the user
 
@@ -203,19 +125,15 @@ class Planner:
         Raises:
             ScheduleError: No target can be planned; says why.
         """
-        plans = {way: self._plan(way, compute) for way in self._chosen}
-        found = {way: made for way, made in plans.items() if isinstance(made, Schedule)}
-        found = {way: made for way, made in found.items() if self._fits(made)}
+        plans = {name: self._plan(name, compute) for name in self._makers}
+        found = {name: made for name, made in plans.items() if isinstance(made, Schedule)}
+        found = {name: made for name, made in found.items() if fits(made, self._limits)}
         if not found:
             reasons = [str(made) for made in plans.values() if isinstance(made, ScheduleError)]
             raise ScheduleError(
                 reasons[0] if reasons else f"no plan holds at most {self._limits.max_bytes} bytes"
             )
         return dict(sorted(found.items(), key=lambda item: _error(item[1])))
-
-    def _fits(self, schedule: Schedule) -> bool:
-        cap = self._limits.max_bytes
-        return cap is None or schedule.predicted_bytes() <= cap
 
     def to_compute(self, compute: float) -> Schedule:
         """Return the schedule with the least predicted error within a compute fraction."""
@@ -249,10 +167,10 @@ class Planner:
     def front(self, computes: Iterable[float] = COMPUTES) -> list[Point]:
         """Return schedules of all targets for many budgets, by falling compute."""
         points = [
-            Point(name=way, schedule=made, compute=made.compute_fraction(), error=_error(made))
+            Point(name=name, schedule=made, compute=made.compute_fraction(), error=_error(made))
             for compute in computes
-            for way in self._chosen
-            if isinstance(made := self._plan(way, compute), Schedule) and self._fits(made)
+            for name in self._makers
+            if isinstance(made := self._plan(name, compute), Schedule) and fits(made, self._limits)
         ]
         marked = [
             Point(
@@ -265,6 +183,29 @@ class Planner:
             for p in points
         ]
         return sorted(marked, key=lambda point: -point.compute)
+
+
+def _chosen(calibration: Calibration, target: str) -> tuple[SourceKind, ...]:
+    """Return the sources to plan by: that of the target, or those that `auto` compares."""
+    if target == "auto":
+        compared = [kind for kind in SOURCES if kind.compared]
+        lacking = [kind.needs(calibration) for kind in compared]
+        if all(lacking):
+            raise ScheduleError(lacking[0])
+        return tuple(kind for kind, lack in zip(compared, lacking, strict=True) if not lack)
+    found = tuple(kind for kind in SOURCES if kind.name == target)
+    if not found:
+        names = [kind.name for kind in SOURCES]
+        raise ScheduleError(f"target is 'auto' or one of {names}, got {target!r}")
+    return found
+
+
+def _checked(schedule: Schedule) -> Schedule:
+    if schedule.prediction is None:
+        raise ScheduleError(
+            "there are no sensitivities to predict an error by: calibrate with `sensitivity=2`"
+        )
+    return schedule
 
 
 def auto(

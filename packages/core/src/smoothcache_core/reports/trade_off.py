@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from smoothcache_core.errors import EvaluationError
 from smoothcache_core.planning.front import Point
 from smoothcache_core.reports.style import COMPUTED, INK, clean, new_figure
+from smoothcache_core.sources import SOURCES
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,13 +24,8 @@ _GRID = "#e6e6e6"
 _PEERS = "#8a8a8a"
 
 
-_PUBLISHED = "smooth"
-
-
-_TARGETS = {
-    "denoiser": COMPUTED, "guidance": "#2f8f6b", "site": "#8456a6", "kind": "#b07aa1",
-    "evaluation": "#7f6a00", _PUBLISHED: "#c44e3b",
-}  # fmt: skip
+_COLORS = (COMPUTED, "#2f8f6b", "#8456a6", "#b07aa1", "#7f6a00", "#c44e3b", "#5f7a99")
+"""Of the sources of schedules, in their order."""
 
 
 _LOGARITHMIC_FROM = 4.0
@@ -97,13 +93,14 @@ def _uncertainty(row: "ReportRow") -> tuple[float, float]:
 
 
 def _draw_points(axes: "Axes", points: Sequence[Point], chosen: Point | None) -> None:
+    known = {kind.name: (kind, color) for kind, color in zip(SOURCES, cycle(_COLORS), strict=False)}
     for name in dict.fromkeys(point.name for point in points):
         line = sorted((p for p in points if p.name == name), key=lambda point: point.compute)
-        color, published = _TARGETS.get(name, INK), name == _PUBLISHED
+        source, color = known.get(name, (None, INK))
+        title = source.title if source is not None and source.published else ""
         axes.plot(
             [p.compute for p in line], [p.error for p in line], color=color, linewidth=1.2,
-            linestyle="--" if published else "-", zorder=2,
-            label="predicted: SmoothCache's rule" if published else f"predicted: {name}",
+            linestyle="--" if title else "-", zorder=2, label=f"predicted: {title or name}",
         )  # fmt: skip
         axes.scatter(
             [p.compute for p in line], [p.error for p in line], s=16, zorder=3, edgecolors=color,

@@ -1,12 +1,30 @@
-"""Schedule sources: one file per way of making a schedule."""
+"""Schedule sources: one file per way of making a schedule, one line each in `SOURCES`."""
 
-from smoothcache_core.sources.evaluations import plan_evaluations
-from smoothcache_core.sources.interval import interval
+from smoothcache_core.sources.evaluations import (
+    UNCONDITIONAL_PASSES,
+    WHOLE_EVALUATIONS,
+    plan_evaluations,
+)
+from smoothcache_core.sources.interval import INTERVAL, interval
+from smoothcache_core.sources.kind import SourceKind
 from smoothcache_core.sources.prediction import with_prediction
-from smoothcache_core.sources.sites import plan_sites
-from smoothcache_core.sources.smooth import scan, smooth, smooth_to_compute
+from smoothcache_core.sources.sites import BY_EVALUATION, BY_KIND, BY_SITE, plan_sites
+from smoothcache_core.sources.smooth import SMOOTH, scan, smooth, smooth_to_compute
+
+SOURCES: tuple[SourceKind, ...] = (
+    WHOLE_EVALUATIONS,
+    UNCONDITIONAL_PASSES,
+    BY_SITE,
+    BY_KIND,
+    BY_EVALUATION,
+    SMOOTH,
+    INTERVAL,
+)
+"""Every source, in the order in which `auto` tries them and reports colour them."""
 
 __all__ = [
+    "SOURCES",
+    "SourceKind",
     "interval",
     "plan_evaluations",
     "plan_sites",

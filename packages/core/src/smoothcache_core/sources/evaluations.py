@@ -5,6 +5,7 @@ What to skip is searched, and the coefficients are fitted, on a `ReducedRun`, wi
 
 import math
 from dataclasses import asdict, replace
+from functools import cache, partial
 
 from smoothcache_core.adapters.sites import DENOISER, GUIDANCE
 from smoothcache_core.calibration.calibration import Calibration
@@ -18,6 +19,7 @@ from smoothcache_core.optimize.surrogate import Simulated, is_noisy, reduced_run
 from smoothcache_core.schedule.limits import Limits
 from smoothcache_core.schedule.provenance import Prediction, Provenance
 from smoothcache_core.schedule.schedule import Fill, Schedule
+from smoothcache_core.sources.kind import MakeSchedule, SourceKind, check_compute, fits
 
 
 class EvaluationPlanner:
@@ -65,8 +67,7 @@ class EvaluationPlanner:
 
     def plan(self, compute: float) -> Schedule:
         """Return the best schedule found that computes at most `compute`, in (0, 1]."""
-        if not 0.0 < compute <= 1.0:
-            raise ScheduleError(f"compute is a fraction in (0, 1], got {compute}")
+        check_compute(compute)
         evaluations = self._calibration.evaluations
         budget = compute * evaluations
         if budget + 1e-9 < self.least * evaluations:
@@ -153,18 +154,32 @@ def can_skip_guidance(calibration: Calibration) -> bool:
     return dynamics.conditional == 0 if sequential else dynamics.conditional is not None
 
 
+def _lacks_dynamics(calibration: Calibration) -> str:
+    """Return why whole evaluations cannot be planned; empty if they can."""
+    if calibration.dynamics is not None and calibration.dynamics.measured:
+        return ""
+    why = f": {calibration.remark}" if calibration.remark else "; give calibrate `sensitivity`"
+    return f"this calibration cannot plan whole evaluations{why}"
+
+
+def _lacks_guidance(calibration: Calibration) -> str:
+    """Return why whole evaluations and unconditional passes cannot be planned, likewise."""
+    if lacking := _lacks_dynamics(calibration):
+        return lacking
+    if can_skip_guidance(calibration):
+        return ""
+    return (
+        "the unconditional pass cannot be skipped: the run has no conditional and unconditional "
+        "pass, the adapter does not say which is which, or the unconditional one comes first"
+    )
+
+
 def _checked(calibration: Calibration, *, guidance: bool) -> Dynamics:
-    dynamics = calibration.dynamics
-    if dynamics is None or not dynamics.measured:
-        why = f": {calibration.remark}" if calibration.remark else "; give calibrate `sensitivity`"
-        raise ScheduleError(f"this calibration cannot plan whole evaluations{why}")
-    if guidance and not can_skip_guidance(calibration):
-        raise ScheduleError(
-            "the unconditional pass cannot be skipped: the run has no conditional and "
-            "unconditional pass, the adapter does not say which is which, or the unconditional "
-            "one comes first"
-        )
-    return dynamics
+    lacking = _lacks_guidance(calibration) if guidance else _lacks_dynamics(calibration)
+    if lacking:
+        raise ScheduleError(lacking)
+    assert calibration.dynamics is not None
+    return calibration.dynamics
 
 
 def _check_fills(calibration: Calibration, terms: int, coefficients: int) -> None:
@@ -205,3 +220,48 @@ def _fills(run: Simulated) -> dict[str, Fill]:
         DENOISER.kind: Fill(terms=outputs, inputs=inputs, anchors=anchors),
         GUIDANCE.kind: Fill(terms=differences),
     }
+
+
+# ---------------------------------------------------------------------------- for the dial
+
+
+_TERMS = (3, 2, 1)
+"""Terms of fills: fewer only where memory is capped."""
+
+
+def _begin(calibration: Calibration, limits: Limits, *, guidance: bool) -> MakeSchedule:
+    @cache
+    def planner(terms: int) -> EvaluationPlanner:
+        return EvaluationPlanner(calibration, guidance=guidance, terms=terms, limits=limits)
+
+    def make(compute: float) -> Schedule:
+        """Return the schedule of the most terms that fits into memory, else of the most terms."""
+        plans = (planner(terms).plan(compute) for terms in _TERMS)
+        first = next(plans)
+        if fits(first, limits):
+            return first
+        return next((made for made in plans if fits(made, limits)), first)
+
+    return make
+
+
+def _is_whole(schedule: Schedule, *, guidance: bool) -> bool:
+    return schedule.source.name == "whole" and (GUIDANCE.kind in schedule.rows) == guidance
+
+
+WHOLE_EVALUATIONS = SourceKind(
+    name="denoiser",
+    title="whole evaluations",
+    plan=partial(_begin, guidance=False),
+    needs=_lacks_dynamics,
+    made=partial(_is_whole, guidance=False),
+)
+
+
+UNCONDITIONAL_PASSES = SourceKind(
+    name="guidance",
+    title="whole evaluations and unconditional passes",
+    plan=partial(_begin, guidance=True),
+    needs=_lacks_guidance,
+    made=partial(_is_whole, guidance=True),
+)

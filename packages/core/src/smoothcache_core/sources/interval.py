@@ -2,11 +2,15 @@
 
 from collections.abc import Sequence
 
+from smoothcache_core.calibration.calibration import Calibration
 from smoothcache_core.errors import ScheduleError
 from smoothcache_core.schedule.cost import Cost
 from smoothcache_core.schedule.fingerprint import Fingerprint
+from smoothcache_core.schedule.limits import Limits
 from smoothcache_core.schedule.provenance import Provenance
 from smoothcache_core.schedule.schedule import Schedule
+from smoothcache_core.sources.kind import MakeSchedule, SourceKind, check_compute, check_kept
+from smoothcache_core.sources.prediction import lacks_sensitivities, with_prediction
 
 
 def interval(
@@ -39,3 +43,51 @@ def interval(
         fingerprint=fingerprint or Fingerprint(),
         cost=cost,
     )
+
+
+def interval_of(calibration: Calibration, every: int) -> Schedule:
+    """Return the schedule of `interval` for what was calibrated, with its predicted error.
+
+    Args:
+        calibration: Says how many evaluations there are, the kinds of sites and their costs.
+        every: Distance between computed evaluations, at least 1.
+
+    Raises:
+        ScheduleError: `every` is below 1.
+    """
+    schedule = interval(
+        every,
+        evaluations=calibration.evaluations,
+        kinds=calibration.kinds,
+        fingerprint=calibration.fingerprint,
+        cost=calibration.cost,
+    )
+    return with_prediction(calibration, schedule)
+
+
+def _begin(calibration: Calibration, limits: Limits) -> MakeSchedule:
+    most = min(calibration.max_lag, limits.max_lag or calibration.max_lag)
+
+    def make(compute: float) -> Schedule:
+        check_compute(compute)
+        tried = (interval_of(calibration, every) for every in range(1, most + 2))
+        found = next((one for one in tried if one.compute_fraction() <= compute), None)
+        if found is None:
+            raise ScheduleError(
+                f"compute {compute:g} is out of reach with an interval of at most {most + 1}"
+            )
+        check_kept(found, limits, INTERVAL.title)
+        return found
+
+    return make
+
+
+INTERVAL = SourceKind(
+    name="interval",
+    title="regular intervals (FORA)",
+    plan=_begin,
+    needs=lacks_sensitivities,
+    made=lambda schedule: schedule.source.name == "interval",
+    compared=False,
+    published=True,
+)

@@ -97,16 +97,27 @@ def grams_of(products: Array, sites: Indices, evaluations: Indices, back: Indice
     return products[sites[..., None, None], places, earlier - later]
 
 
-def sensitivity(calibration: Calibration) -> Array:
-    """Return the effect of a site's error on the final sample, (sites, E)."""
+def lacks_sensitivities(calibration: Calibration) -> str:
+    """Return why errors of sites cannot be predicted; empty if they can."""
     dynamics = calibration.dynamics
-    if calibration.influence is None or dynamics is None or not dynamics.measured:
-        raise ScheduleError(
-            "planning needs sensitivities: calibrate with `sensitivity=2`"
-            + (f" ({calibration.remark})" if calibration.remark else "")
-        )
+    if calibration.influence is not None and dynamics is not None and dynamics.measured:
+        return ""
+    remark = f" ({calibration.remark})" if calibration.remark else ""
+    return f"planning needs sensitivities: calibrate with `sensitivity=2`{remark}"
+
+
+def sensitivity(calibration: Calibration) -> Array:
+    """Return the effect of a site's error on the final sample, (sites, E).
+
+    Raises:
+        ScheduleError: The calibration has no sensitivities.
+    """
+    if lacking := lacks_sensitivities(calibration):
+        raise ScheduleError(lacking)
+    assert calibration.influence is not None
+    assert calibration.dynamics is not None
     influence = calibration.influence.values(calibration.sites)
-    return influence * dynamics.effect()
+    return influence * calibration.dynamics.effect()
 
 
 def combined(effects: Array, *, together: bool) -> float:

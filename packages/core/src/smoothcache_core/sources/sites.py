@@ -6,7 +6,9 @@ influence on the denoiser's output, and u the effect of that on the final sample
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Literal, get_args
 
 import numpy as np
@@ -15,16 +17,18 @@ from numpy.typing import NDArray
 from smoothcache_core.adapters.sites import Site
 from smoothcache_core.calibration.calibration import Calibration
 from smoothcache_core.errors import ScheduleError
-from smoothcache_core.fills import FillRule, linear, residual, rounded
+from smoothcache_core.fills import FillRule, linear, residual, reuse, rounded
 from smoothcache_core.numerics.arrays import Array
 from smoothcache_core.optimize.programme import at_most_rows, minimax, within_budget
 from smoothcache_core.schedule.limits import Limits
 from smoothcache_core.schedule.provenance import Provenance
 from smoothcache_core.schedule.schedule import Fill, Schedule
+from smoothcache_core.sources.kind import MakeSchedule, SourceKind, check_compute, fits
 from smoothcache_core.sources.prediction import (
     SMALLEST,
     Filled,
     grams_of,
+    lacks_sensitivities,
     mean_products,
     sensitivity,
     with_prediction,
@@ -268,8 +272,7 @@ def _pinned(evaluations: int, limits: Limits) -> NDArray[np.bool_]:
 
 
 def _check(compute: float, per: str, objective: str, limits: Limits) -> None:
-    if not 0.0 < compute <= 1.0:
-        raise ScheduleError(f"compute is a fraction in (0, 1], got {compute}")
+    check_compute(compute)
     if per not in get_args(Per):
         raise ScheduleError(f"per is one of {list(get_args(Per))}, got {per!r}")
     if objective not in get_args(Objective):
@@ -296,3 +299,65 @@ def _price(weights: Mapping[str, float], site: Site) -> float:
             f"weights are positive numbers by kind or path; for {site.path!r} there is {found}"
         )
     return float(found)
+
+
+# ---------------------------------------------------------------------------- for the dial
+
+
+_CAPPED = (linear(3), linear(2), reuse())
+"""Rules to compare where memory is capped; without a cap no rule leaves less than the first."""
+
+
+def _begin(calibration: Calibration, limits: Limits, *, per: Per) -> MakeSchedule:
+    def plan_by(rule: FillRule, limits: Limits, compute: float) -> Schedule:
+        return plan_sites(calibration, compute=compute, fill=rule, per=per, limits=limits)
+
+    def make(compute: float) -> Schedule:
+        free = plan_by(_CAPPED[0], replace(limits, max_bytes=None), compute)
+        if fits(free, limits):
+            return free
+        capped = [_or_none(plan_by, rule, limits, compute) for rule in _CAPPED]
+        return min((one for one in capped if one and fits(one, limits)), key=_error, default=free)
+
+    return make
+
+
+def _or_none(
+    make: Callable[[FillRule, Limits, float], Schedule],
+    rule: FillRule,
+    limits: Limits,
+    compute: float,
+) -> Schedule | None:
+    try:
+        return make(rule, limits, compute)
+    except ScheduleError:
+        return None
+
+
+def _error(schedule: Schedule) -> float:
+    assert schedule.prediction is not None
+    return schedule.prediction.error
+
+
+def _by(per: Per, title: str, *, compared: bool) -> SourceKind:
+    def made(schedule: Schedule) -> bool:
+        source = schedule.source
+        return source.name == "planned" and source.settings.get("per") == per
+
+    return SourceKind(
+        name=per,
+        title=title,
+        plan=partial(_begin, per=per),
+        needs=lacks_sensitivities,
+        made=made,
+        compared=compared,
+    )
+
+
+BY_SITE = _by("site", "parts of the model", compared=True)
+
+
+BY_KIND = _by("kind", "kinds of parts of the model", compared=False)
+
+
+BY_EVALUATION = _by("evaluation", "all parts of the model at once", compared=False)

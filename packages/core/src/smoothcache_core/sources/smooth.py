@@ -7,10 +7,16 @@ import numpy as np
 
 from smoothcache_core.calibration.calibration import Calibration, Errors
 from smoothcache_core.errors import ScheduleError
+from smoothcache_core.schedule.limits import Limits
 from smoothcache_core.schedule.provenance import Provenance
 from smoothcache_core.schedule.schedule import Row, Schedule
+from smoothcache_core.sources.kind import MakeSchedule, SourceKind, check_compute, check_kept
+from smoothcache_core.sources.prediction import lacks_sensitivities, with_prediction
 
 Per = Literal["kind", "site"]
+
+PUBLISHED_LAG = 3
+"""Longest reuse that SmoothCache was published with."""
 
 
 def smooth(
@@ -113,8 +119,7 @@ def smooth_to_compute(
     Raises:
         ScheduleError: `compute` is out of range, or below what the lags allow.
     """
-    if not 0.0 < compute <= 1.0:
-        raise ScheduleError(f"compute is a fraction in (0, 1], got {compute}")
+    check_compute(compute)
 
     def plan(alpha: float) -> Schedule:
         return smooth(calibration, alpha=alpha, max_lag=max_lag, per=per, strict=strict)
@@ -136,3 +141,25 @@ def smooth_to_compute(
         else:
             low = middle + 1
     return best
+
+
+def _begin(calibration: Calibration, limits: Limits) -> MakeSchedule:
+    most = calibration.max_lag
+    lag = min(PUBLISHED_LAG, most, limits.max_lag or most)
+
+    def make(compute: float) -> Schedule:
+        schedule = smooth_to_compute(calibration, compute=compute, max_lag=lag)
+        check_kept(schedule, limits, SMOOTH.title)
+        return with_prediction(calibration, schedule)
+
+    return make
+
+
+SMOOTH = SourceKind(
+    name="smooth",
+    title="SmoothCache's rule",
+    plan=_begin,
+    needs=lacks_sensitivities,
+    made=lambda schedule: schedule.source.name == "smooth",
+    published=True,
+)
