@@ -13,8 +13,9 @@ import pytest
 from kit.planning import MIXTURE, Mixture, OneStep, Passes, Sampler
 from smoothcache_core import Calibration, Schedule, SmoothCacheWarning, calibrate, plan
 from smoothcache_core.errors import ScheduleError
+from smoothcache_core.fills import FillRule, linear, reuse, taylor
 from smoothcache_core.planning import Limits, Planner, Point, auto
-from smoothcache_core.sources import SOURCES, plan_evaluations, smooth_to_compute
+from smoothcache_core.sources import SOURCES, plan_evaluations, plan_sites, smooth_to_compute
 from smoothcache_core.sources.interval import interval_of
 
 STEPS = 10
@@ -232,6 +233,37 @@ def test_smoothcaches_rule_is_left_out_where_it_breaks_a_limit():
     assert "smooth" not in planner.candidates(0.6)
     with pytest.raises(ScheduleError, match="SmoothCache's rule knows no pinned evaluations"):
         plan(calibration, compute=0.6, target="smooth", limits=Limits(first=skipped + 1))
+
+
+# ---------------------------------------------------------------------------- fill rules
+
+
+@pytest.mark.parametrize("target", ["auto", "site", "kind", "evaluation"])
+@pytest.mark.parametrize("rule", [reuse(), taylor(1), linear(2)], ids=lambda rule: rule.name)
+def test_parts_are_filled_by_the_rule_that_is_given(target: str, rule: FillRule):
+    schedule = plan(calibration_of(), compute=0.7, target=target, fill=rule)
+    assert schedule.source.settings["fill"] == rule.name
+    per: Any = "site" if target == "auto" else target
+    assert schedule == plan_sites(calibration_of(), compute=0.7, fill=rule, per=per)
+
+
+def test_a_rule_is_kept_under_a_cap_on_memory():
+    limits = Limits(max_bytes=plan(calibration_of(), compute=0.7, target="site").predicted_bytes())
+    schedule = plan(calibration_of(), compute=0.7, target="site", fill=taylor(1), limits=limits)
+    assert schedule.source.settings["fill"] == "taylor-1"
+
+
+def test_auto_compares_what_takes_the_rule():
+    planner = Planner(calibration_of(), fill=reuse())
+    assert set(planner.candidates(0.7)) == {"site"}
+    choice = auto(calibration_of(), error=0.9, fill=reuse())
+    assert {point.schedule.source.settings["fill"] for point in choice.points} == {"reuse"}
+
+
+@pytest.mark.parametrize("target", ["denoiser", "guidance", "smooth", "interval"])
+def test_a_rule_is_refused_where_it_would_not_be_used(target: str):
+    with pytest.raises(ScheduleError, match=f"target '{target}' makes its own fills"):
+        plan(calibration_of(), compute=0.7, target=target, fill=taylor(1))
 
 
 # ---------------------------------------------------------------------------- warnings

@@ -14,6 +14,7 @@ from rich.console import Console
 from smoothcache_core import Calibration, Schedule, plan
 from smoothcache_core.cli.tables import show_points, show_schedules
 from smoothcache_core.errors import CommandError, ScheduleError
+from smoothcache_core.fills import FillRule
 from smoothcache_core.planning import Choice, Limits, Planner, Point, auto
 from smoothcache_core.reports import save_figure, skip_map, trade_off
 from smoothcache_core.sources import SOURCES, smooth, smooth_to_compute, with_prediction
@@ -35,6 +36,7 @@ class PlanSettings:
         front: Compare all targets at many compute fractions, and choose; see `auto`.
         limits: See `plan`. The largest lag holds for SmoothCache's rule too.
         rule: How to plan for compute fractions and speed-ups.
+        fill: See `plan`; `fills.fill_named` reads it from text.
         alphas: One schedule for each; see `smooth`.
         intervals: One schedule for each; see `interval`.
         per: See `smooth`.
@@ -51,6 +53,7 @@ class PlanSettings:
     front: bool = False
     limits: Limits = field(default_factory=Limits)
     rule: Literal["best", "smooth"] = "best"
+    fill: FillRule | None = None
     alphas: Sequence[float] = ()
     intervals: Sequence[int] = ()
     per: Literal["kind", "site"] = "kind"
@@ -74,9 +77,9 @@ class PlanSettings:
                 "--per and --strict are SmoothCache's; give --alpha or --rule smooth"
             )
         only_lag = self.limits == Limits(max_lag=self.limits.max_lag)
-        if not self.plans and (self.target != "auto" or not only_lag):
+        if not self.plans and (self.target != "auto" or self.fill is not None or not only_lag):
             raise CommandError(
-                "--target, --first, --pin, --max-bytes and --max-rows are for --compute, "
+                "--target, --fill, --first, --pin, --max-bytes and --max-rows are for --compute, "
                 "--speedup, --error and --front, not for published rules"
             )
         if self.front and (len(self.errors) > 1 or self.target != "auto"):
@@ -174,7 +177,9 @@ def plan_schedules(calibration: Calibration, settings: PlanSettings) -> dict[str
 
 
 def _planned(calibration: Calibration, settings: PlanSettings) -> dict[str, Schedule]:
-    make = partial(plan, calibration, target=settings.target, limits=settings.limits)
+    make = partial(
+        plan, calibration, target=settings.target, limits=settings.limits, fill=settings.fill
+    )
     planned: dict[str, Schedule] = {}
     if settings.rule == "best":
         planned |= {f"compute{compute:g}": make(compute=compute) for compute in settings.computes}
@@ -236,9 +241,9 @@ class _Front:
 def _front(calibration: Calibration, settings: PlanSettings) -> _Front:
     error = settings.errors[0] if settings.errors else FRONT_ERROR
     try:
-        choice: Choice = auto(calibration, error=error, limits=settings.limits)
+        choice: Choice = auto(calibration, error=error, limits=settings.limits, fill=settings.fill)
     except ScheduleError as problem:
-        points = Planner(calibration, limits=settings.limits).front()
+        points = Planner(calibration, limits=settings.limits, fill=settings.fill).front()
         if settings.errors or not points:
             raise
         return _Front(points=points, chosen=None, why=str(problem), error=error)

@@ -6,19 +6,23 @@ from smoothcache_core.errors import ScheduleError
 from smoothcache_core.fills.rule import FillRule
 from smoothcache_core.numerics.arrays import Array
 from smoothcache_core.numerics.least_squares import RIDGE
+from smoothcache_core.schedule.schedule import MOST_TERMS
 
 
 def linear(terms: int = 2) -> FillRule:
     """Return the rule that combines the last outputs by calibrated coefficients.
 
+    Example:
+        >>> schedule = plan(calibration, compute=0.6, target="site", fill=linear(2))
+
     Args:
-        terms: 1 to 3 outputs. One is a mere scale and cannot follow a slope.
+        terms: 1 to `MOST_TERMS` outputs. One is a mere scale and cannot follow a slope.
 
     Raises:
         ScheduleError: `terms` is out of range.
     """
-    if not 1 <= terms <= 3:
-        raise ScheduleError(f"a linear fill has 1 to 3 terms, got {terms}")
+    if not 1 <= terms <= MOST_TERMS:
+        raise ScheduleError(f"a linear fill has 1 to {MOST_TERMS} terms, got {terms}")
     return FillRule(name=f"linear-{terms}", terms=terms, coefficients=_least_squares)
 
 

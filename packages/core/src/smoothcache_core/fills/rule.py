@@ -26,9 +26,14 @@ class Coefficients(Protocol):
 class FillRule:
     """A way to make skipped outputs.
 
+    Where it is planned what to skip, what a rule leaves is predicted from the two newest outputs at
+    most: the dynamic programme knows the output computed last and the one before it, and a third
+    would make its table as much larger again. So rules of 3 terms are planned on histories of 2;
+    the coefficients of the schedule, and its predicted error, are of all 3.
+
     Attributes:
         name: Its name, recorded in schedules.
-        terms: The most computed outputs that it combines.
+        terms: The most computed outputs that it combines, 1 to `MOST_TERMS`.
         coefficients: Gives the coefficients.
     """
 

@@ -10,19 +10,23 @@ import numpy as np
 from smoothcache_core.errors import ScheduleError
 from smoothcache_core.fills.rule import FillRule
 from smoothcache_core.numerics.arrays import Array
+from smoothcache_core.schedule.schedule import MOST_TERMS
 
 
 def taylor(order: int = 1) -> FillRule:
     """Return the rule that extrapolates a polynomial of `order` through the last outputs.
 
+    Example:
+        >>> schedule = plan(calibration, compute=0.6, target="site", fill=taylor(1))
+
     Args:
-        order: 0 (reuse) to 2.
+        order: 0 (reuse) to `MOST_TERMS` - 1; a polynomial of order q goes through q + 1 outputs.
 
     Raises:
         ScheduleError: `order` is none of these.
     """
-    if order not in (0, 1, 2):
-        raise ScheduleError(f"the order of a Taylor fill is 0, 1 or 2, got {order}")
+    if order not in range(MOST_TERMS):
+        raise ScheduleError(f"the order of a Taylor fill is 0 to {MOST_TERMS - 1}, got {order}")
     return FillRule(name=f"taylor-{order}", terms=order + 1, coefficients=_lagrange)
 
 

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from smoothcache_core.schedule.schedule import MOST_TERMS
+
 
 @dataclass(frozen=True, kw_only=True)
 class Skips:
@@ -27,12 +29,12 @@ class Basis:
     """What a fill of the denoiser combines.
 
     Attributes:
-        terms: The most computed outputs, 1 to 3.
+        terms: The most computed outputs, 1 to `MOST_TERMS`.
         use_input: Whether it also uses the latent.
         use_anchor: Whether it also uses the latent of the evaluation computed last.
     """
 
-    terms: int = 3
+    terms: int = MOST_TERMS
     use_input: bool = True
     use_anchor: bool = False
 

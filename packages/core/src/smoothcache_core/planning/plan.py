@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable
 
 from smoothcache_core.calibration.calibration import Calibration
 from smoothcache_core.errors import ScheduleError, SmoothCacheWarning
+from smoothcache_core.fills import FillRule
 from smoothcache_core.planning.front import Choice, Point, beats
 from smoothcache_core.schedule.limits import Limits
 from smoothcache_core.schedule.schedule import Schedule
@@ -28,6 +29,7 @@ def plan(
     error: float | None = None,
     target: str = "auto",
     limits: Limits | None = None,
+    fill: FillRule | None = None,
 ) -> Schedule:
     """Return the best schedule for what is asked.
 
@@ -35,6 +37,7 @@ def plan(
         >>> schedule = plan(calibration, compute=0.5)
         >>> schedule = plan(calibration, speedup=2.0)
         >>> schedule = plan(calibration, error=0.02)
+        >>> schedule = plan(calibration, compute=0.6, target="site", fill=taylor(1))
 
     Args:
         calibration: Measured with sensitivities.
@@ -47,6 +50,8 @@ def plan(
             `"site"`, `"kind"` or `"evaluation"`, by SmoothCache's rule (`"smooth"`) or at regular
             intervals (`"interval"`); `"auto"` takes what is predicted to be best.
         limits: What must be kept to.
+        fill: How skipped outputs of sublayers are made, see `fills`; by calibrated coefficients of
+            up to three outputs if not given. `"auto"` then compares only what takes a rule.
 
     Raises:
         ScheduleError: Not exactly one of compute, speedup and error is given, it is out of range or
@@ -56,7 +61,7 @@ def plan(
     given = {name: value for name, value in wanted.items() if value is not None}
     if len(given) != 1:
         raise ScheduleError(f"give one of compute, speedup and error, got {given or 'none'}")
-    planner = Planner(calibration, target=target, limits=limits)
+    planner = Planner(calibration, target=target, limits=limits, fill=fill)
     if error is not None:
         schedule = planner.to_error(error)
     else:
@@ -92,20 +97,26 @@ class Planner:
         calibration: What was measured.
         target: See `plan`.
         limits: What every plan must keep to.
+        fill: See `plan`.
 
     Raises:
-        ScheduleError: There is no such target, no run can keep to the limits, or for `"auto"` the
-            calibration lacks what is needed.
+        ScheduleError: There is no such target, it takes no fill rule, no run can keep to the
+            limits, or for `"auto"` the calibration lacks what is needed.
     """
 
     def __init__(
-        self, calibration: Calibration, *, target: str = "auto", limits: Limits | None = None
+        self,
+        calibration: Calibration,
+        *,
+        target: str = "auto",
+        limits: Limits | None = None,
+        fill: FillRule | None = None,
     ) -> None:
         self._calibration = calibration
         self._limits = limits or Limits()
         self._limits.check(calibration.evaluations)
-        kinds = _chosen(calibration, target)
-        self._makers = {kind.name: kind.plan(calibration, self._limits) for kind in kinds}
+        kinds = _chosen(calibration, target, filled=fill is not None)
+        self._makers = {kind.name: kind.plan(calibration, self._limits, fill) for kind in kinds}
         self._plans: dict[tuple[str, float], Schedule | ScheduleError] = {}
 
     def _plan(self, name: str, compute: float) -> Schedule | ScheduleError:
@@ -185,10 +196,16 @@ class Planner:
         return sorted(marked, key=lambda point: -point.compute)
 
 
-def _chosen(calibration: Calibration, target: str) -> tuple[SourceKind, ...]:
-    """Return the sources to plan by: that of the target, or those that `auto` compares."""
+def _chosen(calibration: Calibration, target: str, *, filled: bool) -> tuple[SourceKind, ...]:
+    """Return the sources to plan by: that of the target, or those that `auto` compares.
+
+    Args:
+        calibration: What `auto` must be able to plan.
+        target: See `plan`.
+        filled: Whether a fill rule was given; only sources that take one are good then.
+    """
     if target == "auto":
-        compared = [kind for kind in SOURCES if kind.compared]
+        compared = [kind for kind in SOURCES if kind.compared and (kind.takes_fill or not filled)]
         lacking = [kind.needs(calibration) for kind in compared]
         if all(lacking):
             raise ScheduleError(lacking[0])
@@ -197,6 +214,11 @@ def _chosen(calibration: Calibration, target: str) -> tuple[SourceKind, ...]:
     if not found:
         names = [kind.name for kind in SOURCES]
         raise ScheduleError(f"target is 'auto' or one of {names}, got {target!r}")
+    if filled and not found[0].takes_fill:
+        takers = [kind.name for kind in SOURCES if kind.takes_fill]
+        raise ScheduleError(
+            f"target {target!r} makes its own fills; a fill rule is for 'auto' and {takers}"
+        )
     return found
 
 
@@ -214,6 +236,7 @@ def auto(
     error: float = 0.01,
     computes: Iterable[float] = COMPUTES,
     limits: Limits | None = None,
+    fill: FillRule | None = None,
 ) -> Choice:
     """Compare all targets at many budgets, and choose what computes least within an error.
 
@@ -222,12 +245,13 @@ def auto(
         error: The most predicted relative L2 error of the final sample.
         computes: Compute fractions to plan for, in (0, 1].
         limits: What every plan must keep to.
+        fill: See `plan`.
 
     Raises:
         ScheduleError: Nothing that skips anything keeps the error, or the calibration lacks what is
             needed.
     """
-    points = Planner(calibration, limits=limits).front(computes)
+    points = Planner(calibration, limits=limits, fill=fill).front(computes)
     within = [point for point in points if point.error <= error]
     if not within:
         least = min((point.error for point in points), default=float("nan"))

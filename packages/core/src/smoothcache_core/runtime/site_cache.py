@@ -9,11 +9,12 @@ from smoothcache_core.calls.clock import Tick
 from smoothcache_core.errors import AttachError
 from smoothcache_core.outputs.tensors import detached, flat, is_output, nbytes
 from smoothcache_core.runtime.store import CacheStats, Kept
+from smoothcache_core.schedule.schedule import MOST_TERMS
 from smoothcache_core.schedule.timeline import COMPUTE, FILL, REUSE, STORE, Course
 from smoothcache_core.wrapping.site_modules import Histories, Values
 from smoothcache_core.wrapping.sites import WrappedSite
 
-_WIDTH = 4
+_WIDTH = MOST_TERMS + 1
 """Entries of one row of weights: more than any fill has terms, and all rows equally aligned."""
 
 

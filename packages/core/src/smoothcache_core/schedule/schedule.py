@@ -28,6 +28,8 @@ Row = tuple[Literal[0, 1], ...]
 
 
 MOST_TERMS = 3
+"""The most computed outputs that a fill combines: what more of them leave hardly differs, and each
+is a cached tensor. Everything that bounds terms reads it here."""
 
 
 Terms = Annotated[tuple[FiniteFloat, ...], Field(min_length=1, max_length=MOST_TERMS)]

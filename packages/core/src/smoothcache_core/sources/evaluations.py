@@ -11,14 +11,14 @@ from smoothcache_core.adapters.sites import DENOISER, GUIDANCE
 from smoothcache_core.calibration.calibration import Calibration
 from smoothcache_core.calibration.dynamics import Dynamics
 from smoothcache_core.errors import ScheduleError
-from smoothcache_core.fills import rounded
+from smoothcache_core.fills import FillRule, rounded
 from smoothcache_core.numerics.least_squares import check_enough
 from smoothcache_core.optimize.local_search import Found, Search
 from smoothcache_core.optimize.masks import Basis, Skips
 from smoothcache_core.optimize.surrogate import Simulated, is_noisy, reduced_run
 from smoothcache_core.schedule.limits import Limits
 from smoothcache_core.schedule.provenance import Prediction, Provenance
-from smoothcache_core.schedule.schedule import Fill, Schedule
+from smoothcache_core.schedule.schedule import MOST_TERMS, Fill, Schedule
 from smoothcache_core.sources.kind import MakeSchedule, SourceKind, check_compute, fits
 
 
@@ -28,7 +28,7 @@ class EvaluationPlanner:
     Args:
         calibration: Measured with sensitivities.
         guidance: Whether the unconditional pass may be skipped where the rest is computed.
-        terms: The most computed outputs a fill combines, 1 to 3.
+        terms: The most computed outputs a fill combines, 1 to `MOST_TERMS`.
         use_input: Whether fills also use the latent.
         use_anchor: Whether they use the latent of the evaluation computed last as well; None is
             where the solver adds noise, which is where it tells anything.
@@ -44,7 +44,7 @@ class EvaluationPlanner:
         calibration: Calibration,
         *,
         guidance: bool = False,
-        terms: int = 3,
+        terms: int = MOST_TERMS,
         use_input: bool = True,
         use_anchor: bool | None = None,
         limits: Limits | None = None,
@@ -108,7 +108,7 @@ def plan_evaluations(
     *,
     compute: float,
     guidance: bool = False,
-    terms: int = 3,
+    terms: int = MOST_TERMS,
     use_input: bool = True,
     use_anchor: bool | None = None,
     limits: Limits | None = None,
@@ -122,7 +122,7 @@ def plan_evaluations(
         calibration: Measured with sensitivities.
         compute: Evaluations computed over all, in (0, 1].
         guidance: Whether the unconditional pass may be skipped where the rest is computed.
-        terms: The most computed outputs a fill combines, 1 to 3.
+        terms: The most computed outputs a fill combines, 1 to `MOST_TERMS`.
         use_input: Whether fills also use the latent.
         use_anchor: Whether they use the latent of the evaluation computed last as well; None is
             where the solver adds noise, which is where it tells anything.
@@ -183,8 +183,8 @@ def _checked(calibration: Calibration, *, guidance: bool) -> Dynamics:
 
 
 def _check_fills(calibration: Calibration, terms: int, coefficients: int) -> None:
-    if not 1 <= terms <= 3:
-        raise ScheduleError(f"a fill has 1 to 3 terms, got {terms}")
+    if not 1 <= terms <= MOST_TERMS:
+        raise ScheduleError(f"a fill has 1 to {MOST_TERMS} terms, got {terms}")
     entries = math.prod(calibration.fingerprint.latent_shape or (10**9,))
     check_enough(calibration.samples, entries, coefficients, verb="calibrate")
 
@@ -225,11 +225,15 @@ def _fills(run: Simulated) -> dict[str, Fill]:
 # ---------------------------------------------------------------------------- for the dial
 
 
-_TERMS = (3, 2, 1)
+_TERMS = tuple(range(MOST_TERMS, 0, -1))
 """Terms of fills: fewer only where memory is capped."""
 
 
-def _begin(calibration: Calibration, limits: Limits, *, guidance: bool) -> MakeSchedule:
+def _begin(
+    calibration: Calibration, limits: Limits, fill: FillRule | None = None, *, guidance: bool
+) -> MakeSchedule:
+    del fill  # outputs of the denoiser are filled to land on the plain run's next latent
+
     @cache
     def planner(terms: int) -> EvaluationPlanner:
         return EvaluationPlanner(calibration, guidance=guidance, terms=terms, limits=limits)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from smoothcache_core.calibration.calibration import Calibration
 from smoothcache_core.errors import ScheduleError
+from smoothcache_core.fills import FillRule
 from smoothcache_core.schedule.cost import Cost
 from smoothcache_core.schedule.fingerprint import Fingerprint
 from smoothcache_core.schedule.limits import Limits
@@ -65,7 +66,8 @@ def interval_of(calibration: Calibration, every: int) -> Schedule:
     return with_prediction(calibration, schedule)
 
 
-def _begin(calibration: Calibration, limits: Limits) -> MakeSchedule:
+def _begin(calibration: Calibration, limits: Limits, fill: FillRule | None = None) -> MakeSchedule:
+    del fill  # this rule reuses
     most = min(calibration.max_lag, limits.max_lag or calibration.max_lag)
 
     def make(compute: float) -> Schedule:

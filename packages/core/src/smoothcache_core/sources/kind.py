@@ -6,6 +6,7 @@ from typing import Protocol
 
 from smoothcache_core.calibration.calibration import Calibration
 from smoothcache_core.errors import ScheduleError
+from smoothcache_core.fills import FillRule
 from smoothcache_core.schedule.limits import Limits
 from smoothcache_core.schedule.schedule import Schedule
 
@@ -16,12 +17,16 @@ MakeSchedule = Callable[[float], Schedule]
 class BeginPlanning(Protocol):
     """Prepares to plan one calibration."""
 
-    def __call__(self, calibration: Calibration, limits: Limits) -> MakeSchedule:
+    def __call__(
+        self, calibration: Calibration, limits: Limits, fill: FillRule | None = None
+    ) -> MakeSchedule:
         """Return what plans one budget after the other, and may remember what it searched.
 
         Args:
             calibration: What was measured; nothing is refused before a schedule is asked for.
             limits: What every schedule must keep to.
+            fill: How skipped outputs are made, where the source takes a rule; its own choice if not
+                given.
         """
         ...
 
@@ -36,6 +41,7 @@ class SourceKind:
         plan: Begins to plan a calibration.
         needs: Returns what a calibration lacks to be planned like this; empty if nothing.
         made: Returns whether a schedule was made like this, by its provenance.
+        takes_fill: Whether it can be told how skipped outputs are made.
         compared: Whether `auto` compares it with the others.
         published: Whether it is somebody's published rule, to compare with.
     """
@@ -45,6 +51,7 @@ class SourceKind:
     plan: BeginPlanning
     needs: Callable[[Calibration], str]
     made: Callable[[Schedule], bool]
+    takes_fill: bool = False
     compared: bool = True
     published: bool = False
 

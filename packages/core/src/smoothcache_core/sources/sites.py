@@ -308,15 +308,19 @@ _CAPPED = (linear(3), linear(2), reuse())
 """Rules to compare where memory is capped; without a cap no rule leaves less than the first."""
 
 
-def _begin(calibration: Calibration, limits: Limits, *, per: Per) -> MakeSchedule:
+def _begin(
+    calibration: Calibration, limits: Limits, fill: FillRule | None = None, *, per: Per
+) -> MakeSchedule:
+    rules = _CAPPED if fill is None else (fill,)
+
     def plan_by(rule: FillRule, limits: Limits, compute: float) -> Schedule:
         return plan_sites(calibration, compute=compute, fill=rule, per=per, limits=limits)
 
     def make(compute: float) -> Schedule:
-        free = plan_by(_CAPPED[0], replace(limits, max_bytes=None), compute)
+        free = plan_by(rules[0], replace(limits, max_bytes=None), compute)
         if fits(free, limits):
             return free
-        capped = [_or_none(plan_by, rule, limits, compute) for rule in _CAPPED]
+        capped = [_or_none(plan_by, rule, limits, compute) for rule in rules]
         return min((one for one in capped if one and fits(one, limits)), key=_error, default=free)
 
     return make
@@ -350,6 +354,7 @@ def _by(per: Per, title: str, *, compared: bool) -> SourceKind:
         plan=partial(_begin, per=per),
         needs=lacks_sensitivities,
         made=made,
+        takes_fill=True,
         compared=compared,
     )
 

@@ -7,6 +7,7 @@ import numpy as np
 
 from smoothcache_core.calibration.calibration import Calibration, Errors
 from smoothcache_core.errors import ScheduleError
+from smoothcache_core.fills import FillRule
 from smoothcache_core.schedule.limits import Limits
 from smoothcache_core.schedule.provenance import Provenance
 from smoothcache_core.schedule.schedule import Row, Schedule
@@ -143,7 +144,8 @@ def smooth_to_compute(
     return best
 
 
-def _begin(calibration: Calibration, limits: Limits) -> MakeSchedule:
+def _begin(calibration: Calibration, limits: Limits, fill: FillRule | None = None) -> MakeSchedule:
+    del fill  # this rule reuses
     most = calibration.max_lag
     lag = min(PUBLISHED_LAG, most, limits.max_lag or most)
 
