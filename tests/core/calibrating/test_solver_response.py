@@ -15,7 +15,7 @@ from smoothcache_core.calibrating.solver_response import measure_response
 from smoothcache_core.calibration.response import Response
 from smoothcache_core.calls.clock import Tick
 from smoothcache_core.errors import CalibrationError
-from smoothcache_core.outputs.structures import Answer
+from smoothcache_core.outputs.structures import Structure
 from smoothcache_core.sampling.sampler import Stage
 from smoothcache_core.sampling.trajectory import Trajectory
 from torch import Tensor
@@ -64,12 +64,12 @@ def changed_run(stage: Stage, plain: Trajectory, changes: Tensor) -> Trajectory:
     """Run with changes (E, parts, n) of the outputs, independently of `_response`."""
     calls = len(plain.calls) // plain.evaluations
 
-    def reply(number: int, tick: Tick, model: Any) -> Answer:
+    def reply(number: int, tick: Tick, model: Any) -> Structure:
         del model
         call = plain.calls[number]
         own = changes[tick.evaluation] if calls == 1 else changes[tick.evaluation, number % calls]
-        output = call.answer.output() + own.reshape(call.latent.shape)
-        return Answer.of(output)
+        output = call.answer.copied().output() + own.reshape(call.latent.shape)
+        return Structure.of(output).copied()
 
     return stage.record(plain.seed, reply)
 

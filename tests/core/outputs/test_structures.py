@@ -1,5 +1,6 @@
 """Rows of the whole model: skipped evaluations, and skipped unconditional passes."""
 
+import operator
 from collections import OrderedDict
 from collections.abc import Callable, Generator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -22,7 +23,7 @@ from smoothcache_core import (
 from smoothcache_core.adapters.sites import Guidance
 from smoothcache_core.errors import AttachError, ScheduleError
 from smoothcache_core.outputs.halves import difference, halves, narrow, unguided, widen
-from smoothcache_core.outputs.structures import answer, blend, flatten
+from smoothcache_core.outputs.structures import Structure, answer, blend, flatten, latent_channels
 from smoothcache_core.schedule import Cost, Fill
 from torch import Tensor, nn
 
@@ -77,6 +78,38 @@ def test_what_is_not_floating_is_taken_from_the_newest():
     one, other = (numbers(2), torch.tensor([1]), "a", None), (numbers(2), torch.tensor([2]), "b", 3)
     blended = blend([one, other], LINE)
     assert blended[1:] == (torch.tensor([1]), "a", None)
+
+
+@every_structure
+def test_an_output_is_put_together_as_it_was(build: Callable[[Tensor, Tensor], Any]):
+    one, other = numbers(2, 3), torch.arange(3)
+    output = build(one, other)
+    same = Structure.of(output).output()
+    assert type(same) is type(output)
+    assert all(map(operator.is_, Structure.of(same).leaves, Structure.of(output).leaves))
+    doubled = Structure.of(output).with_floating([2.0 * one])
+    torch.testing.assert_close(doubled.output(), build(2.0 * one, other), rtol=0, atol=0)
+    assert other.data_ptr() not in [leaf.data_ptr() for leaf in doubled.leaves]
+
+
+@pytest.mark.parametrize(
+    ("shape", "latent", "expected"),
+    [
+        ((2, 8, 5), (2, 4, 5), (2, 4, 5)),
+        ((2, 8), (2, 4), (2, 4)),
+        ((2, 4, 5), (2, 4, 5), (2, 4, 5)),
+        ((2, 3, 5), (2, 4, 5), (2, 3, 5)),
+        ((8, 5), (2, 4, 5), (8, 5)),
+        ((8,), (4,), (8,)),
+    ],
+)
+def test_the_channels_of_the_latent_are_the_first(
+    shape: tuple[int, ...], latent: tuple[int, ...], expected: tuple[int, ...]
+):
+    tensor = numbers(*shape)
+    found = latent_channels(tensor, numbers(*latent))
+    assert found.shape == expected
+    assert found.data_ptr() == tensor.data_ptr()
 
 
 def test_an_output_without_numbers_is_refused():

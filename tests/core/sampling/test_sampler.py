@@ -14,7 +14,7 @@ from kit.planning import PAIR, WAVE, OneStep, Passes, Sampler, Wave
 from smoothcache_core import PatternAdapter
 from smoothcache_core.calls.clock import Tick
 from smoothcache_core.errors import AdapterError, CalibrationError
-from smoothcache_core.outputs.structures import Answer
+from smoothcache_core.outputs.structures import Structure
 from smoothcache_core.sampling.sampler import Stage, Stop
 from smoothcache_core.sampling.trajectory import is_doubled
 from smoothcache_core.wrapping.modules import layered
@@ -209,11 +209,11 @@ def test_a_reply_may_ask_the_model_and_stop_the_run(passes: Passes):
     stage, _, model = dressed("tensor", passes)
     places = []
 
-    def reply(number: int, tick: Tick, ask: Callable[[], Any]) -> Answer | None:
+    def reply(number: int, tick: Tick, ask: Callable[[], Any]) -> Structure | None:
         places.append((number, tick.evaluation, tick.branch))
         if tick.evaluation == 2:
             raise Stop
-        return Answer.of(ask()) if tick.evaluation else None
+        return Structure.of(ask()).copied() if tick.evaluation else None
 
     calls, result = stage.run(3, reply)
     several = 2 if passes == "sequential" else 1
@@ -266,15 +266,15 @@ def test_an_answer_is_a_copy_that_can_be_changed(name: str):
     dress, undress = DRESSES[name]
     latent = torch.arange(24.0).reshape(2, 3, 4)
     output = dress(latent.clone())
-    answer = Answer.of(output)
+    answer = Structure.of(output).copied()
     undress(output).zero_()
-    assert torch.equal(undress(answer.output()), latent)
+    assert torch.equal(undress(answer.copied().output()), latent)
     assert torch.equal(answer.signal(latent), latent)
     change = torch.ones(2, 3, 4)
     changed = answer.plus(change)
     assert torch.equal(changed.signal(latent), answer.signal(latent) + 1.0)
     assert type(changed.output()) is type(output)
-    given = answer.output()
+    given = answer.copied().output()
     undress(given).add_(5.0)
     assert torch.equal(answer.signal(latent), answer.plus(change).signal(latent) - 1.0)
     if name == "learned sigma":

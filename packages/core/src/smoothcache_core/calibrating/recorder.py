@@ -28,7 +28,7 @@ from smoothcache_core.calls.call import Call, CallReader
 from smoothcache_core.calls.clock import Clock, Scheduler, Tick
 from smoothcache_core.calls.fingerprints import call_fingerprint
 from smoothcache_core.errors import CalibrationError
-from smoothcache_core.outputs.structures import Answer
+from smoothcache_core.outputs.structures import Structure
 from smoothcache_core.outputs.tensors import Output, flat, is_output, nbytes
 from smoothcache_core.sampling.trajectory import CallRecord, Trajectory, rows_of, trajectory
 from smoothcache_core.schedule.cost import Cost, SiteCost
@@ -142,7 +142,7 @@ class Recorder:
                 f"module by {type(self._model).__name__}; this adapter does not fit the model"
             )
         if self._tick.evaluation == 0:
-            self._output_bytes += Answer.of(output).bytes
+            self._output_bytes += Structure.of(output).bytes
         if self.whole and self._unfit is None:
             self._record(output)
         return output
@@ -152,7 +152,7 @@ class Recorder:
             evaluation=self._tick.evaluation,
             branch=self._tick.branch,
             latent=self._latent,
-            answer=Answer.of(output),
+            answer=Structure.of(output).copied(),
         )
         self._calls.append(call)
 

@@ -14,7 +14,7 @@ from smoothcache_core.calls.clock import Tick
 from smoothcache_core.errors import CalibrationError
 from smoothcache_core.numerics.arrays import Array
 from smoothcache_core.numerics.reproducible_sum import cut
-from smoothcache_core.outputs.structures import Answer
+from smoothcache_core.outputs.structures import Structure
 from smoothcache_core.sampling.sampler import Stage
 from smoothcache_core.sampling.trajectory import Trajectory
 
@@ -103,7 +103,7 @@ class _Perturbed:
         change = plain.outputs[evaluation - 1] - plain.outputs[evaluation]
         calls = len(plain.calls) // plain.evaluations
 
-        def reply(number: int, tick: Tick, model: Callable[[], Any]) -> Answer | None:
+        def reply(number: int, tick: Tick, model: Callable[[], Any]) -> Structure | None:
             del model
             if tick.evaluation < evaluation:
                 return plain.calls[number].answer

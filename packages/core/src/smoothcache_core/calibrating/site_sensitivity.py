@@ -15,7 +15,7 @@ from smoothcache_core.calls.clock import Tick
 from smoothcache_core.errors import CalibrationError
 from smoothcache_core.numerics.arrays import Array
 from smoothcache_core.numerics.reproducible_sum import cut
-from smoothcache_core.outputs.structures import Answer
+from smoothcache_core.outputs.structures import Structure
 from smoothcache_core.outputs.tensors import Output
 from smoothcache_core.sampling.sampler import Stage
 from smoothcache_core.sampling.trajectory import Trajectory
@@ -101,7 +101,7 @@ class _Replacing:
             self._wrapping.remove()
         return {key: float(m.double().square().mean().sqrt()) for key, m in self._moved.items()}
 
-    def _reply(self, number: int, tick: Tick, model: Callable[[], Any]) -> Answer:
+    def _reply(self, number: int, tick: Tick, model: Callable[[], Any]) -> Structure:
         answer = self._plain.calls[number].answer
         self._branch = tick.branch
         if tick.evaluation in self._measured and not tick.broken:
@@ -112,12 +112,12 @@ class _Replacing:
             model()
         return answer
 
-    def _replaced(self, index: int, model: Callable[[], Any]) -> Answer:
+    def _replaced(self, index: int, model: Callable[[], Any]) -> Structure:
         self._modes = [COMPUTE] * len(self._modes)
         self._modes[index] = REUSE
-        return Answer.of(model())
+        return Structure.of(model()).copied()
 
-    def _note(self, number: int, tick: Tick, index: int, answer: Answer) -> None:
+    def _note(self, number: int, tick: Tick, index: int, answer: Structure) -> None:
         latent = self._plain.calls[number].latent
         calls = len(self._plain.calls) // self._plain.evaluations
         parts = self._plain.parts // calls

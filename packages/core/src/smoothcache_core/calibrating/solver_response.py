@@ -17,7 +17,7 @@ from torch import Tensor
 from smoothcache_core.calibration.response import Response
 from smoothcache_core.calls.clock import Tick
 from smoothcache_core.errors import CalibrationError
-from smoothcache_core.outputs.structures import Answer
+from smoothcache_core.outputs.structures import Structure
 from smoothcache_core.sampling.sampler import Stage
 from smoothcache_core.sampling.trajectory import Trajectory
 
@@ -103,12 +103,12 @@ class _Noise:
         generator = torch.Generator().manual_seed(evaluation + 1000003 * self._number)
         return self._size * torch.randn(parts, entries, generator=generator)
 
-    def reply(self, number: int, tick: Tick, model: Callable[[], Any]) -> Answer:
+    def reply(self, number: int, tick: Tick, model: Callable[[], Any]) -> Structure:
         del model
         return changed(self._plain, number, self.of(tick.evaluation))
 
 
-def changed(plain: Trajectory, number: int, change: Tensor) -> Answer:
+def changed(plain: Trajectory, number: int, change: Tensor) -> Structure:
     """Return the recorded answer to call `number` with `change`, (parts, n), added."""
     if number >= len(plain.calls):
         raise _differs(plain)

@@ -16,7 +16,7 @@ from smoothcache_core.calls.announcements import listening
 from smoothcache_core.calls.call import CallReader
 from smoothcache_core.calls.clock import Clock, Tick
 from smoothcache_core.errors import CalibrationError, SmoothCacheWarning
-from smoothcache_core.outputs.structures import Answer
+from smoothcache_core.outputs.structures import Structure
 from smoothcache_core.runtime.attachment import Attachment
 from smoothcache_core.runtime.cached import attach
 from smoothcache_core.sampling.sampler import Stage, Stop
@@ -74,7 +74,7 @@ class CachedRun:
             asked += 1
             if half and place[0].evaluation == last:
                 raise Stop
-            return self.calls[asked - 1].answer.output()
+            return self.calls[asked - 1].answer.copied().output()
 
         stage = self._stage
         with (
@@ -95,7 +95,7 @@ class CachedRun:
             evaluation=tick.evaluation,
             branch=tick.branch,
             latent=rows_of(self._reader.latent(args, kwargs)).detach().clone(),
-            answer=Answer.of(output),
+            answer=Structure.of(output).copied(),
         )
 
     def outputs(self, evaluation: int) -> Tensor:

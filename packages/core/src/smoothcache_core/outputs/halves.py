@@ -7,11 +7,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import TreeSpec, tree_unflatten
+from torch.utils._pytree import TreeSpec
 
 from smoothcache_core.adapters.sites import Guidance
 from smoothcache_core.errors import ScheduleError
-from smoothcache_core.outputs.structures import Flat, Weights, copied
+from smoothcache_core.outputs.structures import Structure, Weights
 from smoothcache_core.outputs.tensors import weighted
 
 # ---------------------------------------------------------------------------- halves of a batch
@@ -91,7 +91,7 @@ def difference(conditional: Sequence[Tensor], unconditional: Sequence[Tensor]) -
     return [one.detach() - other.detach() for one, other in pairs]
 
 
-def halves(output: Flat, rows: int, order: Guidance) -> tuple[list[Tensor], list[Tensor]]:
+def halves(output: Structure, rows: int, order: Guidance) -> tuple[list[Tensor], list[Tensor]]:
     """Return the floating tensors of (the conditional half, the unconditional half).
 
     Args:
@@ -132,7 +132,7 @@ def unguided(
 
 
 def widen(
-    conditional: Flat, unconditional: Sequence[Tensor], spec: TreeSpec, order: Guidance
+    conditional: Structure, unconditional: Sequence[Tensor], spec: TreeSpec, order: Guidance
 ) -> Any:
     """Return the output for the whole batch, joined from its halves.
 
@@ -146,5 +146,5 @@ def widen(
     first, second = pair if order == "cond-first" else pair[::-1]
     if spec == conditional.spec:
         joined = [torch.cat(both) for both in zip(first, second, strict=True)]
-        return conditional.with_floating(joined)
-    return tree_unflatten([copied(tensor) for tensor in (*first, *second)], spec)
+        return conditional.with_floating(joined).output()
+    return Structure((*first, *second), spec).copied().output()

@@ -1,11 +1,11 @@
-"""Arithmetic on whole outputs of a denoiser: combining them, and dividing and joining their batch.
+"""Whole outputs of a denoiser: taken apart, copied, changed and combined.
 
 An output is any structure that torch's pytrees know: a tensor, tuples, lists and dictionaries, an
 output class of diffusers. Floating tensors take part; everything else is taken from the newest
 output. Nothing is changed in place, and no result shares memory with its arguments.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,62 +14,124 @@ from torch import Tensor
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
 from smoothcache_core.errors import AttachError, CalibrationError, ScheduleError
-from smoothcache_core.outputs.tensors import nbytes, weighted, widened
+from smoothcache_core.outputs.tensors import cloned, nbytes, weighted, widened
 
 Weights = Sequence[float] | Tensor
 """Coefficients, the newest output's first: numbers, or a tensor (terms,)."""
 
 
 @dataclass(frozen=True)
-class Flat:
-    """An output taken apart.
+class Structure:
+    """One output of a denoiser, taken apart.
 
     Attributes:
         leaves: Its tensors and whatever else it holds, in order.
-        spec: Its structure.
+        spec: How they are nested.
     """
 
     leaves: tuple[Any, ...]
     spec: TreeSpec
 
+    @classmethod
+    def of(cls, output: Any) -> "Structure":
+        """Take an output apart; its tensors stay those of the output."""
+        leaves, spec = tree_flatten(output)
+        return cls(tuple(leaves), spec)
+
     @property
     def floating(self) -> tuple[Tensor, ...]:
         """The floating tensors among the leaves."""
-        return tuple(leaf for leaf in self.leaves if _is_floating(leaf))
+        return tuple(filter(is_floating, self.leaves))
 
     @property
     def bytes(self) -> int:
         """Bytes of all tensors."""
         return sum(nbytes(leaf) for leaf in self.leaves if isinstance(leaf, Tensor))
 
-    def copied(self) -> "Flat":
-        """Return a copy that nobody else can change and that holds no graph."""
-        return Flat(tuple(map(copied, self.leaves)), self.spec)
+    def copied(self) -> "Structure":
+        """Return a copy that shares no memory with anything and holds no graph."""
+        return Structure(tuple(map(_copied, self.leaves)), self.spec)
 
-    def whole(self) -> Any:
-        """Return what it was made of."""
+    def output(self) -> Any:
+        """Return an output of these very leaves."""
         return tree_unflatten(self.leaves, self.spec)
 
-    def with_floating(self, tensors: Sequence[Tensor]) -> Any:
-        """Return an output of this structure with other floating tensors, the rest copied."""
+    def with_floating(self, tensors: Iterable[Tensor]) -> "Structure":
+        """Return this structure with other floating tensors, in order, and copies of the rest."""
         given = iter(tensors)
-        leaves = [next(given) if _is_floating(leaf) else copied(leaf) for leaf in self.leaves]
-        return tree_unflatten(leaves, self.spec)
+        leaves = [next(given) if is_floating(leaf) else _copied(leaf) for leaf in self.leaves]
+        return Structure(tuple(leaves), self.spec)
+
+    def plus(self, change: Tensor) -> "Structure":
+        """Return it with a change of the latent's shape added.
+
+        Args:
+            change: (rows, ...), added to the first channels of the first floating tensor; where
+                every row is a tensor of its own, row by row.
+        """
+        first, *others = self.floating
+        if first.dim() != change.dim():
+            rows = zip((first, *others), change, strict=True)
+            return self.with_floating([tensor + row.to(tensor) for tensor, row in rows])
+        total = first.clone()
+        latent_channels(total, change).add_(change.to(total))
+        return self.with_floating([total, *others])
+
+    def signal(self, latent: Tensor) -> Tensor:
+        """Return what the solver uses of the output, in the shape of `latent`, (rows, ...).
+
+        Raises:
+            CalibrationError: The output is not like the latent.
+        """
+        tensors = self.floating
+        if not tensors:
+            raise CalibrationError("the denoiser's output holds no floating-point tensor")
+        first = tensors[0] if tensors[0].dim() == latent.dim() else torch.stack(tensors)
+        first = latent_channels(first, latent)
+        if first.shape != latent.shape:
+            raise CalibrationError(
+                f"the denoiser's output of shape {tuple(first.shape)} is not like its latent of "
+                f"shape {tuple(latent.shape)}; plan for sites instead of the denoiser"
+            )
+        return first
 
 
-def flatten(output: Any) -> Flat:
-    """Take an output apart.
+def flatten(output: Any) -> Structure:
+    """Take an output apart that is to be cached.
 
     Raises:
         AttachError: It holds no floating tensor.
     """
-    leaves, spec = tree_flatten(output)
-    if not any(map(_is_floating, leaves)):
+    structure = Structure.of(output)
+    if not structure.floating:
         raise AttachError(
             f"the denoiser gives a {type(output).__name__} in which there is no floating-point "
             "tensor; only an output of tensors can be cached"
         )
-    return Flat(tuple(leaves), spec)
+    return structure
+
+
+def is_floating(leaf: Any) -> bool:
+    """Return whether `leaf` is a tensor of floating point."""
+    return isinstance(leaf, Tensor) and leaf.is_floating_point()
+
+
+def latent_channels(tensor: Tensor, latent: Tensor) -> Tensor:
+    """Return the view of those channels (dimension 1) of a tensor that the latent has too.
+
+    Models that also predict a variance give more channels than they take; the first ones count.
+
+    Args:
+        tensor: (rows, channels, ...); of one dimension it has no channels.
+        latent: (rows, channels, ...).
+    """
+    if tensor.dim() == latent.dim() > 1 and tensor.shape[1] > latent.shape[1]:
+        return tensor.narrow(1, 0, latent.shape[1])
+    return tensor
+
+
+def _copied(leaf: Any) -> Any:
+    return cloned(leaf) if isinstance(leaf, Tensor) else leaf
 
 
 def blend(outputs: Sequence[Any], weights: Weights) -> Any:
@@ -98,113 +160,28 @@ def answer(
         AttachError: An output holds no floating tensor.
         ScheduleError: The latent does not match the outputs.
     """
-    flats = [output if isinstance(output, Flat) else flatten(output) for output in outputs]
+    flats = [each if isinstance(each, Structure) else flatten(each) for each in outputs]
     columns = list(zip(*(flat.floating for flat in flats), strict=True))
     if not latents:
-        return flats[0].with_floating([weighted(column, weights) for column in columns])
+        tensors = [weighted(column, weights) for column in columns]
+        return flats[0].with_floating(tensors).output()
     totals = [widened(column, weights) for column in columns]
     for latent, coefficient in latents:
-        for total, own in zip(totals, _matching(latent, totals), strict=True):
-            if own is not None:
-                _first_channels(total, own).add_(own.to(total) * coefficient)
+        for share, own in _shares(latent, totals):
+            share.add_(own.to(share) * coefficient)
     pairs = zip(totals, columns, strict=True)
-    return flats[0].with_floating([total.to(column[0].dtype) for total, column in pairs])
+    narrowed = [total.to(column[0].dtype) for total, column in pairs]
+    return flats[0].with_floating(narrowed).output()
 
 
-def _matching(latent: Any, tensors: Sequence[Tensor]) -> list[Tensor | None]:
-    """Return which latent belongs to which tensor."""
+def _shares(latent: Any, tensors: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
+    """Return pairs: the view of a tensor that a latent belongs to, and that latent."""
     own = [latent] if isinstance(latent, Tensor) else [*(latent or ())]
-    if isinstance(latent, Tensor):
-        pairs = [(tensors[0], latent)]
-    else:
-        pairs = list(zip(tensors, own, strict=False))
-    fits = all(_narrowed_shape(tensor, one) == one.shape for tensor, one in pairs)
-    if not pairs or not fits or len(pairs) != len(own):
+    pairs = [(latent_channels(each, one), one) for each, one in zip(tensors, own, strict=False)]
+    if not pairs or len(pairs) != len(own) or any(a.shape != b.shape for a, b in pairs):
         raise ScheduleError(
             f"a latent of shapes {[tuple(each.shape) for each in own]} does not match the "
             f"denoiser's output of shapes {[tuple(each.shape) for each in tensors]}, so it cannot "
             "take part in a fill; plan without inputs"
         )
-    return [*own, *[None] * (len(tensors) - len(own))]
-
-
-def _narrowed_shape(tensor: Tensor, like: Tensor) -> tuple[int, ...]:
-    shape = tuple(tensor.shape)
-    if tensor.dim() == like.dim() > 1 and shape[1] > like.shape[1]:
-        return shape[0], like.shape[1], *shape[2:]
-    return shape
-
-
-def _first_channels(total: Tensor, like: Tensor) -> Tensor:
-    """Return the view of `total` to which a latent is added."""
-    return total if total.shape == like.shape else total.narrow(1, 0, like.shape[1])
-
-
-def _is_floating(leaf: Any) -> bool:
-    return isinstance(leaf, Tensor) and leaf.is_floating_point()
-
-
-def copied(leaf: Any) -> Any:
-    """Return a copy of a tensor that shares no memory with it; anything else as it is."""
-    return leaf.detach().clone() if isinstance(leaf, Tensor) else leaf
-
-
-@dataclass(frozen=True)
-class Answer:
-    """A copy of one output of the denoiser, in the structure in which it gave it."""
-
-    leaves: tuple[Any, ...]
-    spec: TreeSpec
-
-    @classmethod
-    def of(cls, output: Any) -> "Answer":
-        """Copy an output."""
-        leaves, spec = tree_flatten(output)
-        return cls(tuple(_copy(leaf) for leaf in leaves), spec)
-
-    @property
-    def bytes(self) -> int:
-        """Bytes of its tensors."""
-        tensors = [leaf for leaf in self.leaves if isinstance(leaf, Tensor)]
-        return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
-
-    def output(self) -> Any:
-        """Return a fresh output."""
-        return tree_unflatten([_copy(leaf) for leaf in self.leaves], self.spec)
-
-    def plus(self, change: Tensor) -> "Answer":
-        """Return the answer with `change`, shaped like the latent, added to its first channels."""
-        leaves = list(self.leaves)
-        places = [i for i, leaf in enumerate(leaves) if _is_floating(leaf)]
-        if leaves[places[0]].dim() == change.dim():
-            leaf = leaves[places[0]] = leaves[places[0]].clone()
-            leaf.narrow(1, 0, change.shape[1]).add_(change.to(leaf))
-        else:
-            for place, row in zip(places, change, strict=True):
-                leaves[place] = leaves[place] + row.to(leaves[place])
-        return Answer(tuple(leaves), self.spec)
-
-    def signal(self, latent: Tensor) -> Tensor:
-        """Return what the solver uses of the answer, in the shape of `latent`, (rows, ...).
-
-        Models that also predict a variance give more channels than they take.
-
-        Raises:
-            CalibrationError: The output is not like the latent.
-        """
-        tensors = [leaf for leaf in self.leaves if _is_floating(leaf)]
-        if not tensors:
-            raise CalibrationError("the denoiser's output holds no floating-point tensor")
-        first = tensors[0] if tensors[0].dim() == latent.dim() else torch.stack(tensors)
-        if first.dim() > 2 and first.shape[1] > latent.shape[1]:
-            first = first.narrow(1, 0, latent.shape[1])
-        if first.shape != latent.shape:
-            raise CalibrationError(
-                f"the denoiser's output of shape {tuple(first.shape)} is not like its latent of "
-                f"shape {tuple(latent.shape)}; plan for sites instead of the denoiser"
-            )
-        return first
-
-
-def _copy(leaf: Any) -> Any:
-    return leaf.detach().clone() if isinstance(leaf, Tensor) else leaf
+    return pairs

@@ -13,7 +13,7 @@ from smoothcache_core.adapters.sites import DENOISER, GUIDANCE, Adapter, Guidanc
 from smoothcache_core.calls.clock import Tick
 from smoothcache_core.errors import ScheduleError
 from smoothcache_core.outputs.halves import difference, halves, narrow, paired_rows, unguided, widen
-from smoothcache_core.outputs.structures import Flat, answer, flatten
+from smoothcache_core.outputs.structures import Structure, answer, flatten
 from smoothcache_core.outputs.tensors import nbytes
 from smoothcache_core.runtime.store import CacheStats, Kept
 from smoothcache_core.schedule.schedule import Schedule
@@ -34,7 +34,7 @@ class _Act(Enum):
 class _Kept:
     """The output of an evaluation, and the latent that it was given if that is needed."""
 
-    output: Flat
+    output: Structure
     latent: Any
 
 
@@ -94,7 +94,7 @@ class WholeCache:
 
     def forget(self) -> None:
         """A run begins, or was cut off."""
-        self._conditional: tuple[int, Flat] | None = None
+        self._conditional: tuple[int, Structure] | None = None
 
     # ------------------------------------------------------------------ before a call
 
@@ -149,7 +149,7 @@ class WholeCache:
         conditional = self._conditional_pass()
         unconditional, _ = self._unconditional(course, conditional)
         self._act = _Act.GUIDE
-        return Step(args, kwargs, conditional.with_floating(unconditional))
+        return Step(args, kwargs, conditional.with_floating(unconditional).output())
 
     def _order(self) -> Guidance | None:
         """Return which half of this batch is conditional, None if passes are calls of their own."""
@@ -165,7 +165,7 @@ class WholeCache:
             )
         return order
 
-    def _conditional_pass(self) -> Flat:
+    def _conditional_pass(self) -> Structure:
         if self._conditional is None:
             raise ScheduleError(
                 f"evaluation {self._tick.evaluation}: the pass {self._tick.branch!r} came before "
@@ -173,7 +173,9 @@ class WholeCache:
             )
         return self._conditional[1]
 
-    def _unconditional(self, course: Course, conditional: Flat) -> tuple[list[Tensor], TreeSpec]:
+    def _unconditional(
+        self, course: Course, conditional: Structure
+    ) -> tuple[list[Tensor], TreeSpec]:
         """Return the floating tensors of the unconditional pass, and the structure of a batch."""
         evaluation = self._tick.evaluation
         shelf = self._kept.on(self._tick.branch, GUIDANCE.kind)
@@ -204,7 +206,7 @@ class WholeCache:
             self._stats.count(DENOISER.kind, filled=skipped)
         if not skipped and course.modes[evaluation] in (STORE, REUSE, FILL):
             latent = flatten(self._latent).copied() if self._fill.anchors else None
-            kept = _Kept(flatten(output).copied(), latent and latent.whole())
+            kept = _Kept(flatten(output).copied(), latent and latent.output())
             size = kept.output.bytes + (latent.bytes if latent else 0)
             self._kept.put(branch, DENOISER.kind, evaluation, kept, size)
         self._kept.settle(branch, DENOISER.kind, course, evaluation)

@@ -18,7 +18,7 @@ from smoothcache_core.calls.announcements import listening
 from smoothcache_core.calls.call import CallReader
 from smoothcache_core.calls.clock import Clock, Scheduler, Tick
 from smoothcache_core.errors import CalibrationError
-from smoothcache_core.outputs.structures import Answer
+from smoothcache_core.outputs.structures import Structure
 from smoothcache_core.outputs.tensors import synchronize
 from smoothcache_core.sampling.trajectory import CallRecord, Trajectory, rows_of, trajectory
 from smoothcache_core.wrapping.modules import layered
@@ -67,9 +67,9 @@ class Stage:
             seconds = None
             if answer is None:
                 output, seconds = _timed(model, latent.device)
-                answer = Answer.of(output)
+                answer = Structure.of(output).copied()
             else:
-                output = answer.output()
+                output = answer.copied().output()
             calls.append(
                 CallRecord(
                     evaluation=tick.evaluation,
@@ -100,7 +100,7 @@ class Stage:
         return trajectory(seed, calls, result)
 
 
-Reply = Callable[[int, Tick, Callable[[], Any]], Answer | None]
+Reply = Callable[[int, Tick, Callable[[], Any]], Structure | None]
 """Gives the answer to a call from its number, its place, and a function that asks the model; None
 for what the model says."""
 

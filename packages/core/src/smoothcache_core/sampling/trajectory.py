@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from smoothcache_core.errors import CalibrationError
-from smoothcache_core.outputs.structures import Answer
+from smoothcache_core.outputs.structures import Structure
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +26,7 @@ class CallRecord:
     evaluation: int
     branch: str
     latent: Tensor
-    answer: Answer
+    answer: Structure
     seconds: float | None = None
 
 
