@@ -2,7 +2,7 @@
 
 Fences of the page say what to do with them: `new=PATH` is a new file, `file=PATH` a change of one
 (lines that begin with `+` are added, with `-` removed, the others are there already), `try` is run
-at the end of its section.
+where it stands, beside a file `calibration.safetensors`.
 """
 
 import os
@@ -43,6 +43,7 @@ def changed(content: str, change: str) -> str:
 def followed(section: str, folder: Path) -> None:
     """Make the changes of a section in a copy of the packages, and try them."""
     shutil.copytree(ROOT / "packages", folder / "packages", ignore=IGNORED)
+    shutil.copy(ROOT / "tests" / "golden" / "ddim.safetensors", folder / "calibration.safetensors")
     for what, path, text in fences(section):
         target = folder / path
         if what == "new":
