@@ -5,7 +5,6 @@ Fences of the page say what to do with them: `new=PATH` is a new file, `file=PAT
 where it stands, beside a file `calibration.safetensors`.
 """
 
-import os
 import re
 import shutil
 import subprocess
@@ -58,14 +57,9 @@ def followed(section: str, folder: Path) -> None:
 
 def run(code: str, folder: Path) -> None:
     paths = [str(path) for path in (folder / "packages").glob("*/src")]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", code],
-        cwd=folder,
-        env=environment,
-        capture_output=True,
-        text=True,
-    )
+    first = f"import sys; sys.path[:0] = {paths}\n"  # before the packages that are installed
+    command = [sys.executable, "-W", "error", "-c", first + code]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
 
