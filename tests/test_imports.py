@@ -7,7 +7,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 CORE = ROOT / "packages" / "core" / "src" / "smoothcache_core"
-COMMAND_LINE = {"rich", "smoothcache_core.cli", "typer"}
+COMMAND_LINE = {"cyclopts", "rich", "smoothcache_core.cli"}
 MODEL_LIBRARIES = {"accelerate", "diffusers", "timm", "torchaudio", "torchvision", "transformers"}
 
 
@@ -33,7 +33,7 @@ def test_names_of_core_load_no_model_library_and_no_command_line():
 
 def test_commands_of_core_load_no_torch():
     loaded = python("import sys, smoothcache_core.cli.commands; print(*sys.modules)").split()
-    assert "typer" in loaded
+    assert "cyclopts" in loaded
     assert not {"torch", "numpy", "matplotlib"} & set(loaded)
 
 

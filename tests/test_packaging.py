@@ -71,6 +71,6 @@ def test_versions_agree_and_siblings_are_pinned(wheels: dict[str, Path]):
 
 def test_the_command_line_of_core_is_an_extra(wheels: dict[str, Path]):
     described = metadata(wheels["core"])
-    for name in ("rich", "typer"):
+    for name in ("cyclopts", "rich"):
         (need,) = [n for n in described.get_all("Requires-Dist", []) if n.startswith(name)]
         assert need.endswith("extra == 'cli'")

@@ -4,10 +4,10 @@ from typing import ClassVar
 
 from kit.command_shell import STEPS as STEPS, CommandShell
 from smoothcache_audio._cli import app
-from typer import Typer
+from smoothcache_core.cli.app import CommandLine
 
 
 class Shell(CommandShell):
     """Runs commands of `smoothcache-audio` with one model in one folder."""
 
-    APP: ClassVar[Typer] = app
+    APP: ClassVar[CommandLine] = app

@@ -3,11 +3,11 @@
 from typing import ClassVar
 
 from kit.command_shell import STEPS as STEPS, CommandShell
+from smoothcache_core.cli.app import CommandLine
 from smoothcache_image._cli import app
-from typer import Typer
 
 
 class Shell(CommandShell):
     """Runs commands of `smoothcache-image` with one model in one folder."""
 
-    APP: ClassVar[Typer] = app
+    APP: ClassVar[CommandLine] = app

@@ -62,7 +62,7 @@ def test_a_transferred_calibration_plans_for_the_new_steps(shell: Shell, calibra
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ((), "Missing option '--steps'"),
+        ((), "--steps requires an argument"),
         (("--steps", 13), "to between 4 and 2 times as many; this one has 6, the new run 13"),
         (("--steps", 8, "--solver", "dpmpp-2m"), "the solver is 'dpmpp-2m', not 'dpmpp-3m-sde'"),
         (("--steps", 8, "--seconds", 0.5), "the new run's latent has shape"),

@@ -3,31 +3,34 @@
 import re
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import pytest
 import smoothcache_audio._cli
+import smoothcache_core
 import smoothcache_image._cli
-import typer
-from typer.core import TyperCommand
-from typer.testing import CliRunner
+from cyclopts import Argument
+from kit.command_shell import said
 
 COMMANDS = ("demo", "calibrate", "transfer", "plan", "fit", "sample", "evaluate")
-APPS = {"image": smoothcache_image._cli.app, "audio": smoothcache_audio._cli.app}
+PROGRAMS = {"image": smoothcache_image._cli.app, "audio": smoothcache_audio._cli.app}
 
-modality = pytest.mark.parametrize("modality", APPS)
+modality = pytest.mark.parametrize("modality", PROGRAMS)
 
 
-def command_of(modality: str, name: str) -> TyperCommand:
-    group = typer.main.get_command(APPS[modality])
-    return group.commands[name]  # pyright: ignore[reportAttributeAccessIssue] a group
+def options_of(modality: str, name: str) -> Iterator[Argument]:
+    app = PROGRAMS[modality].app
+    with app.app_stack([name]):
+        for argument in app[name].assemble_argument_collection():
+            if argument.parse and not argument.children:
+                yield argument
 
 
 @modality
 @pytest.mark.parametrize("words", [[], *([command] for command in COMMANDS)])
 def test_help_is_shown(modality: str, words: Sequence[str]):
-    result = CliRunner().invoke(APPS[modality], [*words, "--help"])
-    assert result.exit_code == 0
+    result = said(PROGRAMS[modality], [*words, "--help"])
+    assert result.status == 0
     assert f"Usage: smoothcache-{modality} {' '.join(words)}".strip() in result.output
     assert re.search(r"Examples?:", result.output)
 
@@ -35,7 +38,7 @@ def test_help_is_shown(modality: str, words: Sequence[str]):
 @modality
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_option_is_explained(modality: str, name: str):
-    texts = {each.name: getattr(each, "help", "") for each in command_of(modality, name).params}
+    texts = {each.name: each.parameter.help or "" for each in options_of(modality, name)}
     assert texts
     assert all(text and text[0].isupper() and text.endswith(".") for text in texts.values()), texts
 
@@ -43,18 +46,31 @@ def test_every_option_is_explained(modality: str, name: str):
 @modality
 @pytest.mark.parametrize("name", COMMANDS)
 def test_examples_name_options_that_exist(modality: str, name: str):
-    command = command_of(modality, name)
-    known = {option for parameter in command.params for option in parameter.opts}
-    used = {word for word in str(command.epilog).split() if re.match(r"-[-a-z]", word)}
+    known = {option for each in options_of(modality, name) for option in each.names}
+    examples = PROGRAMS[modality].app[name].help_epilogue
+    used = {word for word in str(examples).split() if re.match(r"-[-a-z]", word)}
     assert used <= known
 
 
 @modality
 def test_no_command_shows_the_help(modality: str):
-    result = CliRunner().invoke(APPS[modality], [])
-    assert result.exit_code == 2
+    result = said(PROGRAMS[modality], [])
+    assert result.status == 2
     assert "Calibrate, plan, fit, sample and judge" in result.output
     assert not re.search(rf"^smoothcache-{modality}:", result.output, re.MULTILINE)
+
+
+@modality
+def test_the_version_is_that_of_the_packages(modality: str):
+    result = said(PROGRAMS[modality], ["--version"])
+    assert (result.status, result.output.strip()) == (0, smoothcache_core.__version__)
+
+
+@modality
+def test_completion_knows_commands_options_and_choices(modality: str):
+    script = PROGRAMS[modality].app.generate_completion(shell="bash")
+    assert all(word in script for word in (*COMMANDS, "--max-bytes", "evaluation", "bfloat16"))
+    assert "--install-completion" in said(PROGRAMS[modality], ["--help"]).output
 
 
 @modality
@@ -62,8 +78,9 @@ def test_help_does_not_load_torch(modality: str):
     code = (
         "import sys\n"
         f"from smoothcache_{modality}._cli import app\n"
-        "try: app(['sample', '--help'])\n"
-        "finally: assert not {'torch', 'diffusers', 'numpy'} & set(sys.modules)"
+        "app.run(['sample', '--help'])\n"
+        "assert not {'torch', 'diffusers', 'numpy'} & set(sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+    assert "--schedule" in done.stdout

@@ -5,11 +5,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from kit.command_shell import said
 from smoothcache_core import Calibration
 from smoothcache_core.cli.calibrating import Ranks, launched_ranks
 from smoothcache_image._cli import app
 from torch import distributed
-from typer.testing import CliRunner
 
 
 def words(model: Path, output: Path, *, samples: int = 5, batch: int = 1) -> list[str]:
@@ -18,8 +18,8 @@ def words(model: Path, output: Path, *, samples: int = 5, batch: int = 1) -> lis
 
 
 def calibrated(model: Path, output: Path, *, samples: int = 5, batch: int = 1) -> Calibration:
-    result = CliRunner().invoke(app, words(model, output, samples=samples, batch=batch))
-    assert result.exit_code == 0, result.output
+    result = said(app, words(model, output, samples=samples, batch=batch))
+    assert result.status == 0, result.output
     return Calibration.load(output)
 
 
@@ -67,8 +67,8 @@ def test_one_process_goes_on_from_the_files_of_ranks(dit_folder: Path, tmp_path:
     output = tmp_path / "c.safetensors"
     calibrated(dit_folder, output, samples=2)
     output.rename(tmp_path / "c.rank0-of-2.safetensors")
-    result = CliRunner().invoke(app, words(dit_folder, output, samples=3))
-    assert result.exit_code == 0, result.output
+    result = said(app, words(dit_folder, output, samples=3))
+    assert result.status == 0, result.output
     assert "2 samples are there, 1 to go." in result.output
     assert list(tmp_path.iterdir()) == [output]
     whole = Calibration.load(output)
@@ -88,7 +88,7 @@ def test_files_of_ranks_with_other_batches_are_refused(dit_folder: Path, tmp_pat
     calibrated(dit_folder, output, samples=4, batch=2)
     part = output.rename(tmp_path / "c.rank0-of-2.safetensors")
     before = part.read_bytes()
-    result = CliRunner().invoke(app, words(dit_folder, output, samples=4))
-    assert result.exit_code == 2
-    assert "rank0-of-2.safetensors': its runs are batches of 2, not of 1" in result.stderr
+    result = said(app, words(dit_folder, output, samples=4))
+    assert result.status == 2
+    assert "rank0-of-2.safetensors': its runs are batches of 2, not of 1" in result.errors
     assert [(file, file.read_bytes()) for file in tmp_path.iterdir()] == [(part, before)]

@@ -62,7 +62,7 @@ def test_it_is_said_where_no_lags_are_left(shell: Shell):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ((), "Missing option '--steps'"),
+        ((), "--steps requires an argument"),
         (("--steps", 0), "'--steps'"),
         (("--steps", 3), "this one has 6, the new run 3"),
         (("--steps", 2 * STEPS + 1), "to between 4 and 2 times as many; this one has 6, the new"),

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
-import typer
+from cyclopts import Parameter
+from cyclopts.validators import Number
 from smoothcache_core.cli import options as opt
 from smoothcache_core.cli.source import Source
 from smoothcache_core.errors import CommandError
@@ -33,43 +34,38 @@ Model = Annotated[
 ]
 LibraryOption = Annotated[
     Library,
-    typer.Option(
-        "--library",
+    Parameter(
+        group=opt.MODEL,
         help="Library to load the model with; 'auto' is stable-audio-tools where the model is "
         "there for it and the library is installed, else diffusers.",
-        rich_help_panel=opt.MODEL,
     ),
 ]
 SolverOption = Annotated[
     str,
-    typer.Option(
-        "--solver",
+    Parameter(
+        group=opt.MODEL,
         metavar="NAME",
         help="Solver by its name in stable-audio-tools: 'dpmpp-3m-sde', 'dpmpp-2m', 'k-heun', "
         "'v-ddim', 'euler', 'rk4', 'pingpong' and others. 'default' suits the model's objective; "
         "a pipeline of diffusers has its own.",
-        rich_help_panel=opt.MODEL,
     ),
 ]
 Seconds = Annotated[
     float | None,
-    typer.Option(
-        min=0.0,
+    Parameter(
+        group=opt.SAMPLES,
+        validator=Number(gte=0.0),
         help="Length of the sounds in seconds, above 0. Default: the model's.",
-        show_default=False,
-        rich_help_panel=opt.SAMPLES,
     ),
 ]
 
 
-def _sigma(name: str, what: str) -> typer.models.OptionInfo:
-    return typer.Option(
-        f"--{name}",
-        min=0.0,
+def _sigma(what: str) -> Parameter:
+    return Parameter(
+        group=opt.MODEL,
+        validator=Number(gte=0.0),
         help=f"Noise that solvers of stable-audio-tools {what} with, above 0. Default: that of "
         "Stable Audio Open, or of the small models.",
-        show_default=False,
-        rich_help_panel=opt.MODEL,
     )
 
 
@@ -96,8 +92,8 @@ class SoundSource(Source):
     library: LibraryOption = "auto"
     solver: SolverOption = "default"
     seconds: Seconds = None
-    sigma_min: Annotated[float | None, _sigma("sigma-min", "end")] = None
-    sigma_max: Annotated[float | None, _sigma("sigma-max", "begin")] = None
+    sigma_min: Annotated[float | None, _sigma("end")] = None
+    sigma_max: Annotated[float | None, _sigma("begin")] = None
 
     def steps_for(self, evaluations: int) -> int:
         """Return the steps in which the solver makes so many evaluations.
@@ -126,7 +122,7 @@ class SoundSource(Source):
         sampler = sampler_of(
             model,
             conditions=choose_conditions(
-                model, labels=self.labels, prompts=self.prompts or (), digits=self.shipped
+                model, labels=self.labels, prompts=self.prompts, digits=self.shipped
             ),
             steps=steps,
             guidance=own if self.guidance is None else self.guidance,

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
-import typer
+from cyclopts import Parameter
+from cyclopts.validators import Number
 from smoothcache_core.cli import options as opt
 from smoothcache_core.cli.source import Source
 
@@ -28,20 +29,19 @@ Model = Annotated[
 ]
 SolverOption = Annotated[
     Solver,
-    typer.Option(
-        "--solver",
+    Parameter(
+        group=opt.MODEL,
         help="Solver; 'default' is the model's own, 'ddim' is for models that predict noise, "
         "'sde-dpmsolver++' adds noise at every step.",
-        rich_help_panel=opt.MODEL,
     ),
 ]
 Size = Annotated[
     int | None,
-    typer.Option(
-        min=8,
-        help="Height and width in pixels, for models that take prompts. Default: the model's.",
-        show_default=False,
-        rich_help_panel=opt.MODEL,
+    Parameter(
+        group=opt.MODEL,
+        validator=Number(gte=8),
+        help="Height and width in pixels, at least 8, for models that take prompts. Default: the "
+        "model's.",
     ),
 ]
 
@@ -76,7 +76,7 @@ class PictureSource(Source):
         own = DIGITS_GUIDANCE if self.shipped else None
         return Sampler(
             pipe=pipe,
-            conditions=choose_conditions(pipe, labels=self.labels, prompts=self.prompts or ()),
+            conditions=choose_conditions(pipe, labels=self.labels, prompts=self.prompts),
             steps=steps,
             guidance=own if self.guidance is None else self.guidance,
             batch=self.run_samples,

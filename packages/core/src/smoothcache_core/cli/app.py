@@ -1,49 +1,95 @@
-"""The app of a command line: what wrong input and warnings look like."""
+"""A command line: which command runs, and what wrong input and warnings look like."""
+
+from __future__ import annotations
 
 import sys
 import warnings
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
-from typing import Any, TextIO
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import TYPE_CHECKING, NoReturn, TextIO
 
-import typer
-from typer.core import TyperGroup
+from cyclopts import App, CycloptsError, Parameter
 
+from smoothcache_core.cli.command import Command
+from smoothcache_core.cli.options import ARGUMENTS
 from smoothcache_core.errors import SmoothCacheError, SmoothCacheWarning
 
-UsageProblem: type[Exception] = typer.BadParameter.__mro__[2]
-"""Base class of wrong usage: of typer's own copy of click, or of click in older typers."""
+if TYPE_CHECKING:
+    from smoothcache_core.cli.modality import Modality
+
+REFUSED = 2
+"""Exit status where the input is wrong."""
+
+STOPPED = 130
+"""Exit status after Ctrl-C: 128 and the number of the signal, as shells count it."""
 
 
-class _Commands(TyperGroup):
-    """Ends in one line and status 2 where the input is wrong, without a traceback."""
+def _shown(default: object) -> str | None:
+    """Return a default as the help shows it; None for those that need not be told."""
+    if isinstance(default, tuple):
+        return ", ".join(map(str, default)) or None
+    return None if default is None or default is False else str(default)
 
-    def main(self, *args: Any, standalone_mode: bool = True, **extra: Any) -> Any:
-        del standalone_mode
-        with _warnings_in_one_line(self.name):
-            sys.exit(self._run(*args, **extra))
 
-    def _run(self, *args: Any, **extra: Any) -> int:
-        try:
-            status = super().main(*args, standalone_mode=False, **extra)
-        except UsageProblem as error:
-            message = error.format_message()  # pyright: ignore[reportAttributeAccessIssue]
-            return self._complain(message)
-        except (typer.Abort, KeyboardInterrupt):
-            self._complain("stopped")
-            return 130
-        except (OSError, SmoothCacheError) as error:
-            return self._complain(str(error))
-        return status if isinstance(status, int) else 0
+_OPTIONS = Parameter(
+    negative=(),  # no --no-flag and no --empty-list
+    allow_repeating=True,  # of a scalar the last one counts, so that scripts can append
+    show_default=_shown,
+)
 
-    def _complain(self, message: str) -> int:
-        if message:  # there is none where no command was given, and help was shown
-            typer.echo(f"{self.name}: {' '.join(message.split())}", err=True)
-        return 2
+
+@dataclass(frozen=True, kw_only=True)
+class CommandLine:
+    """The program of a modality. Calling it runs the command of the process and ends the process.
+
+    Attributes:
+        modality: What it is about.
+        app: Its commands; cyclopts makes a `Command` of the words that it is given.
+    """
+
+    modality: Modality
+    app: App
+
+    def __call__(self) -> NoReturn:
+        """Run the command that the process was started with, and end the process."""
+        sys.exit(self.run(sys.argv[1:]))
+
+    def run(self, words: Sequence[str]) -> int:
+        """Run a command and return its exit status: 0, or 2 after a line that says what is wrong.
+
+        Args:
+            words: The name of the command, its arguments and its options; none shows the help.
+        """
+        if not words:
+            self.app.help_print([])
+            return REFUSED
+        with _warnings_in_one_line(self.modality.command):
+            try:
+                command = self.app(
+                    words, exit_on_error=False, print_error=False, result_action="return_value"
+                )
+                if isinstance(command, Command):  # None after --help and the like
+                    command.run(self.modality)
+            except KeyboardInterrupt:
+                self._complain("stopped")
+                return STOPPED
+            except (CycloptsError, OSError, SmoothCacheError) as error:
+                self._complain(str(error))
+                return REFUSED
+        return 0
+
+    def _complain(self, message: str) -> None:
+        _say(f"{self.modality.command}: {' '.join(message.split())}")
+
+
+def _say(line: str) -> None:
+    sys.stderr.write(f"{line}\n")
 
 
 @contextmanager
-def _warnings_in_one_line(name: str | None) -> Generator[None]:
+def _warnings_in_one_line(name: str) -> Generator[None]:
     """Show our warnings as a sentence, and those of other libraries not at all."""
 
     def show(
@@ -56,7 +102,7 @@ def _warnings_in_one_line(name: str | None) -> Generator[None]:
     ) -> None:
         del filename, lineno, file, line
         if issubclass(category, SmoothCacheWarning):
-            typer.echo(f"{name}: note: {message}", err=True)
+            _say(f"{name}: note: {message}")
 
     with warnings.catch_warnings():
         warnings.simplefilter("default")
@@ -64,27 +110,29 @@ def _warnings_in_one_line(name: str | None) -> Generator[None]:
         yield
 
 
-def new_app(name: str, *, about: str, examples: Sequence[str]) -> typer.Typer:
-    """Return an app without commands.
+def new_app(name: str, *, about: str, examples: Sequence[str]) -> App:
+    """Return an app without commands, but with `--help`, `--version` and `--install-completion`.
 
     Args:
-        name: Name of the program.
-        about: What its help says.
+        name: Name of the program, and of the distribution that it comes with.
+        about: What its help says, with markup of rich.
         examples: Command lines that its help shows, without the name of the program.
     """
-    return typer.Typer(
+    app = App(
         name=name,
-        cls=_Commands,
-        no_args_is_help=True,
-        add_completion=False,
-        pretty_exceptions_enable=False,
-        rich_markup_mode="rich",
         help=about,
-        epilog=shown_examples(name, examples),
+        help_epilogue=shown_examples(name, examples),
+        help_format="rich",
+        version=lambda: version(name),
+        default_parameter=_OPTIONS,
+        group_arguments=ARGUMENTS,
+        suppress_keyboard_interrupt=False,
     )
+    app.register_install_completion_command(help="Set up completion for this shell, and exit.")
+    return app
 
 
 def shown_examples(name: str, examples: Sequence[str]) -> str:
     """Return command lines as the end of a help text shows them."""
-    lines = "\n\n".join(f"    {name} {example}" for example in examples)
+    lines = "\n".join(f"    {name} {example}" for example in examples)
     return f"Example{'s' if len(examples) > 1 else ''}:\n\n{lines}"

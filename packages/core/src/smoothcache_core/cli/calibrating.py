@@ -8,7 +8,6 @@ from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import torch
 from rich.console import Console
@@ -16,6 +15,7 @@ from torch import distributed
 
 from smoothcache_core import Calibration
 from smoothcache_core.calibrating import calibrate_sharded
+from smoothcache_core.cli.commands.calibrate import Calibrate
 from smoothcache_core.cli.loading import check_steps
 from smoothcache_core.cli.source import Source
 from smoothcache_core.errors import CommandError
@@ -56,34 +56,24 @@ def launched_ranks() -> Generator[Ranks]:
         distributed.destroy_process_group()
 
 
-@dataclass(frozen=True, kw_only=True)
-class Measuring:
-    """What to measure; see `smoothcache_core.calibrate`."""
-
-    max_lag: int
-    sensitivity: int
-    references: Literal["device", "cpu"]
-
-
-def calibrate_to_file(command: str, source: Source, output: Path, how: Measuring) -> None:
+def calibrate_to_file(command: str, settings: Calibrate) -> None:
     """Calibrate a model into a file, or continue the file; share the runs if launched as several.
 
     Args:
         command: Name of the program.
-        source: What to sample.
-        output: The file.
-        how: What to measure.
+        settings: What to sample, what to measure, and the file.
 
     Raises:
         CommandError: The file was made with other settings.
         SmoothCacheError: The model cannot be loaded; see `smoothcache_core.calibrate`.
     """
+    source, output = settings.source, settings.output
     with launched_ranks() as ranks:
         console = Console(soft_wrap=True, quiet=ranks.rank > 0)
         found = _continued(source, output, console)
         done = found.get(output)
         if ranks.world > 1 or len(found) != 1 or done is None or _left(source, found):
-            done = _calibrated(source, output, ranks, found, how)
+            done = _calibrated(settings, ranks, found)
     shares = ", ".join(f"{kind} {done.cost.fraction(kind):.0%}" for kind in done.kinds)
     console.print(
         f"{output}: {done.samples} samples of {done.evaluations} evaluations each, "
@@ -123,12 +113,9 @@ def sensitivity_calls(calibration: Calibration) -> int:
 
 
 def _calibrated(
-    source: Source,
-    output: Path,
-    ranks: Ranks,
-    found: Mapping[Path, Calibration],
-    how: Measuring,
+    settings: Calibrate, ranks: Ranks, found: Mapping[Path, Calibration]
 ) -> Calibration:
+    source = settings.source
     sampler = source.sampler(steps=source.steps or source.STEPS)
     for file, part in found.items():
         check_steps(source, sampler, part.evaluations, file)
@@ -139,14 +126,14 @@ def _calibrated(
             sampler.adapter,
             sampler,
             seeds=source.seeds,
-            max_lag=how.max_lag,
+            max_lag=settings.max_lag,
             samples_per_run=sampler.batch,
-            sensitivity=how.sensitivity,
+            sensitivity=settings.sensitivity,
             branches=sampler.branches,
             scheduler=sampler.scheduler,
             solver=sampler.solver_name,
-            references=how.references,
-            checkpoint=output,
+            references=settings.references,
+            checkpoint=settings.output,
         )
 
 

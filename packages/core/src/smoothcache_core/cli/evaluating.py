@@ -12,10 +12,10 @@ from rich.console import Console
 from rich.table import Table
 
 from smoothcache_core import Calibration, Report, Schedule, evaluate
+from smoothcache_core.cli.commands.evaluate import Evaluate
 from smoothcache_core.cli.loading import sampler_for
 from smoothcache_core.cli.modality import Judging, Modality
 from smoothcache_core.cli.sampler import Sampler
-from smoothcache_core.cli.source import Source
 from smoothcache_core.cli.tables import print_table, source_of
 from smoothcache_core.errors import CommandError
 from smoothcache_core.planning import Planner, Point
@@ -152,30 +152,20 @@ _COLUMNS: tuple[tuple[str, Callable[[ReportRow], str]], ...] = (
 # ---------------------------------------------------------------------------- the command
 
 
-def evaluate_to_folder(
-    modality: Modality,
-    source: Source,
-    files: Sequence[Path],
-    output: Path,
-    *,
-    calibration: Path | None,
-    peers: Sequence[str] = (),
-) -> None:
+def evaluate_to_folder(modality: Modality, settings: Evaluate) -> None:
     """Compare schedule files with the plain model and write a report folder.
 
     Args:
         modality: Judges the samples.
-        source: What to sample.
-        files: The schedules.
-        output: The folder.
-        calibration: What they were calibrated with, to be drawn.
-        peers: Records of other methods, or patterns of such files, to be drawn.
+        settings: What to sample, the schedules, what else to draw, and the folder.
 
     Raises:
         CommandError: Two schedules have the same name, or the calibration is of something else.
         SmoothCacheError: The model, a schedule or a record cannot be used, or the seeds are those
             of the calibration.
     """
+    source, files, output = settings.source, settings.schedules, settings.output
+    calibration = settings.calibration
     names = [file.stem for file in files]
     if len(set(names)) < len(names):
         raise CommandError(f"the schedules need different file names, got {names}")
@@ -183,7 +173,7 @@ def evaluate_to_folder(
     known = None if calibration is None else Calibration.load(calibration)
     if calibration is not None and known is not None:
         _check_same(known, calibration, plans)
-    rows = _peer_rows(peers, next(iter(plans.values())).evaluations)
+    rows = _peer_rows(settings.peers, next(iter(plans.values())).evaluations)
     sampler = sampler_for(source, plans)
     evaluation = evaluated(
         sampler,

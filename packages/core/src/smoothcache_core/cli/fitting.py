@@ -10,39 +10,27 @@ from rich.console import Console
 
 from smoothcache_core import Schedule, fit
 from smoothcache_core.adapters import DENOISER, GUIDANCE
+from smoothcache_core.cli.commands.fit import Fit
 from smoothcache_core.cli.loading import sampler_for
 from smoothcache_core.cli.sampler import Sampler
-from smoothcache_core.cli.source import Source
 from smoothcache_core.cli.tables import show_schedules
 from smoothcache_core.errors import CommandError
 from smoothcache_core.fitting import refine
 
 
-def fit_to_file(
-    command: str,
-    source: Source,
-    file: Path,
-    output: Path,
-    *,
-    terms: int | None,
-    trials: int | None,
-    checkpoint: Path | None,
-) -> None:
+def fit_to_file(command: str, settings: Fit) -> None:
     """Fit a schedule file to the runs of a model, refine it if asked to, and show what it does.
 
     Args:
         command: Name of the program.
-        source: What to sample.
-        file: The schedule.
-        output: File for the fitted schedule.
-        terms: See `fit`.
-        trials: Schedules to try; None to fit only.
-        checkpoint: File that keeps what was tried.
+        settings: What to sample, the files, and how to fit.
 
     Raises:
         CommandError: There is nothing to refine, a checkpoint without trials, or terms with them.
         SmoothCacheError: The model or the schedule cannot be used.
     """
+    source, file, output = settings.source, settings.schedule, settings.output
+    terms, trials, checkpoint = settings.terms, settings.refine, settings.checkpoint
     schedule = Schedule.load(file)
     whole = {DENOISER.kind, GUIDANCE.kind} & set(schedule.rows)
     if checkpoint is not None and trials is None:

@@ -4,113 +4,38 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal
 
 from rich.console import Console
 
 from smoothcache_core import Calibration, Schedule, plan
+from smoothcache_core.cli.commands.plan import Plan
 from smoothcache_core.cli.tables import show_points, show_schedules
 from smoothcache_core.errors import CommandError, ScheduleError
-from smoothcache_core.fills import FillRule
-from smoothcache_core.planning import Choice, Limits, Planner, Point, auto
+from smoothcache_core.planning import Choice, Planner, Point, auto
 from smoothcache_core.reports import save_figure, skip_map, trade_off
-from smoothcache_core.sources import SOURCES, smooth, smooth_to_compute, with_prediction
+from smoothcache_core.sources import smooth, smooth_to_compute, with_prediction
 from smoothcache_core.sources.interval import interval_of
 from smoothcache_core.sources.smooth import PUBLISHED_LAG
 
 FRONT_ERROR = 0.01
 
 
-@dataclass(frozen=True, kw_only=True)
-class PlanSettings:
-    """Which schedules to plan.
-
-    Attributes:
-        computes: One schedule for each; see `plan`, and with rule `"smooth"` `smooth_to_compute`.
-        speedups: One schedule for each, likewise.
-        errors: One schedule for each; see `plan`. With `front`, at most one, for the choice.
-        target: See `plan`.
-        front: Compare all targets at many compute fractions, and choose; see `auto`.
-        limits: See `plan`. The largest lag holds for SmoothCache's rule too.
-        rule: How to plan for compute fractions and speed-ups.
-        fill: See `plan`; `fills.fill_named` reads it from text.
-        alphas: One schedule for each; see `smooth`.
-        intervals: One schedule for each; see `interval`.
-        per: See `smooth`.
-        strict: See `smooth`.
-
-    Raises:
-        CommandError: Nothing is asked for, or something that makes no difference is set.
-    """
-
-    computes: Sequence[float] = ()
-    speedups: Sequence[float] = ()
-    errors: Sequence[float] = ()
-    target: str = "auto"
-    front: bool = False
-    limits: Limits = field(default_factory=Limits)
-    rule: Literal["best", "smooth"] = "best"
-    fill: FillRule | None = None
-    alphas: Sequence[float] = ()
-    intervals: Sequence[int] = ()
-    per: Literal["kind", "site"] = "kind"
-    strict: bool = False
-
-    def __post_init__(self) -> None:
-        names = ["auto", *(kind.name for kind in SOURCES)]
-        if self.target not in names:
-            raise CommandError(f"--target is one of {', '.join(names)}, got {self.target!r}")
-        budgets = bool(self.computes or self.speedups)
-        if not (budgets or self.errors or self.front or self.alphas or self.intervals):
-            raise CommandError(
-                "nothing to plan: give --compute, --speedup, --error or --front, or a published "
-                "rule: --alpha, --interval"
-            )
-        by_rule = bool(self.alphas) or (budgets and self.rule == "smooth")
-        if self.rule == "smooth" and not by_rule:
-            raise CommandError("--rule smooth plans for --compute and --speedup; give one of them")
-        if (self.per != "kind" or self.strict) and not by_rule:
-            raise CommandError(
-                "--per and --strict are SmoothCache's; give --alpha or --rule smooth"
-            )
-        only_lag = self.limits == Limits(max_lag=self.limits.max_lag)
-        if not self.plans and (self.target != "auto" or self.fill is not None or not only_lag):
-            raise CommandError(
-                "--target, --fill, --first, --pin, --max-bytes and --max-rows are for --compute, "
-                "--speedup, --error and --front, not for published rules"
-            )
-        if self.front and (len(self.errors) > 1 or self.target != "auto"):
-            raise CommandError("--front compares all targets, and chooses for one --error at most")
-
-    @property
-    def plans(self) -> bool:
-        """Whether anything is planned by predicted errors."""
-        budgets = bool(self.computes or self.speedups)
-        return bool(self.errors or self.front or (budgets and self.rule == "best"))
-
-
-def plan_to_files(
-    path: Path, settings: PlanSettings, output: Path, *, v1: bool, maps: bool
-) -> None:
-    """Plan schedules from the calibration file `path`, write them and show what they promise.
+def plan_to_files(settings: Plan) -> None:
+    """Plan schedules from a calibration file, write them and show what they promise.
 
     Args:
-        path: The calibration file.
-        settings: Which schedules.
-        output: A folder, or a `.json` file for a single schedule.
-        v1: Also write the original SmoothCache's JSON.
-        maps: Also draw skip maps.
+        settings: Which schedules, from which file and to where.
 
     Raises:
         CommandError: The calibration has no sensitivities, or `output` is one file for several.
         SmoothCacheError: The file cannot be read, or a schedule is impossible; nothing was written.
     """
-    calibration = Calibration.load(path)
+    calibration, output = Calibration.load(settings.calibration), settings.output
     if settings.plans:
-        check_measured(calibration, str(path))
+        check_measured(calibration, str(settings.calibration))
     if settings.front and output.suffix == ".json":
         raise CommandError(
             f"--front writes several files, but {str(output)!r} is one; give a folder"
@@ -124,14 +49,14 @@ def plan_to_files(
     files = _files(list(schedules), output)
     older = (
         {name: schedule.exported("smoothcache-v1") for name, schedule in schedules.items()}
-        if v1
+        if settings.v1
         else {}
     )
     for name, schedule in schedules.items():
         file = schedule.save(files[name])
         if name in older:
             file.with_suffix(".v1.json").write_text(json.dumps(older[name]) + "\n")
-        if maps:
+        if settings.maps:
             figure = skip_map(schedule, calibration.sites, name=name)
             save_figure(figure, file.with_suffix(".png"))
     if front is not None:
@@ -163,7 +88,7 @@ def check_measured(calibration: Calibration, name: str) -> None:
 # ---------------------------------------------------------------------------- schedules
 
 
-def plan_schedules(calibration: Calibration, settings: PlanSettings) -> dict[str, Schedule]:
+def plan_schedules(calibration: Calibration, settings: Plan) -> dict[str, Schedule]:
     """Return the schedules asked for, each by a name that makes a good file name.
 
     Raises:
@@ -176,9 +101,9 @@ def plan_schedules(calibration: Calibration, settings: PlanSettings) -> dict[str
     )
 
 
-def _planned(calibration: Calibration, settings: PlanSettings) -> dict[str, Schedule]:
+def _planned(calibration: Calibration, settings: Plan) -> dict[str, Schedule]:
     make = partial(
-        plan, calibration, target=settings.target, limits=settings.limits, fill=settings.fill
+        plan, calibration, target=settings.target, limits=settings.limits, fill=settings.fill_rule
     )
     planned: dict[str, Schedule] = {}
     if settings.rule == "best":
@@ -186,10 +111,11 @@ def _planned(calibration: Calibration, settings: PlanSettings) -> dict[str, Sche
         planned |= {f"speedup{speedup:g}": make(speedup=speedup) for speedup in settings.speedups}
     if not settings.front:
         planned |= {f"error{error:g}": make(error=error) for error in settings.errors}
-    return {f"{settings.target}-{name}": schedule for name, schedule in planned.items()}
+    how = settings.target if settings.fill is None else f"{settings.target}-{settings.fill}"
+    return {f"{how}-{name}": schedule for name, schedule in planned.items()}
 
 
-def _smooth(calibration: Calibration, settings: PlanSettings) -> dict[str, Schedule]:
+def _smooth(calibration: Calibration, settings: Plan) -> dict[str, Schedule]:
     lag = settings.limits.max_lag or min(PUBLISHED_LAG, calibration.max_lag)
     by_alpha = partial(smooth, calibration, max_lag=lag, per=settings.per, strict=settings.strict)
     by_compute = partial(
@@ -238,12 +164,14 @@ class _Front:
     error: float
 
 
-def _front(calibration: Calibration, settings: PlanSettings) -> _Front:
+def _front(calibration: Calibration, settings: Plan) -> _Front:
     error = settings.errors[0] if settings.errors else FRONT_ERROR
     try:
-        choice: Choice = auto(calibration, error=error, limits=settings.limits, fill=settings.fill)
+        choice: Choice = auto(
+            calibration, error=error, limits=settings.limits, fill=settings.fill_rule
+        )
     except ScheduleError as problem:
-        points = Planner(calibration, limits=settings.limits, fill=settings.fill).front()
+        points = Planner(calibration, limits=settings.limits, fill=settings.fill_rule).front()
         if settings.errors or not points:
             raise
         return _Front(points=points, chosen=None, why=str(problem), error=error)

@@ -6,34 +6,30 @@ import re
 import time
 from collections.abc import Generator
 from contextlib import contextmanager, nullcontext
-from pathlib import Path
 
 from rich.console import Console
 from tqdm import tqdm
 
 from smoothcache_core import Schedule, cached
 from smoothcache_core.adapters import DENOISER, GUIDANCE
+from smoothcache_core.cli.commands.sample import Sample
 from smoothcache_core.cli.loading import sampler_for
 from smoothcache_core.cli.modality import Modality
 from smoothcache_core.cli.sampler import Sampler
-from smoothcache_core.cli.source import Source
 from smoothcache_core.runtime import CacheStats
 
 
-def sample_to_folder(
-    modality: Modality, source: Source, output: Path, *, schedule: Path | None
-) -> None:
+def sample_to_folder(modality: Modality, settings: Sample) -> None:
     """Sample into a folder, plain or by a schedule file.
 
     Args:
         modality: Saves the samples.
-        source: What to sample.
-        output: The folder.
-        schedule: The file; None to compute everything.
+        settings: What to sample, by which schedule, and the folder.
 
     Raises:
         SmoothCacheError: The model or the schedule cannot be used.
     """
+    source, output, schedule = settings.source, settings.output, settings.schedule
     plan = None if schedule is None else Schedule.load(schedule)
     sampler = sampler_for(source, {} if schedule is None or plan is None else {schedule: plan})
     context = nullcontext() if plan is None else _cached(sampler, plan)

@@ -52,7 +52,7 @@ class Source(ABC):
     device: opt.Device = "auto"
     dtype: opt.DtypeOption = "auto"
     labels: opt.Labels = None
-    prompts: opt.Prompts = None
+    prompts: opt.Prompts = ()
     samples: opt.Samples = 1
     batch: opt.Batch = None
     seed: opt.Seed = 0

@@ -7,28 +7,26 @@ from pathlib import Path
 from rich.console import Console
 
 from smoothcache_core import Calibration, transfer
-from smoothcache_core.cli.source import Source
+from smoothcache_core.cli.commands.transfer import Transfer
 from smoothcache_core.errors import CommandError
 
 
-def transfer_to_file(command: str, source: Source, file: Path, output: Path, *, steps: int) -> None:
+def transfer_to_file(command: str, settings: Transfer) -> None:
     """Transfer a calibration file to another number of steps, and say what is left of it.
 
     Args:
         command: Name of the program.
-        source: What was calibrated.
-        file: The calibration.
-        output: File for the transferred calibration.
-        steps: Steps of the solver to transfer to.
+        settings: What was calibrated, the files, and the steps to transfer to.
 
     Raises:
         CommandError: The output is the calibration itself, or the calibration holds nothing of
             whole runs.
         SmoothCacheError: The model cannot be loaded; see `smoothcache_core.transfer`.
     """
-    calibration = Calibration.load(file)
-    _check(calibration, file, output)
-    sampler = source.sampler(steps=steps)
+    source, output = settings.source, settings.output
+    calibration = Calibration.load(settings.calibration)
+    _check(calibration, settings.calibration, output)
+    sampler = source.sampler(steps=settings.steps)
     sampler.show_progress(False)
     console = Console(soft_wrap=True, highlight=False)
     with console.status("transferring"), sampler.around():

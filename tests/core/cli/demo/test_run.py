@@ -9,9 +9,9 @@ import pytest
 import smoothcache_audio._cli
 import smoothcache_image._cli
 import torch
+from kit.command_shell import said
 from smoothcache_core import Calibration, Report, Schedule
-from typer import Typer
-from typer.testing import CliRunner
+from smoothcache_core.cli.app import CommandLine
 
 pytestmark = pytest.mark.slow
 
@@ -29,7 +29,7 @@ class Demo:
         sample: Name of the file of a sampled three.
     """
 
-    app: Typer
+    app: CommandLine
     files: int
     metrics: tuple[str, ...]
     sample: str
@@ -75,8 +75,8 @@ def same_threads() -> Generator[None]:
 @pytest.fixture(scope="module", params=DEMOS)
 def shown(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Shown:
     demo, folder = DEMOS[request.param], tmp_path_factory.mktemp(request.param)
-    result = CliRunner().invoke(demo.app, ["demo", "--output", str(folder), *TINY])
-    assert result.exit_code == 0, (result.output, result.exception)
+    result = said(demo.app, ["demo", "--output", str(folder), *TINY])
+    assert result.status == 0, result.output
     return Shown(demo=demo, folder=folder, said=result.output)
 
 
@@ -131,8 +131,8 @@ def test_demo_ends_in_errors_at_equal_compute(shown: Shown):
 def test_demo_schedules_are_for_the_shipped_model(shown: Shown):
     schedule = next((shown.folder / "schedules").iterdir())
     words = ["--schedule", str(schedule), "--output", str(shown.folder / "s"), "--labels", "3"]
-    result = CliRunner().invoke(shown.demo.app, ["sample", *words])
-    assert result.exit_code == 0, (result.output, result.exception)
+    result = said(shown.demo.app, ["sample", *words])
+    assert result.status == 0, result.output
     assert Schedule.load(schedule).evaluations == 8
     assert (shown.folder / "s" / shown.demo.sample).exists()
 
@@ -140,9 +140,9 @@ def test_demo_schedules_are_for_the_shipped_model(shown: Shown):
 def test_impossible_fractions_are_refused(tmp_path: Path):
     words = ["--samples", "1", "--calibration-samples", "1", "--steps", "4", "--threads", "1"]
     app = DEMOS["image"].app
-    result = CliRunner().invoke(app, ["demo", "-o", str(tmp_path), *words, "--compute", "0.1"])
-    assert result.exit_code == 2
-    assert "none of the compute fractions is possible" in result.stderr.splitlines()[-1]
+    result = said(app, ["demo", "-o", str(tmp_path), *words, "--compute", "0.1"])
+    assert result.status == 2
+    assert "none of the compute fractions is possible" in result.errors.splitlines()[-1]
 
 
 def test_demo_of_audio_can_be_heard(shown: Shown):

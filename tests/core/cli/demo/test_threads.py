@@ -3,7 +3,7 @@ from collections.abc import Generator
 
 import pytest
 import torch
-from smoothcache_core.cli.threads import use_fastest_threads
+from smoothcache_core.cli.demo.threads import use_fastest_threads
 
 
 @pytest.fixture(autouse=True)

@@ -1,4 +1,4 @@
-"""The demo: calibrate, plan, fit, apply and judge, on a small model that comes with the package."""
+"""The way that the demo goes: calibrate, plan, fit, apply and judge."""
 
 from __future__ import annotations
 
@@ -15,62 +15,33 @@ from torch import Tensor
 from tqdm import tqdm
 
 from smoothcache_core import Calibration, Schedule, calibrate
+from smoothcache_core.cli.commands.demo import Demo
+from smoothcache_core.cli.demo.pairs import Pair, comparison, described_pairs, plan_pairs
+from smoothcache_core.cli.demo.threads import use_fastest_threads
 from smoothcache_core.cli.evaluating import Evaluation, evaluated
 from smoothcache_core.cli.fitting import fitted_to
 from smoothcache_core.cli.modality import Modality
-from smoothcache_core.cli.pairs import Pair, comparison, described_pairs, plan_pairs
 from smoothcache_core.cli.sampler import Sampler
 from smoothcache_core.cli.source import Source
 from smoothcache_core.cli.tables import print_table
-from smoothcache_core.cli.threads import use_fastest_threads
 from smoothcache_core.planning import Planner, Point
 
 
-@dataclass(frozen=True, kw_only=True)
-class DemoSettings:
-    """Settings of the demo.
-
-    Attributes:
-        output: Folder to write to.
-        samples: Samples to judge with; rounded up to whole batches.
-        batch: Most samples of such a batch.
-        computes: Compute fractions to plan for, in (0, 1].
-        max_lag: Longest reuse, in evaluations.
-        threads: CPU threads; 0 tries what is fastest.
-    """
-
-    output: Path
-    samples: int
-    batch: int
-    computes: tuple[float, ...]
-    max_lag: int
-    threads: int
-
-    @property
-    def runs(self) -> int:
-        """Runs to judge with."""
-        return math.ceil(self.samples / self.batch)
-
-    @property
-    def run_samples(self) -> int:
-        """Samples of one such run."""
-        return math.ceil(self.samples / self.runs)
-
-
-def run_demo(modality: Modality, source: Source, settings: DemoSettings) -> Evaluation:
+def run_demo(modality: Modality, settings: Demo) -> Evaluation:
     """Calibrate, plan, fit, sample plain and cached, judge, and write everything to a folder.
 
     Args:
         modality: What the demo is about.
-        source: The shipped model, with the samples to calibrate with, all in one run from its
-            seed; the runs that judge take the seeds that follow.
-        settings: The rest.
+        settings: What to sample, plan for and write. The samples to calibrate with are all in one
+            run, from the seed of the source; the runs that judge take the seeds that follow.
 
     Raises:
         SmoothCacheError: The settings are impossible, or the shipped model cannot be loaded.
     """
     console, start = Console(highlight=False, soft_wrap=True), time.perf_counter()
     console.print(f"[bold]SmoothCache demo[/]: {modality.demo.opening}")
+    count = settings.calibration_samples
+    source = replace(settings.source, device="cpu", samples=count, batch=count)
     sampler = source.sampler(steps=source.steps or source.STEPS)
     sampler.show_progress(False)
     demo = _Demo(
@@ -93,14 +64,24 @@ class _Demo:
 
     modality: Modality
     source: Source
-    settings: DemoSettings
+    settings: Demo
     sampler: Sampler
     console: Console
 
     @property
+    def runs(self) -> int:
+        """Runs to judge with: as few as hold all samples."""
+        return math.ceil(self.settings.samples / self.modality.demo.batch)
+
+    @property
+    def run_samples(self) -> int:
+        """Samples of one such run; together they may be a few more than asked for."""
+        return math.ceil(self.settings.samples / self.runs)
+
+    @property
     def judged(self) -> Sampler:
         """The sampler of the runs that judge."""
-        return replace(self.sampler, batch=self.settings.run_samples)
+        return replace(self.sampler, batch=self.run_samples)
 
     def set_threads(self) -> int:
         """Set the number of threads, and return it."""
@@ -153,7 +134,7 @@ class _Demo:
         return replace(pair, plan=fitted)
 
     def judge(self, calibration: Calibration, pairs: Sequence[Pair]) -> Evaluation:
-        first, runs, sampler = self.source.seed + 1, self.settings.runs, self.judged
+        first, runs, sampler = self.source.seed + 1, self.runs, self.judged
         seeds = range(first, first + runs)
         self.console.print(
             f"[bold]4/4 judge[/]: {runs * sampler.batch} new samples (seeds {seeds[0]}.."
@@ -175,7 +156,7 @@ class _Demo:
         console.print()
         evaluation.show(console)
         console.print(
-            f"seconds: one run of {self.settings.run_samples} samples. predicted: rel L2, measured "
+            f"seconds: one run of {self.run_samples} samples. predicted: rel L2, measured "
             f"on the calibration samples for plans.\n{demo.legend}\n"
         )
         files = {str(self.settings.output / name): text for name, text in demo.files.items()}

@@ -1,0 +1,111 @@
+"""The commands of a modality, one file for each. A new one is a file and a line in `COMMANDS`.
+
+Nothing heavy is loaded before a command runs: help is shown at once.
+"""
+
+from inspect import cleandoc
+from types import MappingProxyType
+
+from smoothcache_core.cli.app import CommandLine, new_app, shown_examples
+from smoothcache_core.cli.command import Command
+from smoothcache_core.cli.commands.calibrate import Calibrate
+from smoothcache_core.cli.commands.demo import Demo
+from smoothcache_core.cli.commands.evaluate import Evaluate
+from smoothcache_core.cli.commands.fit import Fit
+from smoothcache_core.cli.commands.plan import Plan
+from smoothcache_core.cli.commands.sample import Sample
+from smoothcache_core.cli.commands.transfer import Transfer
+from smoothcache_core.cli.modality import Modality
+
+COMMANDS: tuple[type[Command], ...] = (
+    Demo,
+    Calibrate,
+    Transfer,
+    Plan,
+    Fit,
+    Sample,
+    Evaluate,
+)
+"""The commands that every modality has, in the order of the help."""
+
+_ABOUT = """
+Make diffusion transformers for {models} faster, by reusing what hardly changes from one
+evaluation to the next.
+
+Start with [bold]demo[/bold]: it needs no download and no GPU. With a model of your own:
+[bold]calibrate[/bold] measures what changes and what errors would do, [bold]plan[/bold] turns
+that into a schedule of what to skip, for a compute fraction, a speed-up or an error that you
+name; [bold]fit[/bold] improves and measures it, [bold]sample[/bold] samples by it,
+[bold]evaluate[/bold] compares it with the plain model. [bold]transfer[/bold] carries a
+calibration over to another number of steps.
+"""
+
+
+_EXAMPLES = MappingProxyType(
+    {
+        "": (
+            "demo",
+            "calibrate --samples 10",
+            "plan calibration.safetensors --compute 0.5",
+            "sample --schedule schedules/auto-compute0.5.json",
+        ),
+        "demo": ("demo --output demo-output",),
+        "calibrate": ("calibrate --samples 10",),
+        "transfer": ("transfer calibration.safetensors --steps 30",),
+        "plan": (
+            "plan calibration.safetensors --compute 0.5",
+            "plan calibration.safetensors --speedup 2 --max-bytes 2GB",
+            "plan calibration.safetensors --error 0.01 -o good.json",
+            "plan calibration.safetensors --front",
+            "plan calibration.safetensors --compute 0.5 --rule smooth --map",
+            "plan calibration.safetensors --interval 2 -o every-second.json --v1",
+        ),
+        "fit": (
+            "fit schedules/auto-compute0.5.json --samples 8 -o fitted.json",
+            "fit schedules/auto-compute0.25.json --refine 50 --checkpoint tried.json",
+        ),
+        "sample": (
+            "sample --samples 10",
+            "sample --samples 10 --schedule schedules/auto-compute0.5.json",
+        ),
+        "evaluate": (
+            "evaluate schedules/auto-compute0.5.json schedules/smooth-compute0.5.json "
+            "--samples 50 --batch 10 --calibration calibration.safetensors",
+        ),
+    }
+)
+
+
+def command_line(modality: Modality) -> CommandLine:
+    """Return the program of a modality, with all commands, from demo to evaluate.
+
+    Args:
+        modality: What it is about.
+    """
+    name, examples = modality.command, {**_EXAMPLES, **modality.examples}
+    app = new_app(
+        name, about=_paragraphs(_ABOUT.format(models=modality.models)), examples=examples[""]
+    )
+    for order, command in enumerate((*COMMANDS, *modality.commands)):
+        called = command.__name__.lower()
+        app.command(
+            command.of(modality),
+            name=called,
+            sort_key=order,
+            help=_help(command, modality),
+            help_epilogue=shown_examples(name, examples[called]),
+        )
+    return CommandLine(modality=modality, app=app)
+
+
+def _help(command: type[Command], modality: Modality) -> str:
+    """Return the docstring of a command, in the words of the modality."""
+    demo = modality.demo
+    return _paragraphs(command.__doc__ or "").format(
+        units=modality.units, shown=demo.title.lower(), duration=demo.duration
+    )
+
+
+def _paragraphs(text: str) -> str:
+    """Return a text with one line for every paragraph, which the help folds to its width."""
+    return "\n\n".join(" ".join(each.split()) for each in cleandoc(text).split("\n\n"))

@@ -1,0 +1,57 @@
+"""The command `calibrate`."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+from cyclopts import Parameter
+from cyclopts.types import NonNegativeInt
+
+from smoothcache_core.cli import options as opt
+from smoothcache_core.cli.command import SamplingCommand
+from smoothcache_core.cli.modality import Modality
+
+
+@dataclass(frozen=True, kw_only=True)
+class Calibrate(SamplingCommand):
+    """Measure how much every part of a model changes during a run, and what errors would do.
+
+    Samples as usual; then perturbs some runs, to learn how sensitive the final sample is. A few
+    samples are enough; the result holds for this model, solver and number of steps.
+    """
+
+    DEFAULTS: ClassVar[Mapping[str, Any]] = {"samples": 10}
+
+    output: Annotated[
+        Path,
+        opt.output_option(
+            "File for what is measured. It is saved after every run, and continued if it is there "
+            "already.",
+            file=True,
+        ),
+    ] = Path("calibration.safetensors")
+    sensitivity: Annotated[
+        NonNegativeInt,
+        Parameter(
+            group=opt.MEASURE,
+            help="Runs to measure sensitivities with, at least 0: what errors do to the final "
+            "sample. Each takes as long as some five more. Plans need at least 1; the published "
+            "rules need 0.",
+        ),
+    ] = 2
+    max_lag: opt.MeasuredLag = 12
+    references: Annotated[
+        Literal["device", "cpu"],
+        Parameter(
+            group=opt.MEASURE,
+            help="Where earlier outputs are kept for comparison: on the model's device, or on the "
+            "CPU, which is slower and takes no memory of the device.",
+        ),
+    ] = "device"
+
+    def run(self, modality: Modality) -> None:
+        """Calibrate a model into a file, or continue the file."""
+        from smoothcache_core.cli.calibrating import calibrate_to_file
+
+        calibrate_to_file(modality.command, self)

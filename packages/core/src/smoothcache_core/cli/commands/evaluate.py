@@ -1,0 +1,52 @@
+"""The command `evaluate`."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, ClassVar
+
+from cyclopts import Parameter
+
+from smoothcache_core.cli import options as opt
+from smoothcache_core.cli.command import SamplingCommand
+from smoothcache_core.cli.modality import Modality
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluate(SamplingCommand):
+    """Compare schedules with the plain model: speed, and what becomes of the same samples.
+
+    Shows the errors that were predicted beside those measured. The seeds must not be those of
+    the calibration, nor those that a schedule was fitted with.
+    """
+
+    DEFAULTS: ClassVar[Mapping[str, Any]] = {"samples": 10, "seed": 1000}
+
+    schedules: Annotated[
+        tuple[Path, ...],
+        Parameter(group=opt.ARGUMENTS, help="Schedules to compare with plain, one or more."),
+    ] = field(kw_only=False)
+    calibration: Annotated[
+        Path | None,
+        opt.file_option(
+            "File written by calibrate, to draw its errors and what can be planned from it."
+        ),
+    ] = None
+    peers: Annotated[
+        tuple[str, ...],
+        Parameter(
+            group=opt.FILES,
+            metavar="FILE",
+            help="Record of a benchmark (JSON) whose other methods are drawn beside these "
+            "schedules. Repeatable; quote a pattern: 'benchmarks/quality-*.json'.",
+        ),
+    ] = ()
+    output: Annotated[
+        Path, opt.output_option("Folder for the report and its pictures.", folder=True)
+    ] = Path("evaluation")
+
+    def run(self, modality: Modality) -> None:
+        """Compare schedule files with the plain model and write a report folder."""
+        from smoothcache_core.cli.evaluating import evaluate_to_folder
+
+        evaluate_to_folder(modality, self)

@@ -1,0 +1,61 @@
+"""The command `fit`."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, ClassVar
+
+from cyclopts import Parameter
+from cyclopts.types import PositiveInt
+from cyclopts.validators import Number
+
+from smoothcache_core.cli import options as opt
+from smoothcache_core.cli.command import SamplingCommand
+from smoothcache_core.cli.modality import Modality
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fit(SamplingCommand):
+    """Fit a schedule to what its cached runs really do, and measure the error that it makes.
+
+    The seeds may be those of the calibration. They are written down, and evaluate, which starts
+    from seed 1000, refuses to judge with them.
+    """
+
+    DEFAULTS: ClassVar[Mapping[str, Any]] = {"samples": 8}
+
+    schedule: Annotated[Path, Parameter(group=opt.ARGUMENTS, help="Schedule to fit.")] = field(
+        kw_only=False
+    )
+    output: Annotated[Path, opt.output_option("File for the fitted schedule.", file=True)] = Path(
+        "fitted.json"
+    )
+    terms: Annotated[
+        int | None,
+        Parameter(
+            group=opt.PLAN,
+            validator=Number(gte=1, lte=3),
+            help="Most computed outputs that a fill combines, 1 to 3. If not given, 3 for whole "
+            "evaluations; parts of the model keep as many as the schedule has, and plain reuse "
+            "stays.",
+        ),
+    ] = None
+    refine: Annotated[
+        PositiveInt | None,
+        Parameter(
+            group=opt.PLAN,
+            metavar="TRIALS",
+            help="Also move what is computed, if that lowers the error: schedules to try, at least "
+            "1. Each takes as long as a cached run of all samples.",
+        ),
+    ] = None
+    checkpoint: Annotated[
+        Path | None,
+        opt.file_option("With --refine, file that keeps what was tried, and is continued from."),
+    ] = None
+
+    def run(self, modality: Modality) -> None:
+        """Fit a schedule file, refine it if asked to, and show what it does."""
+        from smoothcache_core.cli.fitting import fit_to_file
+
+        fit_to_file(modality.command, self)

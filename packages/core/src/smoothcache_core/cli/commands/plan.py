@@ -1,0 +1,290 @@
+"""The command `plan`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from cyclopts import Parameter, Token
+from cyclopts.types import PositiveInt
+from cyclopts.validators import Number
+
+from smoothcache_core.cli import options as opt
+from smoothcache_core.cli.command import Command
+from smoothcache_core.cli.modality import Modality
+from smoothcache_core.cli.sizes import parse_bytes
+from smoothcache_core.errors import CommandError
+
+if TYPE_CHECKING:
+    from smoothcache_core.fills import FillRule
+    from smoothcache_core.planning import Limits
+
+
+def _bytes(_: Any, tokens: Sequence[Token]) -> int:
+    return parse_bytes(tokens[0].value)
+
+
+def _targets(_: object = None) -> list[str]:
+    from smoothcache_core.sources import SOURCES
+
+    return ["auto", *(kind.name for kind in SOURCES)]
+
+
+def _fills(_: object = None) -> list[str]:
+    from smoothcache_core.fills import FILLS
+
+    return [rule.name for rule in FILLS]
+
+
+def _one_of(names: Callable[[], Sequence[str]]) -> Callable[[Any, str | None], None]:
+    """Return a validator; the names are looked up when one is given, as that loads the planner."""
+
+    def check(_: Any, name: str | None) -> None:
+        if name is not None and name not in names():
+            raise ValueError(f"Choose from: {', '.join(names())}.")
+
+    return check
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan(Command):
+    """Turn a calibration into schedules: what to compute and what to skip. Needs no model.
+
+    Give --compute, --speedup or --error, each as often as you like, and get the best schedule for
+    each; or --front to see them all. Or a published rule: --alpha, --interval, --rule smooth.
+    """
+
+    calibration: opt.CalibrationFile = field(kw_only=False)
+
+    # ------------------------------------------------------------------------ what to plan
+
+    computes: Annotated[
+        tuple[float, ...],
+        Parameter(
+            name="--compute",
+            group=opt.PLAN,
+            help="Compute fraction to keep to, in (0, 1]: MACs over those of the plain model. "
+            "Repeatable.",
+        ),
+    ] = ()
+    speedups: Annotated[
+        tuple[float, ...],
+        Parameter(
+            name="--speedup",
+            group=opt.PLAN,
+            help="Speed-up to reach if time were MACs alone, at least 1. Repeatable.",
+        ),
+    ] = ()
+    errors: Annotated[
+        tuple[float, ...],
+        Parameter(
+            name="--error",
+            group=opt.PLAN,
+            help="Relative L2 error of the final sample to keep to, above 0, by the least compute. "
+            "Repeatable. With --front, what the choice keeps to; 0.01 if not given.",
+        ),
+    ] = ()
+    target: Annotated[
+        str,
+        Parameter(
+            group=opt.PLAN,
+            metavar="NAME",
+            validator=_one_of(_targets),
+            completer=_targets,
+            help="What to skip: whole evaluations ('denoiser'); these and unconditional passes "
+            "('guidance'); parts of the model, planned by 'site', 'kind' or 'evaluation', by "
+            "SmoothCache's rule ('smooth') or at regular intervals ('interval'). 'auto' takes what "
+            "is predicted to be best.",
+        ),
+    ] = "auto"
+    fill: Annotated[
+        str | None,
+        Parameter(
+            group=opt.PLAN,
+            metavar="RULE",
+            validator=_one_of(_fills),
+            completer=_fills,
+            help="How skipped outputs of parts of the model are made: 'reuse' of the last computed "
+            "one, calibrated combinations of up to three ('linear-1' to 'linear-3'), or Taylor "
+            "series ('taylor-0' to 'taylor-2'). Default: linear-3.",
+        ),
+    ] = None
+    front: Annotated[
+        bool,
+        Parameter(
+            group=opt.PLAN,
+            help="Compare all targets at many compute fractions, as a table and front.png, and "
+            "choose.",
+        ),
+    ] = False
+
+    # ------------------------------------------------------------------------ limits
+
+    first: Annotated[
+        PositiveInt,
+        Parameter(
+            group=opt.LIMITS, help="How many of the first evaluations are computed, at least 1."
+        ),
+    ] = 1
+    pinned: Annotated[
+        tuple[int, ...],
+        Parameter(
+            name="--pin",
+            group=opt.LIMITS,
+            validator=Number(gte=0),
+            help="An evaluation that is computed in any case, counted from 0. Repeatable.",
+        ),
+    ] = ()
+    max_lag: Annotated[
+        PositiveInt | None,
+        Parameter(
+            group=opt.LIMITS,
+            help="Most evaluations skipped in a row, at least 1. Default: 3 for the published "
+            "rules, half of what was measured for parts of the model, any for whole evaluations.",
+        ),
+    ] = None
+    max_bytes: Annotated[
+        int | None,
+        Parameter(
+            converter=_bytes,
+            metavar="SIZE",
+            group=opt.LIMITS,
+            help="Most memory for cached outputs: '2GB', '500MiB', or bytes. Default: any.",
+        ),
+    ] = None
+    max_rows: Annotated[
+        PositiveInt | None,
+        Parameter(
+            group=opt.LIMITS,
+            help="Most different rows of parts, at least 1; each is a graph of a compiled model. "
+            "Default: any number.",
+        ),
+    ] = None
+
+    # ------------------------------------------------------------------------ published rules
+
+    rule: Annotated[
+        Literal["best", "smooth"],
+        Parameter(
+            group=opt.PUBLISHED,
+            help="How to plan for --compute and --speedup: 'best' by predicted errors, 'smooth' by "
+            "SmoothCache's threshold.",
+        ),
+    ] = "best"
+    alphas: Annotated[
+        tuple[float, ...],
+        Parameter(
+            name="--alpha",
+            group=opt.PUBLISHED,
+            help="SmoothCache's threshold: largest relative error of what is reused, at least 0; "
+            "0.08 to 0.35 is usual. Repeatable.",
+        ),
+    ] = ()
+    intervals: Annotated[
+        tuple[int, ...],
+        Parameter(
+            name="--interval",
+            group=opt.PUBLISHED,
+            help="Compute at every n-th evaluation, n at least 1, whatever was measured (FORA). "
+            "Repeatable.",
+        ),
+    ] = ()
+    per: Annotated[
+        Literal["kind", "site"],
+        Parameter(
+            group=opt.PUBLISHED,
+            help="SmoothCache's threshold for all sites of a kind together, or for each by itself.",
+        ),
+    ] = "kind"
+    strict: Annotated[
+        bool,
+        Parameter(
+            group=opt.PUBLISHED,
+            help="All shorter reuses must be within the threshold too, not only the longest.",
+        ),
+    ] = False
+
+    # ------------------------------------------------------------------------ files
+
+    output: Annotated[
+        Path,
+        opt.output_option("Folder for the schedules, or a file ending in .json for a single one."),
+    ] = Path("schedules")
+    v1: Annotated[
+        bool,
+        Parameter(
+            group=opt.FILES,
+            help="Also write SmoothCache's original JSON, as <name>.v1.json.",
+        ),
+    ] = False
+    maps: Annotated[
+        bool,
+        Parameter(
+            name="--map",
+            group=opt.FILES,
+            help="Also draw what is computed and what is not, as <name>.png.",
+        ),
+    ] = False
+
+    def __post_init__(self) -> None:
+        """Refuse to plan nothing, and options that would make no difference.
+
+        Raises:
+            CommandError: Says which options go together.
+        """
+        budgets = bool(self.computes or self.speedups)
+        if not (budgets or self.errors or self.front or self.alphas or self.intervals):
+            raise CommandError(
+                "nothing to plan: give --compute, --speedup, --error or --front, or a published "
+                "rule: --alpha, --interval"
+            )
+        by_rule = bool(self.alphas) or (budgets and self.rule == "smooth")
+        if self.rule == "smooth" and not by_rule:
+            raise CommandError("--rule smooth plans for --compute and --speedup; give one of them")
+        if (self.per != "kind" or self.strict) and not by_rule:
+            raise CommandError(
+                "--per and --strict are SmoothCache's; give --alpha or --rule smooth"
+            )
+        only_lag = self.first == 1 and not (self.pinned or self.max_bytes or self.max_rows)
+        if not self.plans and (self.target != "auto" or self.fill is not None or not only_lag):
+            raise CommandError(
+                "--target, --fill, --first, --pin, --max-bytes and --max-rows are for --compute, "
+                "--speedup, --error and --front, not for published rules"
+            )
+        if self.front and (len(self.errors) > 1 or self.target != "auto"):
+            raise CommandError("--front compares all targets, and chooses for one --error at most")
+
+    @property
+    def plans(self) -> bool:
+        """Whether anything is planned by predicted errors."""
+        budgets = bool(self.computes or self.speedups)
+        return bool(self.errors or self.front or (budgets and self.rule == "best"))
+
+    @property
+    def limits(self) -> Limits:
+        """What the plans keep to. The largest lag holds for SmoothCache's rule too."""
+        from smoothcache_core.planning import Limits
+
+        return Limits(
+            first=self.first,
+            pinned=self.pinned,
+            max_lag=self.max_lag,
+            max_bytes=self.max_bytes,
+            max_rows=self.max_rows,
+        )
+
+    @property
+    def fill_rule(self) -> FillRule | None:
+        """How skipped outputs are made; None for what suits the target."""
+        from smoothcache_core.fills import fill_named
+
+        return None if self.fill is None else fill_named(self.fill)
+
+    def run(self, modality: Modality) -> None:
+        """Plan schedules from a calibration file, write them and show what they promise."""
+        del modality
+        from smoothcache_core.cli.planning import plan_to_files
+
+        plan_to_files(self)
