@@ -79,8 +79,9 @@ def test_fields_are_options_beside_those_of_the_command():
     assert result.status == 0, result.output
     (sent,) = TOLD
     assert (sent.to, sent.times) == (Path("here"), 2)
-    assert sent.source == type(sent.source)(weight=3, label=("a", "c"))
     assert isinstance(sent.source, Parcel)
+    assert (sent.source.weight, sent.source.label) == (3, ("a", "c"))
+    assert (sent.source.model, sent.source.fragile) == ("box", False)
 
 
 @pytest.mark.parametrize(

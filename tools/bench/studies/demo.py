@@ -14,8 +14,8 @@ from pathlib import Path
 import smoothcache_audio._cli
 import smoothcache_image._cli
 from smoothcache_core import Report
+from smoothcache_core.cli.app import CommandLine
 from smoothcache_core.reports import ReportRow
-from typer import Typer
 
 from tools.bench.records import Record, Row, new_record
 
@@ -35,7 +35,7 @@ SECONDS = (
 class Demo:
     """A demo to record."""
 
-    app: Typer
+    app: CommandLine
     model: str
     libraries: tuple[str, ...]
     note: str
@@ -92,9 +92,6 @@ def main() -> None:
     options = sys.argv[2:]
     modality = options.pop(0) if options[:1] in [[name] for name in DEMOS] else "image"
     with tempfile.TemporaryDirectory() as folder:
-        try:
-            DEMOS[modality].app(["demo", "--output", folder, *options])
-        except SystemExit as done:
-            if done.code:
-                raise
+        if status := DEMOS[modality].app.run(["demo", "--output", folder, *options]):
+            sys.exit(status)
         print(record(Report.load(Path(folder) / "report.json"), modality).save())

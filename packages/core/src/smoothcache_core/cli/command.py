@@ -62,10 +62,10 @@ class SamplingCommand(Command):
 
 
 def with_source(command: type[T], source: type[Source]) -> type[T]:
-    """Return a command whose field `source` is of this type, and has the defaults of it."""
+    """Return a command whose field `source` is of this type, all of whose fields have defaults."""
     return varied(
         command,
-        defaults={"source": source()},
+        defaults={"source": source()},  # pyright: ignore[reportCallIssue] all have defaults
         types={"source": Annotated[source, Parameter(name="*")]},
     )
 
