@@ -11,6 +11,8 @@ import smoothcache_core
 import smoothcache_image._cli
 from cyclopts import Argument
 from kit.command_shell import said
+from smoothcache_core.fills import FILLS
+from smoothcache_core.sources import SOURCES
 
 COMMANDS = ("demo", "calibrate", "transfer", "plan", "fit", "sample", "evaluate")
 PROGRAMS = {"image": smoothcache_image._cli.app, "audio": smoothcache_audio._cli.app}
@@ -69,8 +71,28 @@ def test_the_version_is_that_of_the_packages(modality: str):
 @modality
 def test_completion_knows_commands_options_and_choices(modality: str):
     script = PROGRAMS[modality].app.generate_completion(shell="bash")
-    assert all(word in script for word in (*COMMANDS, "--max-bytes", "evaluation", "bfloat16"))
+    assert all(word in script for word in (*COMMANDS, "--max-bytes", "bfloat16"))
     assert "--install-completion" in said(PROGRAMS[modality], ["--help"]).output
+
+
+@pytest.mark.parametrize(
+    ("option", "names"),
+    [
+        ("--target", ["auto", *(kind.name for kind in SOURCES)]),
+        ("--fill", [rule.name for rule in FILLS]),
+    ],
+)
+def test_targets_and_rules_are_those_of_the_planner(option: str, names: Sequence[str]):
+    offered = said(PROGRAMS["image"], ["__complete", "plan", "c", option, ""]).output
+    assert offered.splitlines()[2:] == names
+    (plan,) = [each for each in options_of("image", "plan") if each.name == option]
+    told = set(re.findall(r"'([-a-z0-9]+)'", plan.parameter.help or ""))
+    assert told <= set(names)
+    if option == "--target":
+        assert told == set(names)
+    refused = said(PROGRAMS["image"], ["plan", "c", "--compute", "0.5", option, "x"])
+    assert refused.status == 2
+    assert f'Invalid value "x" for {option}. Choose from: {", ".join(names)}.' in refused.errors
 
 
 @modality

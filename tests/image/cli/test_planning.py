@@ -38,6 +38,16 @@ def test_plan_skips_what_it_is_told_to(shell: Shell, calibrated: Path, target: s
     assert schedule.compute_fraction() <= 0.7
 
 
+def test_plan_fills_by_the_rule_it_is_told(shell: Shell, calibrated: Path):
+    words = ("--compute", 0.7, "--target", "site", "--fill", "taylor-1")
+    schedule = Schedule.load(shell.plan(calibrated, *words) / "site-taylor-1-compute0.7.json")
+    assert schedule.source.settings["fill"] == "taylor-1"
+    message = shell.refused("plan", calibrated, *words[:2], "--target", "smooth", *words[-2:])
+    assert "'smooth' makes its own fills" in message
+    message = shell.refused("plan", calibrated, "--alpha", 0.1, *words[-2:])
+    assert "--fill" in message
+
+
 def test_plan_keeps_to_its_limits(shell: Shell, calibrated: Path):
     words = ("--compute", 0.75, "--target", "site", "--first", 3, "--max-lag", 1, "--max-rows", 2)
     schedule = Schedule.load(shell.plan(calibrated, *words) / "site-compute0.75.json")
