@@ -132,6 +132,8 @@ def test_its_seeds_are_told_and_the_model_is_as_it_was():
     assert anatomy(model) == before
     assert schedule.source.seeds == (3, 7)
     assert schedule.source.settings["fitted_samples"] == 6
+    assert schedule.source.settings["fill"] == "fitted(3)"
+    assert schedule.source.settings["use_input"] is True
 
 
 def test_one_sample_has_no_interval():

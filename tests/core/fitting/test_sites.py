@@ -79,6 +79,7 @@ def test_what_is_promised_is_what_comes(passes: Passes):
     assert promised(schedule) == pytest.approx(error_of(model, sampler, SEEDS, schedule), rel=1e-4)
     assert promised(schedule) < error_of(model, sampler, SEEDS, REUSE)
     assert schedule.rows == REUSE.rows
+    assert schedule.source.settings["fill"] == "fitted(2)"
 
 
 @pytest.mark.parametrize("passes", ["one", "batched", "sequential"])

@@ -12,6 +12,7 @@ one run is halted and continued for them in `rollout.py`; the fits of sites in
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict
 from functools import cached_property
 
 import numpy as np
@@ -148,7 +149,7 @@ class Fitter:
         for evaluation in range(schedule.evaluations):
             fitting.step(evaluation)
             done()
-        fitted = self._measured(fitting.schedule, runs)
+        fitted = self._measured(_from_fit(fitting.schedule, self._basis), runs)
         return self._better(schedule, fitted) if schedule.fills else fitted
 
     @staticmethod
@@ -175,6 +176,12 @@ class Fitter:
         runs = runs or [CachedRun(self._stage, plain) for plain in self._plains]
         errors = [error for run in runs for error in run.errors(schedule, self._samples)]
         return _measured(schedule, self._seeds, errors)
+
+
+def _from_fit(schedule: Schedule, basis: Basis) -> Schedule:
+    """Return the schedule with a provenance that says by what it was fitted."""
+    source = schedule.source.fitted(basis.terms, asdict(basis))
+    return schedule.model_copy(update={"source": source})
 
 
 def skips_whole(schedule: Schedule) -> bool:

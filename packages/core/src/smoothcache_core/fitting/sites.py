@@ -80,7 +80,11 @@ class SiteFitting:
         for (path, evaluation), normal in self._normals.items():
             found[path][evaluation] = rounded(normal.solve())
         fills = {path: Fill(terms=terms) for path, terms in found.items()}
-        return self._schedule.model_copy(update={"fills": {**self._fills, **fills}})
+        counts = [len(c) for fill in self._fills.values() for c in fill.terms.values()]
+        source = self._schedule.source.fitted(max(counts))
+        return self._schedule.model_copy(
+            update={"fills": {**self._fills, **fills}, "source": source}
+        )
 
 
 def _unfitted(schedule: Schedule, site: Site, terms: int | None) -> Fill:

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 
 from pydantic import BaseModel, ConfigDict, NonNegativeFloat
 
+Setting = float | int | str | bool | None
+
 
 class Provenance(BaseModel):
     """How a schedule was made.
@@ -17,8 +19,18 @@ class Provenance(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
-    settings: Mapping[str, float | int | str | bool | None] = {}
+    settings: Mapping[str, Setting] = {}
     seeds: tuple[int, ...] = ()
+
+    def fitted(self, terms: int, settings: Mapping[str, Setting] | None = None) -> "Provenance":
+        """Return the provenance after a fit has replaced the coefficients of the rule.
+
+        Args:
+            terms: The most computed outputs that a fitted fill combines.
+            settings: Other settings of the fit, in place of those of the rule.
+        """
+        values = {**self.settings, **(settings or {}), "fill": f"fitted({terms})"}
+        return Provenance(name=self.name, settings=values, seeds=self.seeds)
 
 
 class Prediction(BaseModel):
