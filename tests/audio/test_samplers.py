@@ -432,7 +432,7 @@ def test_cached_knows_no_scheduler_but_a_solver():
     assert sampler.scheduler is None
     schedule = schedule_for("dpmpp-2m")
     fingerprint = schedule.fingerprint.model_copy(update={"solver": sampler.solver_name})
-    schedule = schedule.model_copy(update={"fingerprint": fingerprint})
+    schedule = schedule.changed(fingerprint=fingerprint)
     other = sampler_for("k-lms")
     with (
         pytest.warns(SmoothCacheWarning, match=r"solver is 'k-lms\(sigma_min=0.3"),

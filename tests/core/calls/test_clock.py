@@ -416,7 +416,7 @@ def test_an_announced_branch_is_forgotten_after_an_exception():
 def test_calibrated_timesteps_say_what_a_run_is(steps: tuple[float, ...]):
     """Whatever they do, upwards or up and down."""
     toy = Toy()
-    schedule = schedule_of().model_copy(update={"fingerprint": Fingerprint(timesteps=steps)})
+    schedule = schedule_of().changed(fingerprint=Fingerprint(timesteps=steps))
     with cached(toy, ADAPTER, schedule):
         sample(toy, steps)
         sample(toy, steps)
@@ -426,7 +426,7 @@ def test_calibrated_timesteps_say_what_a_run_is(steps: tuple[float, ...]):
 @pytest.mark.filterwarnings("ignore:the timesteps are not those of the calibration")
 def test_a_run_that_leaves_the_calibrated_timesteps_is_taken_for_another():
     toy = Toy()
-    schedule = schedule_of().model_copy(update={"fingerprint": Fingerprint(timesteps=STEPS)})
+    schedule = schedule_of().changed(fingerprint=Fingerprint(timesteps=STEPS))
     attachment = attach(toy, ADAPTER, schedule)
     with pytest.warns(SmoothCacheWarning, match="a run ended after 2 of the schedule's 6"):
         sample(toy, (9.0, 7.0, 6.0, 5.0, 4.0, 3.0))
@@ -554,7 +554,7 @@ LAZY = {"alias", "clone", "detach", "expand", "select", "unbind", "view"}
 def test_a_timestep_on_a_device_is_not_waited_for(calibrated: bool, branches: tuple[str, ...]):
     """The timesteps are read once, after the last evaluation, and only to be compared."""
     fingerprint = Fingerprint(timesteps=STEPS if calibrated else None)
-    schedule = schedule_of().model_copy(update={"fingerprint": fingerprint})
+    schedule = schedule_of().changed(fingerprint=fingerprint)
     toy, steps = Toy(), on_device()
     with cached(toy, ADAPTER, schedule, branches=branches if len(branches) > 1 else ()):
         sample(toy, [step.expand(2) for step in steps][:-1], branches=branches)
@@ -570,7 +570,7 @@ def test_a_timestep_on_a_device_is_not_waited_for(calibrated: bool, branches: tu
 
 def test_other_timesteps_on_a_device_are_told_after_the_run():
     fingerprint = Fingerprint(timesteps=(*STEPS[:-1], 1.5))
-    schedule = schedule_of().model_copy(update={"fingerprint": fingerprint})
+    schedule = schedule_of().changed(fingerprint=fingerprint)
     attachment = attach(toy := Toy(), ADAPTER, schedule)
     steps = list(on_device())
     sample(toy, steps[:-1])

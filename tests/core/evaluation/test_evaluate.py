@@ -359,7 +359,7 @@ def test_report_says_what_was_run():
 
 
 def test_report_keeps_what_the_schedules_promise():
-    promised = SCHEDULES["once"].model_copy(update={"prediction": Prediction(error=0.25)})
+    promised = SCHEDULES["once"].changed(prediction=Prediction(error=0.25))
     schedules = {"once": promised, "twice": SCHEDULES["twice"]}
     report = judged(Squares(), schedules, seeds=[1], calibration_samples=12)
     assert [row.prediction for row in report.rows] == [None, Prediction(error=0.25), None]

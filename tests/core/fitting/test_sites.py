@@ -14,6 +14,7 @@ from smoothcache_core import Schedule, cached, calibrate, fit
 from smoothcache_core.calls.call import CallReader
 from smoothcache_core.errors import ScheduleError
 from smoothcache_core.numerics.least_squares import ridge
+from smoothcache_core.schedule import Provenance
 from smoothcache_core.sources import plan_sites
 from torch import Tensor
 
@@ -104,8 +105,10 @@ def test_what_is_worse_is_not_taken(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(
         "smoothcache_core.fitting.sites.Normal.solve", lambda _: np.array(wrong[:2])
     )
+    good = good.changed(source=Provenance(name="planned", settings={"fill": "linear-2"}))
     again = fitted(model, sampler, good)
     assert again.fills == good.fills
+    assert again.source.settings["fill"] == "linear-2"
     assert promised(again) == pytest.approx(promised(good), rel=1e-6)
 
 

@@ -452,7 +452,7 @@ def test_a_schedule_for_something_else_is_refused(schedule: Schedule, message: s
 )
 def test_harmless_differences_are_told_once(fingerprint: Fingerprint, message: str):
     toy = Toy()
-    schedule = schedule_of().model_copy(update={"fingerprint": fingerprint})
+    schedule = schedule_of().changed(fingerprint=fingerprint)
     with pytest.warns(SmoothCacheWarning, match=message) as told:
         sample_twice(toy, schedule, solver="Euler")
     assert len(told) == 1

@@ -262,7 +262,7 @@ def test_what_cannot_be_filled_is_computed_and_counted():
     """The batch changes at evaluation 3: the fill of 4 needs 2 and 3, and has 3 alone."""
     toy = Toy()
     schedule = schedule_of((1, 1, 1, 1, 0, 0))
-    schedule = schedule.model_copy(update={"fills": fills_of(attn={4: LINE}, ff={4: LINE})})
+    schedule = schedule.changed(fills=fills_of(attn={4: LINE}, ff={4: LINE}))
     with cached(toy, ADAPTER, schedule) as stats:
         for evaluation, step in enumerate(STEPS):
             toy(noise(shape=(2 if evaluation < 3 else 4, 3, 4)), step)
@@ -368,7 +368,7 @@ def test_nothing_is_left_behind(stop: int):
     toy = Toy()
     before = anatomy(toy)
     schedule = schedule_of((1, 1, 0, 0, 1, 0))
-    schedule = schedule.model_copy(update={"fills": fills_of(attn={2: LINE, 3: LINE, 5: LINE})})
+    schedule = schedule.changed(fills=fills_of(attn={2: LINE, 3: LINE, 5: LINE}))
 
     def interrupt() -> CacheStats:
         with cached(toy, ADAPTER, schedule) as stats:

@@ -162,7 +162,7 @@ FULL = Schedule(
     ),
     prediction=Prediction(error=0.125, low=0.1, measured=True, bytes=4096),
 )
-REUSE_ONLY = FULL.model_copy(update={"fills": {}, "prediction": None})
+REUSE_ONLY = FULL.changed(fills={}, prediction=None)
 
 
 def rows(evaluations: int, keys: st.SearchStrategy[str]) -> st.SearchStrategy[dict[str, Any]]:
@@ -510,3 +510,33 @@ def test_compute_fraction_of_no_cost_is_refused():
 @pytest.mark.parametrize(("row", "skips"), [((1, 1), False), ((1, 0), True)])
 def test_skips_says_whether_anything_is_reused(row: tuple[int, ...], skips: bool):
     assert Schedule(evaluations=2, rows={"a": (1, 1), "b": row}).skips is skips
+
+
+# ---------------------------------------------------------------------------- changes
+
+
+def test_a_changed_schedule_keeps_everything_else():
+    rows = {"attn": (1, 0, 1, 0, 1, 0)}
+    changed = FULL.changed(rows=rows)
+    assert changed.rows == rows
+    assert changed.model_dump(exclude={"rows"}) == FULL.model_dump(exclude={"rows"})
+    assert FULL.rows["attn"] == ROW
+    assert FULL.changed() == FULL
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"rows": {"attn": "nonsense"}}, "invalid schedule: rows.attn"),
+        ({"rows": {"attn": (0, 1, 1, 1, 1, 1)}}, "reuses at the first evaluation"),
+        ({"rows": {"attn": (1, 0, 1)}}, "row 'attn' has 3 entries"),
+        ({"rows": {}}, "a schedule needs at least one row"),
+        ({"rows": {"attn": (1, 0, 0, 0, 0, 0)}}, "but only 1 outputs are computed before it"),
+        ({"fills": {"attn": Fill(terms={9: (1.0,)})}}, "names evaluation 9, past the end"),
+        ({"fingerprint": Fingerprint(evaluations=7)}, "but the fingerprint says 7"),
+        ({"row": {}}, "row"),
+    ],
+)
+def test_changes_that_make_no_schedule_are_refused(changes: dict[str, Any], message: str):
+    with pytest.raises(ScheduleError, match=message):
+        FULL.changed(**changes)

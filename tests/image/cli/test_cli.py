@@ -275,7 +275,7 @@ def test_what_cannot_be_drawn_is_refused_before_sampling(
     other = shell.folder / "other.json"
     schedule = Schedule.load(file)
     fingerprint = schedule.fingerprint.model_copy(update={"config_hash": "another"})
-    schedule.model_copy(update={"fingerprint": fingerprint}).save(other)
+    schedule.changed(fingerprint=fingerprint).save(other)
     record = shell.folder / "record.json"
     rows = [
         {"policy": "plain", "evaluations": 50, "compute": 1.0, "rel_l2": 0.0},

@@ -40,7 +40,7 @@ def test_fit_measures_the_error_that_the_fitted_schedule_makes(
     assert after.source.seeds == (0, 1, 7, 8, 9, 10)
     assert f"{promise(after).error:.2g} (" in said
     assert "Measured on 4 samples." in said
-    unseen = after.model_copy(update={"source": before.source})
+    unseen = after.changed(source=before.source)
     pipe = sampler.pipe
     report = evaluate(
         pipe.transformer, adapter_for(pipe.transformer), sampler, {"fitted": unseen},
@@ -134,7 +134,7 @@ def test_a_fitted_schedule_lands_nearer_than_reuse(planned: Path, sampler: Sampl
     fitted = fit_pipeline(sampler.pipe, sampler, schedule, seeds=range(3), progress=False)
     plain = sampler(50)
     errors = []
-    for each in (fitted, schedule.model_copy(update={"fills": {}})):
+    for each in (fitted, schedule.changed(fills={})):
         with cached_pipeline(sampler.pipe, each):
             errors.append(float((sampler(50) - plain).norm()))
     assert errors[0] < errors[1]

@@ -111,9 +111,7 @@ class Fitting:
         self._put(GUIDANCE.kind, Fill(terms=terms))
 
     def _put(self, key: str, fill: Fill) -> None:
-        self.schedule = self.schedule.model_copy(
-            update={"fills": {**self.schedule.fills, key: fill}}
-        )
+        self.schedule = self.schedule.changed(fills={**self.schedule.fills, key: fill})
 
 
 def _without(values: Mapping[int, float], evaluation: int) -> dict[int, float]:

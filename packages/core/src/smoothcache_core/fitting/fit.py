@@ -32,7 +32,7 @@ from smoothcache_core.numerics.bootstrap import interval_of_mean
 from smoothcache_core.numerics.least_squares import check_enough
 from smoothcache_core.optimize.masks import Basis
 from smoothcache_core.sampling.sampler import Sample, Stage
-from smoothcache_core.schedule.provenance import Prediction
+from smoothcache_core.schedule.provenance import Prediction, Provenance
 from smoothcache_core.schedule.schedule import MOST_TERMS, Schedule
 
 
@@ -180,8 +180,7 @@ class Fitter:
 
 def _from_fit(schedule: Schedule, basis: Basis) -> Schedule:
     """Return the schedule with a provenance that says by what it was fitted."""
-    source = schedule.source.fitted(basis.terms, asdict(basis))
-    return schedule.model_copy(update={"source": source})
+    return schedule.changed(source=schedule.source.fitted(basis.terms, asdict(basis)))
 
 
 def skips_whole(schedule: Schedule) -> bool:
@@ -224,5 +223,5 @@ def _measured(schedule: Schedule, seeds: Sequence[int], errors: Sequence[float])
     )
     used = tuple(sorted({*schedule.source.seeds, *seeds}))
     settings = {**schedule.source.settings, "fitted_samples": len(errors)}
-    source = schedule.source.model_copy(update={"seeds": used, "settings": settings})
-    return schedule.model_copy(update={"prediction": prediction, "source": source})
+    source = Provenance(name=schedule.source.name, settings=settings, seeds=used)
+    return schedule.changed(prediction=prediction, source=source)

@@ -175,4 +175,4 @@ def _with(schedule: Schedule, skips: Skips) -> Schedule:
     rows = {DENOISER.kind: tuple(map(int, skips.denoiser))}
     if GUIDANCE.kind in schedule.rows:
         rows[GUIDANCE.kind] = tuple(map(int, skips.guidance))
-    return schedule.model_copy(update={"rows": rows, "fills": {}})
+    return schedule.changed(rows=rows, fills={})

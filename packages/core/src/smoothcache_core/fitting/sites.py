@@ -44,7 +44,7 @@ class SiteFitting:
         sites = [site for site in stage.adapter.sites(stage.model) if 0 in schedule.row(site)]
         fills = {site.path: _unfitted(schedule, site, terms) for site in sites}
         self._fills = {path: fill for path, fill in fills.items() if fill.terms}
-        self._schedule = schedule.model_copy(update={"fills": self._fills})
+        self._schedule = schedule.changed(fills=self._fills)
         self._normals: dict[tuple[str, int], Normal] = defaultdict(Normal)
 
     @property
@@ -82,9 +82,7 @@ class SiteFitting:
         fills = {path: Fill(terms=terms) for path, terms in found.items()}
         counts = [len(c) for fill in self._fills.values() for c in fill.terms.values()]
         source = self._schedule.source.fitted(max(counts))
-        return self._schedule.model_copy(
-            update={"fills": {**self._fills, **fills}, "source": source}
-        )
+        return self._schedule.changed(fills={**self._fills, **fills}, source=source)
 
 
 def _unfitted(schedule: Schedule, site: Site, terms: int | None) -> Fill:

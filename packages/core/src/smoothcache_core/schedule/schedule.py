@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypedDict, Unpack
 
 from pydantic import (
     BaseModel,
@@ -56,6 +56,17 @@ class Fill(BaseModel):
     terms: Mapping[NonNegativeInt, Terms]
     inputs: Mapping[NonNegativeInt, FiniteFloat] = {}
     anchors: Mapping[NonNegativeInt, FiniteFloat] = {}
+
+
+class Changes(TypedDict, total=False):
+    """What `Schedule.changed` may change; fields as in `Schedule`."""
+
+    rows: Mapping[str, Row]
+    fills: Mapping[str, Fill]
+    source: Provenance
+    fingerprint: Fingerprint
+    cost: Cost | None
+    prediction: Prediction | None
 
 
 class Schedule(BaseModel):
@@ -152,6 +163,20 @@ class Schedule(BaseModel):
                         f"fill {key!r} has {name}; only {DENOISER.kind!r} may use the latent"
                     )
         return self
+
+    def changed(self, **changes: Unpack[Changes]) -> Self:
+        """Return the schedule with other values, validated like any schedule.
+
+        Example:
+            >>> slower = schedule.changed(rows={"attn": (1, 0, 1)}, fills={}, prediction=None)
+
+        Args:
+            changes: New values by the names of fields; the others stay.
+
+        Raises:
+            ScheduleError: The new values are invalid, or do not go with those that stay.
+        """
+        return type(self)(**dict(self) | changes)
 
     # ------------------------------------------------------------------ what it means for a model
 

@@ -100,7 +100,7 @@ class EvaluationPlanner:
             bytes=schedule.predicted_bytes(),
             seconds=self._dynamics.seconds_at(schedule.compute_fraction()),
         )
-        return schedule.model_copy(update={"prediction": prediction})
+        return schedule.changed(prediction=prediction)
 
 
 def plan_evaluations(

@@ -79,7 +79,7 @@ def with_prediction(calibration: Calibration, schedule: Schedule) -> Schedule:
         bytes=schedule.predicted_bytes(),
         seconds=dynamics.seconds_at(schedule.compute_fraction()),
     )
-    return schedule.model_copy(update={"prediction": prediction})
+    return schedule.changed(prediction=prediction)
 
 
 def grams_of(products: Array, sites: Indices, evaluations: Indices, back: Indices) -> Array:
