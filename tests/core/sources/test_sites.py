@@ -20,7 +20,7 @@ from smoothcache_core.planning import Limits
 from smoothcache_core.schedule import Cost
 from smoothcache_core.sources import plan_sites, smooth
 from smoothcache_core.sources.prediction import combined, with_prediction
-from smoothcache_core.sources.sites import Objective, Per
+from smoothcache_core.sources.site_problem import Objective, Per, Problem
 
 STEPS = 10
 GAINS = (1.0, 0.5, 0.25)
@@ -232,18 +232,18 @@ def test_more_compute_has_no_larger_effect(per: Per):
     assert sums[-1] == 0.0
 
 
-def test_weights_by_kind_or_path_say_what_computing_costs():
+def test_prices_by_kind_or_path_say_what_computing_costs():
     calibration = calibration_of()
     cheap = {"attn": 1.0, "ff": 1.0}
-    weights: Mapping[str, float] = {"attn": 5.0, "ff": 1.0, "parts.2": 3.0}
-    schedule = plan_sites(calibration, compute=0.6, weights=weights)
+    prices: Mapping[str, float] = {"attn": 5.0, "ff": 1.0, "parts.2": 3.0}
+    schedule = plan_sites(calibration, compute=0.6, prices=prices)
     rows = rows_of(schedule, calibration)
     price = {"parts.0": 5.0, "parts.1": 1.0, "parts.2": 3.0}
     spent = sum(price[path] * sum(row) for path, row in rows.items())
     assert spent <= 0.6 * 9.0 * STEPS
     assert spent > 0.5 * 9.0 * STEPS
-    same = plan_sites(calibration, compute=0.6, weights=cheap)
-    assert same.rows == plan_sites(calibration, compute=0.6, weights={"attn": 7.0, "ff": 7.0}).rows
+    same = plan_sites(calibration, compute=0.6, prices=cheap)
+    assert same.rows == plan_sites(calibration, compute=0.6, prices={"attn": 7.0, "ff": 7.0}).rows
     assert sum(rows["parts.0"]) < sum(rows_of(same, calibration)["parts.0"])
 
 
@@ -363,13 +363,13 @@ def test_a_schedule_says_where_it_comes_from():
         ({"compute": 0.2}, "budget .* is below .*, the least possible with fills of at most 3"),
         ({"per": "block"}, r"per is one of \['site', 'kind', 'evaluation'\], got 'block'"),
         ({"objective": "least"}, "objective is one of .*, got 'least'"),
-        ({"weights": {"attn": 1.0}}, "for 'parts.1' there is None"),
-        ({"weights": {"attn": 1.0, "ff": math.nan}}, "for 'parts.1' there is nan"),
-        ({"weights": {"attn": 0.0, "ff": 1.0}}, "for 'parts.0' there is 0.0"),
-        ({"weights": {"attn": 1.0, "ff": math.inf}}, "for 'parts.1' there is inf"),
+        ({"prices": {"attn": 1.0}}, "for 'parts.1' there is None"),
+        ({"prices": {"attn": 1.0, "ff": math.nan}}, "for 'parts.1' there is nan"),
+        ({"prices": {"attn": 0.0, "ff": 1.0}}, "for 'parts.0' there is 0.0"),
+        ({"prices": {"attn": 1.0, "ff": math.inf}}, "for 'parts.1' there is inf"),
         (
-            {"weights": {"attn": 1.0, "ff": 1.0, "fff": 1.0}},
-            r"weights name \['fff'\], which are neither kinds nor paths",
+            {"prices": {"attn": 1.0, "ff": 1.0, "fff": 1.0}},
+            r"prices name \['fff'\], which are neither kinds nor paths",
         ),
         ({"limits": Limits(first=11)}, "first is from 1 to 10 evaluations, got 11"),
         (
@@ -405,7 +405,7 @@ def test_a_calibration_that_lacks_something_is_refused():
         plan_sites(why, compute=0.6)
     with pytest.raises(ScheduleError, match=r"holds no inner products of sites: calibrate again"):
         plan_sites(replace(calibration, products=None), compute=0.6)
-    with pytest.raises(ScheduleError, match=r"'parts.1' costs no MACs; give weights"):
+    with pytest.raises(ScheduleError, match=r"'parts.1' costs no MACs; give prices"):
         plan_sites(priced(calibration, 4, 0, 1), compute=0.6)
 
 
@@ -431,3 +431,14 @@ def test_errors_of_one_evaluation_add_up_where_all_miss_the_same_noise():
     effects = np.array([[3.0, 0.0], [4.0, 0.0]])
     assert combined(effects, together=False) == pytest.approx(5.0)
     assert combined(effects, together=True) == pytest.approx(7.0)
+
+
+def test_a_problem_is_solved_for_one_budget_after_the_other():
+    """Nothing is left behind by a budget: each is solved as if it were the first."""
+    calibration = calibration_of()
+    problem = Problem(calibration, linear(2), "site", "sum", Limits())
+    budgets = [problem.budget(compute) for compute in (0.8, 0.5, 0.8)]
+    rows = [problem.solve(budget) for budget in budgets]
+    assert (rows[0] == rows[2]).all()
+    fresh = Problem(calibration, linear(2), "site", "sum", Limits())
+    assert (fresh.solve(budgets[1]) == rows[1]).all()
