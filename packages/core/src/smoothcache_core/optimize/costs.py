@@ -61,11 +61,6 @@ def effect_of(effects: Floats, rows: Rows) -> Floats:
     return effects_of(effects, rows).sum(axis=1)
 
 
-def largest_effect_of(effects: Floats, rows: Rows) -> Floats:
-    """Return the largest effect of a single evaluation of every group, (G,); see `effects_of`."""
-    return effects_of(effects, rows).max(axis=1)
-
-
 def spend(weights: Floats, rows: Rows) -> float:
     """Return the sum of `weights[g]` over everything computed: what budgets are compared with."""
     return float((weights * rows.sum(axis=1)).sum())

@@ -18,51 +18,9 @@ import numpy as np
 
 from smoothcache_core.errors import ScheduleError
 from smoothcache_core.optimize.budgets import plan_within
-from smoothcache_core.optimize.costs import LARGEST, Floats, Rows, check_budget, checked_problem
-from smoothcache_core.optimize.segments import (
-    least_where,
-    row_of_count,
-    solve_priced,
-    stretches_of,
-    sums_by_count,
-)
+from smoothcache_core.optimize.costs import Floats, Rows, check_budget, checked_problem
+from smoothcache_core.optimize.segments import least_where, stretches_of
 from smoothcache_core.optimize.shared_rows import plan_sharing
-
-
-def least_spend(effects: Floats, weights: Floats, pinned: Rows) -> float:
-    """Return the least `spend` that the pinned evaluations, A and forbidden effects allow.
-
-    Args:
-        effects: (G, E, A, A + 2), see `costs.py`.
-        weights: (G,).
-        pinned: (E,) or (G, E).
-
-    Raises:
-        ScheduleError: An argument has a wrong shape or a value out of range.
-    """
-    effects, weights, pinned = checked_problem(effects, weights, pinned)
-    return least_where(np.isfinite(stretches_of(effects, pinned)), weights)
-
-
-def cheapest(effects: Floats, weights: Floats, price: float, pinned: Rows) -> Rows:
-    """Return the rows, (G, E), of the least sum of effects + price * spend.
-
-    Exact for every group. Of equal sums (as floating point adds them) the one that computes least
-    is taken, and of these the one whose fills are longest where they first differ.
-
-    Args:
-        effects: (G, E, A, A + 2), see `costs.py`.
-        weights: (G,).
-        price: Effect that one unit of weight is worth, at least 0.
-        pinned: (E,) or (G, E).
-
-    Raises:
-        ScheduleError: An argument has a wrong shape or a value out of range.
-    """
-    effects, weights, pinned = checked_problem(effects, weights, pinned)
-    if not 0.0 <= price <= LARGEST**2:
-        raise ScheduleError(f"price must be from 0 to {LARGEST**2:g}, got {price}")
-    return solve_priced(stretches_of(effects, pinned), price * weights)
 
 
 def within_budget(effects: Floats, weights: Floats, pinned: Rows, budget: float) -> Rows:
@@ -86,43 +44,12 @@ def within_budget(effects: Floats, weights: Floats, pinned: Rows, budget: float)
 
     Raises:
         ScheduleError: An argument has a wrong shape or a value out of range, or `budget` is below
-            `least_spend`.
+            the least possible.
     """
     effects, weights, pinned = checked_problem(effects, weights, pinned)
     stretches = stretches_of(effects, pinned)
     check_budget(budget, least_where(np.isfinite(stretches), weights), effects)
     return plan_within(effects, stretches, weights, budget)
-
-
-def exact_count(effects: Floats, pinned: Rows, count: int, *, fewer: bool = False) -> Rows:
-    """Return the row, (E,), of the least effect that computes exactly `count` evaluations.
-
-    Args:
-        effects: (E, A, A + 2), those of one group.
-        pinned: (E,).
-        count: Evaluations to compute.
-        fewer: Allow fewer. Computing more is not always better, as it changes what the other
-            evaluations are filled from. Of equal effects the fewest are taken.
-
-    Raises:
-        ScheduleError: An argument has a wrong shape or a value out of range, `count` is not between
-            what the constraints allow and E, or every such row has a forbidden effect.
-    """
-    if effects.ndim != 3:
-        raise ScheduleError(f"effects of one group must be (E, A, A + 2), got {effects.shape}")
-    effects, one, pinned = checked_problem(effects[None], np.ones(1), pinned)
-    stretches = stretches_of(effects, pinned)
-    least = int(least_where(np.isfinite(stretches), one))
-    if not least <= count <= pinned.size:
-        raise ScheduleError(f"count must be from {least} to {pinned.size}, got {count}")
-    sums = sums_by_count(stretches[..., 0], count)
-    best = int(sums[0, 0].argmin()) if fewer else count
-    if np.isinf(sums[0, 0, best]):
-        raise ScheduleError(
-            f"every row that computes exactly {count} of {pinned.size} evaluations has a forbidden "
-            "effect; allow fewer"
-        )
-    return row_of_count(stretches[..., 0], sums, best)
 
 
 def minimax(effects: Floats, weights: Floats, pinned: Rows, budget: float) -> Rows:
@@ -140,7 +67,7 @@ def minimax(effects: Floats, weights: Floats, pinned: Rows, budget: float) -> Ro
 
     Raises:
         ScheduleError: An argument has a wrong shape or a value out of range, or `budget` is below
-            `least_spend`.
+            the least possible.
     """
     effects, weights, pinned = checked_problem(effects, weights, pinned)
     largest = stretches_of(effects, pinned, combine=np.maximum)
@@ -178,7 +105,7 @@ def at_most_rows(effects: Floats, weights: Floats, pinned: Rows, budget: float, 
 
     Raises:
         ScheduleError: An argument has a wrong shape or a value out of range, `budget` is below
-            `least_spend`, or no `limit` rows were found that meet it.
+            the least possible, or no `limit` rows were found that meet it.
     """
     effects, weights, pinned = checked_problem(effects, weights, pinned)
     if limit < 1:

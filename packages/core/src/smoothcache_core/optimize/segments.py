@@ -47,7 +47,10 @@ def _steps_from(p: int, stretches: NDArray[np.generic]) -> Integers:
 
 
 def solve_priced(stretches: Floats, unit: Floats) -> Rows:
-    """Return the rows, (G, E), of least effect + unit * computed; see `cheapest` for ties.
+    """Return the rows, (G, E), of least effect + unit * computed, exact for every group.
+
+    Of equal sums (as floating point adds them) the one that computes least is taken, and of these
+    the one whose fills are longest where they first differ.
 
     Args:
         stretches: (E, A + 1, A + 2, G).
