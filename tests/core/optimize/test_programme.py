@@ -8,14 +8,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 from smoothcache_core.errors import ScheduleError
-from smoothcache_core.optimize.costs import (
-    Floats,
-    Rows,
-    checked_problem,
-    effect_of,
-    effects_of,
-    spend,
-)
+from smoothcache_core.numerics.arrays import Array, Rows
+from smoothcache_core.optimize.costs import checked_problem, effect_of, effects_of, spend
 from smoothcache_core.optimize.programme import at_most_rows, minimax, within_budget
 from smoothcache_core.optimize.segments import (
     least_where,
@@ -25,24 +19,24 @@ from smoothcache_core.optimize.segments import (
     sums_by_count,
 )
 
-Candidates = list[tuple[Rows, Floats]]
+Candidates = list[tuple[Rows, Array]]
 Point = tuple[int, float]
 FEW = settings(max_examples=60, deadline=None)
 
 
-def least_spend(effects: Floats, weights: Floats, pinned: Rows) -> float:
+def least_spend(effects: Array, weights: Array, pinned: Rows) -> float:
     """Return the least `spend` that the pinned evaluations, A and forbidden effects allow."""
     effects, weights, pinned = checked_problem(effects, weights, pinned)
     return least_where(np.isfinite(stretches_of(effects, pinned)), weights)
 
 
-def cheapest(effects: Floats, weights: Floats, price: float, pinned: Rows) -> Rows:
+def cheapest(effects: Array, weights: Array, price: float, pinned: Rows) -> Rows:
     """Return the rows, (G, E), of the least sum of effects + price * spend."""
     effects, weights, pinned = checked_problem(effects, weights, pinned)
     return solve_priced(stretches_of(effects, pinned), price * weights)
 
 
-def exact_count(effects: Floats, pinned: Rows, count: int, *, fewer: bool = False) -> Rows | None:
+def exact_count(effects: Array, pinned: Rows, count: int, *, fewer: bool = False) -> Rows | None:
     """Return the row, (E,), of the least effect that computes `count` evaluations, or fewer."""
     effects, _, pinned = checked_problem(effects[None], np.ones(1), pinned)
     stretches = stretches_of(effects, pinned)[..., 0]
@@ -55,8 +49,8 @@ def exact_count(effects: Floats, pinned: Rows, count: int, *, fewer: bool = Fals
 class Problem:
     """Whole numbers as effects and weights, so that all sums are exact and ties happen."""
 
-    effects: Floats
-    weights: Floats
+    effects: Array
+    weights: Array
     pinned: Rows
 
     def budget(self, fraction: float):
@@ -89,7 +83,7 @@ def rows_with(pinned: Rows):
             yield row
 
 
-def effects_by_hand(effects: Floats, row: Rows):
+def effects_by_hand(effects: Array, row: Rows):
     """Return the effects of a row by the definition, one evaluation at a time."""
     result, computed = [], []
     for i, compute in enumerate(row):
@@ -535,7 +529,7 @@ def with_entry(value: float):
     ],
 )
 def test_arguments_that_do_not_fit_are_refused_by_every_plan(
-    effects: Floats, weights: Floats, pinned: Rows, message: str
+    effects: Array, weights: Array, pinned: Rows, message: str
 ):
     for plan in (
         lambda: within_budget(effects, weights, pinned, 10.0),

@@ -19,7 +19,6 @@ from smoothcache_core.calibrating.flops import flop_counter
 from smoothcache_core.calibrating.traces import Comparison, Trace
 from smoothcache_core.calibration.calibration import (
     Calibration,
-    Errors,
     quantised,
     quantised_squares,
 )
@@ -28,6 +27,7 @@ from smoothcache_core.calls.call import Call, CallReader
 from smoothcache_core.calls.clock import Clock, Scheduler, Tick
 from smoothcache_core.calls.fingerprints import call_fingerprint
 from smoothcache_core.errors import CalibrationError
+from smoothcache_core.numerics.arrays import Array
 from smoothcache_core.outputs.structures import Structure
 from smoothcache_core.outputs.tensors import Output, flat, is_output, nbytes
 from smoothcache_core.sampling.trajectory import CallRecord, Trajectory, rows_of, trajectory
@@ -261,6 +261,6 @@ def _timestep(call: Call) -> float | Tensor | None:
     return call.tensor.detach().reshape(-1)[0].clone()
 
 
-def _sum(errors: Errors, values: Errors) -> Errors:
+def _sum(errors: Array, values: Array) -> Array:
     """Sum over samples; NaN where nothing was measured."""
     return np.where(np.isnan(errors).all(axis=-1), np.nan, values.sum(axis=-1))

@@ -9,18 +9,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from smoothcache_core.adapters.sites import Site
 from smoothcache_core.calibration.calibration import Calibration, quantised
 from smoothcache_core.calibration.dynamics import Dynamics
 from smoothcache_core.calibration.influence import Influence
 from smoothcache_core.calibration.response import Response
+from smoothcache_core.numerics.arrays import Array
 from smoothcache_core.numerics.interpolation import held, linear_basis, roughness, spline_basis
 from smoothcache_core.numerics.reproducible_sum import cut, joined
-
-Array = NDArray[np.float64]
-
 
 _HUGE = 1e9
 

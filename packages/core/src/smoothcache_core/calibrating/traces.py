@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from smoothcache_core.calibration.calibration import Errors
 from smoothcache_core.calls.clock import Tick
 from smoothcache_core.errors import CalibrationError
+from smoothcache_core.numerics.arrays import Array
 from smoothcache_core.numerics.reproducible_sum import cut
 from smoothcache_core.outputs.tensors import Output, flat, map_tensors
 
@@ -143,7 +143,7 @@ class Comparison:
             )
         return values.reshape(rows // self.samples, self.samples, -1).sum(dim=(0, 2))
 
-    def products(self, traces: Sequence[Trace], evaluations: int) -> Errors:
+    def products(self, traces: Sequence[Trace], evaluations: int) -> Array:
         """Return the mean inner products, (3, sites, evaluations, lags + 1), summed over samples.
 
         Entry [s, i, k] is of evaluations i and i - k; 0 where there is none.
@@ -162,7 +162,7 @@ class Comparison:
         except ValueError as error:
             raise CalibrationError(f"the outputs of a site are too large: {error}") from error
 
-    def errors(self, traces: Sequence[Trace], branches: Sequence[str], evaluations: int) -> Errors:
+    def errors(self, traces: Sequence[Trace], branches: Sequence[str], evaluations: int) -> Array:
         """Return the errors, (sites, branches, lags, evaluations, samples), in one transfer.
 
         NaN where nothing was measured.
@@ -187,7 +187,7 @@ class Comparison:
 
 
 def _refuse_nan(
-    values: Errors, places: Sequence[tuple[int, int, int, int]], traces: Sequence[Trace]
+    values: Array, places: Sequence[tuple[int, int, int, int]], traces: Sequence[Trace]
 ) -> None:
     """Name the site that was called first, in the first evaluation that is not finite."""
     later = ~np.isfinite(values[:, 1])
@@ -214,7 +214,7 @@ def _product(earlier: Sequence[Tensor], later: Sequence[Tensor]) -> Tensor:
     return torch.stack(products).sum()
 
 
-def _ratio(numerator: Errors, denominator: Errors) -> Errors:
+def _ratio(numerator: Array, denominator: Array) -> Array:
     """Divide; an output that is zero and stays zero has error 0."""
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where(numerator == 0.0, 0.0, numerator / denominator)

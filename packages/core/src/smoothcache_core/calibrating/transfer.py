@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from smoothcache_core.adapters.compiled import is_compiled
@@ -32,14 +31,12 @@ from smoothcache_core.calls.call import Call, CallReader
 from smoothcache_core.calls.clock import Scheduler
 from smoothcache_core.calls.fingerprints import call_fingerprint, model_fingerprint, solver_name
 from smoothcache_core.errors import CalibrationError, SmoothCacheError
+from smoothcache_core.numerics.arrays import Array
 from smoothcache_core.numerics.reproducible_sum import cut, joined
 from smoothcache_core.sampling.sampler import Sample, Stage
 from smoothcache_core.sampling.trajectory import Trajectory
 from smoothcache_core.schedule.fingerprint import Fingerprint
 from smoothcache_core.wrapping.modules import layered
-
-Array = NDArray[np.float64]
-
 
 FEWEST = 4
 

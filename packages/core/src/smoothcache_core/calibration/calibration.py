@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, Self, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load as load_arrays, save as save_arrays
 
@@ -21,13 +20,11 @@ from smoothcache_core.calibration.dynamics import Dynamics
 from smoothcache_core.calibration.influence import Influence
 from smoothcache_core.errors import CalibrationError
 from smoothcache_core.files import write_atomically
+from smoothcache_core.numerics.arrays import Array
 from smoothcache_core.schedule.cost import Cost
 from smoothcache_core.schedule.fingerprint import Fingerprint
 
 Part = TypeVar("Part")
-
-
-Errors = NDArray[np.float64]
 
 
 FORMAT = "smoothcache-calibration"
@@ -71,13 +68,13 @@ class Calibration:
 
     sites: tuple[Site, ...]
     branches: tuple[str, ...]
-    totals: Errors
-    squares: Errors
+    totals: Array
+    squares: Array
     samples: int
     seeds: tuple[int, ...]
     fingerprint: Fingerprint
     cost: Cost
-    products: Errors | None = None
+    products: Array | None = None
     dynamics: Dynamics | None = None
     influence: Influence | None = None
     remark: str = ""
@@ -120,11 +117,11 @@ class Calibration:
         """The kinds of the sites, in order of first appearance."""
         return tuple(dict.fromkeys(site.kind for site in self.sites))
 
-    def mean(self) -> Errors:
+    def mean(self) -> Array:
         """Return the mean error over samples, (sites, branches, lags, evaluations)."""
         return self.totals / self.samples
 
-    def spread(self) -> Errors:
+    def spread(self) -> Array:
         """Return the standard deviation over samples (0 for a single sample), same shape.
 
         It is infinite where any error was.
@@ -134,7 +131,7 @@ class Calibration:
         variance = sums / max(self.samples - 1, 1)
         return np.where(np.isinf(self.totals), np.inf, np.sqrt(np.maximum(variance, 0.0)))
 
-    def curves(self, *, per: str = "kind") -> dict[str, Errors]:
+    def curves(self, *, per: str = "kind") -> dict[str, Array]:
         """Return mean error curves over branches, (lags, evaluations) each.
 
         Args:
@@ -216,7 +213,7 @@ class Calibration:
         arrays = {name: np.ascontiguousarray(array) for name, array in self._arrays().items()}
         return write_atomically(path, save_arrays(arrays, metadata=metadata))
 
-    def _arrays(self) -> dict[str, Errors]:
+    def _arrays(self) -> dict[str, Array]:
         arrays = {"totals": self.totals, "squares": self.squares}
         if self.products is not None:
             arrays["products"] = self.products
@@ -256,7 +253,7 @@ class Calibration:
         }
 
     @classmethod
-    def _from_parts(cls, arrays: Mapping[str, Errors], header: Mapping[str, object]) -> Self:
+    def _from_parts(cls, arrays: Mapping[str, Array], header: Mapping[str, object]) -> Self:
         sites: Sequence[Sequence] = header["sites"]  # pyright: ignore[reportAssignmentType]
         return cls(
             sites=tuple(
@@ -277,7 +274,7 @@ class Calibration:
         )
 
 
-def _sum_of(parts: Sequence[Errors | None]) -> Errors | None:
+def _sum_of(parts: Sequence[Array | None]) -> Array | None:
     known = [part for part in parts if part is not None]
     return np.sum(known, axis=0) if len(known) == len(parts) else None
 
@@ -287,11 +284,11 @@ def _merged(merge: Callable[[list[Part]], Part], parts: Sequence[Part | None]) -
     return merge(known) if len(known) == len(parts) else None
 
 
-def _read_dynamics(arrays: Mapping[str, Errors], header: Any) -> Dynamics | None:
+def _read_dynamics(arrays: Mapping[str, Array], header: Any) -> Dynamics | None:
     return None if header is None else Dynamics.from_parts(arrays, header)
 
 
-def _same_arrays(one: Mapping[str, Errors], other: Mapping[str, Errors]) -> bool:
+def _same_arrays(one: Mapping[str, Array], other: Mapping[str, Array]) -> bool:
     return one.keys() == other.keys() and all(
         np.array_equal(one[name], other[name], equal_nan=True) for name in one
     )
@@ -304,13 +301,13 @@ def _common_fingerprint(parts: Sequence[Calibration]) -> Fingerprint:
     return parts[0].fingerprint.model_copy(update={"versions": versions})
 
 
-def quantised(errors: Errors) -> Errors:
+def quantised(errors: Array) -> Array:
     """Round errors to the grid on which sums are exact; above `LARGEST` they become infinite."""
     rounded = np.round(errors * _GRID) / _GRID
     return np.where(rounded > LARGEST, np.inf, rounded)
 
 
-def quantised_squares(errors: Errors) -> Errors:
+def quantised_squares(errors: Array) -> Array:
     """Return the squares of the quantised errors, on the same grid."""
     kept = quantised(errors)
     return np.where(np.isinf(kept), np.inf, np.round(kept**2 * _GRID) / _GRID)

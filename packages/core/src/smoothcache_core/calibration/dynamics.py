@@ -5,11 +5,10 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
-from numpy.typing import NDArray
 
 from smoothcache_core.calibration.response import Response
 from smoothcache_core.errors import CalibrationError
-from smoothcache_core.numerics.arrays import Array
+from smoothcache_core.numerics.arrays import Array, Indices
 from smoothcache_core.numerics.reproducible_sum import joined
 
 
@@ -41,7 +40,7 @@ class Dynamics:
     followed: Array
     strayed: Array
     effects: Array
-    effect_counts: NDArray[np.int64]
+    effect_counts: Indices
     conditional: int | None
     seconds: float = 0.0
 

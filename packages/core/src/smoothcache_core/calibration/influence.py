@@ -5,10 +5,9 @@ from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
-from numpy.typing import NDArray
 
 from smoothcache_core.adapters.sites import Site
-from smoothcache_core.numerics.arrays import Array
+from smoothcache_core.numerics.arrays import Array, Indices
 from smoothcache_core.numerics.reproducible_sum import joined
 
 
@@ -25,7 +24,7 @@ class Influence:
     """
 
     totals: Array
-    counts: NDArray[np.int64]
+    counts: Indices
 
     def values(self, sites: Sequence[Site]) -> Array:
         """Return the influence of every site at every evaluation, (sites, E).

@@ -10,7 +10,8 @@ from typing import TypeVar
 
 import numpy as np
 
-from smoothcache_core.optimize.costs import Floats, Integers, Rows, effect_of, spend
+from smoothcache_core.numerics.arrays import Array, Indices, Rows
+from smoothcache_core.optimize.costs import effect_of, spend
 from smoothcache_core.optimize.segments import row_of_count, solve_priced, sums_by_count
 
 Plan = TypeVar("Plan")
@@ -22,7 +23,7 @@ _EXCHANGED = 16
 _MOST_PLANS = 20_000
 
 
-def plan_within(effects: Floats, stretches: Floats, weights: Floats, budget: float) -> Rows:
+def plan_within(effects: Array, stretches: Array, weights: Array, budget: float) -> Rows:
     """Return the plan, (G, E), of `within_budget`; the budget is known to be feasible.
 
     Args:
@@ -53,7 +54,7 @@ def plan_within(effects: Floats, stretches: Floats, weights: Floats, budget: flo
     return _add_single(effects, weights, rows, budget)
 
 
-def plan_one_row(stretches: Floats, weights: Floats, budget: float) -> Rows | None:
+def plan_one_row(stretches: Array, weights: Array, budget: float) -> Rows | None:
     """Return the best row, (E,), for groups of the given weights; None if the budget has none.
 
     `stretches` is (E, A + 1, A + 2), summed over the groups.
@@ -65,7 +66,7 @@ def plan_one_row(stretches: Floats, weights: Floats, budget: float) -> Rows | No
     return None if np.isinf(sums[0, 0, best]) else row_of_count(stretches, sums, best)
 
 
-def top_price(stretches: Floats, weights: Floats) -> float:
+def top_price(stretches: Array, weights: Array) -> float:
     """Return a price above which nothing is computed that does not have to be."""
     largest = stretches.max(axis=(0, 1, 2), where=np.isfinite(stretches), initial=0.0)
     return float((2.0 * len(stretches) * largest / weights).max()) or 1.0
@@ -98,7 +99,7 @@ def bisect_price(
     return within, over
 
 
-def move_towards(saved: Floats, weights: Floats, within: Rows, over: Rows, budget: float) -> Rows:
+def move_towards(saved: Array, weights: Array, within: Rows, over: Rows, budget: float) -> Rows:
     """Return `within` with rows of `over` while they fit, those first that save most per weight.
 
     `saved`, (G,), is how much lower a group's effect is with the row of `over`.
@@ -115,7 +116,7 @@ def move_towards(saved: Floats, weights: Floats, within: Rows, over: Rows, budge
 
 
 def _exchange(
-    effects: Floats, stretches: Floats, weights: Floats, rows: Rows, over: Rows, budget: float
+    effects: Array, stretches: Array, weights: Array, rows: Rows, over: Rows, budget: float
 ) -> Rows:
     """Return `rows` with the best counts for up to 16 groups, those that differ from `over` first.
 
@@ -145,8 +146,8 @@ def _exchange(
 
 
 def _best_counts(
-    least: Floats, weights: Floats, price: float, budget: float, known: float
-) -> Integers | None:
+    least: Array, weights: Array, price: float, budget: float, known: float
+) -> Indices | None:
     """Return the counts, (G,), of the least effect below `known`; None if there are none.
 
     Group after group is added to the list of plans so far, less those that another one dominates.
@@ -158,7 +159,7 @@ def _best_counts(
         budget: Most that the sum of weights * counts may be.
         known: Effect of a known plan.
     """
-    cost: Floats = weights[:, None] * np.arange(least.shape[1])
+    cost: Array = weights[:, None] * np.arange(least.shape[1])
     lagrangian = least + price * cost
     lowest = lagrangian.min(axis=1, keepdims=True)
     slack = lagrangian - lowest
@@ -181,14 +182,14 @@ def _best_counts(
     return plans[effect.argmin()]
 
 
-def _undominated(spent: Floats, effect: Floats) -> Integers:
+def _undominated(spent: Array, effect: Array) -> Indices:
     """Return which plans have a lower effect than all that spend as little."""
     order = np.lexsort((effect, spent))
     before = np.minimum.accumulate(np.concatenate([[np.inf], effect[order][:-1]]))
     return order[effect[order] < before]
 
 
-def _add_single(effects: Floats, weights: Floats, rows: Rows, budget: float) -> Rows:
+def _add_single(effects: Array, weights: Array, rows: Rows, budget: float) -> Rows:
     """Return `rows` with single evaluations added that save most per weight, while they fit."""
     rows = rows.copy()
     fits = weights <= budget - spend(weights, rows)
@@ -208,7 +209,7 @@ def _add_single(effects: Floats, weights: Floats, rows: Rows, budget: float) -> 
     return rows
 
 
-def _saved_by_each(effects: Floats, row: Rows) -> Floats:
+def _saved_by_each(effects: Array, row: Rows) -> Array:
     """Return (E,): how much lower the effect of one group's row is with evaluation i computed."""
     changed = row | np.eye(len(row), dtype=np.bool_)
     now = effect_of(effects[None], row[None])

@@ -14,24 +14,15 @@ Which entry is of which fill is told in `programme.py`.
 """
 
 import numpy as np
-from numpy.typing import NDArray
 
 from smoothcache_core.errors import ScheduleError
-
-Floats = NDArray[np.float64]
-
-
-Integers = NDArray[np.int64]
-
-
-Rows = NDArray[np.bool_]
-
+from smoothcache_core.numerics.arrays import Array, Rows
 
 LARGEST = 1e60
 """The largest effect, weight and inverse of a weight: sums and products stay below overflow."""
 
 
-def effects_of(effects: Floats, rows: Rows) -> Floats:
+def effects_of(effects: Array, rows: Rows) -> Array:
     """Return the effect of every evaluation, (G, E): 0 where computed.
 
     It is infinite where more than A evaluations in a row were filled, there or just before.
@@ -56,17 +47,17 @@ def effects_of(effects: Floats, rows: Rows) -> Floats:
     return result
 
 
-def effect_of(effects: Floats, rows: Rows) -> Floats:
+def effect_of(effects: Array, rows: Rows) -> Array:
     """Return the total effect of every group, (G,); see `effects_of`."""
     return effects_of(effects, rows).sum(axis=1)
 
 
-def spend(weights: Floats, rows: Rows) -> float:
+def spend(weights: Array, rows: Rows) -> float:
     """Return the sum of `weights[g]` over everything computed: what budgets are compared with."""
     return float((weights * rows.sum(axis=1)).sum())
 
 
-def checked_problem(effects: Floats, weights: Floats, pinned: Rows) -> tuple[Floats, Floats, Rows]:
+def checked_problem(effects: Array, weights: Array, pinned: Rows) -> tuple[Array, Array, Rows]:
     """Return the arguments as arrays, infinity where no row can reach, `pinned` as (G, E).
 
     Raises:
@@ -87,7 +78,7 @@ def checked_problem(effects: Floats, weights: Floats, pinned: Rows) -> tuple[Flo
     return effects, weights, np.broadcast_to(pinned, (groups, evaluations))
 
 
-def _checked_effects(effects: Floats) -> Floats:
+def _checked_effects(effects: Array) -> Array:
     """Return `effects` with infinity where no row can reach, or raise a ScheduleError."""
     shape = effects.shape
     if len(shape) != 4 or 0 in shape or shape[3] != shape[2] + 2:
@@ -105,7 +96,7 @@ def _checked_effects(effects: Floats) -> Floats:
     return effects
 
 
-def check_budget(budget: float, least: float, effects: Floats) -> None:
+def check_budget(budget: float, least: float, effects: Array) -> None:
     """Refuse a budget below the `least` spend that `effects` allow.
 
     Raises:
@@ -118,7 +109,7 @@ def check_budget(budget: float, least: float, effects: Floats) -> None:
         )
 
 
-def _check_rows(effects: Floats, rows: Rows) -> None:
+def _check_rows(effects: Array, rows: Rows) -> None:
     if effects.ndim != 4 or rows.dtype != np.bool_ or rows.shape != effects.shape[:2]:
         raise ScheduleError(f"rows must be bool {effects.shape[:2]}, got {rows.dtype} {rows.shape}")
     if not rows[:, 0].all():

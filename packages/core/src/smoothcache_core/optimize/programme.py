@@ -17,13 +17,14 @@ rows that groups share in `shared_rows.py`.
 import numpy as np
 
 from smoothcache_core.errors import ScheduleError
+from smoothcache_core.numerics.arrays import Array, Rows
 from smoothcache_core.optimize.budgets import plan_within
-from smoothcache_core.optimize.costs import Floats, Rows, check_budget, checked_problem
+from smoothcache_core.optimize.costs import check_budget, checked_problem
 from smoothcache_core.optimize.segments import least_where, stretches_of
 from smoothcache_core.optimize.shared_rows import plan_sharing
 
 
-def within_budget(effects: Floats, weights: Floats, pinned: Rows, budget: float) -> Rows:
+def within_budget(effects: Array, weights: Array, pinned: Rows, budget: float) -> Rows:
     """Return rows, (G, E), of little total effect whose `spend` is at most `budget`.
 
     The price is bisected down to neighbouring floating-point numbers, between which the exact
@@ -52,7 +53,7 @@ def within_budget(effects: Floats, weights: Floats, pinned: Rows, budget: float)
     return plan_within(effects, stretches, weights, budget)
 
 
-def minimax(effects: Floats, weights: Floats, pinned: Rows, budget: float) -> Rows:
+def minimax(effects: Array, weights: Array, pinned: Rows, budget: float) -> Rows:
     """Return the rows, (G, E), of the least largest effect whose `spend` is at most `budget`.
 
     The least threshold is found by bisection over the effects that occur: it is met if computing
@@ -85,7 +86,7 @@ def minimax(effects: Floats, weights: Floats, pinned: Rows, budget: float) -> Ro
     return plan_within(allowed, stretches_of(allowed, pinned), weights, budget)
 
 
-def at_most_rows(effects: Floats, weights: Floats, pinned: Rows, budget: float, limit: int) -> Rows:
+def at_most_rows(effects: Array, weights: Array, pinned: Rows, budget: float, limit: int) -> Rows:
     """Return rows, (G, E), like `within_budget`, of which at most `limit` are distinct.
 
     For a price, candidates are every group's own best row and the best single row for all. Rows are

@@ -16,10 +16,10 @@ Shapes are those of `costs.py`; `stretches` is S of all groups, (E, A + 1, A + 2
 import numpy as np
 from numpy.typing import NDArray
 
-from smoothcache_core.optimize.costs import Floats, Integers, Rows
+from smoothcache_core.numerics.arrays import Array, Indices, Rows
 
 
-def stretches_of(effects: Floats, pinned: Rows, combine: np.ufunc = np.add) -> Floats:
+def stretches_of(effects: Array, pinned: Rows, combine: np.ufunc = np.add) -> Array:
     """Return S, (E, A + 1, A + 2, G): [p, d - 1, b, g] is the effect of filling p + 1..p + d - 1.
 
     Infinite where one of these is pinned and where p + d is past E.
@@ -41,12 +41,12 @@ def stretches_of(effects: Floats, pinned: Rows, combine: np.ufunc = np.add) -> F
     return result
 
 
-def _steps_from(p: int, stretches: NDArray[np.generic]) -> Integers:
+def _steps_from(p: int, stretches: NDArray[np.generic]) -> Indices:
     """Return the distances d to the next computed evaluation, or the end, that are possible."""
     return np.arange(1, min(stretches.shape[1], len(stretches) - p) + 1)
 
 
-def solve_priced(stretches: Floats, unit: Floats) -> Rows:
+def solve_priced(stretches: Array, unit: Array) -> Rows:
     """Return the rows, (G, E), of least effect + unit * computed, exact for every group.
 
     Of equal sums (as floating point adds them) the one that computes least is taken, and of these
@@ -69,7 +69,7 @@ def solve_priced(stretches: Floats, unit: Floats) -> Rows:
     return rows
 
 
-def _backward(stretches: Floats, unit: Floats) -> tuple[Floats, Integers]:
+def _backward(stretches: Array, unit: Array) -> tuple[Array, Indices]:
     """Return V and how many evaluations it computes, both (E + 1, A + 2, G)."""
     evaluations, _, gaps, groups = stretches.shape
     sums = np.zeros((evaluations + 1, gaps, groups))
@@ -85,8 +85,8 @@ def _backward(stretches: Floats, unit: Floats) -> tuple[Floats, Integers]:
 
 
 def _best_step(
-    stretches: Floats, sums: Floats, counts: Integers, p: Integers, gap: Integers, group: Integers
-) -> Integers:
+    stretches: Array, sums: Array, counts: Indices, p: Indices, gap: Indices, group: Indices
+) -> Indices:
     """Return the distance from p to the next computed evaluation, for each of the groups given."""
     evaluations = len(stretches)
     step = np.arange(stretches.shape[1], 0, -1)  # the longest first: argmin takes the first
@@ -97,7 +97,7 @@ def _best_step(
     return step[np.where(total == least, counts[then], evaluations).argmin(axis=1)]
 
 
-def least_where(allowed: Rows, weights: Floats) -> float:
+def least_where(allowed: Rows, weights: Array) -> float:
     """Return the least spend if stretches may be used where `allowed`, (E, A + 1, A + 2, G)."""
     evaluations, _, gaps, groups = allowed.shape
     counts = np.zeros((evaluations + 1, gaps, groups), dtype=np.int64)
@@ -108,7 +108,7 @@ def least_where(allowed: Rows, weights: Floats) -> float:
     return float((weights * counts[0, 0]).sum())
 
 
-def sums_by_count(stretches: Floats, most: int) -> Floats:
+def sums_by_count(stretches: Array, most: int) -> Array:
     """Return V_k, (E + 1, A + 2, most + 1), of one group; `stretches` is (E, A + 1, A + 2)."""
     evaluations, _, gaps = stretches.shape
     sums = np.full((evaluations + 1, gaps, most + 1), np.inf)
@@ -120,7 +120,7 @@ def sums_by_count(stretches: Floats, most: int) -> Floats:
     return sums
 
 
-def row_of_count(stretches: Floats, sums: Floats, count: int) -> Rows:
+def row_of_count(stretches: Array, sums: Array, count: int) -> Rows:
     """Return the row, (E,), of `count` computed evaluations; `sums` is of `sums_by_count`."""
     row = np.zeros(len(stretches), dtype=np.bool_)
     p = gap = 0

@@ -7,6 +7,7 @@ Starting points choose rows greedily (`_starts`, `_facilities`) and give them to
 
 import numpy as np
 
+from smoothcache_core.numerics.arrays import Array, Indices, Rows
 from smoothcache_core.optimize.budgets import (
     bisect_price,
     move_towards,
@@ -14,7 +15,7 @@ from smoothcache_core.optimize.budgets import (
     plan_within,
     top_price,
 )
-from smoothcache_core.optimize.costs import Floats, Integers, Rows, effect_of, spend
+from smoothcache_core.optimize.costs import effect_of, spend
 from smoothcache_core.optimize.segments import solve_priced, stretches_of
 
 _ROUNDS = 10
@@ -27,7 +28,7 @@ _ROUGH = 24  # halvings of a price's 64 bits: the 11 of its exponent, and some
 
 
 def plan_sharing(
-    effects: Floats, stretches: Floats, weights: Floats, pinned: Rows, budget: float, limit: int
+    effects: Array, stretches: Array, weights: Array, pinned: Rows, budget: float, limit: int
 ) -> Rows | None:
     """Return the best plan found, (G, E), of at most `limit` distinct rows; None if there is none.
 
@@ -49,7 +50,7 @@ def plan_sharing(
     return min((rows for rows in plans if rows is not None), key=total, default=None)
 
 
-def _plan_together(effects: Floats, weights: Floats, pinned: Rows, budget: float) -> Rows | None:
+def _plan_together(effects: Array, weights: Array, pinned: Rows, budget: float) -> Rows | None:
     """Return the best plan, (G, E), with one row for all groups; None if the budget has none."""
     together = effects.sum(axis=0, keepdims=True)
     stretches = stretches_of(together, np.array([pinned.any(axis=0)]))
@@ -57,7 +58,7 @@ def _plan_together(effects: Floats, weights: Floats, pinned: Rows, budget: float
     return None if row is None else np.repeat(row[None], len(weights), axis=0)
 
 
-def _starts(stretches: Floats, weights: Floats, budget: float, limit: int) -> list[Rows]:
+def _starts(stretches: Array, weights: Array, budget: float, limit: int) -> list[Rows]:
     """Return plans, (G, E), within the budget, of at most `limit` rows: of the prices near its own.
 
     The last are the cheapest for the groups that share rows at the highest price.
@@ -79,13 +80,13 @@ def _starts(stretches: Floats, weights: Floats, budget: float, limit: int) -> li
     return [rows for rows in plans.values() if rows is not None]
 
 
-def _sharing(rows: Rows) -> tuple[list[Rows], Integers]:
+def _sharing(rows: Rows) -> tuple[list[Rows], Indices]:
     """Return for each distinct row which groups have it, (G,), and for each group which row."""
     owner = np.unique(rows, axis=0, return_inverse=True)[1].ravel()
     return [owner == row for row in range(owner.max() + 1)], owner
 
 
-def _facilities(stretches: Floats, weights: Floats, price: float, limit: int) -> Rows:
+def _facilities(stretches: Array, weights: Array, price: float, limit: int) -> Rows:
     """Return every group's row, (G, E), of at most `limit` that greedily lower the Lagrangian."""
     together = solve_priced(
         stretches.sum(axis=-1, keepdims=True), price * weights.sum(keepdims=True)
@@ -105,7 +106,7 @@ def _facilities(stretches: Floats, weights: Floats, price: float, limit: int) ->
     return candidates[chosen][lagrangian[chosen].argmin(axis=0)]
 
 
-def _assign(stretches: Floats, shared: Rows, weights: Floats, budget: float) -> Rows | None:
+def _assign(stretches: Array, shared: Rows, weights: Array, budget: float) -> Rows | None:
     """Return the rows, (G, E), that give each group one of `shared`, (R, E), within the budget.
 
     Bisects the price, as `within_budget` does. None if the budget is too small for `shared`.
@@ -114,10 +115,10 @@ def _assign(stretches: Floats, shared: Rows, weights: Floats, budget: float) -> 
     effects = _effects_of_shared(stretches, shared)
     cost = np.outer(shared.sum(axis=1), weights)
 
-    def solve(price: float, *_: Integers) -> Integers:
+    def solve(price: float, *_: Indices) -> Indices:
         return (effects + price * cost).argmin(axis=0)
 
-    def fits(owner: Integers) -> bool:
+    def fits(owner: Indices) -> bool:
         return spend(weights, shared[owner]) <= budget
 
     largest = effects.max(axis=0, where=np.isfinite(effects), initial=0.0)
@@ -131,12 +132,12 @@ def _assign(stretches: Floats, shared: Rows, weights: Floats, budget: float) -> 
     return move_towards(saved, weights, shared[within], shared[over], budget)
 
 
-def _effects_of_shared(stretches: Floats, shared: Rows) -> Floats:
+def _effects_of_shared(stretches: Array, shared: Rows) -> Array:
     """Return (R, G): the effect of each of the `shared` rows (R, E) in each group."""
     return np.stack([_effect_of_row(stretches, row) for row in shared])
 
 
-def _effect_of_row(stretches: Floats, row: Rows) -> Floats:
+def _effect_of_row(stretches: Array, row: Rows) -> Array:
     computed = np.flatnonzero(row)
     step = np.diff(computed, append=len(row))
     if step.max() > stretches.shape[1]:
@@ -145,9 +146,9 @@ def _effect_of_row(stretches: Floats, row: Rows) -> Floats:
 
 
 def _alternate(
-    effects: Floats,
-    stretches: Floats,
-    weights: Floats,
+    effects: Array,
+    stretches: Array,
+    weights: Array,
     pinned: Rows,
     budget: float,
     rows: Rows,
@@ -168,7 +169,7 @@ def _alternate(
     return rows
 
 
-def _plan_shared(effects: Floats, weights: Floats, pinned: Rows, budget: float, rows: Rows) -> Rows:
+def _plan_shared(effects: Array, weights: Array, pinned: Rows, budget: float, rows: Rows) -> Rows:
     """Return the plan, (G, E), that is best for the groups that share rows in `rows`."""
     members, owner = _sharing(rows)
     effects_of_clusters = np.stack([effects[of].sum(axis=0) for of in members])

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from smoothcache_core.calibration.calibration import Calibration, Errors
+from smoothcache_core.calibration.calibration import Calibration
+from smoothcache_core.numerics.arrays import Array
 from smoothcache_core.reports.style import INK, clean, new_figure, wrapped
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def error_curves(calibration: Calibration) -> "Figure":
     return figure
 
 
-def _per_kind(calibration: Calibration, values: Errors) -> dict[str, Errors]:
+def _per_kind(calibration: Calibration, values: Array) -> dict[str, Array]:
     """Average over sites and branches, (lags, evaluations) per kind; NaN where not finite."""
     kinds = [site.kind for site in calibration.sites]
     members = {k: [i for i, kind in enumerate(kinds) if kind == k] for k in calibration.kinds}
@@ -57,7 +58,7 @@ def _per_kind(calibration: Calibration, values: Errors) -> dict[str, Errors]:
     return {kind: np.where(np.isfinite(a), a, np.nan) for kind, a in averages.items()}
 
 
-def _draw_lags(axes: "Axes", means: Errors, spreads: Errors) -> None:
+def _draw_lags(axes: "Axes", means: Array, spreads: Array) -> None:
     from matplotlib import colormaps
 
     lags, evaluations = means.shape
@@ -74,7 +75,7 @@ def _draw_lags(axes: "Axes", means: Errors, spreads: Errors) -> None:
     axes.grid(axis="y", color="#e6e6e6", linewidth=0.7)
 
 
-def _scale(axes: "Axes", means: Errors, evaluations: int) -> None:
+def _scale(axes: "Axes", means: Array, evaluations: int) -> None:
     """Choose the axis on which most of the errors can be told apart."""
     from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 

@@ -8,19 +8,15 @@ denoiser's output to the site, u that of the final sample to the denoiser's outp
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from smoothcache_core.calibration.calibration import Calibration
 from smoothcache_core.errors import ScheduleError
 from smoothcache_core.fills import residual
-from smoothcache_core.numerics.arrays import Array
+from smoothcache_core.numerics.arrays import Array, Indices
 from smoothcache_core.numerics.reproducible_sum import joined
 from smoothcache_core.optimize.surrogate import is_noisy
 from smoothcache_core.schedule.provenance import Prediction
 from smoothcache_core.schedule.schedule import Schedule
-
-Indices = NDArray[np.int64]
-
 
 SMALLEST = 1e-18  # mean square of an output that calibrations can tell from 0
 

@@ -10,13 +10,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from smoothcache_core.adapters.sites import Site
 from smoothcache_core.calibration.calibration import Calibration
 from smoothcache_core.errors import ScheduleError
 from smoothcache_core.fills import FillRule, residual, rounded
-from smoothcache_core.numerics.arrays import Array
+from smoothcache_core.numerics.arrays import Array, Indices, Rows
 from smoothcache_core.optimize.programme import at_most_rows, minimax, within_budget
 from smoothcache_core.schedule.limits import Limits
 from smoothcache_core.schedule.provenance import Provenance
@@ -97,13 +96,13 @@ class Problem:
             return 1.0 / np.sqrt(np.maximum(self._products[:, :, 0], SMALLEST))
         return sensitivity(self._calibration)
 
-    def _reachable(self, lag: int, gap: int) -> NDArray[np.int64]:
+    def _reachable(self, lag: int, gap: int) -> Indices:
         evaluations = self._products.shape[1]
         if gap == 0:
             return np.array([lag]) if lag < evaluations else np.array([], dtype=np.int64)
         return np.arange(lag + gap, evaluations)
 
-    def _residuals(self, where: NDArray[np.int64], lag: int, gap: int) -> Array:
+    def _residuals(self, where: Indices, lag: int, gap: int) -> Array:
         """Return what fills leave, (sites, evaluations of `where`)."""
         history = self._history(lag, gap)
         sites = np.arange(len(self._products))[:, None]
@@ -130,7 +129,7 @@ class Problem:
         total = self._calibration.cost.total
         return float(compute * total * evaluations - (total - whole) * evaluations)
 
-    def solve(self, budget: float) -> NDArray[np.bool_]:
+    def solve(self, budget: float) -> Rows:
         """Return the rows of the groups, (groups, E), True where computed.
 
         Args:
@@ -150,7 +149,7 @@ class Problem:
             return at_most_rows(effects, self._prices, pinned, budget, self._limits.max_rows)
         return within_budget(effects, self._prices, pinned, budget)
 
-    def _within_memory(self, pinned: NDArray[np.bool_], cap: int) -> NDArray[np.bool_]:
+    def _within_memory(self, pinned: Rows, cap: int) -> Rows:
         """Compute always, besides `pinned`, those groups whose cached outputs save least."""
         cost = self._calibration.cost
         sizes = np.array(
@@ -167,7 +166,7 @@ class Problem:
 
     # ------------------------------------------------------------------ the result
 
-    def schedule(self, rows: NDArray[np.bool_], compute: float) -> Schedule:
+    def schedule(self, rows: Rows, compute: float) -> Schedule:
         """Return the schedule of `rows`, (groups, E), with fills and a prediction."""
         calibration = self._calibration
         keys = list(self._groups)
@@ -193,7 +192,7 @@ class Problem:
         )
         return with_prediction(calibration, schedule)
 
-    def _fills(self, rows: NDArray[np.bool_]) -> dict[str, Fill]:
+    def _fills(self, rows: Rows) -> dict[str, Fill]:
         """Return the coefficients of all sites that have some, by their paths."""
         filled = Filled()
         for indices, row in zip(self._groups.values(), rows, strict=True):
@@ -210,7 +209,7 @@ class Problem:
         paths = [site.path for site in self._calibration.sites]
         return {paths[i]: Fill(terms=dict(sorted(terms[i].items()))) for i in sorted(terms)}
 
-    def _histories(self, row: NDArray[np.bool_]) -> Iterator[tuple[int, list[int]]]:
+    def _histories(self, row: Rows) -> Iterator[tuple[int, list[int]]]:
         """Yield what is filled, and the lags of its terms: as were calibrated, at most 3."""
         for evaluation in np.flatnonzero(~row).tolist():
             done = np.flatnonzero(row[:evaluation])[::-1][: self._rule.terms]
@@ -240,7 +239,7 @@ def _groups(sites: Sequence[Site], per: Per) -> dict[str, list[int]]:
     return groups
 
 
-def _pinned(evaluations: int, limits: Limits) -> NDArray[np.bool_]:
+def _pinned(evaluations: int, limits: Limits) -> Rows:
     limits.check(evaluations)
     pinned = np.zeros(evaluations, dtype=np.bool_)
     pinned[list(limits.computed)] = True

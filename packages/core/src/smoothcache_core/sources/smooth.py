@@ -5,9 +5,10 @@ from typing import Literal
 
 import numpy as np
 
-from smoothcache_core.calibration.calibration import Calibration, Errors
+from smoothcache_core.calibration.calibration import Calibration
 from smoothcache_core.errors import ScheduleError
 from smoothcache_core.fills import FillRule
+from smoothcache_core.numerics.arrays import Array
 from smoothcache_core.schedule.limits import Limits
 from smoothcache_core.schedule.provenance import Provenance
 from smoothcache_core.schedule.schedule import Row, Schedule
@@ -64,7 +65,7 @@ def smooth(
     )
 
 
-def scan(errors: Sequence[Sequence[float]] | Errors, alpha: float, *, strict: bool = False) -> Row:
+def scan(errors: Sequence[Sequence[float]] | Array, alpha: float, *, strict: bool = False) -> Row:
     """Return the row that SmoothCache's scan gives.
 
     From evaluation i = 0: take the longest lag k whose error at i is at most `alpha`, compute i,
@@ -89,7 +90,7 @@ def scan(errors: Sequence[Sequence[float]] | Errors, alpha: float, *, strict: bo
 
 
 def _longest_lag(
-    errors: Sequence[Sequence[float]] | Errors, alpha: float, i: int, evaluations: int, strict: bool
+    errors: Sequence[Sequence[float]] | Array, alpha: float, i: int, evaluations: int, strict: bool
 ) -> int:
     within = [i + k < evaluations and errors[k - 1][i] <= alpha for k in range(1, len(errors) + 1)]
     if strict:
