@@ -37,6 +37,20 @@ def test_commands_of_core_load_no_torch():
     assert not {"torch", "numpy", "matplotlib"} & set(loaded)
 
 
+@pytest.mark.parametrize(
+    "names",
+    [
+        "smoothcache_core.planning, smoothcache_core.sources, smoothcache_core.reports",
+        "smoothcache_core.adapters, smoothcache_core.schedule, smoothcache_core.fills",
+    ],
+)
+def test_planning_loads_no_torch(names: str):
+    code = f"import sys, {names}; from smoothcache_core import plan, Calibration, Schedule"
+    loaded = python(f"{code}; print(*sys.modules)").split()
+    assert "smoothcache_core.planning.plan" in loaded
+    assert not {"torch", "scipy", "matplotlib"} & set(loaded)
+
+
 def test_importing_core_leaves_cuda_alone():
     code = "import torch; from smoothcache_core import *; print(torch.cuda.is_initialized())"
     assert python(code).strip() == "False"

@@ -11,7 +11,7 @@ from diffusers.schedulers.scheduling_euler_discrete import EulerDiscreteSchedule
 from diffusers.schedulers.scheduling_heun_discrete import HeunDiscreteScheduler
 from kit.helpers import anatomy
 from kit.planning import WAVE, OneStep, Passes, Sampler, Wave
-from smoothcache_core.calibrating.solver_response import measure_response
+from smoothcache_core.calibrating.solver_response import drift, guided, measure_response
 from smoothcache_core.calibration.response import Response
 from smoothcache_core.calls.clock import Tick
 from smoothcache_core.errors import CalibrationError
@@ -90,15 +90,15 @@ def test_any_change_of_outputs_has_the_effect_that_is_said(name: str, passes: Pa
     changes *= torch.rand(plain.evaluations, 1, 1, generator=generator)
     changes[1::3] = 0.0  # as where an evaluation is computed as it is
     run = changed_run(stage, plain, changes)
-    guided = response.guided(changes)
+    outputs = guided(response, changes)
     for evaluation in range(1, plain.evaluations):
         moved = run.latents[evaluation] - plain.latents[evaluation]
-        assert relative(response.drift(evaluation, guided), moved) < 1e-5, evaluation
+        assert relative(drift(response, evaluation, outputs), moved) < 1e-5, evaluation
     assert run.final is not None
     assert plain.final is not None
-    end = response.drift(plain.evaluations, guided)
+    end = drift(response, plain.evaluations, outputs)
     assert relative(end, run.final - plain.final) < 1e-5
-    assert not response.drift(0, guided).any()
+    assert not drift(response, 0, outputs).any()
     assert response.knows_end
     assert response.residual < 1e-5
 

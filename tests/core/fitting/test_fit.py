@@ -215,7 +215,7 @@ def test_the_model_is_restored_after_an_exception():
 def test_fills_that_are_better_stay(monkeypatch: pytest.MonkeyPatch):
     model, sampler = toy(0.2)
     good = fitted(model, sampler, rows(ROWS))
-    wrong = "smoothcache_core.fitting.evaluations.Normal.solve"
+    wrong = "smoothcache_core.fitting.evaluations.NormalEquations.solve"
     monkeypatch.setattr(wrong, lambda normal: 3.0 * np.ones(len(normal._right)))
     again = fitted(model, sampler, good)
     assert again.fills == good.fills

@@ -103,7 +103,7 @@ def test_what_is_worse_is_not_taken(monkeypatch: pytest.MonkeyPatch):
     good = fitted(model, sampler, REUSE, terms=2)
     wrong = [5.0, 5.0, 5.0]
     monkeypatch.setattr(
-        "smoothcache_core.fitting.sites.Normal.solve", lambda _: np.array(wrong[:2])
+        "smoothcache_core.fitting.sites.NormalEquations.solve", lambda _: np.array(wrong[:2])
     )
     good = good.changed(source=Provenance(name="planned", settings={"fill": "linear-2"}))
     again = fitted(model, sampler, good)

@@ -1,6 +1,11 @@
 """The module inside the wrapper of `torch.compile`."""
 
-from torch import nn
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 def denoiser(model: nn.Module) -> nn.Module:

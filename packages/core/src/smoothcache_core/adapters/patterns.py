@@ -1,13 +1,18 @@
 """Adapters written as data: patterns of module paths."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-
-from torch import nn
+from typing import TYPE_CHECKING
 
 from smoothcache_core.adapters.sites import Guidance, Site, Target
 from smoothcache_core.errors import AdapterError
+
+if TYPE_CHECKING:
+    from torch import nn
+
 
 _MISSING = object()
 

@@ -1,12 +1,16 @@
 """Finding the adapter of a model among those of a package."""
 
-from collections.abc import Iterable
+from __future__ import annotations
 
-from torch import nn
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from smoothcache_core.adapters.compiled import denoiser
 from smoothcache_core.adapters.patterns import PatternAdapter
 from smoothcache_core.errors import AdapterError
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 def find_adapter(model: nn.Module, adapters: Iterable[PatternAdapter]) -> PatternAdapter:

@@ -1,12 +1,16 @@
 """Sites: the cacheable submodules of a denoiser, and the adapters that find them."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
-
-from torch import nn
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from smoothcache_core.errors import AdapterError
+
+if TYPE_CHECKING:
+    from torch import nn
+
 
 Target = Literal["output", "delta", "denoiser", "guidance"]
 

@@ -172,3 +172,23 @@ def _weights(full: Tensor, variance: float) -> Tensor:
     doubt = _SURE**2 * full.shape[2] * variance + 1e-300
     found = (shares + doubt * mean) / (sizes + doubt)
     return found / found.sum(dim=1, keepdim=True)
+
+
+def guided(response: Response, outputs: Tensor) -> Tensor:
+    """Return the guided outputs, (E, n), of the outputs of all passes, (E, parts, n)."""
+    weights = torch.from_numpy(response.weights).to(outputs)
+    return torch.einsum("ep,epn->en", weights, outputs)
+
+
+def drift(response: Response, evaluation: int, changes: Tensor) -> Tensor:
+    """Return the change of the latent of `evaluation`, (n,).
+
+    Args:
+        response: What the solver makes of changes.
+        evaluation: From 0 to E, where E is the final sample.
+        changes: Changes of the guided outputs made so far, (evaluation, n) or more.
+    """
+    if not evaluation:
+        return torch.zeros_like(changes[0])
+    row = torch.from_numpy(response.matrix[evaluation - 1, :evaluation]).to(changes)
+    return row @ changes[:evaluation]

@@ -2,9 +2,6 @@
 
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor
-
 from smoothcache_core.numerics.arrays import Array
 
 
@@ -27,20 +24,3 @@ class Response:
     def knows_end(self) -> bool:
         """Whether the final sample was seen; without it the last evaluation has no known effect."""
         return bool(self.matrix[-1].any())
-
-    def guided(self, outputs: Tensor) -> Tensor:
-        """Return the guided outputs (E, n) of the outputs (E, parts, n)."""
-        weights = torch.from_numpy(self.weights).to(outputs)
-        return torch.einsum("ep,epn->en", weights, outputs)
-
-    def drift(self, evaluation: int, changes: Tensor) -> Tensor:
-        """Return the change of the latent of `evaluation`, (n,).
-
-        Args:
-            evaluation: From 0 to E, where E is the final sample.
-            changes: Changes of the guided outputs made so far, (evaluation, n) or more.
-        """
-        if not evaluation:
-            return torch.zeros_like(changes[0])
-        row = torch.from_numpy(self.matrix[evaluation - 1, :evaluation]).to(changes)
-        return row @ changes[:evaluation]

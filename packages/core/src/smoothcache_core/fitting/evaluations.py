@@ -11,10 +11,11 @@ from torch import Tensor
 
 from smoothcache_core.adapters.guidance import conditional_part
 from smoothcache_core.adapters.sites import DENOISER, GUIDANCE
+from smoothcache_core.calibrating.solver_response import drift, guided
 from smoothcache_core.calibration.response import Response
 from smoothcache_core.fills import rounded
+from smoothcache_core.fitting.normal_equations import NormalEquations
 from smoothcache_core.fitting.rollout import CachedRun
-from smoothcache_core.numerics.least_squares import Normal
 from smoothcache_core.optimize.masks import Basis
 from smoothcache_core.schedule.schedule import Fill, Schedule
 
@@ -48,10 +49,10 @@ class Fitting:
 
     def step(self, evaluation: int) -> None:
         """Fit or compute one evaluation."""
-        evaluated, guided = (row[evaluation] for row in self._rows)
+        evaluated, both = (row[evaluation] for row in self._rows)
         if not evaluated:
             self._fit_denoiser(evaluation)
-        elif guided:
+        elif both:
             self._compute(evaluation)
         else:
             self._fit_guidance(evaluation)
@@ -66,7 +67,7 @@ class Fitting:
             run.take(evaluation, run.cached.outputs(evaluation), self._cond)
 
     def _fit_denoiser(self, evaluation: int) -> None:
-        normal = Normal()
+        normal = NormalEquations()
         for run in self._runs:
             normal.add(self._regressors(run, evaluation), run.landing(evaluation))
         found = normal.solve()
@@ -94,7 +95,7 @@ class Fitting:
         return found
 
     def _fit_guidance(self, evaluation: int) -> None:
-        normal = Normal()
+        normal = NormalEquations()
         conditional = []
         for run in self._runs:
             run.cached.advance(self.schedule, evaluation, half=True)
@@ -135,7 +136,7 @@ class _Unfolding:
         self.newest = 0
         self._plain = cached.plain
         self._response = response
-        self._guided = response.guided(cached.plain.outputs)
+        self._guided = guided(response, cached.plain.outputs)
         self._changes = torch.zeros_like(self._guided)
 
     def knows(self, evaluation: int) -> bool:
@@ -149,8 +150,8 @@ class _Unfolding:
 
     def latent(self, evaluation: int) -> Tensor:
         """Return the cached run's latent, (n,)."""
-        drift = self._response.drift(evaluation, self._changes)
-        return self._plain.latents[evaluation] + drift
+        moved = drift(self._response, evaluation, self._changes)
+        return self._plain.latents[evaluation] + moved
 
     def landing(self, evaluation: int) -> Tensor:
         """Return the guided output that makes the solver land on the plain run's next latent."""
@@ -175,6 +176,6 @@ class _Unfolding:
             self.differences.insert(0, outputs[conditional] - outputs[1 - conditional])
         self.change(evaluation, self.guide(evaluation, outputs))
 
-    def change(self, evaluation: int, guided: Tensor) -> None:
+    def change(self, evaluation: int, output: Tensor) -> None:
         """Note the guided output that the solver gets."""
-        self._changes[evaluation] = guided - self._guided[evaluation]
+        self._changes[evaluation] = output - self._guided[evaluation]

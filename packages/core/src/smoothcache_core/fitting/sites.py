@@ -17,8 +17,8 @@ from torch import Tensor
 from smoothcache_core.adapters.sites import Site
 from smoothcache_core.calls.call import CallReader
 from smoothcache_core.fills import rounded
+from smoothcache_core.fitting.normal_equations import NormalEquations
 from smoothcache_core.fitting.rollout import attached
-from smoothcache_core.numerics.least_squares import Normal
 from smoothcache_core.outputs.tensors import flat
 from smoothcache_core.sampling.sampler import Stage
 from smoothcache_core.sampling.trajectory import Trajectory
@@ -45,7 +45,7 @@ class SiteFitting:
         fills = {site.path: _unfitted(schedule, site, terms) for site in sites}
         self._fills = {path: fill for path, fill in fills.items() if fill.terms}
         self._schedule = schedule.changed(fills=self._fills)
-        self._normals: dict[tuple[str, int], Normal] = defaultdict(Normal)
+        self._normals: dict[tuple[str, int], NormalEquations] = defaultdict(NormalEquations)
 
     @property
     def has_fills(self) -> bool:

@@ -1,16 +1,13 @@
-"""Normal equations of fills, summed over runs."""
+"""Ridge least squares for the coefficients of fills."""
 
 import math
-from collections.abc import Sequence
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from smoothcache_core.errors import ScheduleError
 from smoothcache_core.numerics.arrays import Array
 
-_ENTRIES_PER_COEFFICIENT = 16
+_ENTRIES_PER_COEFFICIENT = 16  # fewer, and coefficients follow the noise of the samples
 
 
 def check_enough(samples: int, entries: int, coefficients: int, *, verb: str) -> None:
@@ -31,31 +28,6 @@ def check_enough(samples: int, entries: int, coefficients: int, *, verb: str) ->
             f"{samples} samples of {entries} entries are too few for {coefficients} coefficients "
             f"per evaluation; {verb} with {math.ceil(wanted / entries)} samples or more"
         )
-
-
-class Normal:
-    """Inner products of regressors and target, in float64."""
-
-    def __init__(self) -> None:
-        self._normal: Array = np.zeros(0)
-        self._right: Array = np.zeros(0)
-
-    def add(self, regressors: Sequence[Tensor], target: Tensor) -> None:
-        """Add the equations of one run: regressors of n entries each, and a target of as many."""
-        basis = torch.stack([_double(each) for each in regressors])
-        normal = (basis @ basis.T).cpu().numpy()
-        right = (basis @ _double(target)).cpu().numpy()
-        self._normal = normal if not self._normal.size else self._normal + normal
-        self._right = right if not self._right.size else self._right + right
-
-    def solve(self) -> Array:
-        """Return the coefficients, see `ridge_normal`."""
-        return ridge_normal(self._normal, self._right)
-
-
-def _double(tensor: Tensor) -> Tensor:
-    """Return a tensor in float64, on the CPU if its device has none."""
-    return (tensor.cpu() if tensor.device.type == "mps" else tensor).double()
 
 
 RIDGE = 1e-6

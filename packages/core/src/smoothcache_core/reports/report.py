@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from torch import Tensor
 
 from smoothcache_core.errors import EvaluationError
 from smoothcache_core.files import json_text, write_atomically
@@ -37,10 +36,11 @@ class Report(BaseModel):
         device: What it ran on.
         versions: Versions of the packages that matter.
         date: When it ended.
-        samples: The samples that `evaluate` was asked to keep, (k, ...) by policy; not saved.
+        samples: The samples that `evaluate` was asked to keep, tensors (k, ...) by policy; not
+            saved.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     format: Literal["smoothcache-report"] = FORMAT
     version: Literal[1] = 1
@@ -57,7 +57,7 @@ class Report(BaseModel):
     device: str
     versions: Mapping[str, str]
     date: datetime
-    samples: Annotated[Mapping[str, Tensor], Field(exclude=True, repr=False)] = {}
+    samples: Annotated[Mapping[str, Any], Field(exclude=True, repr=False)] = {}
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Report) and self.to_json() == other.to_json()

@@ -61,7 +61,7 @@ class Fill(BaseModel):
 class Changes(TypedDict, total=False):
     """What `Schedule.changed` may change; fields as in `Schedule`."""
 
-    rows: Mapping[str, Row]
+    rows: Mapping[str, Sequence[int]]
     fills: Mapping[str, Fill]
     source: Provenance
     fingerprint: Fingerprint
