@@ -1,12 +1,14 @@
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from kit.audio_shell import Shell
 from kit.clap_folder import save_clap
 from smoothcache_audio import judge_files as script, load_clap, save_wav, waveform_metrics
+from smoothcache_audio.judge import Judge
+from smoothcache_audio.judge_files import judge_files
 from smoothcache_core.errors import EvaluationError
 from torch import Tensor
 
@@ -42,7 +44,7 @@ def shown(capsys: pytest.CaptureFixture[str]) -> dict[str, list[float]]:
 def test_files_of_one_name_are_compared(
     folders: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ):
-    script.main(**folders)
+    judge_files(Judge(**folders))
     found = shown(capsys)
     pairs = [[script.read(folders[key] / f"{i}.wav").waveform for key in folders] for i in (0, 1)]
     metrics = waveform_metrics(lambda x: x, RATE)
@@ -58,7 +60,7 @@ def test_clap_scores_are_those_of_both_folders(
     model = save_clap(tmp_path / "clap")
     prompts = tmp_path / "prompts.txt"
     prompts.write_text("a dog\ntwo cats\n")
-    script.main(**folders, prompts=prompts, clap=str(model))
+    judge_files(Judge(**folders, prompts=prompts, clap=str(model)))
     found = shown(capsys)["clap"]
     clap = load_clap(model)
     for key, value in zip(folders, found, strict=True):
@@ -83,27 +85,29 @@ def test_a_missing_package_is_told_before_anything_is_judged(
     monkeypatch.setitem(sys.modules, package, None)
     settings = {key: folders.get(str(value), value) for key, value in settings.items()}
     with pytest.raises(EvaluationError, match=f"needs the package '{package}'"):
-        script.main(**folders, **settings)
+        judge_files(Judge(**folders, **settings))
     assert capsys.readouterr().out == ""
 
 
 def test_folders_that_do_not_fit_are_refused(folders: dict[str, Any], tmp_path: Path):
     plain = folders["plain"]
     with pytest.raises(EvaluationError, match="there are no WAV files in"):
-        script.main(plain, tmp_path / "nowhere")
+        judge_files(Judge(plain, tmp_path / "nowhere"))
     with pytest.raises(EvaluationError, match=r"only one of the folders has 1\.wav"):
-        script.main(plain, save(tmp_path / "fewer", torch.zeros(1, 1000)))
+        judge_files(Judge(plain, save(tmp_path / "fewer", torch.zeros(1, 1000))))
     other = save(tmp_path / "other", torch.zeros(1, 1000), torch.zeros(1, 1500), rate=16_000)
     with pytest.raises(EvaluationError, match=r"0\.wav: sample rates 8000 and 16000"):
-        script.main(plain, other)
+        judge_files(Judge(plain, other))
     (tmp_path / "prompts.txt").write_text("one\n")
     with pytest.raises(EvaluationError, match="2 sounds need as many prompts, got 1"):
-        script.main(plain, plain, prompts=tmp_path / "prompts.txt")
+        judge_files(Judge(plain, plain, prompts=tmp_path / "prompts.txt"))
 
 
-def test_the_script_says_what_is_wrong_in_one_line(tmp_path: Path):
-    command = [sys.executable, script.__file__, str(tmp_path), str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 1
-    assert done.stderr.startswith("judge_files.py: there are no WAV files")
-    assert done.stderr.count("\n") == 1
+def test_the_command_judges_and_says_what_is_wrong_in_one_line(
+    folders: dict[str, Any], tmp_path: Path
+):
+    shell = Shell(model=tmp_path, folder=tmp_path)
+    said = shell.run("judge", folders["plain"], folders["cached"])
+    assert "si_sdr_db" in said
+    assert "there are no WAV files" in shell.refused("judge", tmp_path, tmp_path)
+    assert "--cached requires an argument" in shell.refused("judge", tmp_path)

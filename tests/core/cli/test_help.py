@@ -16,8 +16,13 @@ from smoothcache_core.sources import SOURCES
 
 COMMANDS = ("demo", "calibrate", "transfer", "plan", "fit", "sample", "evaluate")
 PROGRAMS = {"image": smoothcache_image._cli.app, "audio": smoothcache_audio._cli.app}
+OWN = {"image": (), "audio": ("judge",)}
 
 modality = pytest.mark.parametrize("modality", PROGRAMS)
+command = pytest.mark.parametrize(
+    ("modality", "name"),
+    [(modality, name) for modality in PROGRAMS for name in (*COMMANDS, *OWN[modality])],
+)
 
 
 def options_of(modality: str, name: str) -> Iterator[Argument]:
@@ -28,30 +33,34 @@ def options_of(modality: str, name: str) -> Iterator[Argument]:
                 yield argument
 
 
-@modality
-@pytest.mark.parametrize("words", [[], *([command] for command in COMMANDS)])
-def test_help_is_shown(modality: str, words: Sequence[str]):
-    result = said(PROGRAMS[modality], [*words, "--help"])
-    assert result.status == 0
-    assert f"Usage: smoothcache-{modality} {' '.join(words)}".strip() in result.output
-    assert re.search(r"Examples?:", result.output)
+@command
+def test_help_is_shown(modality: str, name: str):
+    for words in ([], [name]):
+        result = said(PROGRAMS[modality], [*words, "--help"])
+        assert result.status == 0
+        assert f"Usage: smoothcache-{modality} {' '.join(words)}".strip() in result.output
+        assert re.search(r"Examples?:", result.output)
 
 
-@modality
-@pytest.mark.parametrize("name", COMMANDS)
+@command
 def test_every_option_is_explained(modality: str, name: str):
     texts = {each.name: each.parameter.help or "" for each in options_of(modality, name)}
     assert texts
     assert all(text and text[0].isupper() and text.endswith(".") for text in texts.values()), texts
 
 
-@modality
-@pytest.mark.parametrize("name", COMMANDS)
+@command
 def test_examples_name_options_that_exist(modality: str, name: str):
     known = {option for each in options_of(modality, name) for option in each.names}
     examples = PROGRAMS[modality].app[name].help_epilogue
     used = {word for word in str(examples).split() if re.match(r"-[-a-z]", word)}
     assert used <= known
+
+
+@modality
+def test_the_commands_are_those_that_are_tested_here(modality: str):
+    offered = [name for name in PROGRAMS[modality].app if not name.startswith("-")]
+    assert offered == [*COMMANDS, *OWN[modality]]
 
 
 @modality

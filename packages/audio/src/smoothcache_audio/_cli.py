@@ -1,4 +1,4 @@
-"""The command line: `smoothcache-audio demo|calibrate|transfer|plan|fit|sample|evaluate`.
+"""The command line: `smoothcache-audio demo|calibrate|transfer|plan|fit|sample|evaluate|judge`.
 
 Nothing heavy is loaded before a command runs, so that help is shown at once.
 """
@@ -13,6 +13,7 @@ from smoothcache_core.cli.commands import command_line
 from smoothcache_core.cli.modality import Demo, Judging, Modality
 
 from smoothcache_audio._source import SoundSource
+from smoothcache_audio.judge import Judge
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -42,6 +43,10 @@ _EXAMPLES = {
         "evaluate schedules/auto-compute0.5.json schedules/smooth-compute0.5.json --samples 50 "
         "--batch 10 --calibration calibration.safetensors",
         "evaluate fitted.json --samples 50 --peers 'benchmarks/quality-audio-*.json'",
+    ],
+    "judge": [
+        "judge plain cached",
+        "judge plain cached --kl-passt --prompts prompts.txt --recordings recordings",
     ],
 }
 
@@ -85,6 +90,7 @@ SOUNDS = Modality(
     ),
     judging=_judging,
     save=_save,
+    commands=(Judge,),
     examples=_EXAMPLES,
 )
 app = command_line(SOUNDS)

@@ -1,29 +1,23 @@
-r"""Judge WAV files, such as `smoothcache-audio sample` writes plain and by a schedule.
-
-    python -m smoothcache_audio.judge_files plain cached
-    python -m smoothcache_audio.judge_files plain cached --kl-passt --prompts prompts.txt \
-        --recordings real
-
-Files of one name are compared. The metrics of papers (docs/audio-metrics.md) are for whoever asks:
-KL-PaSST of a cached sound from the plain one, the CLAP scores with prompts, the FD-OpenL3 of either
-folder with recordings. Their networks are loaded before anything is judged.
-"""
+"""Comparing WAV files of two folders: what the command `judge` does."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import soundfile
 import torch
-import typer
-from smoothcache_core import SmoothCacheError
+from rich import box
+from rich.console import Console
+from rich.table import Column, Table
+from smoothcache_core.cli.tables import print_table
 from smoothcache_core.errors import EvaluationError
 from smoothcache_core.metrics import frechet_distance
 from torch import Tensor
 from tqdm import tqdm
 
 from smoothcache_audio import load_clap, load_openl3, load_passt, passt_metric, waveform_metrics
+from smoothcache_audio.judge import Judge
 
 OfSet = Callable[[Sequence[Path]], float]
 
@@ -109,51 +103,36 @@ def mean(values: Sequence[float]) -> float:
 
 
 def show(title: str, columns: Sequence[str], rows: Mapping[str, Sequence[float]]) -> None:
-    """Print a table, unless it is empty."""
-    if rows:
-        typer.echo(f"\n{title:28s}" + "".join(f"{column:>12s}" for column in columns))
+    """Show a table, unless it is empty."""
+    if not rows:
+        return
+    table = Table(title, *(Column(name, justify="right") for name in columns), box=box.SIMPLE_HEAD)
     for name, values in rows.items():
-        typer.echo(f"{name:28s}" + "".join(f"{value:12.4g}" for value in values))
+        table.add_row(name, *(f"{value:.4g}" for value in values))
+    print_table(table, Console(highlight=False))
 
 
-def main(
-    plain: Annotated[Path, typer.Argument(help="Folder of the plain sounds.")],
-    cached: Annotated[Path, typer.Argument(help="Folder of the cached ones, of the same names.")],
-    kl_passt: Annotated[bool, typer.Option("--kl-passt", help="KL-PaSST too.")] = False,
-    prompts: Annotated[
-        Path | None,
-        typer.Option(help="Text file for CLAP: a prompt per line, in the order of the names."),
-    ] = None,
-    recordings: Annotated[
-        Path | None, typer.Option(help="Folder of recordings for FD-OpenL3.")
-    ] = None,
-    clap: Annotated[
-        str, typer.Option(help="A CLAP model folder, or a name on the model hub.")
-    ] = "laion/clap-htsat-fused",
-    content: Annotated[
-        Literal["env", "music"], typer.Option(help="What OpenL3 was trained on.")
-    ] = "env",
-    device: Annotated[str, typer.Option(help="Torch device of the networks.")] = "cpu",
-) -> None:
-    """Judge WAV files."""
-    pairs = pairs_of(plain, cached)
-    lines = lines_of(prompts, len(pairs))
-    real = [] if recordings is None else files_of(recordings)
-    passt = load_passt(device=device) if kl_passt else None
+def judge_files(settings: Judge) -> None:
+    """Compare the files of one name in two folders and show the metrics.
+
+    Args:
+        settings: The folders, and which metrics of papers to add.
+
+    Raises:
+        EvaluationError: The folders do not fit, or a package is missing.
+    """
+    pairs = pairs_of(settings.plain, settings.cached)
+    lines = lines_of(settings.prompts, len(pairs))
+    real = [] if settings.recordings is None else files_of(settings.recordings)
+    device = settings.device
+    passt = load_passt(device=device) if settings.kl_passt else None
     sets: dict[str, OfSet] = {}
     if lines:
-        sets["clap"] = clap_of(load_clap(clap, device=device), lines)
+        sets["clap"] = clap_of(load_clap(settings.clap, device=device), lines)
     if real:
-        sets["fd_openl3"] = openl3_of(load_openl3(content, device=device), real)
+        sets["fd_openl3"] = openl3_of(load_openl3(settings.content, device=device), real)
     each = [changes(pair, passt) for pair in tqdm(pairs, desc="sounds", leave=False)]
     show("against plain", ["mean"], {name: [mean([c[name] for c in each])] for name in each[0]})
     folders = list(zip(*pairs, strict=True))
     sums = {name: [judge(files) for files in folders] for name, judge in sets.items()}
     show("of the sounds", ["plain", "cached"], sums)
-
-
-if __name__ == "__main__":
-    try:
-        typer.run(main)
-    except SmoothCacheError as error:
-        raise SystemExit(f"judge_files.py: {error}") from error
