@@ -480,7 +480,7 @@ def test_predicted_bytes_of_the_whole_model_by_hand():
     cost = Cost(total=1, sites=(), output_bytes=100)
     # 0, 1, 1, 2, 0 outputs and 1, 1, 1, 0, 0 differences, which are half as large
     assert schedule.predicted_bytes(cost) == 200
-    assert schedule.course(GUIDANCE).sources == ((), (0,), (), (0,), ())
+    assert schedule.timeline(GUIDANCE).sources == ((), (0,), (), (0,), ())
 
 
 def test_predicted_bytes_of_unknown_sizes_are_refused():
@@ -494,7 +494,7 @@ def test_a_fill_that_a_more_specific_row_starves_is_refused():
     rows = {"attn": (1, 1, 0), "attn-3": (1, 0, 0)}
     schedule = Schedule(evaluations=3, rows=rows, fills={"attn": Fill(terms={2: (2.0, -1.0)})})
     with pytest.raises(ScheduleError, match=r"'blocks.3.attn' has 2 terms at evaluation 2, but on"):
-        schedule.course(SITE)
+        schedule.timeline(SITE)
 
 
 def test_compute_fraction_without_cost_is_refused():

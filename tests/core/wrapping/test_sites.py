@@ -25,7 +25,7 @@ from smoothcache_core.adapters import Site
 from smoothcache_core.errors import AdapterError, AttachError, ScheduleError
 from smoothcache_core.runtime.graphs import variants
 from smoothcache_core.schedule import Cost, Fill, SiteCost
-from smoothcache_core.schedule.timeline import COMPUTE, FILL, REUSE, STORE, course
+from smoothcache_core.schedule.timeline import COMPUTE, FILL, REUSE, STORE, timeline
 from torch import Tensor, nn
 
 N = len(STEPS)
@@ -58,7 +58,7 @@ def test_a_span_of_one_block_is_its_delta():
 
 
 def test_compiled_code_sees_what_every_block_does():
-    made = course([(), (), (1.0,), LINE, ()])
+    made = timeline([(), (), (1.0,), LINE, ()])
     assert variants(SITE, made, keep_always=False) == {
         "blocks.1": [STORE, STORE, REUSE, (FILL, 2), COMPUTE],
         "blocks.2": [COMPUTE, COMPUTE, REUSE, REUSE, COMPUTE],

@@ -15,15 +15,15 @@ from smoothcache_core.calls.call import Call, CallReader
 from smoothcache_core.calls.clock import Clock, Scheduler, Tick, TimestepCheck
 from smoothcache_core.calls.fingerprints import call_fingerprint
 from smoothcache_core.errors import AttachError, ScheduleError, SmoothCacheWarning
-from smoothcache_core.runtime.denoiser_cache import WholeCache, refuse_guidance
+from smoothcache_core.runtime.denoiser_cache import DenoiserCache, refuse_guidance
 from smoothcache_core.runtime.graphs import graph_variants, recompile_limit, variants
 from smoothcache_core.runtime.site_cache import Refit, SiteCache
-from smoothcache_core.runtime.store import CacheStats, Kept
+from smoothcache_core.runtime.store import CacheStats, TensorStore
 from smoothcache_core.schedule.schedule import Schedule
 from smoothcache_core.wrapping.denoiser import Step, Wrapping
 
 
-def tell(message: str) -> None:
+def warn(message: str) -> None:
     """Warn the user."""
     warnings.warn(message, SmoothCacheWarning, stacklevel=2)
 
@@ -48,7 +48,7 @@ class Attachment:
         inside = denoiser(model)
         self.schedule = schedule
         self.stats = CacheStats()
-        self._kept = Kept(self.stats)
+        self._store = TensorStore(self.stats)
         self._scheduler = scheduler
         self._reader = CallReader(inside, adapter)
         self._timesteps = TimestepCheck(schedule.fingerprint.timesteps)
@@ -57,25 +57,25 @@ class Attachment:
             branches=branches,
             timesteps=schedule.fingerprint.timesteps or (),
         )
-        self._told: set[str] = set()
+        self._warned: set[str] = set()
         self._under_way = threading.Lock()
         self._attached = True
         self._evaluation = -1
         caching = [site for site in sites if 0 in schedule.row(site)]
         whole = {DENOISER.kind, GUIDANCE.kind} & set(schedule.rows)
         self._always = [s.path for s in sites if 0 not in schedule.row(s) and not whole]
-        self._whole = WholeCache(schedule, adapter, branches, self._kept, self.stats)
-        courses = [schedule.course(site) for site in caching]
+        self._denoiser_cache = DenoiserCache(schedule, adapter, branches, self._store, self.stats)
+        timelines = [schedule.timeline(site) for site in caching]
         _refuse_nested(caching)
         refuse_guidance(schedule, adapter, inside, branches)
         keep_always = self._too_many_graphs(model, caching, keep_always=False) > 0
         self._wrapping = Wrapping(model, caching, self)
         try:
             self._sites = SiteCache(
-                self._wrapping.sites, courses, self._kept, self.stats, keep_always=keep_always
+                self._wrapping.sites, timelines, self._store, self.stats, keep_always=keep_always
             )
             self._wrapping.add(listening(self._clock, inside, scheduler))
-            self._tell_graphs(self._too_many_graphs(model, caching, keep_always=keep_always))
+            self._warn_graphs(self._too_many_graphs(model, caching, keep_always=keep_always))
         except BaseException:
             self._wrapping.remove()
             raise
@@ -86,13 +86,13 @@ class Attachment:
         """Return how many graphs compiled code may need if that is over torch's limit, else 0."""
         modes: dict[str, list[Hashable]] = {}
         for site in caching:
-            modes |= variants(site, self.schedule.course(site), keep_always=keep_always)
+            modes |= variants(site, self.schedule.timeline(site), keep_always=keep_always)
         graphs = graph_variants(model, modes)
         return graphs if graphs > recompile_limit() else 0
 
-    def _tell_graphs(self, graphs: int) -> None:
+    def _warn_graphs(self, graphs: int) -> None:
         if graphs:
-            tell(
+            warn(
                 f"this schedule may make torch.compile build {graphs} graphs of one code object; "
                 f"its limit is {recompile_limit()}, and what is over it runs eager or fails: raise "
                 "torch._dynamo.config.recompile_limit, compile block by block, or plan per kind"
@@ -117,20 +117,20 @@ class Attachment:
             return
         self._wrapping.remove()
         self._attached = False
-        self._kept.note_peak()
-        self._kept.drop_all()
-        self._whole.forget()
+        self._store.note_peak()
+        self._store.drop_all()
+        self._denoiser_cache.forget()
         if not quietly:
-            self._tell_at_end()
+            self._warn_at_end()
 
-    def _tell_at_end(self) -> None:
+    def _warn_at_end(self) -> None:
         stats = self.stats
         if not stats.evaluations:
-            tell("the cache saw no call of the denoiser: is this the model that the sampler calls?")
+            warn("the cache saw no call of the denoiser: is this the model that the sampler calls?")
         elif not self._clock.complete:
-            self._tell_incomplete(self._clock.count)
+            self._warn_incomplete(self._clock.count)
         elif self.schedule.skips and not sum(stats.reused.values()):
-            tell("nothing was reused")
+            warn("nothing was reused")
 
     # ------------------------------------------------------------------ driver
 
@@ -143,7 +143,7 @@ class Attachment:
             )
         try:
             tick = self._begin(self._reader.read(args, kwargs, self._clock.context))
-            return self._whole.begin(tick, args, kwargs, self._reader.latent(args, kwargs))
+            return self._denoiser_cache.begin(tick, args, kwargs, self._reader.latent(args, kwargs))
         except BaseException:
             self.abort()
             raise
@@ -151,27 +151,27 @@ class Attachment:
     def _begin(self, call: Call) -> Tick:
         tick = self._clock.tick(call)
         if tick.new_run or tick.evaluation != self._evaluation:
-            self._kept.note_peak()
+            self._store.note_peak()
             self._evaluation = tick.evaluation
         if tick.new_run:
             self._start_run(tick, call)
         elif tick.broken:
-            self._kept.drop(tick.branch)
-        self._tell_timesteps(self._timesteps.see(tick, call))
+            self._store.drop(tick.branch)
+        self._warn_timesteps(self._timesteps.see(tick, call))
         self._sites.prepare(tick)
         self._tick = tick
         return tick
 
     def _start_run(self, tick: Tick, call: Call) -> None:
-        self._kept.drop_all()
-        self._whole.forget()
+        self._store.drop_all()
+        self._denoiser_cache.forget()
         self._timesteps.restart()
         self._check_steps()
         self.stats.runs += 1
         if tick.ended_at is not None and tick.ended_at < self.schedule.evaluations:
-            self._tell_incomplete(tick.ended_at)
+            self._warn_incomplete(tick.ended_at)
         for remark in self.schedule.fingerprint.remarks(call_fingerprint(call)):
-            self._tell_once(f"the schedule was planned for something else: {remark}")
+            self._warn_once(f"the schedule was planned for something else: {remark}")
 
     def _check_steps(self) -> None:
         """Refuse a scheduler that is set to another number of evaluations."""
@@ -190,7 +190,7 @@ class Attachment:
         """Take what is needed later, count, and release what is not needed any more."""
         try:
             self._sites.collect(self._tick)
-            output = self._whole.end(output)
+            output = self._denoiser_cache.end(output)
         except BaseException:
             self.abort()
             raise
@@ -198,18 +198,18 @@ class Attachment:
             self.stats.count(path, filled=False)
         self.stats.evaluations += 1
         if not self._tick.branch:
-            self._kept.note_peak()
+            self._store.note_peak()
         last = self._tick.evaluation == self.schedule.evaluations - 1
         self._under_way.release()
         if last:
-            self._tell_timesteps(self._timesteps.at_end())
+            self._warn_timesteps(self._timesteps.at_end())
         return output
 
     def abort(self) -> None:
         """Forget the run after an exception."""
         self._sites.rest()
-        self._kept.drop_all()
-        self._whole.forget()
+        self._store.drop_all()
+        self._denoiser_cache.forget()
         self._clock.abandon()
         self._under_way.release()
 
@@ -226,24 +226,24 @@ class Attachment:
 
     # ------------------------------------------------------------------ telling
 
-    def _tell_timesteps(self, difference: str) -> None:
+    def _warn_timesteps(self, difference: str) -> None:
         if difference:
-            self._tell_once(
+            self._warn_once(
                 f"the timesteps are not those of the calibration ({difference}); the schedule may "
                 "skip in the wrong places",
                 about="timesteps",
             )
 
-    def _tell_incomplete(self, count: int) -> None:
-        self._tell_once(
+    def _warn_incomplete(self, count: int) -> None:
+        self._warn_once(
             f"a run ended after {count} of the schedule's {self.schedule.evaluations} evaluations"
         )
 
-    def _tell_once(self, message: str, *, about: str | None = None) -> None:
+    def _warn_once(self, message: str, *, about: str | None = None) -> None:
         about = about or message
-        if about not in self._told:
-            self._told.add(about)
-            tell(message)
+        if about not in self._warned:
+            self._warned.add(about)
+            warn(message)
 
 
 def _refuse_nested(sites: Sequence[Site]) -> None:

@@ -10,7 +10,7 @@ from smoothcache_core.adapters.sites import Adapter, Site
 from smoothcache_core.calls.clock import Scheduler
 from smoothcache_core.calls.fingerprints import model_fingerprint, solver_name
 from smoothcache_core.errors import ScheduleError
-from smoothcache_core.runtime.attachment import Attachment, tell
+from smoothcache_core.runtime.attachment import Attachment, warn
 from smoothcache_core.runtime.store import CacheStats
 from smoothcache_core.schedule.fingerprint import Fingerprint
 from smoothcache_core.schedule.schedule import Schedule
@@ -94,6 +94,6 @@ def _check(schedule: Schedule, sites: Sequence[Site], live: Fingerprint) -> None
             f"adapter {live.adapter!r} its kinds are {kinds}, its first site {sites[0].path!r}"
         )
     for remark in schedule.fingerprint.remarks(live):
-        tell(f"the schedule was planned for something else: {remark}")
+        warn(f"the schedule was planned for something else: {remark}")
     if not schedule.skips:
-        tell("the schedule computes everything: nothing will be reused and nothing gets faster")
+        warn("the schedule computes everything: nothing will be reused and nothing gets faster")

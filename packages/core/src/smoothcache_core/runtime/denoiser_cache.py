@@ -15,9 +15,9 @@ from smoothcache_core.errors import ScheduleError
 from smoothcache_core.outputs.halves import difference, halves, narrow, paired_rows, unguided, widen
 from smoothcache_core.outputs.structures import Structure, answer, flatten
 from smoothcache_core.outputs.tensors import nbytes
-from smoothcache_core.runtime.store import CacheStats, Kept
+from smoothcache_core.runtime.store import CacheStats, TensorStore
 from smoothcache_core.schedule.schedule import Schedule
-from smoothcache_core.schedule.timeline import FILL, IDLE, REUSE, STORE, Course
+from smoothcache_core.schedule.timeline import FILL, IDLE, REUSE, STORE, Timeline
 from smoothcache_core.wrapping.denoiser import Step
 
 
@@ -31,7 +31,7 @@ class _Act(Enum):
 
 
 @dataclass(frozen=True)
-class _Kept:
+class _Stored:
     """The output of an evaluation, and the latent that it was given if that is needed."""
 
     output: Structure
@@ -65,14 +65,14 @@ def refuse_guidance(
         )
 
 
-class WholeCache:
+class DenoiserCache:
     """Leads the denoiser through a run by the rows of the whole model.
 
     Args:
         schedule: The schedule.
         adapter: Says how guidance is batched.
         branches: Names of the conditioning passes that are calls of their own.
-        kept: Where outputs are kept.
+        store: Where outputs are kept.
         stats: Where it is counted.
     """
 
@@ -81,15 +81,15 @@ class WholeCache:
         schedule: Schedule,
         adapter: Adapter,
         branches: Sequence[str],
-        kept: Kept,
+        store: TensorStore,
         stats: CacheStats,
     ) -> None:
-        self._denoiser = _course(schedule, DENOISER)
-        self._guidance = _course(schedule, GUIDANCE)
+        self._denoiser = _timeline(schedule, DENOISER)
+        self._guidance = _timeline(schedule, GUIDANCE)
         self._fill = schedule.fill(DENOISER)
         self._adapter = adapter
         self._separate = bool(branches)
-        self._kept, self._stats = kept, stats
+        self._store, self._stats = store, stats
         self.forget()
 
     def forget(self) -> None:
@@ -117,29 +117,29 @@ class WholeCache:
             return self._guided(guidance, args, kwargs)
         return Step(args, kwargs)
 
-    def _skipped(self, course: Course) -> Any:
+    def _skipped(self, timeline: Timeline) -> Any:
         """Return the output of a skipped evaluation, None if it must be computed."""
         evaluation = self._tick.evaluation
         own = self._fill.inputs.get(evaluation, 0.0)
         anchor = self._fill.anchors.get(evaluation, 0.0)
-        shelf = self._kept.on(self._tick.branch, DENOISER.kind)
-        sources = course.usable(evaluation, shelf)
-        if not sources or ((own or anchor) and sources != course.sources[evaluation]):
+        entries = self._store.stored(self._tick.branch, DENOISER.kind)
+        sources = timeline.usable(evaluation, entries)
+        if not sources or ((own or anchor) and sources != timeline.sources[evaluation]):
             self._stats.recomputed += 1
             return None
-        kept: list[_Kept] = [shelf[source] for source in sources]
+        kept: list[_Stored] = [entries[source] for source in sources]
         latents = [(self._latent, own), (kept[0].latent, anchor)]
         return answer(
             [each.output for each in kept],
-            course.weights[evaluation],
+            timeline.weights[evaluation],
             [(latent, coefficient) for latent, coefficient in latents if coefficient],
         )
 
-    def _guided(self, course: Course, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Step:
+    def _guided(self, timeline: Timeline, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Step:
         order, branch = self._order(), self._tick.branch
         if order is None and not is_unconditional(branch):
             return Step(args, kwargs)
-        if not course.usable(self._tick.evaluation, self._kept.on(branch, GUIDANCE.kind)):
+        if not timeline.usable(self._tick.evaluation, self._store.stored(branch, GUIDANCE.kind)):
             self._stats.recomputed += 1
             return Step(args, kwargs)
         if order is not None:
@@ -147,7 +147,7 @@ class WholeCache:
             self._act = _Act.HALF
             return Step(*halved)
         conditional = self._conditional_pass()
-        unconditional, _ = self._unconditional(course, conditional)
+        unconditional, _ = self._unconditional(timeline, conditional)
         self._act = _Act.GUIDE
         return Step(args, kwargs, conditional.with_floating(unconditional).output())
 
@@ -174,14 +174,14 @@ class WholeCache:
         return self._conditional[1]
 
     def _unconditional(
-        self, course: Course, conditional: Structure
+        self, timeline: Timeline, conditional: Structure
     ) -> tuple[list[Tensor], TreeSpec]:
         """Return the floating tensors of the unconditional pass, and the structure of a batch."""
         evaluation = self._tick.evaluation
-        shelf = self._kept.on(self._tick.branch, GUIDANCE.kind)
-        kept: list[_Difference] = [shelf[s] for s in course.usable(evaluation, shelf)]
+        entries = self._store.stored(self._tick.branch, GUIDANCE.kind)
+        kept: list[_Difference] = [entries[s] for s in timeline.usable(evaluation, entries)]
         tensors = [each.tensors for each in kept]
-        return unguided(conditional.floating, tensors, course.weights[evaluation]), kept[0].spec
+        return unguided(conditional.floating, tensors, timeline.weights[evaluation]), kept[0].spec
 
     # ------------------------------------------------------------------ after a call
 
@@ -199,29 +199,29 @@ class WholeCache:
             self._end_denoiser(self._denoiser, output)
         return output
 
-    def _end_denoiser(self, course: Course, output: Any) -> None:
+    def _end_denoiser(self, timeline: Timeline, output: Any) -> None:
         branch, evaluation = self._tick.branch, self._tick.evaluation
         skipped = self._act is _Act.SKIP
         if self._act is not _Act.GUIDE:
             self._stats.count(DENOISER.kind, filled=skipped)
-        if not skipped and course.modes[evaluation] in (STORE, REUSE, FILL):
+        if not skipped and timeline.modes[evaluation] in (STORE, REUSE, FILL):
             latent = flatten(self._latent).copied() if self._fill.anchors else None
-            kept = _Kept(flatten(output).copied(), latent and latent.output())
+            kept = _Stored(flatten(output).copied(), latent and latent.output())
             size = kept.output.bytes + (latent.bytes if latent else 0)
-            self._kept.put(branch, DENOISER.kind, evaluation, kept, size)
-        self._kept.settle(branch, DENOISER.kind, course, evaluation)
+            self._store.put(branch, DENOISER.kind, evaluation, kept, size)
+        self._store.release(branch, DENOISER.kind, timeline, evaluation)
 
-    def _end_guidance(self, course: Course, output: Any) -> Any:
+    def _end_guidance(self, timeline: Timeline, output: Any) -> Any:
         order, flat = self._order(), flatten(output)
         branch, evaluation = self._tick.branch, self._tick.evaluation
-        keep = course.modes[evaluation] in (STORE, REUSE, FILL)
+        keep = timeline.modes[evaluation] in (STORE, REUSE, FILL)
         if order is None and not is_unconditional(branch):
             self._conditional = (evaluation, flat.copied()) if keep else None
             return output
         filled = self._act in (_Act.HALF, _Act.GUIDE)
         self._stats.count(GUIDANCE.kind, filled=filled)
         if self._act is _Act.HALF and order is not None:
-            output = widen(flat, *self._unconditional(course, flat), order)
+            output = widen(flat, *self._unconditional(timeline, flat), order)
         elif keep and not filled:
             passes = (
                 (self._conditional_pass().floating, flat.floating)
@@ -229,10 +229,10 @@ class WholeCache:
                 else halves(flat, paired_rows(self._latent), order)
             )
             made = _Difference(difference(*passes), flat.spec)
-            self._kept.put(branch, GUIDANCE.kind, evaluation, made, sum(map(nbytes, made.tensors)))
-        self._kept.settle(branch, GUIDANCE.kind, course, evaluation)
+            self._store.put(branch, GUIDANCE.kind, evaluation, made, sum(map(nbytes, made.tensors)))
+        self._store.release(branch, GUIDANCE.kind, timeline, evaluation)
         return output
 
 
-def _course(schedule: Schedule, site: Site) -> Course | None:
-    return schedule.course(site) if 0 in schedule.row(site) else None
+def _timeline(schedule: Schedule, site: Site) -> Timeline | None:
+    return schedule.timeline(site) if 0 in schedule.row(site) else None

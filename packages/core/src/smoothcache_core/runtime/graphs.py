@@ -7,21 +7,21 @@ from torch import nn
 
 from smoothcache_core.adapters.compiled import denoiser
 from smoothcache_core.adapters.sites import Site
-from smoothcache_core.schedule.timeline import COMPUTE, FILL, REUSE, STORE, Course
+from smoothcache_core.schedule.timeline import COMPUTE, FILL, REUSE, STORE, Timeline
 
 
-def variants(site: Site, course: Course, *, keep_always: bool) -> dict[str, list[Hashable]]:
+def variants(site: Site, timeline: Timeline, *, keep_always: bool) -> dict[str, list[Hashable]]:
     """Return what compiled code sees of the modules of a site, by path, at every evaluation.
 
     Args:
         site: The site.
-        course: What happens to it.
+        timeline: What happens to it.
         keep_always: Whether every computed output is kept.
     """
-    modes = [STORE if keep_always and mode == COMPUTE else mode for mode in course.modes]
+    modes = [STORE if keep_always and mode == COMPUTE else mode for mode in timeline.modes]
     seen = {path: [_of_others(mode, keeps=False) for mode in modes] for path in site.paths}
     seen[site.paths[-1]] = [_of_others(mode, keeps=True) for mode in modes]
-    seen[site.path] = [(FILL, course.terms) if mode == FILL else mode for mode in modes]
+    seen[site.path] = [(FILL, timeline.terms) if mode == FILL else mode for mode in modes]
     return seen
 
 

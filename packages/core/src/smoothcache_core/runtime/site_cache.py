@@ -8,9 +8,9 @@ from torch import Tensor
 from smoothcache_core.calls.clock import Tick
 from smoothcache_core.errors import AttachError
 from smoothcache_core.outputs.tensors import detached, flat, is_output, nbytes
-from smoothcache_core.runtime.store import CacheStats, Kept
+from smoothcache_core.runtime.store import CacheStats, TensorStore
 from smoothcache_core.schedule.schedule import MOST_TERMS
-from smoothcache_core.schedule.timeline import COMPUTE, FILL, REUSE, STORE, Course
+from smoothcache_core.schedule.timeline import COMPUTE, FILL, REUSE, STORE, Timeline
 from smoothcache_core.wrapping.site_modules import Histories, Values
 from smoothcache_core.wrapping.sites import WrappedSite
 
@@ -27,14 +27,14 @@ class Weights:
     """The coefficients of all fills, staged once for each device and data type.
 
     Args:
-        courses: What uses them.
+        timelines: What uses them.
     """
 
-    def __init__(self, courses: Iterable[Course]) -> None:
+    def __init__(self, timelines: Iterable[Timeline]) -> None:
         used = (
             weights
-            for course in courses
-            for mode, weights in zip(course.modes, course.weights, strict=True)
+            for timeline in timelines
+            for mode, weights in zip(timeline.modes, timeline.weights, strict=True)
             if mode == FILL
         )
         self._rows = {weights: row for row, weights in enumerate(dict.fromkeys(used))}
@@ -69,8 +69,8 @@ class SiteCache:
 
     Args:
         sites: They.
-        courses: What happens to each of them.
-        kept: Where outputs are kept.
+        timelines: What happens to each of them.
+        store: Where outputs are kept.
         stats: Where it is counted.
         keep_always: Keep every computed output until the evaluation is over: fewer different modes.
     """
@@ -78,23 +78,23 @@ class SiteCache:
     def __init__(
         self,
         sites: Sequence[WrappedSite],
-        courses: Sequence[Course],
-        kept: Kept,
+        timelines: Sequence[Timeline],
+        store: TensorStore,
         stats: CacheStats,
         *,
         keep_always: bool,
     ) -> None:
-        self._sites = list(zip(sites, courses, strict=True))
-        self._kept, self._stats = kept, stats
+        self._sites = list(zip(sites, timelines, strict=True))
+        self._store, self._stats = store, stats
         self._keep_always = keep_always
-        self._weights = Weights(courses)
+        self._weights = Weights(timelines)
 
     def prepare(self, tick: Tick) -> None:
         """Tell every site what to do in the evaluation that begins."""
-        for wrapped, course in self._sites:
-            mode = course.modes[tick.evaluation]
+        for wrapped, timeline in self._sites:
+            mode = timeline.modes[tick.evaluation]
             if mode in (REUSE, FILL):
-                if self._prepare_fill(wrapped, course, tick):
+                if self._prepare_fill(wrapped, timeline, tick):
                     continue
                 self._stats.recomputed += 1
                 mode = STORE
@@ -109,10 +109,10 @@ class SiteCache:
             refit: Gives the coefficients.
         """
         filled = [
-            (wrapped, course, outputs)
-            for wrapped, course in self._sites
-            if course.modes[tick.evaluation] == FILL
-            and (outputs := self._sources(wrapped, course, tick))
+            (wrapped, timeline, outputs)
+            for wrapped, timeline in self._sites
+            if timeline.modes[tick.evaluation] == FILL
+            and (outputs := self._sources(wrapped, timeline, tick))
         ]
         if not filled:
             return
@@ -121,46 +121,46 @@ class SiteCache:
         compute()
         computed = [wrapped.kept() for wrapped, _, _ in filled]
         self.prepare(tick)
-        for (wrapped, course, outputs), values in zip(filled, computed, strict=True):
+        for (wrapped, timeline, outputs), values in zip(filled, computed, strict=True):
             found = refit(wrapped.site.path, tick.evaluation, outputs, values)
             like = flat(outputs[0][0])
-            weights = torch.zeros(course.terms, dtype=_wide(like))
+            weights = torch.zeros(timeline.terms, dtype=_wide(like))
             weights[: len(outputs)] = torch.tensor(found)
-            histories = _histories(outputs, course.terms)
+            histories = _histories(outputs, timeline.terms)
             wrapped.prepare_fill(histories, weights.to(like[0].device))
 
-    def _sources(self, wrapped: WrappedSite, course: Course, tick: Tick) -> list[Values]:
+    def _sources(self, wrapped: WrappedSite, timeline: Timeline, tick: Tick) -> list[Values]:
         """Return the kept outputs that an evaluation is filled from; empty if some are missing."""
-        shelf = self._kept.on(tick.branch, wrapped.site.path)
-        return [shelf[source] for source in course.usable(tick.evaluation, shelf)]
+        entries = self._store.stored(tick.branch, wrapped.site.path)
+        return [entries[source] for source in timeline.usable(tick.evaluation, entries)]
 
-    def _prepare_fill(self, wrapped: WrappedSite, course: Course, tick: Tick) -> bool:
+    def _prepare_fill(self, wrapped: WrappedSite, timeline: Timeline, tick: Tick) -> bool:
         """Return whether what is kept is enough."""
         evaluation = tick.evaluation
-        outputs = self._sources(wrapped, course, tick)
+        outputs = self._sources(wrapped, timeline, tick)
         if not outputs:
             return False
-        if course.modes[evaluation] == REUSE:
+        if timeline.modes[evaluation] == REUSE:
             wrapped.prepare(REUSE, outputs[0])
             return True
         tensors = [tensor for output in outputs[0] for tensor in flat(output)]
         if len({len(values) for values in outputs}) > 1 or not tensors:
             return False
-        weights = self._weights.row(course.weights[evaluation], course.terms, tensors)
-        wrapped.prepare_fill(_histories(outputs, course.terms), weights)
+        weights = self._weights.row(timeline.weights[evaluation], timeline.terms, tensors)
+        wrapped.prepare_fill(_histories(outputs, timeline.terms), weights)
         return True
 
     def collect(self, tick: Tick) -> None:
         """Take what the sites kept, count, and drop what is not needed any more."""
-        for wrapped, course in self._sites:
+        for wrapped, timeline in self._sites:
             path, mode = wrapped.site.path, wrapped.mode
             _refuse_uncalled(wrapped, tick.evaluation)
             self._stats.count(path, filled=mode in (REUSE, FILL))
             if mode == STORE:
                 values = _outputs(wrapped)
                 size = sum(nbytes(value) for value in values)
-                self._kept.put(tick.branch, path, tick.evaluation, values, size)
-            self._kept.settle(tick.branch, path, course, tick.evaluation)
+                self._store.put(tick.branch, path, tick.evaluation, values, size)
+            self._store.release(tick.branch, path, timeline, tick.evaluation)
         self.rest()
 
     def rest(self) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from smoothcache_core.schedule.timeline import Course
+from smoothcache_core.schedule.timeline import Timeline
 
 
 @dataclass
@@ -51,7 +51,7 @@ class _Item:
     bytes: int
 
 
-class Kept:
+class TensorStore:
     """Outputs of earlier evaluations, by branch and name.
 
     Args:
@@ -60,25 +60,25 @@ class Kept:
 
     def __init__(self, stats: CacheStats) -> None:
         self._stats = stats
-        self._shelves: dict[str, dict[str, dict[int, _Item]]] = {}
+        self._entries: dict[str, dict[str, dict[int, _Item]]] = {}
 
-    def on(self, branch: str, name: str) -> Mapping[int, Any]:
+    def stored(self, branch: str, name: str) -> Mapping[int, Any]:
         """Return what is kept, by the evaluation that computed it."""
-        items = self._shelves.get(branch, {}).get(name, {})
+        items = self._entries.get(branch, {}).get(name, {})
         return {evaluation: item.values for evaluation, item in items.items()}
 
     def put(self, branch: str, name: str, evaluation: int, values: Any, size: int) -> None:
         """Keep `values` of `size` bytes."""
-        shelf = self._shelves.setdefault(branch, {}).setdefault(name, {})
-        shelf[evaluation] = _Item(values, size)
+        entries = self._entries.setdefault(branch, {}).setdefault(name, {})
+        entries[evaluation] = _Item(values, size)
         self._stats.bytes_held += size
 
-    def settle(self, branch: str, name: str, course: Course, evaluation: int) -> None:
+    def release(self, branch: str, name: str, timeline: Timeline, evaluation: int) -> None:
         """Drop what is not needed any more when `evaluation` is over."""
-        shelf = self._shelves.get(branch, {}).get(name)
-        if shelf:
-            for done in set(shelf).difference(course.needed(evaluation, shelf)):
-                self._stats.bytes_held -= shelf.pop(done).bytes
+        entries = self._entries.get(branch, {}).get(name)
+        if entries:
+            for done in set(entries).difference(timeline.needed(evaluation, entries)):
+                self._stats.bytes_held -= entries.pop(done).bytes
 
     def note_peak(self) -> None:
         """Compare what is held with the most that was; for the end of an evaluation."""
@@ -86,10 +86,10 @@ class Kept:
 
     def drop(self, branch: str) -> None:
         """Drop everything of `branch`."""
-        for shelf in self._shelves.pop(branch, {}).values():
-            self._stats.bytes_held -= sum(item.bytes for item in shelf.values())
+        for entries in self._entries.pop(branch, {}).values():
+            self._stats.bytes_held -= sum(item.bytes for item in entries.values())
 
     def drop_all(self) -> None:
         """Drop everything."""
-        for branch in list(self._shelves):
+        for branch in list(self._entries):
             self.drop(branch)

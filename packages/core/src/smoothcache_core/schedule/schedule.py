@@ -22,7 +22,7 @@ from smoothcache_core.schedule.cost import Cost
 from smoothcache_core.schedule.fingerprint import Fingerprint
 from smoothcache_core.schedule.formats import FORMATS
 from smoothcache_core.schedule.provenance import Prediction, Provenance
-from smoothcache_core.schedule.timeline import PLAIN, Course, course, held
+from smoothcache_core.schedule.timeline import PLAIN, Timeline, timeline
 
 Row = tuple[Literal[0, 1], ...]
 
@@ -198,7 +198,7 @@ class Schedule(BaseModel):
         row = self.row(site)
         return tuple(() if computed else given.get(i, PLAIN) for i, computed in enumerate(row))
 
-    def course(self, site: Site) -> Course:
+    def timeline(self, site: Site) -> Timeline:
         """Return what happens to `site` at every evaluation.
 
         Raises:
@@ -206,10 +206,10 @@ class Schedule(BaseModel):
         """
         terms = self.terms(site)
         if site != GUIDANCE:
-            return course(terms, site.path or site.kind)
+            return timeline(terms, site.path or site.kind)
         called = self.row(DENOISER)
         present = [t if c else None for t, c in zip(terms, called, strict=True)]
-        return course(present, site.kind)
+        return timeline(present, site.kind)
 
     def unknown_keys(self, sites: Sequence[Site]) -> list[str]:
         """Return the keys that name none of `sites`, and not the whole model either."""
@@ -270,7 +270,7 @@ class Schedule(BaseModel):
             raise ScheduleError("this cost does not know the size of the denoiser's output")
         totals = [0] * self.evaluations
         for site, size in sizes.items():
-            for evaluation, number in enumerate(held(self.course(site))):
+            for evaluation, number in enumerate(self.timeline(site).live_counts()):
                 totals[evaluation] += size * number
         return max(totals)
 

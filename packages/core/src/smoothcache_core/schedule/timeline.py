@@ -1,4 +1,4 @@
-"""The course of one site through a run: what happens at every evaluation, and what is kept when.
+"""The timeline of one site in a run: what happens at every evaluation, and what is kept when.
 
 Pure arithmetic on evaluations, for the cache that follows it and for predicting its memory.
 """
@@ -23,7 +23,7 @@ PLAIN = (1.0,)
 
 
 @dataclass(frozen=True)
-class Course:
+class Timeline:
     """What happens to one site.
 
     Attributes:
@@ -44,6 +44,14 @@ class Course:
         """The most terms of any fill, 0 if there is none but plain reuse."""
         modes = zip(self.modes, self.weights, strict=True)
         return max((len(weights) for mode, weights in modes if mode == FILL), default=0)
+
+    def live_counts(self) -> tuple[int, ...]:
+        """Return how many outputs are kept after every evaluation, by their live ranges."""
+        changes = [0] * (len(self.modes) + 1)
+        for evaluation, last in enumerate(self.last_use):
+            changes[evaluation] += 1
+            changes[last] -= 1
+        return tuple(accumulate(changes[:-1]))
 
     def usable(self, evaluation: int, kept: Collection[int]) -> tuple[int, ...]:
         """Return what to fill `evaluation` from, the newest first; empty if it must be computed.
@@ -78,8 +86,8 @@ class Course:
         ]
 
 
-def course(terms: Sequence[Sequence[float] | None], name: str = "") -> Course:
-    """Return the course of a site.
+def timeline(terms: Sequence[Sequence[float] | None], name: str = "") -> Timeline:
+    """Return the timeline of a site.
 
     Args:
         terms: For every evaluation the coefficients of the outputs computed last, the newest first;
@@ -104,7 +112,7 @@ def course(terms: Sequence[Sequence[float] | None], name: str = "") -> Course:
     for evaluation, used in enumerate(sources):
         for source in used:
             last_use[source] = evaluation
-    return Course(
+    return Timeline(
         modes=tuple(_mode(c, e, last_use[e]) for e, c in enumerate(terms)),
         sources=tuple(sources),
         weights=tuple(tuple(coefficients or ()) for coefficients in terms),
@@ -118,12 +126,3 @@ def _mode(coefficients: Sequence[float] | None, evaluation: int, last_use: int) 
     if coefficients:
         return REUSE if tuple(coefficients) == PLAIN else FILL
     return STORE if last_use > evaluation else COMPUTE
-
-
-def held(course: Course) -> tuple[int, ...]:
-    """Return how many outputs are held after every evaluation."""
-    changes = [0] * (len(course.modes) + 1)
-    for evaluation, last in enumerate(course.last_use):
-        changes[evaluation] += 1
-        changes[last] -= 1
-    return tuple(accumulate(changes[:-1]))

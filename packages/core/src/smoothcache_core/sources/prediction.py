@@ -56,9 +56,9 @@ def with_prediction(calibration: Calibration, schedule: Schedule) -> Schedule:
     products = mean_products(calibration)
     left = np.zeros(products.shape[:2])
     filled = Filled()
-    courses = [schedule.course(site) for site in calibration.sites]
-    for index, course in enumerate(courses):
-        for evaluation, sources in enumerate(course.sources):
+    timelines = [schedule.timeline(site) for site in calibration.sites]
+    for index, timeline in enumerate(timelines):
+        for evaluation, sources in enumerate(timeline.sources):
             if not sources:
                 continue
             back = [evaluation - source for source in sources]
@@ -68,7 +68,7 @@ def with_prediction(calibration: Calibration, schedule: Schedule) -> Schedule:
     for sites, evaluations, back in filled.by_length():
         grams = grams_of(products, sites, evaluations, back)
         pairs = zip(sites, evaluations, strict=True)
-        weights = np.array([courses[site].weights[evaluation] for site, evaluation in pairs])
+        weights = np.array([timelines[site].weights[evaluation] for site, evaluation in pairs])
         left[sites, evaluations] = residual(grams, weights)
     prediction = Prediction(
         error=combined(left * sensitivity(calibration), together=is_noisy(dynamics)),
