@@ -158,7 +158,7 @@ def predicted(model: nn.Module, schedule: Schedule, adapter: PatternAdapter = DI
     sites = adapter.sites(getattr(model, "_orig_mod", model))
     modes: dict[str, list[Hashable]] = {}
     for site in sites:
-        modes |= variants(site, schedule.timeline(site), keep_always=False)
+        modes |= variants(site, schedule.timeline(site))
     return graph_variants(model, modes)
 
 

@@ -59,12 +59,12 @@ def test_a_span_of_one_block_is_its_delta():
 
 def test_compiled_code_sees_what_every_block_does():
     made = timeline([(), (), (1.0,), LINE, ()])
-    assert variants(SITE, made, keep_always=False) == {
+    assert variants(SITE, made) == {
         "blocks.1": [STORE, STORE, REUSE, (FILL, 2), COMPUTE],
         "blocks.2": [COMPUTE, COMPUTE, REUSE, REUSE, COMPUTE],
         "blocks.3": [STORE, STORE, REUSE, REUSE, COMPUTE],
     }
-    assert variants(SITE, made, keep_always=True)["blocks.3"][-1] == STORE
+    assert variants(SITE, made.keeping_all())["blocks.3"][-1] == STORE
 
 
 @pytest.mark.parametrize(("first", "last"), [(1, 1 - 3), (0, 2), (-3, 1), (2, 1)])

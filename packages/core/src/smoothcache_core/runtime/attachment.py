@@ -16,7 +16,8 @@ from smoothcache_core.calls.clock import Clock, Scheduler, Tick, TimestepCheck
 from smoothcache_core.calls.fingerprints import call_fingerprint
 from smoothcache_core.errors import AttachError, ScheduleError, SmoothCacheWarning
 from smoothcache_core.runtime.denoiser_cache import DenoiserCache, refuse_guidance
-from smoothcache_core.runtime.graphs import graph_variants, recompile_limit, variants
+from smoothcache_core.runtime.graphs import graphs_over_limit, recompile_limit
+from smoothcache_core.runtime.recipe import Recipe
 from smoothcache_core.runtime.site_cache import Refit, SiteCache
 from smoothcache_core.runtime.store import CacheStats, TensorStore
 from smoothcache_core.schedule.schedule import Schedule
@@ -41,7 +42,7 @@ class Attachment:
         model: nn.Module,
         adapter: Adapter,
         schedule: Schedule,
-        sites: Sequence[Site],
+        recipes: Sequence[Recipe],
         branches: tuple[str, ...],
         scheduler: Scheduler | None,
     ) -> None:
@@ -61,34 +62,27 @@ class Attachment:
         self._under_way = threading.Lock()
         self._attached = True
         self._evaluation = -1
-        caching = [site for site in sites if 0 in schedule.row(site)]
+        *of_sites, of_denoiser, of_guidance = recipes
         whole = {DENOISER.kind, GUIDANCE.kind} & set(schedule.rows)
-        self._always = [s.path for s in sites if 0 not in schedule.row(s) and not whole]
-        self._denoiser_cache = DenoiserCache(schedule, adapter, branches, self._store, self.stats)
-        timelines = [schedule.timeline(site) for site in caching]
-        _refuse_nested(caching)
-        refuse_guidance(schedule, adapter, inside, branches)
-        keep_always = self._too_many_graphs(model, caching, keep_always=False) > 0
-        self._wrapping = Wrapping(model, caching, self)
+        self._always = [r.site.path for r in of_sites if not r.fills and not whole]
+        self._denoiser_cache = DenoiserCache(
+            of_denoiser, of_guidance, adapter, branches, self._store, self.stats
+        )
+        refuse_guidance(of_guidance, adapter, inside, branches)
+        self._attach_sites(model, [recipe for recipe in of_sites if recipe.fills])
+
+    def _attach_sites(self, model: nn.Module, recipes: Sequence[Recipe]) -> None:
+        _refuse_nested([recipe.site for recipe in recipes])
+        if graphs_over_limit(model, _variants(recipes)):
+            recipes = [recipe.keeping_all() for recipe in recipes]
+        self._wrapping = Wrapping(model, [recipe.site for recipe in recipes], self)
         try:
-            self._sites = SiteCache(
-                self._wrapping.sites, timelines, self._store, self.stats, keep_always=keep_always
-            )
-            self._wrapping.add(listening(self._clock, inside, scheduler))
-            self._warn_graphs(self._too_many_graphs(model, caching, keep_always=keep_always))
+            self._sites = SiteCache(self._wrapping.sites, recipes, self._store, self.stats)
+            self._wrapping.add(listening(self._clock, denoiser(model), self._scheduler))
+            self._warn_graphs(graphs_over_limit(model, _variants(recipes)))
         except BaseException:
             self._wrapping.remove()
             raise
-
-    def _too_many_graphs(
-        self, model: nn.Module, caching: Sequence[Site], *, keep_always: bool
-    ) -> int:
-        """Return how many graphs compiled code may need if that is over torch's limit, else 0."""
-        modes: dict[str, list[Hashable]] = {}
-        for site in caching:
-            modes |= variants(site, self.schedule.timeline(site), keep_always=keep_always)
-        graphs = graph_variants(model, modes)
-        return graphs if graphs > recompile_limit() else 0
 
     def _warn_graphs(self, graphs: int) -> None:
         if graphs:
@@ -244,6 +238,11 @@ class Attachment:
         if about not in self._warned:
             self._warned.add(about)
             warn(message)
+
+
+def _variants(recipes: Sequence[Recipe]) -> dict[str, Sequence[Hashable]]:
+    """Return the variants of the modules of all sites, by their paths."""
+    return {path: seen for recipe in recipes for path, seen in recipe.variants.items()}
 
 
 def _refuse_nested(sites: Sequence[Site]) -> None:

@@ -6,11 +6,12 @@ from contextlib import contextmanager
 from torch import nn
 
 from smoothcache_core.adapters.compiled import denoiser
-from smoothcache_core.adapters.sites import Adapter, Site
+from smoothcache_core.adapters.sites import DENOISER, GUIDANCE, Adapter, Site
 from smoothcache_core.calls.clock import Scheduler
 from smoothcache_core.calls.fingerprints import model_fingerprint, solver_name
 from smoothcache_core.errors import ScheduleError
 from smoothcache_core.runtime.attachment import Attachment, warn
+from smoothcache_core.runtime.recipe import compile_schedule
 from smoothcache_core.runtime.store import CacheStats
 from smoothcache_core.schedule.fingerprint import Fingerprint
 from smoothcache_core.schedule.schedule import Schedule
@@ -78,7 +79,8 @@ def attach(
         update={"solver": solver, "branches": tuple(branches)}
     )
     _check(schedule, sites, live)
-    return Attachment(model, adapter, schedule, sites, tuple(branches), scheduler)
+    recipes = compile_schedule(schedule, (*sites, DENOISER, GUIDANCE))
+    return Attachment(model, adapter, schedule, recipes, tuple(branches), scheduler)
 
 
 def _check(schedule: Schedule, sites: Sequence[Site], live: Fingerprint) -> None:

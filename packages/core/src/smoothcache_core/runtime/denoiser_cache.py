@@ -9,14 +9,14 @@ from torch import Tensor, nn
 from torch.utils._pytree import TreeSpec
 
 from smoothcache_core.adapters.guidance import guidance_order, is_unconditional
-from smoothcache_core.adapters.sites import DENOISER, GUIDANCE, Adapter, Guidance, Site
+from smoothcache_core.adapters.sites import DENOISER, GUIDANCE, Adapter, Guidance
 from smoothcache_core.calls.clock import Tick
 from smoothcache_core.errors import ScheduleError
 from smoothcache_core.outputs.halves import difference, halves, narrow, paired_rows, unguided, widen
 from smoothcache_core.outputs.structures import Structure, answer, flatten
 from smoothcache_core.outputs.tensors import nbytes
+from smoothcache_core.runtime.recipe import Recipe
 from smoothcache_core.runtime.store import CacheStats, TensorStore
-from smoothcache_core.schedule.schedule import Schedule
 from smoothcache_core.schedule.timeline import FILL, IDLE, REUSE, STORE, Timeline
 from smoothcache_core.wrapping.denoiser import Step
 
@@ -47,10 +47,10 @@ class _Difference:
 
 
 def refuse_guidance(
-    schedule: Schedule, adapter: Adapter, model: nn.Module, branches: Sequence[str]
+    guidance: Recipe, adapter: Adapter, model: nn.Module, branches: Sequence[str]
 ) -> None:
     """Raise `ScheduleError` if the unconditional pass is to be skipped and cannot be told."""
-    if 0 not in schedule.row(GUIDANCE):
+    if not guidance.fills:
         return
     announced = callable(getattr(model, "cache_context", None))
     if guidance_order(adapter) is None and not branches and not announced:
@@ -69,7 +69,8 @@ class DenoiserCache:
     """Leads the denoiser through a run by the rows of the whole model.
 
     Args:
-        schedule: The schedule.
+        denoiser: What happens to the denoiser's output.
+        guidance: What happens to the guidance difference.
         adapter: Says how guidance is batched.
         branches: Names of the conditioning passes that are calls of their own.
         store: Where outputs are kept.
@@ -78,15 +79,16 @@ class DenoiserCache:
 
     def __init__(
         self,
-        schedule: Schedule,
+        denoiser: Recipe,
+        guidance: Recipe,
         adapter: Adapter,
         branches: Sequence[str],
         store: TensorStore,
         stats: CacheStats,
     ) -> None:
-        self._denoiser = _timeline(schedule, DENOISER)
-        self._guidance = _timeline(schedule, GUIDANCE)
-        self._fill = schedule.fill(DENOISER)
+        self._recipe = denoiser
+        self._denoiser = denoiser.timeline if denoiser.fills else None
+        self._guidance = guidance.timeline if guidance.fills else None
         self._adapter = adapter
         self._separate = bool(branches)
         self._store, self._stats = store, stats
@@ -120,8 +122,7 @@ class DenoiserCache:
     def _skipped(self, timeline: Timeline) -> Any:
         """Return the output of a skipped evaluation, None if it must be computed."""
         evaluation = self._tick.evaluation
-        own = self._fill.inputs.get(evaluation, 0.0)
-        anchor = self._fill.anchors.get(evaluation, 0.0)
+        own, anchor = self._recipe.latents[evaluation]
         entries = self._store.stored(self._tick.branch, DENOISER.kind)
         sources = timeline.usable(evaluation, entries)
         if not sources or ((own or anchor) and sources != timeline.sources[evaluation]):
@@ -205,7 +206,7 @@ class DenoiserCache:
         if self._act is not _Act.GUIDE:
             self._stats.count(DENOISER.kind, filled=skipped)
         if not skipped and timeline.modes[evaluation] in (STORE, REUSE, FILL):
-            latent = flatten(self._latent).copied() if self._fill.anchors else None
+            latent = flatten(self._latent).copied() if self._recipe.keeps_latent else None
             kept = _Stored(flatten(output).copied(), latent and latent.output())
             size = kept.output.bytes + (latent.bytes if latent else 0)
             self._store.put(branch, DENOISER.kind, evaluation, kept, size)
@@ -232,7 +233,3 @@ class DenoiserCache:
             self._store.put(branch, GUIDANCE.kind, evaluation, made, sum(map(nbytes, made.tensors)))
         self._store.release(branch, GUIDANCE.kind, timeline, evaluation)
         return output
-
-
-def _timeline(schedule: Schedule, site: Site) -> Timeline | None:
-    return schedule.timeline(site) if 0 in schedule.row(site) else None

@@ -7,18 +7,12 @@ from torch import nn
 
 from smoothcache_core.adapters.compiled import denoiser
 from smoothcache_core.adapters.sites import Site
-from smoothcache_core.schedule.timeline import COMPUTE, FILL, REUSE, STORE, Timeline
+from smoothcache_core.schedule.timeline import COMPUTE, FILL, REUSE, Timeline
 
 
-def variants(site: Site, timeline: Timeline, *, keep_always: bool) -> dict[str, list[Hashable]]:
-    """Return what compiled code sees of the modules of a site, by path, at every evaluation.
-
-    Args:
-        site: The site.
-        timeline: What happens to it.
-        keep_always: Whether every computed output is kept.
-    """
-    modes = [STORE if keep_always and mode == COMPUTE else mode for mode in timeline.modes]
+def variants(site: Site, timeline: Timeline) -> dict[str, list[Hashable]]:
+    """Return what compiled code sees of the modules of a site, by path, at every evaluation."""
+    modes = timeline.modes
     seen = {path: [_of_others(mode, keeps=False) for mode in modes] for path in site.paths}
     seen[site.paths[-1]] = [_of_others(mode, keeps=True) for mode in modes]
     seen[site.path] = [(FILL, timeline.terms) if mode == FILL else mode for mode in modes]
@@ -55,6 +49,12 @@ def graph_variants(model: nn.Module, modules: Mapping[str, Sequence[Hashable]]) 
         seen = tuples.setdefault(type(inside.get_submodule(block)), set())
         seen.update(zip(*members, strict=True))
     return max((2 * (len(seen) + 1) for seen in tuples.values()), default=0)
+
+
+def graphs_over_limit(model: nn.Module, modules: Mapping[str, Sequence[Hashable]]) -> int:
+    """Return the `graph_variants` of a model if they are more than torch's limit, else 0."""
+    graphs = graph_variants(model, modules)
+    return graphs if graphs > recompile_limit() else 0
 
 
 def recompile_limit() -> int:

@@ -8,6 +8,7 @@ from torch import Tensor
 from smoothcache_core.calls.clock import Tick
 from smoothcache_core.errors import AttachError
 from smoothcache_core.outputs.tensors import detached, flat, is_output, nbytes
+from smoothcache_core.runtime.recipe import Recipe
 from smoothcache_core.runtime.store import CacheStats, TensorStore
 from smoothcache_core.schedule.schedule import MOST_TERMS
 from smoothcache_core.schedule.timeline import COMPUTE, FILL, REUSE, STORE, Timeline
@@ -23,11 +24,11 @@ Refit = Callable[[str, int, Sequence[Values], Values], Sequence[float]]
 combines, the newest first, and what the site computes instead."""
 
 
-class Weights:
-    """The coefficients of all fills, staged once for each device and data type.
+class Coefficients:
+    """The coefficients of all fills as one table, staged once for each device and data type.
 
     Args:
-        timelines: What uses them.
+        timelines: Those of all sites; each of their different fills becomes one row.
     """
 
     def __init__(self, timelines: Iterable[Timeline]) -> None:
@@ -68,26 +69,23 @@ class SiteCache:
     """Leads the wrapped sites through a run.
 
     Args:
-        sites: They.
-        timelines: What happens to each of them.
+        sites: The wrapped sites.
+        recipes: What happens to each of them, in their order.
         store: Where outputs are kept.
         stats: Where it is counted.
-        keep_always: Keep every computed output until the evaluation is over: fewer different modes.
     """
 
     def __init__(
         self,
         sites: Sequence[WrappedSite],
-        timelines: Sequence[Timeline],
+        recipes: Sequence[Recipe],
         store: TensorStore,
         stats: CacheStats,
-        *,
-        keep_always: bool,
     ) -> None:
+        timelines = [recipe.timeline for recipe in recipes]
         self._sites = list(zip(sites, timelines, strict=True))
         self._store, self._stats = store, stats
-        self._keep_always = keep_always
-        self._weights = Weights(timelines)
+        self._coefficients = Coefficients(timelines)
 
     def prepare(self, tick: Tick) -> None:
         """Tell every site what to do in the evaluation that begins."""
@@ -98,7 +96,7 @@ class SiteCache:
                     continue
                 self._stats.recomputed += 1
                 mode = STORE
-            wrapped.prepare(STORE if self._keep_always else mode)
+            wrapped.prepare(mode)
 
     def refill(self, tick: Tick, compute: Callable[[], object], refit: Refit) -> None:
         """Compute once what this evaluation fills, and fill it by other coefficients.
@@ -146,7 +144,7 @@ class SiteCache:
         tensors = [tensor for output in outputs[0] for tensor in flat(output)]
         if len({len(values) for values in outputs}) > 1 or not tensors:
             return False
-        weights = self._weights.row(timeline.weights[evaluation], timeline.terms, tensors)
+        weights = self._coefficients.row(timeline.weights[evaluation], timeline.terms, tensors)
         wrapped.prepare_fill(_histories(outputs, timeline.terms), weights)
         return True
 

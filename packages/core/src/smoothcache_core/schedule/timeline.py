@@ -4,7 +4,7 @@ Pure arithmetic on evaluations, for the cache that follows it and for predicting
 """
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 
 from smoothcache_core.errors import ScheduleError
@@ -44,6 +44,10 @@ class Timeline:
         """The most terms of any fill, 0 if there is none but plain reuse."""
         modes = zip(self.modes, self.weights, strict=True)
         return max((len(weights) for mode, weights in modes if mode == FILL), default=0)
+
+    def keeping_all(self) -> "Timeline":
+        """Return it with every computed output kept, if only until its evaluation is over."""
+        return replace(self, modes=tuple(STORE if m == COMPUTE else m for m in self.modes))
 
     def live_counts(self) -> tuple[int, ...]:
         """Return how many outputs are kept after every evaluation, by their live ranges."""

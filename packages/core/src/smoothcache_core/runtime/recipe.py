@@ -1,0 +1,68 @@
+"""A schedule compiled once for the sites of a model: one recipe for each of them."""
+
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from smoothcache_core.adapters.sites import Site
+from smoothcache_core.runtime.graphs import variants
+from smoothcache_core.schedule.schedule import Schedule
+from smoothcache_core.schedule.timeline import Timeline
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """What a schedule has one site do, worked out before the first run; E is its evaluations.
+
+    Attributes:
+        site: The site; `DENOISER` or `GUIDANCE` for a row of the whole model.
+        row: 1 where the schedule computes it, 0 where it fills it, (E,).
+        timeline: Modes, sources, coefficients and live ranges, evaluation by evaluation.
+        latents: Coefficients in its fills of the latent that the evaluation is given, and of the
+            latent of the newest evaluation it is filled from, (E, 2); 0 where there is none.
+        keeps_latent: Whether the latents of computed evaluations are kept for that.
+        variants: What compiled code sees of its modules, by their paths, (E,) each.
+    """
+
+    site: Site
+    row: tuple[int, ...]
+    timeline: Timeline
+    latents: tuple[tuple[float, float], ...]
+    keeps_latent: bool
+    variants: Mapping[str, Sequence[Hashable]]
+
+    @property
+    def fills(self) -> bool:
+        """Whether the site is filled at all."""
+        return 0 in self.row
+
+    def keeping_all(self) -> "Recipe":
+        """Return it with every computed output kept until its evaluation is over.
+
+        Sites then compute in one mode in place of two, so compiled code has fewer variants.
+        """
+        timeline = self.timeline.keeping_all()
+        return replace(self, timeline=timeline, variants=variants(self.site, timeline))
+
+
+def compile_schedule(schedule: Schedule, sites: Sequence[Site]) -> tuple[Recipe, ...]:
+    """Return the recipes of sites, in their order.
+
+    Raises:
+        ScheduleError: A fill has more terms than outputs are computed before it.
+    """
+    return tuple(_recipe(schedule, site) for site in sites)
+
+
+def _recipe(schedule: Schedule, site: Site) -> Recipe:
+    fill, timeline = schedule.fill(site), schedule.timeline(site)
+    return Recipe(
+        site=site,
+        row=schedule.row(site),
+        timeline=timeline,
+        latents=tuple(
+            (fill.inputs.get(evaluation, 0.0), fill.anchors.get(evaluation, 0.0))
+            for evaluation in range(schedule.evaluations)
+        ),
+        keeps_latent=bool(fill.anchors),
+        variants=variants(site, timeline),
+    )
