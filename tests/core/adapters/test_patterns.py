@@ -2,10 +2,11 @@
 
 from dataclasses import replace
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
-from kit.helpers import ADAPTER, Toy
-from smoothcache_core import PatternAdapter, SitePattern
+from kit.helpers import ADAPTER, Toy, assert_followed, places, sample, schedule_of
+from smoothcache_core import PatternAdapter, SitePattern, attach, cached
 from smoothcache_core.adapters import Site
 from smoothcache_core.errors import AdapterError
 from torch import nn
@@ -99,12 +100,38 @@ def test_a_site_found_twice_is_refused():
         paths(Toy(), "blocks.*.attn", "blocks.0.a*")
 
 
+MEMBERS: dict[str, Any] = {
+    "name": ADAPTER.name,
+    "latent": "hidden_states",
+    "timestep": "timestep",
+    "guidance": None,
+    "variant": lambda model, args, kwargs: None,
+}
+
+
 def test_any_object_may_be_an_adapter():
     sites = ADAPTER.sites(Toy())
-    own = SimpleNamespace(
-        name="own", latent="hidden_states", timestep="timestep", sites=lambda model: sites
-    )
-    assert tuple(own.sites(Toy())) == sites
+    own: Any = SimpleNamespace(**MEMBERS, sites=lambda model: sites)
+    toy = Toy()
+    with cached(toy, own, schedule_of()) as stats:
+        sample(toy)
+    assert_followed(toy, schedule_of(), places(0))
+    assert stats.runs == 1
+
+
+@pytest.mark.parametrize("lacking", ["guidance", "variant", "latent", "name", "sites"])
+def test_an_adapter_that_lacks_a_member_is_refused(lacking: str):
+    members = {**MEMBERS, "sites": lambda model: ADAPTER.sites(Toy())}
+    del members[lacking]
+    own: Any = SimpleNamespace(**members)
+    with pytest.raises(AdapterError, match=f"SimpleNamespace is no adapter, it has no {lacking};"):
+        attach(Toy(), own, schedule_of())
+
+
+def test_what_a_pattern_adapter_says_of_guidance_and_variants_by_default():
+    adapter = PatternAdapter(name="x", patterns=())
+    assert adapter.guidance is None
+    assert adapter.variant(Toy(), (), {}) is None
 
 
 def test_keys_go_from_the_path_to_the_kind():

@@ -1,6 +1,7 @@
 """A schedule is compiled once, when it is attached."""
 
 from collections import Counter
+from typing import Any
 
 import pytest
 import torch
@@ -67,7 +68,8 @@ def test_no_timeline_is_computed_twice(
 
     monkeypatch.setattr(Schedule, "timeline", counting)
     toy = Toy()
-    attachment = attach(torch.compile(toy) if compiled else toy, ADAPTER, schedule)
+    model: Any = torch.compile(toy) if compiled else toy
+    attachment = attach(model, ADAPTER, schedule)
     if not compiled:
         sample(toy)
         sample(toy)

@@ -1,17 +1,15 @@
-"""The order of conditional and unconditional rows in a guided batch."""
+"""Which conditioning pass of an evaluation is the conditional one."""
 
 from collections.abc import Sequence
 
-from smoothcache_core.adapters.sites import Adapter, Guidance
-
-
-def guidance_order(adapter: Adapter) -> Guidance | None:
-    """Return which half of a guided batch is conditional, if the adapter says so."""
-    return getattr(adapter, "guidance", None)
+from smoothcache_core.adapters.sites import Adapter
 
 
 def conditional_part(adapter: Adapter, branches: Sequence[str]) -> int | None:
     """Return which conditioning pass is the conditional one, if that can be told.
+
+    Returns:
+        Its index among the passes of an evaluation; None if it cannot be told.
 
     Args:
         adapter: Says it for batched guidance.
@@ -20,7 +18,7 @@ def conditional_part(adapter: Adapter, branches: Sequence[str]) -> int | None:
     if len(branches) == 2:
         named = [is_unconditional(branch) for branch in branches]
         return named.index(False) if any(named) and not all(named) else None
-    return {"cond-first": 0, "uncond-first": 1, None: None}[guidance_order(adapter)]
+    return {"cond-first": 0, "uncond-first": 1, None: None}[adapter.guidance]
 
 
 def is_unconditional(branch: str) -> bool:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from smoothcache_core.adapters.sites import Guidance, Site, Target
 from smoothcache_core.errors import AdapterError
@@ -136,6 +136,12 @@ class PatternAdapter:
             )
         _refuse_shared_modules(model, sites, self.name)
         return sites
+
+    def variant(
+        self, model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> Hashable:
+        """Return None: only the latent decides on the layout inside these denoisers."""
+        del model, args, kwargs
 
     def _match(self, model: nn.Module, pattern: SitePattern | SpanPattern) -> list[Site] | None:
         """Return the sites of one pattern, or None if nothing is at its path."""

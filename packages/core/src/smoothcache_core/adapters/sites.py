@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from smoothcache_core.errors import AdapterError
 
@@ -77,16 +77,13 @@ GUIDANCE = Site(path="", kind="guidance", block=0, target="guidance")
 class Adapter(Protocol):
     """What is known about a family of models. Any object with these members will do.
 
+    `PatternAdapter` has all of them.
+
     Attributes:
         name: Name of the family, recorded in calibrations and schedules.
         latent: Name of the denoiser's forward argument that holds the noisy latent.
         timestep: Name of the denoiser's forward argument that holds the timestep.
-
-    An adapter may also have `guidance`, see `PatternAdapter`; without it the guidance difference
-    of batched guidance is no target. And it may have a method `variant(model, args, kwargs)`, which
-    returns what, besides its latent, decides on the layout inside the denoiser in a call: when that
-    changes in a run, nothing that was kept is reused. It is called before every evaluation, and
-    should not wait for the device.
+        guidance: Which half of the batch is conditional, where guidance is batched.
     """
 
     @property
@@ -104,6 +101,15 @@ class Adapter(Protocol):
         """Name of the timestep among the arguments of `forward`."""
         ...
 
+    @property
+    def guidance(self) -> Guidance | None:
+        """Which half of the batch is conditional, where guidance is batched.
+
+        None where it is not, or not known: then the guidance difference of batched guidance is no
+        target.
+        """
+        ...
+
     def sites(self, model: nn.Module) -> Sequence[Site]:
         """Return the sites of `model`, kind by kind or in execution order.
 
@@ -111,3 +117,33 @@ class Adapter(Protocol):
             AdapterError: The model does not have what this adapter expects.
         """
         ...
+
+    def variant(
+        self, model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> Hashable:
+        """Return what, besides its latent, decides on the layout inside the denoiser in a call.
+
+        When it changes in a run, nothing that was kept is reused. It is called before every
+        evaluation, and should not wait for the device. None if there is nothing.
+
+        Args:
+            model: The denoiser.
+            args: Positional arguments of the call.
+            kwargs: Keyword arguments of the call.
+        """
+        ...
+
+
+def check_adapter(adapter: Adapter) -> None:
+    """Refuse an object that lacks members of an adapter.
+
+    Raises:
+        AdapterError: It lacks some.
+    """
+    members = [name for name in vars(Adapter) if not name.startswith("_")]
+    missing = [name for name in members if not hasattr(adapter, name)]
+    if missing:
+        raise AdapterError(
+            f"this {type(adapter).__name__} is no adapter, it has no {' and no '.join(missing)}; "
+            "see smoothcache_core.Adapter, or take a PatternAdapter, which has defaults"
+        )

@@ -1,14 +1,14 @@
 """What one call of the denoiser tells without waiting for the device."""
 
 import inspect
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from numbers import Real
 from typing import Any
 
 from torch import Tensor, nn
 
-from smoothcache_core.adapters.sites import Adapter
+from smoothcache_core.adapters.sites import Adapter, check_adapter
 from smoothcache_core.calls.guidance import announced_guidance, guidance_in
 from smoothcache_core.errors import AdapterError
 
@@ -51,11 +51,17 @@ class Call:
 class CallReader:
     """Reads `Call`s from the arguments of a denoiser's `forward`.
 
+    Args:
+        model: The denoiser, not its compiled wrapper.
+        adapter: Names the arguments.
+
     Raises:
-        AdapterError: The denoiser's `forward` has no argument of the adapter's names.
+        AdapterError: The adapter lacks a member, or the denoiser's `forward` has no argument of its
+            names.
     """
 
     def __init__(self, model: nn.Module, adapter: Adapter) -> None:
+        check_adapter(adapter)
         names = list(inspect.signature(type(model).forward).parameters)[1:]
         for name in (adapter.latent, adapter.timestep):
             if name not in names:
@@ -66,7 +72,7 @@ class CallReader:
         self._latent = adapter.latent, names.index(adapter.latent)
         self._timestep = adapter.timestep, names.index(adapter.timestep)
         self._model = model
-        self._variant: Callable[..., Hashable] | None = getattr(adapter, "variant", None)
+        self._variant = adapter.variant
 
     def latent(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         """Return the latent of one call."""
@@ -90,7 +96,7 @@ class CallReader:
         timestep = _argument(self._timestep, args, kwargs)
         layout = tuple(_layout(item) for item in _tensors(latent))
         guidance = {**announced_guidance(), **guidance_in(kwargs)}
-        variant = None if self._variant is None else self._variant(self._model, args, kwargs)
+        variant = self._variant(self._model, args, kwargs)
         if not isinstance(timestep, Tensor):
             return Call(
                 layout=layout,

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from torch import nn
 
 from smoothcache_core.adapters.compiled import denoiser
-from smoothcache_core.adapters.sites import DENOISER, GUIDANCE, Adapter, Site
+from smoothcache_core.adapters.sites import DENOISER, GUIDANCE, Adapter, Site, check_adapter
 from smoothcache_core.calls.clock import Scheduler
 from smoothcache_core.calls.fingerprints import model_fingerprint, solver_name
 from smoothcache_core.errors import ScheduleError
@@ -72,6 +72,7 @@ def attach(
     solver: str | None = None,
 ) -> Attachment:
     """Put the cache on and leave it on, for servers; see `cached` for the arguments and errors."""
+    check_adapter(adapter)
     inside = denoiser(model)
     sites = tuple(adapter.sites(inside))
     solver = solver or (solver_name(scheduler) if scheduler is not None else None)

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.utils._pytree import TreeSpec
 
-from smoothcache_core.adapters.guidance import guidance_order, is_unconditional
+from smoothcache_core.adapters.guidance import is_unconditional
 from smoothcache_core.adapters.sites import DENOISER, GUIDANCE, Adapter, Guidance
 from smoothcache_core.calls.clock import Tick
 from smoothcache_core.errors import ScheduleError
@@ -53,7 +53,7 @@ def refuse_guidance(
     if not guidance.fills:
         return
     announced = callable(getattr(model, "cache_context", None))
-    if guidance_order(adapter) is None and not branches and not announced:
+    if adapter.guidance is None and not branches and not announced:
         raise ScheduleError(
             f"the schedule skips unconditional passes, but adapter {adapter.name!r} does not say "
             "which half of a batch is conditional, and no branches are named"
@@ -158,7 +158,7 @@ class DenoiserCache:
         joint = is_unconditional(branch) and "cond" in branch.replace("uncond", "")
         if self._separate or (branch and not joint):
             return None
-        order = guidance_order(self._adapter)
+        order = self._adapter.guidance
         if order is None:
             raise ScheduleError(
                 f"the schedule skips unconditional passes, but adapter {self._adapter.name!r} does "
