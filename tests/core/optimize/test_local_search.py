@@ -11,7 +11,7 @@ from hypothesis import given, strategies as st
 from kit.planning import MIXTURE, Mixture, OneStep, Passes, Sampler
 from smoothcache_core.calibrating.solver_response import measure_response
 from smoothcache_core.optimize.local_search import Search, allows, moves
-from smoothcache_core.optimize.masks import Basis, Skips
+from smoothcache_core.optimize.masks import Basis, Mask
 from smoothcache_core.optimize.surrogate import ReducedRun
 from smoothcache_core.planning import Limits
 from smoothcache_core.sampling.sampler import Stage
@@ -31,21 +31,21 @@ def reduced_of(seed: int = 0, evaluations: int = 8, passes: Passes = "one") -> R
     return ReducedRun(gram, measure_response(stage, plain), feedback)
 
 
-def skips_of(text: Iterable[str]) -> Skips:
+def mask_of(text: Iterable[str]) -> Mask:
     """Read "1" computed, "c" conditional pass only, "." skipped."""
     texts = tuple(text)
-    return Skips(denoiser=tuple(t != "." for t in texts), guidance=tuple(t == "1" for t in texts))
+    return Mask(denoiser=tuple(t != "." for t in texts), guidance=tuple(t == "1" for t in texts))
 
 
-def everything(evaluations: int, guidance: bool) -> list[Skips]:
+def everything(evaluations: int, guidance: bool) -> list[Mask]:
     rest = itertools.product("1c." if guidance else "1.", repeat=evaluations - 1)
-    return [skips_of(("1", *texts)) for texts in rest]
+    return [mask_of(("1", *texts)) for texts in rest]
 
 
-def is_within(skips: Skips, budget: float, pinned: set[int], max_lag: int) -> bool:
-    text = "".join("1" if one else "." for one in skips.denoiser)
-    fully = all(skips.denoiser[i] and skips.guidance[i] for i in {0, *pinned})
-    return skips.compute <= budget and fully and "." * (max_lag + 1) not in text
+def is_within(mask: Mask, budget: float, pinned: set[int], max_lag: int) -> bool:
+    text = "".join("1" if one else "." for one in mask.denoiser)
+    fully = all(mask.denoiser[i] and mask.guidance[i] for i in {0, *pinned})
+    return mask.compute <= budget and fully and "." * (max_lag + 1) not in text
 
 
 # ---------------------------------------------------------------------------- quality
@@ -56,9 +56,9 @@ def test_most_searches_find_the_best_of_all(passes: Passes):
     ratios = []
     for seed in range(6):
         search = Search(reduced_of(seed, passes=passes), Limits())
-        costs = {skips: search.cost(skips) for skips in everything(8, guidance=False)}
+        costs = {mask: search.cost(mask) for mask in everything(8, guidance=False)}
         for budget in BUDGETS:
-            best = min(cost for skips, cost in costs.items() if skips.compute <= budget)
+            best = min(cost for mask, cost in costs.items() if mask.compute <= budget)
             ratios.append(search.best(budget, guidance=False).error / best)
     assert min(ratios) >= 1.0 - 1e-12
     assert np.mean(np.array(ratios) < 1.0 + 1e-9) >= 0.8
@@ -70,9 +70,9 @@ def test_most_searches_with_half_evaluations_find_the_best_of_all():
     ratios = []
     for seed in range(4):
         search = Search(reduced_of(seed, 6, "batched"), Limits())
-        costs = {skips: search.cost(skips) for skips in everything(6, guidance=True)}
+        costs = {mask: search.cost(mask) for mask in everything(6, guidance=True)}
         for budget in (2, 2.5, 3, 4, 5):
-            best = min(cost for skips, cost in costs.items() if skips.compute <= budget)
+            best = min(cost for mask, cost in costs.items() if mask.compute <= budget)
             ratios.append(search.best(budget, guidance=True).error / best)
     assert min(ratios) >= 1.0 - 1e-12
     assert np.mean(np.array(ratios) < 1.0 + 1e-9) >= 0.7
@@ -83,7 +83,7 @@ def test_most_searches_with_half_evaluations_find_the_best_of_all():
 def test_no_evenly_spread_schedule_is_better(seed: int, budget: int):
     search = Search(reduced_of(seed), Limits())
     even = {round(place) for place in np.linspace(0, 8, budget, endpoint=False).tolist()}
-    spread = skips_of("1" if i in even else "." for i in range(8))
+    spread = mask_of("1" if i in even else "." for i in range(8))
     assert search.best(budget, guidance=False).error <= search.cost(spread)
 
 
@@ -91,17 +91,17 @@ def test_no_evenly_spread_schedule_is_better(seed: int, budget: int):
 def test_no_single_move_makes_it_better(seed: int, budget: int):
     search = Search(reduced_of(seed), Limits())
     found = search.best(budget, guidance=False)
-    assert found.error == search.cost(found.skips)
+    assert found.error == search.cost(found.mask)
     for position in range(1, 8):
-        assert all(search.cost(other) >= found.error for other in moves(found.skips, position))
+        assert all(search.cost(other) >= found.error for other in moves(found.mask, position))
 
 
 def test_what_is_minimised_is_the_error_and_the_drift():
-    reduced, skips = reduced_of(), skips_of("1..1.1..")
+    reduced, mask = reduced_of(), mask_of("1..1.1..")
     for terms, use_input in itertools.product((1, 3), (False, True)):
-        run = reduced.simulate(skips, Basis(terms=terms, use_input=use_input))
+        run = reduced.simulate(mask, Basis(terms=terms, use_input=use_input))
         search = Search(reduced, Limits(), Basis(terms=terms, use_input=use_input))
-        assert search.cost(skips) == np.hypot(run.error, run.drift)
+        assert search.cost(mask) == np.hypot(run.error, run.drift)
 
 
 def test_searches_are_repeatable_and_do_not_depend_on_each_other():
@@ -127,18 +127,18 @@ def test_limits_are_kept_whenever_they_can_be(
     limits = Limits(pinned=pinned, max_lag=max_lag)
     budget = len(limits.fewest(8)) + extra
     found = Search(reduced_of(1, 8, "batched"), limits).best(budget, guidance=guidance)
-    assert is_within(found.skips, budget, pinned, max_lag)
-    assert allows(limits, found.skips)
+    assert is_within(found.mask, budget, pinned, max_lag)
+    assert allows(limits, found.mask)
     if not guidance:
-        assert found.skips.denoiser == found.skips.guidance
-        assert found.skips.compute == int(budget)
+        assert found.mask.denoiser == found.mask.guidance
+        assert found.mask.compute == int(budget)
 
 
 @given(st.sets(st.integers(0, 7), max_size=3), st.integers(1, 8))
 def test_no_fewer_evaluations_keep_the_limits(pinned: set[int], max_lag: int):
     limits = Limits(pinned=pinned, max_lag=max_lag)
     fewest = limits.fewest(8)
-    assert allows(limits, skips_of("1" if i in fewest else "." for i in range(8)))
+    assert allows(limits, mask_of("1" if i in fewest else "." for i in range(8)))
     allowed = [s.compute for s in everything(8, guidance=False) if allows(limits, s)]
     assert min(allowed) == len(fewest)
 
@@ -156,7 +156,7 @@ def test_no_fewer_evaluations_keep_the_limits(pinned: set[int], max_lag: int):
 )
 def test_pinned_evaluations_have_both_passes_and_gaps_an_end(text: str, allowed: bool):
     limits = Limits(pinned=(3,), max_lag=2)
-    assert allows(limits, skips_of(text)) == allowed
+    assert allows(limits, mask_of(text)) == allowed
 
 
 def test_half_evaluations_count_a_half():
@@ -172,10 +172,10 @@ def test_half_evaluations_count_a_half():
 
 @given(st.text("1c.", min_size=5, max_size=5))
 def test_moves_keep_what_is_spent(rest: str):
-    skips = skips_of("1" + rest)
+    mask = mask_of("1" + rest)
     for position in range(1, 6):
-        for moved in moves(skips, position):
-            assert moved.compute == skips.compute
+        for moved in moves(mask, position):
+            assert moved.compute == mask.compute
             assert moved.denoiser[0]
             assert moved.guidance[0]
-            assert moved != skips
+            assert moved != mask

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from smoothcache_core.calibrating.solver_response import measure_response
 from smoothcache_core.calibration.response import Response
 from smoothcache_core.numerics.least_squares import RIDGE, ridge, ridge_normal
-from smoothcache_core.optimize.masks import Basis, Skips
+from smoothcache_core.optimize.masks import Basis, Mask
 from smoothcache_core.optimize.surrogate import ReducedRun, Simulated
 from smoothcache_core.sampling.sampler import Stage
 from smoothcache_core.sampling.trajectory import Trajectory
@@ -57,8 +57,8 @@ def recorded(passes: Passes, solver: str) -> tuple[Sampler, Trajectory, ReducedR
 class Follower:
     """Answers a sampler's calls as a cache would, by the coefficients of a simulation."""
 
-    def __init__(self, model: Mixture, skips: Skips, plan: Simulated, parts: int) -> None:
-        self.model, self.skips, self.plan, self.parts = model, skips, plan, parts
+    def __init__(self, model: Mixture, mask: Mask, plan: Simulated, parts: int) -> None:
+        self.model, self.skips, self.plan, self.parts = model, mask, plan, parts
         self.outputs: list[Tensor] = []
         self.differences: list[Tensor] = []
         self.latents: list[Tensor] = []
@@ -88,25 +88,25 @@ class Follower:
         return output
 
 
-def real(sampler: Sampler, plain: Trajectory, skips: Skips, plan: Simulated) -> tuple[float, float]:
+def real(sampler: Sampler, plain: Trajectory, mask: Mask, plan: Simulated) -> tuple[float, float]:
     """Return the error and drift of the real cached run."""
     model = sampler.model
     assert isinstance(model, Mixture)
-    follower = sampler.model = Follower(model, skips, plan, plain.parts)
+    follower = sampler.model = Follower(model, mask, plan, plain.parts)
     final = sampler(plain.seed).flatten()
     sampler.model = model
     drifts = [
         float((latent.flatten() - before).norm() / before.norm())
         for i, (latent, before) in enumerate(zip(follower.latents, plain.latents, strict=True))
-        if skips.denoiser[i]
+        if mask.denoiser[i]
     ]
     error = (final - plain.end).norm() / plain.end.norm()
     return float(error), float(np.sqrt(np.mean(np.square(drifts))))
 
 
-def skips_of(text: str) -> Skips:
+def mask_of(text: str) -> Mask:
     """Read "1" computed, "c" conditional pass only, "." skipped."""
-    return Skips(denoiser=tuple(t != "." for t in text), guidance=tuple(t == "1" for t in text))
+    return Mask(denoiser=tuple(t != "." for t in text), guidance=tuple(t == "1" for t in text))
 
 
 # ---------------------------------------------------------------------------- real runs
@@ -139,8 +139,8 @@ def test_the_simulation_is_the_real_run(
 ):
     sampler, plain, reduced = recorded(passes, solver)
     basis = Basis(terms=terms, use_input=use_input, use_anchor=use_anchor)
-    plan = reduced.simulate(skips_of(text), basis)
-    error, drift = real(sampler, plain, skips_of(text), plan)
+    plan = reduced.simulate(mask_of(text), basis)
+    error, drift = real(sampler, plain, mask_of(text), plan)
     assert plan.error == pytest.approx(error, rel=1e-3, abs=2e-6)
     assert plan.drift == pytest.approx(drift, rel=1e-3, abs=2e-6)
     assert set(plan.terms) == {i for i, t in enumerate(text) if t == "."}
@@ -153,7 +153,7 @@ def test_the_simulation_is_the_real_run(
 @pytest.mark.parametrize("passes", ["one", "batched"])
 def test_computing_everything_has_no_error(passes: Passes):
     _, _, reduced = recorded(passes, "multistep")
-    plan = reduced.simulate(skips_of("1" * STEPS))
+    plan = reduced.simulate(mask_of("1" * STEPS))
     assert plan.error < 1e-12
     assert plan.drift < 1e-12
     assert (plan.terms, plan.inputs, plan.differences) == ({}, {}, {})
@@ -162,9 +162,9 @@ def test_computing_everything_has_no_error(passes: Passes):
 def test_more_freedom_is_not_worse_for_a_single_fill():
     """The last fill alone decides how near the end is."""
     _, _, reduced = recorded("one", "multistep")
-    skips = skips_of("1111111.")
+    mask = mask_of("1111111.")
     errors = [
-        reduced.simulate(skips, Basis(terms=terms, use_input=use_input)).error
+        reduced.simulate(mask, Basis(terms=terms, use_input=use_input)).error
         for terms, use_input in ((1, False), (2, False), (3, False), (3, True))
     ]
     assert all(later <= earlier * 1.001 for earlier, later in itertools.pairwise(errors))
@@ -191,8 +191,8 @@ def random_run(parts: int, seed: int = 0, dimension: int = 3) -> ReducedRun:
 def test_a_fill_whose_outputs_span_everything_takes_all_drift_back(seed: int, middle: str):
     """One output and the latent are not enough for three dimensions; three outputs are."""
     reduced = random_run(1, seed)
-    drifting = reduced.simulate(skips_of("1." + middle + "1111")).error
-    landed = reduced.simulate(skips_of("1." + middle + "111.")).error
+    drifting = reduced.simulate(mask_of("1." + middle + "1111")).error
+    landed = reduced.simulate(mask_of("1." + middle + "111.")).error
     assert landed < 1e-3
     assert drifting > 10 * landed
 
@@ -200,8 +200,8 @@ def test_a_fill_whose_outputs_span_everything_takes_all_drift_back(seed: int, mi
 @given(st.integers(0, 1000), st.text("1.", min_size=2, max_size=2))
 def test_guidance_that_spans_everything_takes_all_drift_back(seed: int, middle: str):
     reduced = random_run(2, seed)
-    drifting = reduced.simulate(skips_of("1." + middle + "1111")).error
-    landed = reduced.simulate(skips_of("1." + middle + "111c")).error
+    drifting = reduced.simulate(mask_of("1." + middle + "1111")).error
+    landed = reduced.simulate(mask_of("1." + middle + "111c")).error
     assert landed < 1e-3
     assert drifting > 10 * landed
 
@@ -216,7 +216,7 @@ def test_a_slope_that_one_output_spans_is_followed_without_error():
     response = Response(matrix=sizes, weights=np.ones((STEPS, 1)), residual=0.0)
     reduced = ReducedRun(vectors @ vectors.T, response, np.zeros((STEPS, 1)))
     for text in ("1.......", "1.1.1.1.", "1..1..1."):
-        plan = reduced.simulate(skips_of(text), Basis(terms=1, use_input=False))
+        plan = reduced.simulate(mask_of(text), Basis(terms=1, use_input=False))
         assert plan.error < 1e-5
     assert plan.terms[1][0] == pytest.approx(0.9, abs=1e-5)
 
@@ -225,12 +225,12 @@ def test_an_evaluation_without_effect_is_fitted_to_what_it_was():
     """There is nothing to land on where the matrix is 0."""
     reduced = random_run(1)
     reduced.response.matrix[4] = 0.0
-    plan = reduced.simulate(skips_of("111111.."), Basis(terms=3))
+    plan = reduced.simulate(mask_of("111111.."), Basis(terms=3))
     assert np.isfinite(plan.error)
     reduced.response.matrix[-1] = 0.0
-    known = reduced.simulate(skips_of("111111.1"), Basis(terms=1))
+    known = reduced.simulate(mask_of("111111.1"), Basis(terms=1))
     assert known.error > 0.0
-    again = reduced.simulate(skips_of("111111.."), Basis(terms=1))
+    again = reduced.simulate(mask_of("111111.."), Basis(terms=1))
     assert again.error == known.error  # of the last latent: what comes after it was not seen
 
 
@@ -238,7 +238,7 @@ def test_a_share_of_zero_is_fitted_to_the_difference_itself():
     reduced = random_run(2)
     reduced.response.weights[:] = [1.0, 0.0]
     reduced = ReducedRun(_gram_of(reduced), reduced.response, np.zeros((STEPS, 2)))
-    plan = reduced.simulate(skips_of("111c1111"))
+    plan = reduced.simulate(mask_of("111c1111"))
     differences = reduced.outputs[:, 0] - reduced.outputs[:, 1]
     found = np.array(plan.differences[3]) @ differences[2::-1]
     np.testing.assert_allclose(found, differences[3], atol=1e-3)
@@ -275,8 +275,8 @@ def test_where_nothing_is_told_the_newest_output_is_reused():
 
 
 def test_a_conditional_pass_alone_counts_a_half():
-    assert skips_of("1c.c").compute == 2.0
-    assert skips_of("1111").compute == 4.0
+    assert mask_of("1c.c").compute == 2.0
+    assert mask_of("1111").compute == 4.0
 
 
 @given(st.floats(1e-3, 1e3), st.sampled_from(["1.1.1.1.", "11..1..1", "111....."]))
@@ -287,7 +287,7 @@ def test_the_error_has_no_unit(factor: float, text: str):
         ReducedRun(scale * vectors @ vectors.T, reduced.response, reduced.feedback)
         for scale in (1.0, factor)
     ]
-    one, other = (run.simulate(skips_of(text)).error for run in runs)
+    one, other = (run.simulate(mask_of(text)).error for run in runs)
     assert one == pytest.approx(other, rel=1e-6)
 
 

@@ -14,7 +14,7 @@ from smoothcache_core import Calibration, PatternAdapter, Schedule, cached, cali
 from smoothcache_core.adapters import DENOISER, GUIDANCE
 from smoothcache_core.errors import ScheduleError
 from smoothcache_core.fills import rounded
-from smoothcache_core.optimize.masks import Basis, Skips
+from smoothcache_core.optimize.masks import Basis, Mask
 from smoothcache_core.optimize.surrogate import Simulated, reduced_run
 from smoothcache_core.planning import Limits
 from smoothcache_core.sources import plan_evaluations
@@ -51,8 +51,8 @@ def calibration_of(
     )  # fmt: skip
 
 
-def skips_of(schedule: Schedule) -> Skips:
-    return Skips(
+def mask_of(schedule: Schedule) -> Mask:
+    return Mask(
         denoiser=tuple(map(bool, schedule.row(DENOISER))),
         guidance=tuple(map(bool, np.minimum(schedule.row(GUIDANCE), schedule.row(DENOISER)))),
     )
@@ -60,7 +60,7 @@ def skips_of(schedule: Schedule) -> Skips:
 
 def simulated(calibration: Calibration, schedule: Schedule, **how: Any) -> Simulated:
     assert calibration.dynamics is not None
-    return reduced_run(calibration.dynamics).simulate(skips_of(schedule), Basis(**how))
+    return reduced_run(calibration.dynamics).simulate(mask_of(schedule), Basis(**how))
 
 
 # ---------------------------------------------------------------------------- what is planned
@@ -157,9 +157,9 @@ def test_an_affine_denoiser_makes_the_error_that_was_simulated(
     schedule = plan_evaluations(calibration, compute=compute, guidance=guidance)
     error, calls = realised(sampler, schedule)
     assert error == pytest.approx(simulated(calibration, schedule).error, rel=1e-3, abs=1e-5)
-    skips = skips_of(schedule)
-    full = sum(1 for one, both in zip(skips.denoiser, skips.guidance, strict=True) if one and both)
-    half = sum(skips.denoiser) - full
+    mask = mask_of(schedule)
+    full = sum(1 for one, both in zip(mask.denoiser, mask.guidance, strict=True) if one and both)
+    half = sum(mask.denoiser) - full
     several = 2 if passes == "sequential" else 1
     assert calls == len(SEEDS) * (full * several + half)
 
@@ -181,11 +181,11 @@ def test_limits_are_kept_down_to_the_least_that_they_allow(
     limits = Limits(first=first, pinned=pinned, max_lag=max_lag)
     planner = EvaluationPlanner(calibration_of("batched"), guidance=guidance, limits=limits)
     schedule = planner.plan(min(planner.least + more, 1.0))
-    skips = skips_of(schedule)
+    mask = mask_of(schedule)
     for i in {*range(first), *pinned}:
-        assert skips.denoiser[i]
-        assert skips.guidance[i]
-    gaps = "".join("01"[one] for one in skips.denoiser).split("1")
+        assert mask.denoiser[i]
+        assert mask.guidance[i]
+    gaps = "".join("01"[one] for one in mask.denoiser).split("1")
     assert max(map(len, gaps)) <= (max_lag or STEPS)
     if planner.least > 1 / STEPS:
         with pytest.raises(ScheduleError, match=r"is out of reach: the least is"):
@@ -239,11 +239,11 @@ def test_halves_are_a_row_of_their_own_only_where_there_are_any():
     calibration = calibration_of("batched")
     plans = [plan_evaluations(calibration, compute=c, guidance=True) for c in np.arange(3, 16) / 16]
     for schedule in plans:
-        skips = skips_of(schedule)
-        halves = [d and not g for d, g in zip(skips.denoiser, skips.guidance, strict=True)]
+        mask = mask_of(schedule)
+        halves = [d and not g for d, g in zip(mask.denoiser, mask.guidance, strict=True)]
         assert ("guidance" in schedule.rows) == any(halves)
         if any(halves):
-            assert schedule.rows["guidance"] == tuple(map(int, skips.guidance))
+            assert schedule.rows["guidance"] == tuple(map(int, mask.guidance))
             assert set(schedule.fill(GUIDANCE).terms) == {i for i, h in enumerate(halves) if h}
     assert any("guidance" in schedule.rows for schedule in plans)
 

@@ -15,7 +15,7 @@ from smoothcache_core.errors import ScheduleError
 from smoothcache_core.files import write_atomically
 from smoothcache_core.fitting.fit import Fitter, has_anchors, measured_error, skips_whole
 from smoothcache_core.optimize.local_search import moves
-from smoothcache_core.optimize.masks import Skips
+from smoothcache_core.optimize.masks import Mask
 from smoothcache_core.sampling.sampler import Sample, Stage
 from smoothcache_core.schedule.schedule import Schedule
 
@@ -115,8 +115,8 @@ class _Descent:
         self._bar = bar
         self._tried: set[str] = set()
 
-    def run(self) -> Skips:
-        best = _skips(self._schedule)
+    def run(self) -> Mask:
+        best = _mask(self._schedule)
         least = self._error(best)
         while True:
             before = best
@@ -130,13 +130,13 @@ class _Descent:
             if best == before:
                 return best
 
-    def _around(self, skips: Skips) -> Iterator[Skips]:
+    def _around(self, mask: Mask) -> Iterator[Mask]:
         for position in reversed(range(1, self._schedule.evaluations)):
-            yield from moves(skips, position)
+            yield from moves(mask, position)
 
-    def _error(self, skips: Skips) -> float | None:
+    def _error(self, mask: Mask) -> float | None:
         """Return the measured error; None if no trials are left."""
-        key = _key(skips)
+        key = _key(mask)
         if key not in self._tried:
             if not self._left:
                 return None
@@ -144,7 +144,7 @@ class _Descent:
             self._tried.add(key)
             self._bar.update()
         if key not in self._known.errors:
-            fitted = self._fitter.fit(_with(self._schedule, skips))
+            fitted = self._fitter.fit(_with(self._schedule, mask))
             self._known.add(key, measured_error(fitted))
         return self._known.errors[key]
 
@@ -152,27 +152,27 @@ class _Descent:
 def _identity(schedule: Schedule, seeds: Sequence[int], samples: int) -> str:
     settings = [
         schedule.fingerprint.model_dump_json(),
-        _key(_skips(schedule)),
+        _key(_mask(schedule)),
         has_anchors(schedule),
     ]
     return hashlib.sha256(repr((settings, list(seeds), samples)).encode()).hexdigest()[:16]
 
 
-def _skips(schedule: Schedule) -> Skips:
-    return Skips(
+def _mask(schedule: Schedule) -> Mask:
+    return Mask(
         denoiser=tuple(map(bool, schedule.row(DENOISER))),
         guidance=tuple(map(bool, schedule.row(GUIDANCE))),
     )
 
 
-def _key(skips: Skips) -> str:
-    pairs = zip(skips.denoiser, skips.guidance, strict=True)
+def _key(mask: Mask) -> str:
+    pairs = zip(mask.denoiser, mask.guidance, strict=True)
     return "".join("1" if one and both else "c" if one else "." for one, both in pairs)
 
 
-def _with(schedule: Schedule, skips: Skips) -> Schedule:
+def _with(schedule: Schedule, mask: Mask) -> Schedule:
     """Return the schedule with other rows, and fills that are yet to be fitted."""
-    rows = {DENOISER.kind: tuple(map(int, skips.denoiser))}
+    rows = {DENOISER.kind: tuple(map(int, mask.denoiser))}
     if GUIDANCE.kind in schedule.rows:
-        rows[GUIDANCE.kind] = tuple(map(int, skips.guidance))
+        rows[GUIDANCE.kind] = tuple(map(int, mask.guidance))
     return schedule.changed(rows=rows, fills={})

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from smoothcache_core.optimize.masks import Basis, Skips
+from smoothcache_core.optimize.masks import Basis, Mask
 from smoothcache_core.optimize.surrogate import ReducedRun, Simulation
 from smoothcache_core.schedule.limits import Limits
 
@@ -28,20 +28,20 @@ _REACH = 2
 _ROUNDS = 12
 
 
-def allows(limits: Limits, skips: Skips) -> bool:
+def allows(limits: Limits, mask: Mask) -> bool:
     """Return whether `skips` computes what is pinned, both passes of it, and keeps to `max_lag`."""
-    computed = [i for i, one in enumerate(skips.denoiser) if one]
-    edges = [*computed, len(skips.denoiser)]
+    computed = [i for i, one in enumerate(mask.denoiser) if one]
+    edges = [*computed, len(mask.denoiser)]
     gaps = [later - earlier - 1 for earlier, later in itertools.pairwise(edges)]
-    whole = {i for i in computed if skips.guidance[i]}
-    return limits.computed <= whole and max(gaps) <= (limits.max_lag or len(skips.denoiser))
+    whole = {i for i in computed if mask.guidance[i]}
+    return limits.computed <= whole and max(gaps) <= (limits.max_lag or len(mask.denoiser))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Found:
-    """The best skips found, and what was minimised: error and drift, see `Search.cost`."""
+    """The best mask found, and what was minimised: error and drift, see `Search.cost`."""
 
-    skips: Skips
+    mask: Mask
     error: float
 
 
@@ -52,18 +52,18 @@ class Search:
         self._reduced = reduced
         self._limits = limits
         self._basis = basis or Basis()
-        self._known: dict[Skips, float] = {}
+        self._known: dict[Mask, float] = {}
         self._near: Simulation | None = None  # of the skips that are being moved
 
-    def cost(self, skips: Skips) -> float:
+    def cost(self, mask: Mask) -> float:
         """Return what is minimised: the final error, and the drift that makes it less certain."""
-        if skips not in self._known:
-            run = self._simulation(skips).result()
-            self._known[skips] = float(np.hypot(run.error, run.drift))
-        return self._known[skips]
+        if mask not in self._known:
+            run = self._simulation(mask).result()
+            self._known[mask] = float(np.hypot(run.error, run.drift))
+        return self._known[mask]
 
-    def _simulation(self, skips: Skips) -> Simulation:
-        return Simulation(self._reduced, skips, self._basis, self._near)
+    def _simulation(self, mask: Mask) -> Simulation:
+        return Simulation(self._reduced, mask, self._basis, self._near)
 
     def best(self, budget: float, *, guidance: bool) -> Found:
         """Return the best skips that compute at most `budget` evaluations.
@@ -77,9 +77,9 @@ class Search:
         starts = sorted(dict.fromkeys(starts), key=self.cost)[:_STARTS]
         ends = [self._descend(start) for start in starts]
         chosen = min(ends, key=self.cost)
-        return Found(skips=chosen, error=self.cost(chosen))
+        return Found(mask=chosen, error=self.cost(chosen))
 
-    def _starts(self, budget: float, guidance: bool) -> Iterator[Skips]:
+    def _starts(self, budget: float, guidance: bool) -> Iterator[Mask]:
         total, pinned = self._reduced.evaluations, self._limits.computed
         shares = (1.0, 0.75, 0.5) if guidance else (1.0,)
         for share in shares:
@@ -91,21 +91,21 @@ class Search:
                 computed = _spread(total, count, bend, kept)
                 places = frozenset(k for k, i in enumerate(computed) if i in pinned)
                 guided = {computed[k] for k in _spread(len(computed), both, 1.0, places)}
-                yield _skips(total, computed, guided)
+                yield _mask(total, computed, guided)
 
-    def _descend(self, skips: Skips) -> Skips:
-        self._near = self._simulation(skips)
+    def _descend(self, mask: Mask) -> Mask:
+        self._near = self._simulation(mask)
         for _ in range(_ROUNDS):
-            better = skips
+            better = mask
             for position in reversed(range(1, self._reduced.evaluations)):
                 options = [s for s in moves(better, position) if allows(self._limits, s)]
                 best = min([better, *options], key=self.cost)
                 if best != better:
                     better, self._near = best, self._simulation(best)
-            if better == skips:
+            if better == mask:
                 break
-            skips = better
-        return skips
+            mask = better
+        return mask
 
 
 def _spread(total: int, count: int, bend: float, pinned: frozenset[int]) -> list[int]:
@@ -122,30 +122,30 @@ def _spread(total: int, count: int, bend: float, pinned: frozenset[int]) -> list
     return sorted(chosen)
 
 
-def _skips(total: int, computed: Sequence[int], guided: set[int]) -> Skips:
+def _mask(total: int, computed: Sequence[int], guided: set[int]) -> Mask:
     members = set(computed)
-    return Skips(
+    return Mask(
         denoiser=tuple(i in members for i in range(total)),
         guidance=tuple(i in guided for i in range(total)),
     )
 
 
-def moves(skips: Skips, position: int) -> Iterator[Skips]:
+def moves(mask: Mask, position: int) -> Iterator[Mask]:
     """Yield what moving the computed evaluation at `position` a little gives."""
-    if not skips.denoiser[position]:
+    if not mask.denoiser[position]:
         return
     for step in range(-_REACH, _REACH + 1):
         other = position + step
-        if 0 < other < len(skips.denoiser) and not skips.denoiser[other]:
-            yield _swapped(skips, position, other)
-        elif 0 < other < len(skips.denoiser) and skips.guidance[other] != skips.guidance[position]:
-            yield replace(skips, guidance=_exchange(skips.guidance, position, other))
+        if 0 < other < len(mask.denoiser) and not mask.denoiser[other]:
+            yield _swapped(mask, position, other)
+        elif 0 < other < len(mask.denoiser) and mask.guidance[other] != mask.guidance[position]:
+            yield replace(mask, guidance=_exchange(mask.guidance, position, other))
 
 
-def _swapped(skips: Skips, one: int, other: int) -> Skips:
-    return Skips(
-        denoiser=_exchange(skips.denoiser, one, other),
-        guidance=_exchange(skips.guidance, one, other),
+def _swapped(mask: Mask, one: int, other: int) -> Mask:
+    return Mask(
+        denoiser=_exchange(mask.denoiser, one, other),
+        guidance=_exchange(mask.guidance, one, other),
     )
 
 

@@ -6,7 +6,7 @@ from smoothcache_core.schedule.schedule import MOST_TERMS
 
 
 @dataclass(frozen=True, kw_only=True)
-class Skips:
+class Mask:
     """What a cached run computes, as booleans for every evaluation.
 
     Attributes:

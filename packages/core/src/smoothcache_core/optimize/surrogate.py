@@ -24,7 +24,7 @@ from smoothcache_core.calibration.response import Response
 from smoothcache_core.numerics.arrays import Array
 from smoothcache_core.numerics.least_squares import ridge
 from smoothcache_core.numerics.reproducible_sum import joined
-from smoothcache_core.optimize.masks import Basis, Skips
+from smoothcache_core.optimize.masks import Basis, Mask
 from smoothcache_core.schedule.schedule import MOST_TERMS
 
 _LATENTS, _OUTPUTS = 3, 4  # as many as solvers make a step of
@@ -96,14 +96,14 @@ class ReducedRun:
         found = np.linalg.lstsq(known.T, latent, rcond=None)[0]
         return float(np.linalg.norm(latent - found @ known) / (self.latent_sizes[i] + 1e-300))
 
-    def simulate(self, skips: Skips, basis: Basis | None = None) -> Simulated:
+    def simulate(self, mask: Mask, basis: Basis | None = None) -> Simulated:
         """Run with `skips`, fitting every fill when its evaluation comes.
 
         Args:
-            skips: What is computed; evaluation 0 must be.
+            mask: What is computed; evaluation 0 must be.
             basis: What fills combine.
         """
-        return Simulation(self, skips, basis or Basis()).result()
+        return Simulation(self, mask, basis or Basis()).result()
 
 
 _Found = tuple[float, ...]
@@ -125,23 +125,23 @@ class Simulation:
 
     Args:
         reduced: Of what.
-        skips: What is computed; evaluation 0 must be.
+        mask: What is computed; evaluation 0 must be.
         basis: What fills combine.
         like: A simulation of the same run and basis. Evaluations up to the first that is skipped
             otherwise are taken from it.
     """
 
     def __init__(
-        self, reduced: ReducedRun, skips: Skips, basis: Basis, like: Self | None = None
+        self, reduced: ReducedRun, mask: Mask, basis: Basis, like: Self | None = None
     ) -> None:
         self._of = reduced
-        self._skips = skips
+        self._mask = mask
         self._basis = basis
         self._changes = np.zeros_like(reduced.guided)
         self._states: list[_State] = [_State()]
         self._found: list[_Found] = []
         if like is not None:
-            self._begin_like(like, _first_difference(skips, like._skips))
+            self._begin_like(like, _first_difference(mask, like._mask))
         for evaluation in range(len(self._found), reduced.evaluations):
             self._step(evaluation)
 
@@ -159,14 +159,14 @@ class Simulation:
         if own:
             target = target - (row[:i] @ self._changes[:i]) / own
         found: _Found = ()
-        if not self._skips.denoiser[i]:
+        if not self._mask.denoiser[i]:
             basis = self._regressors(i, state, of.latents[i] + drift)
             coefficients = ridge(basis, target)
             guided, found = coefficients @ basis, tuple(coefficients.tolist())
         else:
             outputs = of.outputs[i] + of.feedback[i][:, None] * drift
             differences = state.differences
-            if not self._skips.guidance[i]:
+            if not self._mask.guidance[i]:
                 outputs, found = self._without_unconditional(i, outputs, target)
             elif of.parts == 2:
                 both = outputs[of.conditional] - outputs[1 - of.conditional]
@@ -218,7 +218,7 @@ class Simulation:
             drift=float(np.sqrt(np.mean(np.square(self._states[-1].drifts)))),
         )
         for i, found in enumerate(self._found):
-            if not self._skips.denoiser[i]:
+            if not self._mask.denoiser[i]:
                 latents = self._basis.use_input + self._basis.use_anchor
                 result.terms[i] = found[: len(found) - latents]
                 if self._basis.use_input:
@@ -230,7 +230,7 @@ class Simulation:
         return result
 
 
-def _first_difference(one: Skips, other: Skips) -> int:
+def _first_difference(one: Mask, other: Mask) -> int:
     pairs = zip(one.denoiser, one.guidance, other.denoiser, other.guidance, strict=True)
     same = itertools.takewhile(lambda each: each[:2] == each[2:], pairs)
     return sum(1 for _ in same)

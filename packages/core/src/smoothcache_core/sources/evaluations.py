@@ -14,7 +14,7 @@ from smoothcache_core.errors import ScheduleError
 from smoothcache_core.fills import FillRule, rounded
 from smoothcache_core.numerics.least_squares import check_enough
 from smoothcache_core.optimize.local_search import Found, Search
-from smoothcache_core.optimize.masks import Basis, Skips
+from smoothcache_core.optimize.masks import Basis, Mask
 from smoothcache_core.optimize.surrogate import Simulated, is_noisy, reduced_run
 from smoothcache_core.schedule.limits import Limits
 from smoothcache_core.schedule.provenance import Prediction, Provenance
@@ -80,8 +80,8 @@ class EvaluationPlanner:
 
     def _schedule(self, found: Found, compute: float) -> Schedule:
         calibration = self._calibration
-        run = self._reduced.simulate(found.skips, self._basis)
-        rows, fills = _rows(found.skips), _fills(run)
+        run = self._reduced.simulate(found.mask, self._basis)
+        rows, fills = _rows(found.mask), _fills(run)
         named = {
             "compute": compute,
             "guidance": self._guidance,
@@ -197,18 +197,18 @@ def _limits(dynamics: Dynamics, limits: Limits) -> Limits:
     return replace(limits, pinned=(*limits.pinned, dynamics.evaluations - 1))
 
 
-def _rows(skips: Skips) -> dict[str, tuple[int, ...]]:
-    rows = {DENOISER.kind: tuple(int(one) for one in skips.denoiser)}
-    halves = any(one and not both for one, both in zip(*_pair(skips), strict=True))
+def _rows(mask: Mask) -> dict[str, tuple[int, ...]]:
+    rows = {DENOISER.kind: tuple(int(one) for one in mask.denoiser)}
+    halves = any(one and not both for one, both in zip(*_pair(mask), strict=True))
     if halves:
         rows[GUIDANCE.kind] = tuple(
-            int(one and both) for one, both in zip(*_pair(skips), strict=True)
+            int(one and both) for one, both in zip(*_pair(mask), strict=True)
         )
     return rows
 
 
-def _pair(skips: Skips) -> tuple[tuple[bool, ...], tuple[bool, ...]]:
-    return skips.denoiser, skips.guidance
+def _pair(mask: Mask) -> tuple[tuple[bool, ...], tuple[bool, ...]]:
+    return mask.denoiser, mask.guidance
 
 
 def _fills(run: Simulated) -> dict[str, Fill]:
