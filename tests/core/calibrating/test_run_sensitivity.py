@@ -59,14 +59,14 @@ def test_feedback_of_an_affine_denoiser_is_exact(passes: Passes):
     dynamics = dynamics_of(record(sampler, seeds=(3,)))
     assert isinstance(sampler.model, Mixture)
     expected = sampler.model.feedback()[:, : 1 if passes == "one" else 2].numpy()
-    np.testing.assert_allclose(dynamics.feedback()[2:], expected[2:], atol=1e-5)
-    np.testing.assert_allclose(dynamics.explained(), 1.0, atol=1e-6)
-    assert (dynamics.feedback()[:2] == 0.0).all()  # no drift gets there: nothing is skipped before
+    np.testing.assert_allclose(dynamics.gain()[2:], expected[2:], atol=1e-5)
+    np.testing.assert_allclose(dynamics.r_squared(), 1.0, atol=1e-6)
+    assert (dynamics.gain()[:2] == 0.0).all()  # no drift gets there: nothing is skipped before
 
 
 def test_feedback_of_a_bent_denoiser_explains_a_part():
     bent = Sampler(Mixture(GAINS, STEPS, bend=2.0), lambda: OneStep(STEPS))
-    explained = dynamics_of(record(bent)).explained()[2:]
+    explained = dynamics_of(record(bent)).r_squared()[2:]
     assert ((explained > 0.0) & (explained < 1.0 - 1e-3)).all()
 
 
@@ -85,8 +85,8 @@ def test_effects_of_an_affine_denoiser_are_exact(passes: Passes):
         float(np.mean([sizes[i] * growth[i + 1 :].prod() / end for end in ends]))
         for i in range(STEPS)
     ]
-    np.testing.assert_allclose(dynamics.effect()[1:], expected[1:], rtol=1e-4)
-    assert dynamics.effect()[0] == dynamics.effect()[1]  # not measured
+    np.testing.assert_allclose(dynamics.final_sensitivity()[1:], expected[1:], rtol=1e-4)
+    assert dynamics.final_sensitivity()[0] == dynamics.final_sensitivity()[1]  # not measured
     assert dynamics.effect_counts.tolist() == [0, 2, 2, 2, 2, 2, 2]
 
 
@@ -95,8 +95,10 @@ def test_effects_are_interpolated_geometrically():
     counts = dynamics.effect_counts.copy()
     counts[[2, 3, 4]] = 0
     few = replace(dynamics, effect_counts=counts)
-    one, other = dynamics.effect()[[1, 5]]
-    np.testing.assert_allclose(few.effect()[2:5], one * (other / one) ** (np.arange(1, 4) / 4))
+    one, other = dynamics.final_sensitivity()[[1, 5]]
+    np.testing.assert_allclose(
+        few.final_sensitivity()[2:5], one * (other / one) ** (np.arange(1, 4) / 4)
+    )
 
 
 @pytest.mark.parametrize("passes", ["one", "batched"])
@@ -169,7 +171,7 @@ def test_seeds_that_are_named_are_perturbed():
     nobody = dynamics_of(record(sampler_of(), sensitivity=[99]))
     assert not nobody.measured
     with pytest.raises(CalibrationError, match="measured no sensitivity; calibrate with"):
-        nobody.effect()
+        nobody.final_sensitivity()
     with pytest.raises(CalibrationError, match="at least 0, got -1"):
         record(sampler_of(), sample=lambda seed: pytest.fail("ran"), sensitivity=-1)
 
@@ -190,8 +192,8 @@ def test_without_a_final_latent_the_last_evaluation_has_no_effect_of_its_own():
     dynamics = dynamics_of(record(sampler, sample=lambda seed: [sampler(seed)]))
     assert not dynamics.response.knows_end
     assert dynamics.effect_counts.tolist() == [0, 2, 2, 2, 2, 2, 0]
-    assert dynamics.effect()[-1] == dynamics.effect()[-2]
-    np.testing.assert_allclose(dynamics.feedback(), seen.feedback(), rtol=1e-9)
+    assert dynamics.final_sensitivity()[-1] == dynamics.final_sensitivity()[-2]
+    np.testing.assert_allclose(dynamics.gain(), seen.gain(), rtol=1e-9)
     assert (dynamics.response.matrix[:-1] == seen.response.matrix[:-1]).all()
 
 
@@ -221,7 +223,7 @@ def test_everything_comes_back_from_a_file(tmp_path: Path):
     assert after.seconds == before.seconds
     assert after.response.residual == before.response.residual
     assert (after.conditional, after.samples, after.measured) == (0, 6, True)
-    assert (after.effect() == before.effect()).all()
+    assert (after.final_sensitivity() == before.final_sensitivity()).all()
     assert plan(back, compute=0.6) == plan(calibration, compute=0.6)
 
 
@@ -379,5 +381,5 @@ def test_dynamics_of_a_solver_without_sites_are_measured_too():
     plain = stage.record(0)
     dynamics = measure_dynamics(stage, plain, 2, probes=[1, 4], conditional=None)
     assert dynamics.effect_counts.tolist() == [0, 1, 0, 0, 1]
-    assert (dynamics.moved[:, :2] == 0.0).all()
-    assert (joined(dynamics.moved)[2:] > 0.0).all()
+    assert (dynamics.sum_dx2[:, :2] == 0.0).all()
+    assert (joined(dynamics.sum_dx2)[2:] > 0.0).all()

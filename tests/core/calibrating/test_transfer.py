@@ -154,11 +154,13 @@ def test_transfer_to_the_same_evaluations_changes_nothing():
     np.testing.assert_allclose(products(new), products(old), rtol=1e-9, atol=1e-12)
     np.testing.assert_allclose(new.totals, old.totals, rtol=1e-6)
     np.testing.assert_allclose(new.squares, old.squares, rtol=1e-6)
-    np.testing.assert_allclose(new.dynamics.feedback()[2:], old.dynamics.feedback()[2:], rtol=1e-9)
+    np.testing.assert_allclose(new.dynamics.gain()[2:], old.dynamics.gain()[2:], rtol=1e-9)
     np.testing.assert_allclose(
-        new.dynamics.explained()[2:], old.dynamics.explained()[2:], rtol=1e-9
+        new.dynamics.r_squared()[2:], old.dynamics.r_squared()[2:], rtol=1e-9
     )
-    np.testing.assert_allclose(new.dynamics.effect(), old.dynamics.effect(), rtol=1e-3)
+    np.testing.assert_allclose(
+        new.dynamics.final_sensitivity(), old.dynamics.final_sensitivity(), rtol=1e-3
+    )
     sites = old.sites
     np.testing.assert_allclose(new.influence.values(sites), old.influence.values(sites), rtol=1e-9)
     plans = [plan_evaluations(one, compute=0.5) for one in (old, new)]
@@ -238,8 +240,8 @@ def test_effects_go_with_the_size_of_the_steps(steps: int):
     new = transfer(old, model, ADAPTER, euler(model, steps))
     assert old.dynamics is not None
     assert new.dynamics is not None
-    expected = np.full(steps, old.dynamics.effect().mean() * 12 / steps)
-    np.testing.assert_allclose(new.dynamics.effect(), expected, rtol=1e-3)
+    expected = np.full(steps, old.dynamics.final_sensitivity().mean() * 12 / steps)
+    np.testing.assert_allclose(new.dynamics.final_sensitivity(), expected, rtol=1e-3)
 
 
 # ---------------------------------------------------------------------------- what is estimated
@@ -524,7 +526,7 @@ def test_sensitivities_that_were_not_measured_are_not_made_up():
     assert old.dynamics is not None
     none = replace(
         old.dynamics,
-        moved=np.zeros_like(old.dynamics.moved),
+        sum_dx2=np.zeros_like(old.dynamics.sum_dx2),
         effect_counts=np.zeros_like(old.dynamics.effect_counts),
     )
     new = transfer(replace(old, dynamics=none), model, ADAPTER, euler(model, 9))

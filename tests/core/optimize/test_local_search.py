@@ -162,7 +162,7 @@ def test_pinned_evaluations_have_both_passes_and_gaps_an_end(text: str, allowed:
 def test_half_evaluations_count_a_half():
     search = Search(reduced_of(2, 8, "batched"), Limits())
     for budget in (2.5, 3.5, 5.0):
-        found = search.best(budget, guidance=True).skips
+        found = search.best(budget, guidance=True).mask
         assert found.compute <= budget
         assert found.guidance[0]
         assert all(

@@ -284,7 +284,7 @@ def test_the_error_has_no_unit(factor: float, text: str):
     reduced = random_run(1, dimension=12)
     vectors = np.vstack((reduced.latents, np.eye(1, 12) * reduced.size, reduced.outputs[:, 0]))
     runs = [
-        ReducedRun(scale * vectors @ vectors.T, reduced.response, reduced.feedback)
+        ReducedRun(scale * vectors @ vectors.T, reduced.response, reduced.gain)
         for scale in (1.0, factor)
     ]
     one, other = (run.simulate(mask_of(text)).error for run in runs)

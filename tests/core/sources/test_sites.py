@@ -80,7 +80,7 @@ def effects_by_hand(calibration: Calibration, schedule: Schedule) -> Array:
     products = joined(calibration.products) / calibration.samples
     influence, effect = (
         calibration.influence.values(calibration.sites),
-        calibration.dynamics.effect(),
+        calibration.dynamics.final_sensitivity(),
     )
     effects = np.zeros(products.shape[:2])
     for s, site in enumerate(calibration.sites):
@@ -157,7 +157,7 @@ def _scale(calibration: Calibration) -> Array:
     assert calibration.dynamics is not None
     sizes = np.sqrt(joined(calibration.products)[:, :, 0] / calibration.samples)
     influence = calibration.influence.values(calibration.sites)
-    return influence * calibration.dynamics.effect() * sizes
+    return influence * calibration.dynamics.final_sensitivity() * sizes
 
 
 @pytest.mark.parametrize("rule", [reuse(), linear(2)], ids=lambda rule: rule.name)

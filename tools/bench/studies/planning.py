@@ -180,8 +180,8 @@ def dynamics_of(generator: np.random.Generator, evaluations: int) -> Dynamics:
     moves = -step * np.einsum("ep,epn->en", weights, outputs)
     latents = generator.normal(size=_LATENT) + np.cumsum([np.zeros(_LATENT), *moves], axis=0)
     vectors = np.concatenate([latents, *outputs.transpose(1, 0, 2)])
-    feedback = np.tile(np.linspace(0.2, 1.0, evaluations)[:, None], 2)
-    kept = np.cumprod(1.0 - step * feedback[:0:-1, 0])[::-1]  # of a change, by the later steps
+    gain = np.tile(np.linspace(0.2, 1.0, evaluations)[:, None], 2)
+    kept = np.cumprod(1.0 - step * gain[:0:-1, 0])[::-1]  # of a change, by the later steps
     effects = step * np.append(kept, 1.0) / np.sqrt(np.mean(latents[-1] ** 2))
     return Dynamics(
         gram=cut(vectors @ vectors.T / _LATENT),
@@ -192,9 +192,9 @@ def dynamics_of(generator: np.random.Generator, evaluations: int) -> Dynamics:
             residual=0.0,
         ),
         response_seed=SEED,
-        moved=cut(np.ones(evaluations)),
-        followed=cut(feedback),
-        strayed=cut(feedback**2),
+        sum_dx2=cut(np.ones(evaluations)),
+        sum_dxdy=cut(gain),
+        sum_dy2=cut(gain**2),
         effects=cut(effects),
         effect_counts=np.ones(evaluations, dtype=np.int64),
         conditional=0,

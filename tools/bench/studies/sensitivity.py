@@ -161,7 +161,7 @@ def effects(calibration: Calibration) -> np.ndarray:
 def of_evaluations_all(calibration: Calibration) -> np.ndarray:
     """Return the effect of every evaluation's output, (E,)."""
     assert calibration.dynamics is not None
-    return calibration.dynamics.effect()
+    return calibration.dynamics.final_sensitivity()
 
 
 def of_evaluations(calibration: Calibration) -> np.ndarray:

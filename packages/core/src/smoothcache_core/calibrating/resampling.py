@@ -1,7 +1,7 @@
 """What calibration measured at one set of timesteps, carried over to another.
 
 All this is of functions of time: the plain run's latents and outputs, the outputs of sites, the
-denoiser's feedback, influences. Products of vectors are carried over as the products of
+denoiser's gain, influences. Products of vectors are carried over as the products of
 interpolated vectors, with what is not smooth of them apart; see `numerics/interpolation.py`.
 """
 
@@ -43,19 +43,19 @@ def carried_dynamics(dynamics: Dynamics, times: Times, response: Response, seed:
         seed: The seed it was measured with.
     """
     evaluations, parts = response.weights.shape
-    feedback, explained = _feedback(dynamics, times)
+    gain, r_squared = _gain(dynamics, times)
     effects, counts = np.zeros(evaluations), np.zeros(evaluations, dtype=np.int64)
     if dynamics.measured:
         effects, counts = _effects(dynamics, times, response), np.ones_like(counts)
-    strayed = np.divide(feedback**2, explained, out=np.zeros_like(feedback), where=explained > 0)
+    dy2 = np.divide(gain**2, r_squared, out=np.zeros_like(gain), where=r_squared > 0)
     return replace(
         dynamics,
         gram=cut(_gram(joined(dynamics.gram), times, parts)),
         response=response,
         response_seed=seed,
-        moved=cut(counts.astype(np.float64)),
-        followed=cut(feedback),
-        strayed=cut(strayed),
+        sum_dx2=cut(counts.astype(np.float64)),
+        sum_dxdy=cut(gain),
+        sum_dy2=cut(dy2),
         effects=cut(effects),
         effect_counts=counts,
     )
@@ -92,22 +92,22 @@ def _spread(rough: Array) -> Array:
     return gram
 
 
-def _feedback(dynamics: Dynamics, times: Times) -> tuple[Array, Array]:
-    """Return feedback and what it explains at the new times, (E, parts); 0 and 1 if unknown."""
-    known = np.flatnonzero(joined(dynamics.moved) > 0)
+def _gain(dynamics: Dynamics, times: Times) -> tuple[Array, Array]:
+    """Return the gain and its R squared at the new times, (E, parts); 0 and 1 if unknown."""
+    known = np.flatnonzero(joined(dynamics.sum_dx2) > 0)
     if len(known) < 2:
         shape = len(times.new), dynamics.response.weights.shape[1]
         return np.zeros(shape), np.ones(shape)
-    both = np.stack((dynamics.feedback(), dynamics.explained()))[:, known]
-    feedback, explained = held(times.old[known], both.transpose(0, 2, 1), times.new)
-    return feedback.T, explained.T
+    both = np.stack((dynamics.gain(), dynamics.r_squared()))[:, known]
+    gain, r_squared = held(times.old[known], both.transpose(0, 2, 1), times.new)
+    return gain.T, r_squared.T
 
 
 def _effects(dynamics: Dynamics, times: Times, response: Response) -> Array:
     """Return the effects on the final sample; they go with the step that an output is used for."""
     steps = np.abs(np.diagonal(dynamics.response.matrix))
     known = np.flatnonzero(steps > 1e-9 * steps.max())
-    logs = np.log(dynamics.effect()[known] / steps[known])
+    logs = np.log(dynamics.final_sensitivity()[known] / steps[known])
     per_step = np.exp(held(times.old[known], logs, times.new))
     return per_step * np.abs(np.diagonal(response.matrix))
 

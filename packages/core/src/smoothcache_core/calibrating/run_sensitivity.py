@@ -54,9 +54,9 @@ def measure_dynamics(
         samples=samples,
         response=known,
         response_seed=plain.seed,
-        moved=_cut(sums.moved),
-        followed=_cut(sums.followed),
-        strayed=_cut(sums.strayed),
+        sum_dx2=_cut(sums.dx2),
+        sum_dxdy=_cut(sums.dxdy),
+        sum_dy2=_cut(sums.dy2),
         effects=_cut(sums.effects),
         effect_counts=sums.counts,
         conditional=conditional,
@@ -90,9 +90,9 @@ class _Perturbed:
         evaluations, parts, _ = plain.outputs.shape
         self._plain = plain
         self._response = response
-        self.moved = np.zeros(evaluations)
-        self.followed = np.zeros((evaluations, parts))
-        self.strayed = np.zeros((evaluations, parts))
+        self.dx2 = np.zeros(evaluations)
+        self.dxdy = np.zeros((evaluations, parts))
+        self.dy2 = np.zeros((evaluations, parts))
         self.effects = np.zeros(evaluations)
         self.counts = np.zeros(evaluations, dtype=np.int64)
         self.seconds: list[float] = []
@@ -121,13 +121,13 @@ class _Perturbed:
 
     def _sum(self, run: Trajectory, evaluation: int, change: Tensor) -> None:
         plain, after = self._plain, slice(evaluation + 1, None)
-        moved = (run.latents - plain.latents)[after].double()
-        strayed = (run.outputs - plain.outputs)[after].double()
+        dx = (run.latents - plain.latents)[after].double()
+        dy = (run.outputs - plain.outputs)[after].double()
         size = (plain.latents[after].double().square().mean(dim=1) + 1e-300)[:, None]
-        self.moved[after] += (moved.square() / size).mean(dim=1).numpy()
-        products = torch.einsum("en,epn->epn", moved, strayed).mean(dim=2)
-        self.followed[after] += (products / size).numpy()
-        self.strayed[after] += (strayed.square().mean(dim=2) / size).numpy()
+        self.dx2[after] += (dx.square() / size).mean(dim=1).numpy()
+        products = torch.einsum("en,epn->epn", dx, dy).mean(dim=2)
+        self.dxdy[after] += (products / size).numpy()
+        self.dy2[after] += (dy.square().mean(dim=2) / size).numpy()
         weights = torch.from_numpy(self._response.weights[evaluation]).float()
         guided = (weights @ change).double().square().mean().sqrt()
         unseen = plain.final is None and evaluation == plain.evaluations - 1

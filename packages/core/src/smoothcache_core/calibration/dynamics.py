@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Self
 
 import numpy as np
@@ -10,6 +11,17 @@ from smoothcache_core.calibration.response import Response
 from smoothcache_core.errors import CalibrationError
 from smoothcache_core.numerics.arrays import Array, Indices
 from smoothcache_core.numerics.reproducible_sum import joined
+
+_KEYS = MappingProxyType(
+    {
+        "gram": "dynamics.gram",
+        "sum_dx2": "dynamics.moved",
+        "sum_dxdy": "dynamics.followed",
+        "sum_dy2": "dynamics.strayed",
+        "effects": "dynamics.effects",
+    }
+)
+"""Keys of the arrays in calibration files, which keep the names of format 2."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -21,9 +33,9 @@ class Dynamics:
         samples: Number of samples in `gram`.
         response: What the solver makes of the denoiser's outputs.
         response_seed: The seed it was measured with.
-        moved: Sums of |dx|^2 over perturbed runs, (3, E), where dx is how far the latent moved.
-        followed: Sums of dx . dy_p, (3, E, parts), where dy_p is the change of an output.
-        strayed: Sums of |dy_p|^2, (3, E, parts).
+        sum_dx2: Sums of |dx|^2 over perturbed runs, (3, E), where dx is the change of the latent.
+        sum_dxdy: Sums of dx . dy_p, (3, E, parts), where dy_p is the change of an output.
+        sum_dy2: Sums of |dy_p|^2, (3, E, parts).
         effects: Sums over perturbations of |change of the final sample| / |final sample| per root
             mean square of a change of the guided output, (3, E).
         effect_counts: Number of perturbations in `effects`, (E,).
@@ -36,9 +48,9 @@ class Dynamics:
     samples: int
     response: Response
     response_seed: int
-    moved: Array
-    followed: Array
-    strayed: Array
+    sum_dx2: Array
+    sum_dxdy: Array
+    sum_dy2: Array
     effects: Array
     effect_counts: Indices
     conditional: int | None
@@ -51,24 +63,28 @@ class Dynamics:
 
     @property
     def measured(self) -> bool:
-        """Whether the denoiser's feedback was measured."""
+        """Whether the denoiser's gain was measured."""
         return bool(self.effect_counts.any())
 
-    def feedback(self) -> Array:
-        """Return the change of an output per change of the latent, (E, parts); 0 if unknown."""
-        followed = joined(self.followed)
-        moved = np.broadcast_to(joined(self.moved)[:, None], followed.shape)
-        return np.divide(followed, moved, out=np.zeros_like(followed), where=moved > 0)
+    def gain(self) -> Array:
+        """Return the denoiser's gain, the change of an output per change of the latent, (E, parts).
 
-    def explained(self) -> Array:
-        """Return how much of the outputs' changes the feedback explains, (E, parts), 0 to 1."""
-        whole = joined(self.moved)[:, None] * joined(self.strayed)
-        known = joined(self.followed) ** 2
+        It is the slope of dy over dx by least squares; 0 where it was not measured.
+        """
+        dxdy = joined(self.sum_dxdy)
+        dx2 = np.broadcast_to(joined(self.sum_dx2)[:, None], dxdy.shape)
+        return np.divide(dxdy, dx2, out=np.zeros_like(dxdy), where=dx2 > 0)
+
+    def r_squared(self) -> Array:
+        """Return the share of the outputs' changes that the gain explains, (E, parts), 0 to 1."""
+        whole = joined(self.sum_dx2)[:, None] * joined(self.sum_dy2)
+        known = joined(self.sum_dxdy) ** 2
         return np.divide(known, whole, out=np.ones_like(whole), where=whole > 0)
 
-    def effect(self) -> Array:
-        """Return the effect of a change of the guided output on the final sample, (E,).
+    def final_sensitivity(self) -> Array:
+        """Return the sensitivity of the final sample to a change of the guided output, (E,).
 
+        It is |change of the final sample| / |final sample| per root mean square of the change.
         Between the evaluations where it was measured, it is interpolated geometrically.
         """
         known = np.flatnonzero(self.effect_counts)
@@ -100,7 +116,7 @@ class Dynamics:
                 "cannot merge calibrations: the runs have (evaluations, conditioning passes) "
                 f"{sorted(shapes)}"
             )
-        sums = ("gram", "moved", "followed", "strayed", "effects", "effect_counts")
+        sums = (*_KEYS, "effect_counts")
         return cls(
             **{name: np.sum([getattr(part, name) for part in parts], axis=0) for name in sums},
             samples=sum(part.samples for part in parts),
@@ -112,8 +128,7 @@ class Dynamics:
 
     def arrays(self) -> dict[str, Array]:
         """Return everything as arrays, for a file."""
-        names = ("gram", "moved", "followed", "strayed", "effects")
-        found: dict[str, Any] = {f"dynamics.{name}": getattr(self, name) for name in names}
+        found: dict[str, Any] = {key: getattr(self, name) for name, key in _KEYS.items()}
         return found | {
             "dynamics.effect_counts": self.effect_counts.astype(np.float64),
             "dynamics.matrix": self.response.matrix,
@@ -132,9 +147,8 @@ class Dynamics:
     @classmethod
     def from_parts(cls, arrays: Mapping[str, Array], header: Mapping[str, Any]) -> Self:
         """Return what `arrays` and `header` gave."""
-        names = ("gram", "moved", "followed", "strayed", "effects")
         return cls(
-            **{name: arrays[f"dynamics.{name}"] for name in names},
+            **{name: arrays[key] for name, key in _KEYS.items()},
             effect_counts=arrays["dynamics.effect_counts"].astype(np.int64),
             samples=int(header["samples"]),
             response=Response(

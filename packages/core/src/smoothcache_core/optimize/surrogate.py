@@ -2,7 +2,7 @@
 
 Everything a cached run does with the denoiser's outputs is linear: fills are linear combinations,
 guidance weights conditioning passes, the solver is affine (`calibrating/solver_response.py`). What
-is not linear, the denoiser itself, is replaced by its plain outputs plus a scalar feedback,
+is not linear, the denoiser itself, is replaced by its plain outputs plus a scalar gain,
 y_p(x + dx) = y_p(x) + f[i, p] dx, measured by `calibrating/run_sensitivity.py`. Then every latent
 and output of a cached run is a combination of the plain run's latents and outputs, and inner
 products of those are all that is needed to simulate the run, to fit its fills in the order in which
@@ -60,13 +60,11 @@ class ReducedRun:
             the final sample, then for every conditioning pass y_0 ... y_{E-1}; shape (n, n), n =
             E (1 + parts) + 1.
         response: What the solver makes of outputs.
-        feedback: (E, parts): change of an output per change of the latent.
+        gain: (E, parts): change of an output per change of the latent.
         conditional: Index of the conditional pass.
     """
 
-    def __init__(
-        self, gram: Array, response: Response, feedback: Array, conditional: int = 0
-    ) -> None:
+    def __init__(self, gram: Array, response: Response, gain: Array, conditional: int = 0) -> None:
         self.evaluations, self.parts = response.weights.shape
         vectors = _coordinates(gram)
         count = self.evaluations
@@ -76,7 +74,7 @@ class ReducedRun:
         self.guided = np.einsum("ep,epn->en", response.weights, self.outputs)
         self.latent_sizes = np.linalg.norm(self.latents, axis=1)
         self.response = response
-        self.feedback = feedback
+        self.gain = gain
         self.conditional = conditional
 
     @property
@@ -164,7 +162,7 @@ class Simulation:
             coefficients = ridge(basis, target)
             guided, found = coefficients @ basis, tuple(coefficients.tolist())
         else:
-            outputs = of.outputs[i] + of.feedback[i][:, None] * drift
+            outputs = of.outputs[i] + of.gain[i][:, None] * drift
             differences = state.differences
             if not self._mask.guidance[i]:
                 outputs, found = self._without_unconditional(i, outputs, target)
@@ -253,7 +251,7 @@ _NOISY = 0.02  # of the latent; rounding leaves 1e-8, and 4e-3 in bfloat16
 def reduced_run(dynamics: Dynamics) -> ReducedRun:
     """Return the reduced run of what was calibrated."""
     mean = joined(dynamics.gram) / dynamics.samples
-    return ReducedRun(mean, dynamics.response, dynamics.feedback(), dynamics.conditional or 0)
+    return ReducedRun(mean, dynamics.response, dynamics.gain(), dynamics.conditional or 0)
 
 
 def is_noisy(dynamics: Dynamics) -> bool:

@@ -113,7 +113,7 @@ def sensitivity(calibration: Calibration) -> Array:
     assert calibration.influence is not None
     assert calibration.dynamics is not None
     influence = calibration.influence.values(calibration.sites)
-    return influence * calibration.dynamics.effect()
+    return influence * calibration.dynamics.final_sensitivity()
 
 
 def combined(effects: Array, *, together: bool) -> float:
