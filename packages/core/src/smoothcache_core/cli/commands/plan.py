@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -13,6 +13,7 @@ from cyclopts.validators import Number
 
 from smoothcache_core.cli import options as opt
 from smoothcache_core.cli.command import Command
+from smoothcache_core.cli.known import fill_rules, one_of, targets
 from smoothcache_core.cli.modality import Modality
 from smoothcache_core.cli.sizes import parse_bytes
 from smoothcache_core.errors import CommandError
@@ -24,28 +25,6 @@ if TYPE_CHECKING:
 
 def _bytes(_: Any, tokens: Sequence[Token]) -> int:
     return parse_bytes(tokens[0].value)
-
-
-def _targets(_: object = None) -> list[str]:
-    from smoothcache_core.sources import SOURCES
-
-    return ["auto", *(kind.name for kind in SOURCES)]
-
-
-def _fills(_: object = None) -> list[str]:
-    from smoothcache_core.fills import FILLS
-
-    return [rule.name for rule in FILLS]
-
-
-def _one_of(names: Callable[[], Sequence[str]]) -> Callable[[Any, str | None], None]:
-    """Return a validator; the names are looked up when one is given, as that loads the planner."""
-
-    def check(_: Any, name: str | None) -> None:
-        if name is not None and name not in names():
-            raise ValueError(f"Choose from: {', '.join(names())}.")
-
-    return check
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,8 +70,8 @@ class Plan(Command):
         Parameter(
             group=opt.PLAN,
             metavar="NAME",
-            validator=_one_of(_targets),
-            completer=_targets,
+            validator=one_of(targets),
+            completer=targets,
             help="What to skip: whole evaluations ('denoiser'); these and unconditional passes "
             "('guidance'); parts of the model, planned by 'site', 'kind' or 'evaluation', by "
             "SmoothCache's rule ('smooth') or at regular intervals ('interval'). 'auto' takes what "
@@ -104,8 +83,8 @@ class Plan(Command):
         Parameter(
             group=opt.PLAN,
             metavar="RULE",
-            validator=_one_of(_fills),
-            completer=_fills,
+            validator=one_of(fill_rules),
+            completer=fill_rules,
             help="How skipped outputs of parts of the model are made: 'reuse' of the last computed "
             "one, calibrated combinations of up to three ('linear-1' to 'linear-3'), or Taylor "
             "series ('taylor-0' to 'taylor-2'). Default: linear-3.",
