@@ -14,7 +14,7 @@ from smoothcache_audio import (
     PipelineError,
     _stable_audio_tools as sat,
     load_model,
-    sampler_of,
+    prompt_sampler,
     shipped_folder,
 )
 
@@ -66,7 +66,7 @@ def test_the_data_type_is_that_of_the_transformer_alone(digits: Path):
     model = load_model(digits, device="cpu", dtype="bfloat16")
     assert next(model.model.parameters()).dtype == torch.bfloat16
     assert next(model.conditioner.parameters()).dtype == torch.float32
-    latents = sampler_of(model, conditions=[1], steps=3)(1)
+    latents = prompt_sampler(model, conditions=[1], steps=3)(1)
     assert latents.dtype == torch.float32
     assert latents.isfinite().all()
 
@@ -178,6 +178,6 @@ def test_the_shipped_model_is_the_one_when_none_is_named():
     folder = shipped_folder()
     config = json.loads((folder / "model_config.json").read_text())
     assert (model.sample_rate, model.sample_size) == (config["sample_rate"], config["sample_size"])
-    sampler = sampler_of(model, conditions=[3], steps=2, solver="dpmpp-2m")
+    sampler = prompt_sampler(model, conditions=[3], steps=2, solver="dpmpp-2m")
     latents = sampler(1)
     assert sampler.waveforms(latents).shape == (1, 1, config["sample_size"])

@@ -37,11 +37,19 @@ from smoothcache_audio import (
     PipelineError,
     Sampler,
     cached_pipeline,
-    calibrate_pipeline,
-    fit_pipeline,
+    prompt_sampler,
     sampler_of,
 )
-from smoothcache_core import PatternAdapter, Schedule, SmoothCacheWarning, cached, plan
+from smoothcache_core import (
+    PatternAdapter,
+    Schedule,
+    SmoothCacheWarning,
+    cached,
+    calibrate,
+    fit,
+    plan,
+)
+from smoothcache_core.cli.sampler import known
 from smoothcache_core.errors import ScheduleError
 from smoothcache_core.sources import interval
 from torch import Tensor, nn
@@ -84,7 +92,7 @@ class Setting:
         pipe = self.build(model, other)
         pipe.set_progress_bar_config(disable=True)
         options = {"steps": len(ROW), "guidance": self.guidance, "batch": 2, "seconds": SECONDS}
-        return sampler_of(pipe, conditions=PROMPTS, **{**options, **settings})
+        return prompt_sampler(pipe, conditions=PROMPTS, **{**options, **settings})
 
 
 def stable_audio_pipeline(model: nn.Module, other: StableAudioPipeline) -> Any:
@@ -291,16 +299,8 @@ def decoding(sampler: Sampler) -> Callable[[int], Tensor]:
 @every_setting
 def test_calibrated_planned_fitted_and_applied(setting: Setting, other: StableAudioPipeline):
     sampler = setting.sampler(other)
-    calibration = calibrate_pipeline(
-        sampler.model,
-        sampler,
-        seeds=[1],
-        samples_per_run=2,
-        sensitivity=1,
-        max_lag=3,
-        branches=sampler.branches,
-        progress=False,
-    )
+    taken = known(sampler)
+    calibration = calibrate(taken, seeds=[1], sensitivity=1, max_lag=3, progress=False)
     assert calibration.evaluations == len(ROW)
     assert calibration.fingerprint.guidance == {"guidance_scale": 3.0}
     if not setting.affine:
@@ -310,15 +310,7 @@ def test_calibrated_planned_fitted_and_applied(setting: Setting, other: StableAu
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="the run has 5 evaluations")
         schedule = plan(calibration, compute=0.7, target="denoiser")
-    fitted = fit_pipeline(
-        sampler.model,
-        sampler,
-        schedule,
-        seeds=[1],
-        samples_per_run=2,
-        branches=sampler.branches,
-        progress=False,
-    )
+    fitted = fit(taken, schedule, seeds=[1], progress=False)
     with warnings.catch_warnings():
         warnings.simplefilter("error", SmoothCacheWarning)
         with cached_pipeline(sampler.model, fitted, branches=sampler.branches) as stats:
@@ -332,31 +324,24 @@ def test_calibrated_planned_fitted_and_applied(setting: Setting, other: StableAu
 def test_what_is_decoded_is_the_final_latent(setting: Setting, other: StableAudioPipeline):
     """Turned into the denoiser's layout, else a solver that is affine would not look like one."""
     sampler = setting.sampler(other)
-    calibration = calibrate_pipeline(
-        sampler.model,
-        decoding(sampler),
-        seeds=[1],
-        sensitivity=1,
-        max_lag=1,
-        branches=sampler.branches,
-        progress=False,
-    )
+    taken = sampler_of(sampler.model, decoding(sampler), branches=sampler.branches)
+    calibration = calibrate(taken, seeds=[1], sensitivity=1, max_lag=1, progress=False)
     assert (calibration.dynamics is not None) == setting.affine
 
 
 def test_another_solver_of_a_pipeline_is_refused(other: StableAudioPipeline):
     with pytest.raises(PipelineError, match=r"by the scheduler that it has, CosineDPM.*'default'"):
-        sampler_of(other, conditions=["rain"], steps=3, solver="dpmpp-2m")
+        prompt_sampler(other, conditions=["rain"], steps=3, solver="dpmpp-2m")
 
 
 def test_classes_are_refused_by_a_pipeline_of_prompts(other: StableAudioPipeline):
     with pytest.raises(PipelineError, match="StableAudioPipeline takes prompts, not 3"):
-        sampler_of(other, conditions=[3], steps=3)
+        prompt_sampler(other, conditions=[3], steps=3)
 
 
 def test_a_pipeline_without_a_transformer_is_refused(other: StableAudioPipeline):
     with pytest.raises(PipelineError, match="Linear is neither a model that stable-audio-tools"):
-        sampler_of(nn.Linear(1, 1), conditions=["rain"], steps=3)
+        prompt_sampler(nn.Linear(1, 1), conditions=["rain"], steps=3)
 
 
 # ---------------------------------------------------------------------------- both libraries

@@ -14,12 +14,12 @@ from smoothcache_audio import (
     PipelineError,
     adapter_for,
     cached_pipeline,
-    calibrate_pipeline,
-    fit_pipeline,
+    prompt_sampler,
     sampler_of,
 )
 from smoothcache_audio._stable_audio_tools import FLOW_SOLVERS, V_SOLVERS, quiet
-from smoothcache_core import Schedule, SmoothCacheWarning, cached, plan
+from smoothcache_core import Schedule, SmoothCacheWarning, cached, calibrate, fit, plan
+from smoothcache_core.cli.sampler import known
 from smoothcache_core.errors import ScheduleError
 from smoothcache_core.schedule import Fill
 from smoothcache_core.sources import interval
@@ -43,7 +43,7 @@ def model_for(solver: str, *, decoding: bool = False) -> Any:
 
 def sampler_for(solver: str, **settings: Any) -> Any:
     options = {"conditions": range(10), "steps": STEPS, "guidance": 3.0, "batch": 2}
-    return sampler_of(model_for(solver), solver=solver, **{**options, **settings})
+    return prompt_sampler(model_for(solver), solver=solver, **{**options, **settings})
 
 
 def row_of(evaluations: int) -> tuple[int, ...]:
@@ -211,16 +211,8 @@ def test_calibrated_planned_fitted_and_applied(solver: str):
     per_step = {**V_SOLVERS, **FLOW_SOLVERS}[solver]
     sampler = sampler_for(solver, steps={1: 5, 2: 3, 4: 2}[per_step])
     before = snapshot(sampler.model)
-    calibration = calibrate_pipeline(
-        sampler.model,
-        sampler,
-        seeds=[1],
-        samples_per_run=2,
-        sensitivity=1,
-        max_lag=3,
-        solver=sampler.solver_name,
-        progress=False,
-    )
+    taken = known(sampler)
+    calibration = calibrate(taken, seeds=[1], sensitivity=1, max_lag=3, progress=False)
     assert_restored(sampler.model, before)
     assert calibration.evaluations == sampler.evaluations
     assert calibration.fingerprint.solver == sampler.solver_name
@@ -230,9 +222,7 @@ def test_calibrated_planned_fitted_and_applied(solver: str):
         warnings.filterwarnings("ignore", message="the run has . evaluations")
         sites = plan(calibration, compute=0.7, target="kind")
         whole = plan(calibration, compute=0.7, target="denoiser")
-    fitted = fit_pipeline(
-        sampler.model, sampler, whole, seeds=[1], samples_per_run=2, progress=False
-    )
+    fitted = fit(taken, whole, seeds=[1], progress=False)
     assert fitted.prediction is not None
     assert fitted.prediction.measured
     plain = sampler(3)
@@ -268,7 +258,7 @@ def generate(model: Any, **settings: Any) -> Tensor:
 def test_generate_is_cached_and_the_sampler_does_the_same():
     solver = "dpmpp-2m"
     model, schedule = model_for(solver, decoding=True), schedule_for(solver)
-    sampler = sampler_of(
+    sampler = prompt_sampler(
         model,
         solver=solver,
         steps=STEPS,
@@ -317,13 +307,8 @@ def test_every_generation_is_announced_as_a_run():
 @pytest.mark.slow
 def test_a_calibration_may_decode():
     model = model_for("dpmpp-2m", decoding=True)
-    calibration = calibrate_pipeline(
-        model,
-        lambda seed: generate(model, seed=seed),
-        seeds=[1],
-        sensitivity=1,
-        progress=False,
-    )
+    taken = sampler_of(model, lambda seed: generate(model, seed=seed))
+    calibration = calibrate(taken, seeds=[1], sensitivity=1, progress=False)
     assert calibration.dynamics is not None
 
 
@@ -338,9 +323,8 @@ def test_a_guidance_interval_is_calibrated_and_followed():
         stack.callback(hook.remove)
         plain = generate(model, **settings)
     assert sorted(set(rows)) == [1, 2]
-    calibration = calibrate_pipeline(
-        model, lambda seed: generate(model, seed=seed, **settings), seeds=[1, 2], progress=False
-    )
+    taken = sampler_of(model, lambda seed: generate(model, seed=seed, **settings))
+    calibration = calibrate(taken, seeds=[1, 2], progress=False)
     for target in ("kind", "denoiser"):
         schedule = plan(calibration, compute=0.6, target=target)
         with cached_pipeline(model, schedule) as stats:
@@ -356,16 +340,16 @@ def test_a_guidance_interval_is_calibrated_and_followed():
 def test_solvers_that_cannot_be_scheduled_are_refused():
     model = model_for("dpmpp-2m")
     with pytest.raises(PipelineError, match="'k-dpm-adaptive' chooses its evaluations by the data"):
-        sampler_of(model, conditions=[1], steps=4, solver="k-dpm-adaptive")
+        prompt_sampler(model, conditions=[1], steps=4, solver="k-dpm-adaptive")
     with pytest.raises(PipelineError, match=r"'rk4' does not sample this model.*'v'.*dpmpp-3m-sde"):
-        sampler_of(model, conditions=[1], steps=4, solver="rk4")
+        prompt_sampler(model, conditions=[1], steps=4, solver="rk4")
     with pytest.raises(PipelineError, match=r"'k-heun' does not sample this model.*euler"):
-        sampler_of(model_for("euler"), conditions=[1], steps=4, solver="k-heun")
+        prompt_sampler(model_for("euler"), conditions=[1], steps=4, solver="k-heun")
 
 
 def test_the_default_solver_suits_the_objective():
-    assert sampler_of(model_for("v-ddim"), conditions=[1], steps=4).solver == "dpmpp-3m-sde"
-    assert sampler_of(model_for("rk4"), conditions=[1], steps=4).solver == "euler"
+    assert prompt_sampler(model_for("v-ddim"), conditions=[1], steps=4).solver == "dpmpp-3m-sde"
+    assert prompt_sampler(model_for("rk4"), conditions=[1], steps=4).solver == "euler"
 
 
 @pytest.mark.parametrize(
@@ -383,7 +367,7 @@ def test_the_default_solver_suits_the_objective():
 def test_what_cannot_be_sampled_is_refused_at_once(settings: dict[str, Any], message: str):
     options: dict[str, Any] = {"conditions": [1], "steps": 4, **settings}
     with pytest.raises(PipelineError, match=message):
-        sampler_of(model_for("dpmpp-2m"), **options)
+        prompt_sampler(model_for("dpmpp-2m"), **options)
 
 
 def test_sampling_is_silent_and_leaves_the_process_as_it_was(capfd: pytest.CaptureFixture[str]):

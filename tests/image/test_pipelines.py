@@ -24,7 +24,7 @@ from smoothcache_core import PatternAdapter, Schedule, cached, calibrate
 from smoothcache_core.errors import ScheduleError
 from smoothcache_core.schedule import Fill
 from smoothcache_core.sources import smooth
-from smoothcache_image import DIT, FLUX, LUMINA2, SD3, adapter_for
+from smoothcache_image import DIT, FLUX, LUMINA2, SD3, adapter_for, sampler_of
 from torch import Tensor, nn
 
 ROW = (1, 0, 0, 1)
@@ -276,15 +276,8 @@ def test_calibrated_schedule_runs_without_a_remark(sampler: Sampler):
     model = pipe.transformer
     sampler.sample(pipe)  # diffusers leaves attributes of its own at the first call
     before = snapshot(model)
-    calibration = calibrate(
-        model,
-        sampler.adapter,
-        lambda seed: sampler.sample(pipe, seed),
-        seeds=[5],
-        branches=sampler.branches,
-        scheduler=pipe.scheduler,
-        progress=False,
-    )
+    taken = sampler_of(pipe, lambda seed: sampler.sample(pipe, seed), branches=sampler.branches)
+    calibration = calibrate(taken, seeds=[5], max_lag=3, progress=False)
     assert calibration.evaluations == len(ROW)
     assert len(calibration.branches) == sampler.calls
     schedule = smooth(calibration, alpha=10.0)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from smoothcache_core import Calibration, Schedule, cached, calibrate, plan
+from smoothcache_core.cli.sampler import known
 from smoothcache_core.sources import smooth_to_compute
 from smoothcache_image import adapter_for, load_pipeline
 from smoothcache_image._sampling import Sampler
@@ -28,11 +29,7 @@ def sampler() -> Sampler:
 
 @pytest.fixture(scope="module")
 def calibration(sampler: Sampler) -> Calibration:
-    model = sampler.pipe.transformer
-    return calibrate(
-        model, adapter_for(model), sampler, seeds=CALIBRATED, samples_per_run=BATCH, max_lag=4,
-        sensitivity=1, scheduler=sampler.pipe.scheduler, progress=False,
-    )  # fmt: skip
+    return calibrate(known(sampler), seeds=CALIBRATED, max_lag=4, sensitivity=1, progress=False)
 
 
 @pytest.fixture(scope="module")

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from kit.helpers import silent
 from kit.hook_reference import assert_restored, counted, hooked, snapshot
 from smoothcache_core import PatternAdapter, Schedule, SmoothCacheWarning, cached, calibrate
 from smoothcache_core.adapters import Site
@@ -323,14 +324,8 @@ class AdapterContract:
     def test_calibration_measures_every_site(self, case: Case):
         model = case.model()
         before = snapshot(model)
-        calibration = calibrate(
-            model,
-            case.adapter,
-            lambda seed: case.run(model, seed),
-            seeds=[0],
-            max_lag=2,
-            progress=False,
-        )
+        sampler = silent(model, lambda seed: case.run(model, seed), adapter=case.adapter)
+        calibration = calibrate(sampler, seeds=[0], max_lag=2, progress=False)
         assert_restored(model, before)
         errors = calibration.mean()
         assert calibration.sites == case.adapter.sites(model)

@@ -14,7 +14,14 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from smoothcache_core import Calibration, PatternAdapter, Schedule, SitePattern
+from smoothcache_core import (
+    Adapter,
+    Calibration,
+    PatternAdapter,
+    Sampler,
+    Schedule,
+    SitePattern,
+)
 from smoothcache_core.schedule import Cost, Fingerprint, SiteCost
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -244,6 +251,21 @@ def solve(
 def _takes_generator(scheduler: Any) -> bool:
     code = type(scheduler).step.__code__
     return "generator" in code.co_varnames[: code.co_argcount]
+
+
+def silent(
+    model: nn.Module,
+    run: Callable[[int], object],
+    *,
+    adapter: Adapter = ADAPTER,
+    **settings: Any,
+) -> Sampler:
+    """Return a sampler that gives no final latent, whatever `run` returns."""
+
+    def without_latent(seed: int) -> None:
+        run(seed)
+
+    return Sampler(model=model, adapter=adapter, run=without_latent, **settings)
 
 
 # ---------------------------------------------------------------------------- what must hold

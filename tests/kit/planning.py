@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
-from smoothcache_core import PatternAdapter, Schedule, SitePattern, cached
+from smoothcache_core import Adapter, PatternAdapter, Sampler, Schedule, SitePattern, cached
 from smoothcache_core.metrics import relative_l2
 from torch import Tensor, nn
 
@@ -123,7 +123,7 @@ class Noisy(OneStep):
 
 
 @dataclass
-class Sampler:
+class ToySampler:
     """Samples by a solver, with guidance in one call or in two.
 
     Attributes:
@@ -151,6 +151,11 @@ class Sampler:
     def branches(self) -> tuple[str, ...]:
         return PAIR if self.passes == "sequential" else ()
 
+    def value(self, adapter: Adapter = MIXTURE, **changes: Any) -> Sampler:
+        """Return what the library takes of it."""
+        known = {"model": self.model, "run": self, "branches": self.branches}
+        return Sampler(**{"adapter": adapter, "samples": self.samples, **known, **changes})
+
     def __call__(self, seed: int) -> Tensor:
         self.runs += 1
         solver = self.solver()
@@ -163,6 +168,10 @@ class Sampler:
             output = self.guided(scaled(latent, timestep), timestep)
             latent = solver.step(output, timestep, latent, **extra)[0]
         return latent
+
+    def without_latent(self, seed: int) -> None:
+        """Sample, and do not tell the final latent."""
+        self(seed)
 
     def guided(self, latent: Tensor, timestep: Any) -> Tensor:
         zeros = torch.zeros(len(latent), dtype=torch.long)
@@ -177,7 +186,9 @@ class Sampler:
         return other + self.scale * (one - other)
 
 
-def error_of(model: Mixture, sampler: Sampler, seeds: Sequence[int], schedule: Schedule) -> float:
+def error_of(
+    model: Mixture, sampler: ToySampler, seeds: Sequence[int], schedule: Schedule
+) -> float:
     """Return the mean error of a schedule over the samples of all seeds, by plain use of it."""
     plain = [sampler(seed) for seed in seeds]
     with cached(model, MIXTURE, schedule, branches=sampler.branches):

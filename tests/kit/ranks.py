@@ -13,12 +13,13 @@ from typing import Any
 
 import pytest
 import torch
-from kit.helpers import ADAPTER, Toy, noise, sample
-from smoothcache_core import Calibration
-from smoothcache_core.calibrating import calibrate_sharded
+from kit.helpers import Toy, noise, sample, silent
+from smoothcache_core import Calibration, calibrate
 from torch import Tensor, distributed
 
 WORLD = 2
+SAMPLER = {"branches", "samples", "solver"}
+"""Settings of a sampler, as opposed to those of calibrating."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,9 +109,12 @@ def shard(
         ran.append(seed)
         return draw(seed)
 
+    of_sampler = {key: settings.pop(key) for key in SAMPLER & settings.keys()}
+    given = silent(toy, run, **of_sampler)
+    settings = {"max_lag": 3} | settings
     with redirect_stderr(said):
-        calibration = calibrate_sharded(
-            toy, ADAPTER, run, seeds=seeds, checkpoint=checkpoint, progress=progress, **settings
+        calibration = calibrate(
+            given, seeds=seeds, checkpoint=checkpoint, progress=progress, sharded=True, **settings
         )
     group = distributed.is_initialized()
     return Outcome(

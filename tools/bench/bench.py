@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from smoothcache_core import Adapter, Calibration, calibrate
-from smoothcache_core.cli.sampler import Sampler
+from smoothcache_core.cli.sampler import Sampler, known
 from smoothcache_core.runtime import CacheStats
 from torch import Tensor
 
@@ -143,20 +143,13 @@ def calibrated(
         progress: Show a progress bar.
     """
     sampler = bench.of_batch(samples)
-    with sampler.around():
-        return calibrate(
-            sampler.denoiser,
-            adapter or sampler.adapter,
-            sampler,
-            seeds=[CALIBRATION_SEED],
-            max_lag=min(_MAX_LAG, sampler.steps - 1),
-            samples_per_run=sampler.batch,
-            branches=sampler.branches,
-            scheduler=sampler.scheduler,
-            solver=sampler.solver_name,
-            checkpoint=checkpoint,
-            progress=progress,
-        )
+    return calibrate(
+        replace(known(sampler), adapter=adapter or sampler.adapter),
+        seeds=[CALIBRATION_SEED],
+        max_lag=min(_MAX_LAG, sampler.steps - 1),
+        checkpoint=checkpoint,
+        progress=progress,
+    )
 
 
 # ---------------------------------------------------------------------------- the exact solution

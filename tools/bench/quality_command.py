@@ -93,7 +93,7 @@ def image(
 def audio(
     *,
     model: Annotated[str, typer.Option(help="spoken-digits, or a folder.")] = "spoken-digits",
-    solver: Annotated[str, typer.Option(help="As in sampler_of.")] = "dpmpp-3m-sde",
+    solver: Annotated[str, typer.Option(help="As in prompt_sampler.")] = "dpmpp-3m-sde",
     steps: Annotated[int, typer.Option(help="Steps of the plain run.")] = 100,
     budget: Budget = None,
     samples: Samples = 20,

@@ -9,8 +9,9 @@ import soundfile
 from kit.audio_folders import save_stable_audio_tools
 from kit.audio_models import LATENTS, PATCH, SAMPLE_RATE, stable_audio_tools_config
 from kit.audio_shell import STEPS, Shell
-from smoothcache_audio import _stable_audio_tools, load_model, sampler_of, transfer_pipeline
-from smoothcache_core import Calibration, Report, Schedule
+from smoothcache_audio import _stable_audio_tools, load_model, prompt_sampler
+from smoothcache_core import Calibration, Report, Schedule, transfer
+from smoothcache_core.cli.sampler import known
 
 # -------------------------------------------------------------- calibrate, transfer, plan, fit
 
@@ -50,8 +51,8 @@ def test_a_transferred_calibration_plans_for_the_new_steps(shell: Shell, calibra
     assert f"{output}: transferred from {STEPS} evaluations to {more}, an estimate." in said
     assert f"Next: smoothcache-audio plan {output} --compute 0.5" in said
     model = load_model(shell.model, device="cpu")
-    sampler = sampler_of(model, conditions=range(10), steps=more)
-    expected = transfer_pipeline(model, Calibration.load(calibrated), sampler)
+    sampler = prompt_sampler(model, conditions=range(10), steps=more)
+    expected = transfer(Calibration.load(calibrated), known(sampler))
     assert Calibration.load(output) == expected
     schedule = shell.plan(output, "--compute", 0.5) / "auto-compute0.5.json"
     assert Schedule.load(schedule).evaluations == more
@@ -122,7 +123,7 @@ def test_sounds_are_those_of_the_sampler(shell: Shell):
     names = [file.name for file in sorted((shell.folder / "s").iterdir())]
     assert names == ["0000-7.wav", "0001-4.wav"]
     model = load_model(shell.model, device="cpu")
-    sampler = sampler_of(model, conditions=[7, 4, 5], steps=2)
+    sampler = prompt_sampler(model, conditions=[7, 4, 5], steps=2)
     for seed, (sound, rate) in enumerate(heard(files), start=3):
         assert rate == SAMPLE_RATE
         expected = (sampler.waveforms(sampler(seed))[0, 0] * 32767).round()

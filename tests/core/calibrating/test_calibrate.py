@@ -23,6 +23,7 @@ from kit.helpers import (
     places,
     sample,
     schedule_of,
+    silent,
     solve,
 )
 from numpy.typing import NDArray
@@ -34,6 +35,7 @@ from torch.nn import functional
 
 N = len(STEPS)
 PAIR = ("cond", "uncond")
+SAMPLER = {"branches", "samples", "scheduler", "solver"}
 
 
 def assert_close(actual: NDArray[np.float64], expected: Any) -> None:
@@ -49,9 +51,10 @@ def record(
     seeds: Sequence[int] = (0,),
     **settings: Any,
 ) -> Calibration:
-    sampler = sampler or runs(toy)
-    settings = {"sensitivity": 0, "progress": False} | settings
-    return calibrate(toy, adapter, sampler, seeds=seeds, **settings)
+    of_sampler = {key: settings.pop(key) for key in SAMPLER & settings.keys()}
+    known = silent(toy, sampler or runs(toy), adapter=adapter, **of_sampler)
+    settings = {"max_lag": 3, "sensitivity": 0, "progress": False} | settings
+    return calibrate(known, seeds=seeds, **settings)
 
 
 def runs(toy: Any, **settings: Any) -> Callable[[int], list[Tensor]]:
@@ -222,7 +225,7 @@ def test_samples_are_averaged_one_by_one_with_both_halves_of_guidance():
         for number, step in enumerate(STEPS):
             toy.forward_with_cfg(noise(seed, (4, 3, 4)) * (1 + number), step)
 
-    calibration = record(toy, run, samples_per_run=2, seeds=(0, 1))
+    calibration = record(toy, run, samples=2, seeds=(0, 1))
     errors = []
     for seed in (0, 1):
         outputs = outputs_of(toy, run, seed)
@@ -461,7 +464,7 @@ def test_a_solver_may_be_named():
 def test_an_interrupted_calibration_continues_as_if_it_had_not_been(kill_at: int, tmp_path: Path):
     toy, done, calls = random_toy(), [], [0]
     checkpoint = tmp_path / "calibration"
-    expected = record(toy, seeds=(0, 1, 2), samples_per_run=2)
+    expected = record(toy, seeds=(0, 1, 2), samples=2)
 
     def kill(*_: object) -> None:
         calls[0] += 1
@@ -473,7 +476,7 @@ def test_an_interrupted_calibration_continues_as_if_it_had_not_been(kill_at: int
         done.append(seed)
 
     def start() -> Calibration:
-        return record(toy, run, seeds=(0, 1, 2), samples_per_run=2, checkpoint=checkpoint)
+        return record(toy, run, seeds=(0, 1, 2), samples=2, checkpoint=checkpoint)
 
     handle = toy.blocks[1].register_forward_pre_hook(kill)
     with pytest.raises(Killed):
@@ -547,7 +550,7 @@ def test_a_sampler_that_runs_twice_is_refused():
 
 
 def test_a_sampler_that_calls_another_model_is_refused():
-    with pytest.raises(CalibrationError, match="`sample` never called the ContextToy"):
+    with pytest.raises(CalibrationError, match="`run` never called the ContextToy"):
         record(random_toy(), runs(random_toy()))
 
 
@@ -566,8 +569,7 @@ def test_a_site_that_is_never_called_is_refused():
     [
         ({"seeds": ()}, r"distinct seeds, got \[\]"),
         ({"seeds": (1, 2, 1)}, r"distinct seeds, got \[1, 2, 1\]"),
-        ({"max_lag": 0}, "at least 1, got 0 and 1"),
-        ({"samples_per_run": 0}, "at least 1, got 3 and 0"),
+        ({"max_lag": 0}, "max_lag must be at least 1, got 0"),
     ],
 )
 def test_wrong_settings_are_refused_before_anything_runs(settings: dict[str, Any], message: str):
@@ -577,7 +579,7 @@ def test_wrong_settings_are_refused_before_anything_runs(settings: dict[str, Any
 
 def test_a_batch_that_cannot_be_divided_is_refused():
     with pytest.raises(CalibrationError, match="cannot be divided into 3 samples"):
-        record(random_toy(), samples_per_run=3)
+        record(random_toy(), samples=3)
 
 
 def test_an_output_that_cannot_be_measured_is_refused():

@@ -12,15 +12,15 @@ import pytest
 import torch
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from kit.helpers import anatomy
-from kit.planning import MIXTURE, WAVE, Mixture, OneStep, Passes, Sampler, Wave
+from kit.planning import MIXTURE, WAVE, Mixture, OneStep, Passes, ToySampler, Wave
 from safetensors.numpy import load as load_arrays, save as save_arrays
-from smoothcache_core import Calibration, calibrate, plan
+from smoothcache_core import Calibration, Sampler, calibrate, plan
 from smoothcache_core.calibrating.calibrate import places_of
 from smoothcache_core.calibrating.run_sensitivity import measure_dynamics
 from smoothcache_core.calibration.dynamics import Dynamics
 from smoothcache_core.errors import CalibrationError, ScheduleError
 from smoothcache_core.numerics.reproducible_sum import joined
-from smoothcache_core.sampling.sampler import Stage
+from smoothcache_core.sampling.recording import record as recorded
 from torch import Tensor, nn
 
 STEPS = 7
@@ -29,19 +29,13 @@ GAINS = (1.0, 0.5, 0.25)
 Run = Callable[[int], object]
 
 
-def sampler_of(passes: Passes = "one", **settings: Any) -> Sampler:
-    return Sampler(Mixture(GAINS, STEPS), lambda: OneStep(STEPS), passes, **settings)
+def sampler_of(passes: Passes = "one", **settings: Any) -> ToySampler:
+    return ToySampler(Mixture(GAINS, STEPS), lambda: OneStep(STEPS), passes, **settings)
 
 
-def record(sampler: Sampler, *, sample: Run | None = None, **settings: Any) -> Calibration:
-    assert isinstance(sampler.model, Mixture)
-    given = {
-        "seeds": (0, 1, 2),
-        "samples_per_run": sampler.samples,
-        "branches": sampler.branches,
-        "progress": False,
-    }
-    return calibrate(sampler.model, MIXTURE, sample or sampler, **given | settings)
+def record(sampler: ToySampler, *, sample: Run | None = None, **settings: Any) -> Calibration:
+    given = {"seeds": (0, 1, 2), "max_lag": 3, "progress": False}
+    return calibrate(sampler.value(run=sample or sampler), **given | settings)
 
 
 def dynamics_of(calibration: Calibration) -> Dynamics:
@@ -65,7 +59,7 @@ def test_feedback_of_an_affine_denoiser_is_exact(passes: Passes):
 
 
 def test_feedback_of_a_bent_denoiser_explains_a_part():
-    bent = Sampler(Mixture(GAINS, STEPS, bend=2.0), lambda: OneStep(STEPS))
+    bent = ToySampler(Mixture(GAINS, STEPS, bend=2.0), lambda: OneStep(STEPS))
     explained = dynamics_of(record(bent)).r_squared()[2:]
     assert ((explained > 0.0) & (explained < 1.0 - 1e-3)).all()
 
@@ -105,10 +99,9 @@ def test_effects_are_interpolated_geometrically():
 def test_products_are_the_mean_over_samples(passes: Passes):
     sampler = sampler_of(passes, samples=3)
     calibration = record(sampler, seeds=(0, 1))
-    stage = Stage(sampler.model, MIXTURE, sampler)  # pyright: ignore[reportArgumentType] a module
     grams = []
     for seed in (0, 1):
-        run = stage.record(seed)
+        run = recorded(sampler.value(), seed)
         vectors = torch.cat((run.latents, run.end[None], *run.outputs.unbind(dim=1))).double()
         grams.append((vectors @ vectors.T / vectors.shape[1]).numpy())
     dynamics = dynamics_of(calibration)
@@ -189,7 +182,9 @@ def test_an_evaluation_is_timed():
 def test_without_a_final_latent_the_last_evaluation_has_no_effect_of_its_own():
     sampler = sampler_of()
     seen = dynamics_of(record(sampler))
-    dynamics = dynamics_of(record(sampler, sample=lambda seed: [sampler(seed)]))
+    calibration = record(sampler, sample=sampler.without_latent)
+    assert calibration.remark.startswith("`run` returns no final latent")
+    dynamics = dynamics_of(replace(calibration, remark=""))
     assert not dynamics.response.knows_end
     assert dynamics.effect_counts.tolist() == [0, 2, 2, 2, 2, 2, 0]
     assert dynamics.final_sensitivity()[-1] == dynamics.final_sensitivity()[-2]
@@ -335,7 +330,7 @@ def test_a_denoiser_that_overflows_where_it_is_perturbed_is_not_finite():
             output = super().forward(hidden_states, timestep, label)
             return output if self.calls <= STEPS else output / 0.0
 
-    sampler = Sampler(Exploding(GAINS, STEPS), lambda: OneStep(STEPS))
+    sampler = ToySampler(Exploding(GAINS, STEPS), lambda: OneStep(STEPS))
     calibration = record(sampler, seeds=(0,))
     assert calibration.dynamics is None
     assert "not finite" in calibration.remark
@@ -362,7 +357,8 @@ def test_latents_of_several_sizes_keep_the_errors_and_say_why():
             model(latents, timestep)
             latents = [latent + 1.0 for latent in latents]
 
-    calibration = calibrate(model, MIXTURE, sample, seeds=(1, 2), progress=False)
+    sampler = Sampler(model=model, adapter=MIXTURE, run=sample)
+    calibration = calibrate(sampler, seeds=(1, 2), max_lag=3, progress=False)
     assert calibration.remark == "the latents of a batch must be of one shape, got [(2, 4), (3, 4)]"
     assert calibration.dynamics is None
     assert np.isfinite(calibration.mean()[..., 0, :2]).all()
@@ -377,9 +373,9 @@ def test_dynamics_of_a_solver_without_sites_are_measured_too():
         return scheduler
 
     model = Wave()
-    stage = Stage(model, WAVE, Sampler(model, make))
-    plain = stage.record(0)
-    dynamics = measure_dynamics(stage, plain, 2, probes=[1, 4], conditional=None)
+    sampler = ToySampler(model, make).value(WAVE)
+    plain = recorded(sampler, 0)
+    dynamics = measure_dynamics(sampler, plain, 2, probes=[1, 4], conditional=None)
     assert dynamics.effect_counts.tolist() == [0, 1, 0, 0, 1]
     assert (dynamics.sum_dx2[:, :2] == 0.0).all()
     assert (joined(dynamics.sum_dx2)[2:] > 0.0).all()

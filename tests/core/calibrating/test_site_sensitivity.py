@@ -7,24 +7,25 @@ import numpy as np
 import pytest
 import torch
 from kit.helpers import anatomy
-from kit.planning import MIXTURE, Mixture, OneStep, Passes, Sampler
+from kit.planning import MIXTURE, Mixture, OneStep, Passes, ToySampler
 from smoothcache_core import Calibration, PatternAdapter, SitePattern, calibrate
 from smoothcache_core.adapters import Site
 from smoothcache_core.calibrating.site_sensitivity import BLOCKS, measure_influence
 from smoothcache_core.calibrating.solver_response import measure_response
 from smoothcache_core.calibration.influence import Influence
 from smoothcache_core.errors import CalibrationError
-from smoothcache_core.sampling.sampler import Stage
+from smoothcache_core.sampling.recording import record
 from torch import Tensor, nn
 
 STEPS = 6
 GAINS = (1.0, -0.5, 0.125)
 
 
-def calibration_of(sampler: Sampler, adapter: PatternAdapter = MIXTURE, **more: Any) -> Calibration:
-    assert isinstance(sampler.model, nn.Module)
-    settings = {"seeds": (0, 1), "branches": sampler.branches, "progress": False}
-    return calibrate(sampler.model, adapter, sampler, **settings | more)
+def calibration_of(
+    sampler: ToySampler, adapter: PatternAdapter = MIXTURE, **more: Any
+) -> Calibration:
+    settings = {"seeds": (0, 1), "max_lag": 3, "progress": False}
+    return calibrate(sampler.value(adapter), **settings | more)
 
 
 def influence_of(calibration: Calibration) -> Influence:
@@ -37,7 +38,7 @@ def influence_of(calibration: Calibration) -> Influence:
 
 
 def test_the_influence_of_a_summand_is_its_gain():
-    sampler = Sampler(Mixture(GAINS, STEPS), lambda: OneStep(STEPS))
+    sampler = ToySampler(Mixture(GAINS, STEPS), lambda: OneStep(STEPS))
     calibration = calibration_of(sampler)
     influence = influence_of(calibration)
     values = influence.values(calibration.sites)
@@ -48,7 +49,7 @@ def test_the_influence_of_a_summand_is_its_gain():
 
 @pytest.mark.parametrize("passes", ["batched", "sequential"])
 def test_guidance_weights_what_a_site_does_in_both_passes(passes: Passes):
-    sampler = Sampler(Mixture(GAINS, STEPS), lambda: OneStep(STEPS), passes, scale=3.0)
+    sampler = ToySampler(Mixture(GAINS, STEPS), lambda: OneStep(STEPS), passes, scale=3.0)
     outputs: list[Tensor] = []
     calibration = calibration_of(sampler, seeds=(0,))
     values = influence_of(calibration).values(calibration.sites)
@@ -96,7 +97,7 @@ CHAINED = PatternAdapter(
 @torch.no_grad()
 def test_replacing_an_output_by_its_predecessor_is_what_is_measured():
     model = Chained()
-    sampler = Sampler(model, lambda: OneStep(STEPS), shape=(2, 4))
+    sampler = ToySampler(model, lambda: OneStep(STEPS), shape=(2, 4))
     calibration = calibration_of(sampler, CHAINED, seeds=(0,))
     values = influence_of(calibration).values(calibration.sites)
     latents: list[Tensor] = []
@@ -169,7 +170,7 @@ def test_blocks_of_several_lists_are_interpolated_in_their_order():
 
 def test_only_some_blocks_of_many_are_measured():
     gains = [2.0 ** (-index / 4) for index in range(3 * BLOCKS)]
-    sampler = Sampler(Mixture(gains, STEPS), lambda: OneStep(STEPS))
+    sampler = ToySampler(Mixture(gains, STEPS), lambda: OneStep(STEPS))
     calibration = calibration_of(sampler, seeds=(0,), sensitivity=1)
     influence = influence_of(calibration)
     measured = np.flatnonzero(influence.counts.any(axis=1))
@@ -183,7 +184,7 @@ def test_only_some_blocks_of_many_are_measured():
 
 
 def test_merging_adds_and_a_file_keeps_everything():
-    sampler = Sampler(Mixture(GAINS, STEPS), lambda: OneStep(STEPS))
+    sampler = ToySampler(Mixture(GAINS, STEPS), lambda: OneStep(STEPS))
     parts = [influence_of(calibration_of(sampler, seeds=(seed,))) for seed in (0, 1, 2)]
     forward, backward = Influence.merge(parts), Influence.merge(parts[::-1])
     assert (forward.totals == backward.totals).all()
@@ -196,7 +197,7 @@ def test_merging_adds_and_a_file_keeps_everything():
 
 
 def test_a_site_that_does_not_change_tells_nothing():
-    sampler = Sampler(Mixture(GAINS, STEPS), lambda: OneStep(STEPS))
+    sampler = ToySampler(Mixture(GAINS, STEPS), lambda: OneStep(STEPS))
     assert isinstance(sampler.model, Mixture)
     still = sampler.model.parts[1]
     vars(still)["slopes"].zero_()
@@ -211,17 +212,16 @@ def test_a_site_that_does_not_change_tells_nothing():
 
 def test_the_model_is_left_as_it_was_and_not_called_where_nothing_is_measured():
     model = Mixture(GAINS, STEPS)
-    sampler = Sampler(model, lambda: OneStep(STEPS))
-    stage = Stage(model, MIXTURE, sampler)
-    plain = stage.record(0)
-    response = measure_response(stage, plain)
+    sampler = ToySampler(model, lambda: OneStep(STEPS)).value()
+    plain = record(sampler, 0)
+    response = measure_response(sampler, plain)
     products, sites = np.ones((3, STEPS, 4)), MIXTURE.sites(model)
     model.forget()
     before = anatomy(model)
-    nothing = measure_influence(stage, plain, response, sites, products, [])
+    nothing = measure_influence(sampler, plain, response, sites, products, [])
     assert anatomy(model) == before
     assert not nothing.counts.any()
-    measure_influence(stage, plain, response, sites, products, [2, 3])
+    measure_influence(sampler, plain, response, sites, products, [2, 3])
     assert model.calls == 2 * (3 + 1)
     model.forget()
     assert anatomy(model) == before
@@ -229,17 +229,16 @@ def test_the_model_is_left_as_it_was_and_not_called_where_nothing_is_measured():
 
 def test_what_is_not_finite_is_told_in_a_line_and_leaves_nothing():
     model = Mixture(GAINS, STEPS)
-    sampler = Sampler(model, lambda: OneStep(STEPS))
-    stage = Stage(model, MIXTURE, sampler)
-    plain = stage.record(0)
-    response = measure_response(stage, plain)
+    sampler = ToySampler(model, lambda: OneStep(STEPS)).value()
+    plain = record(sampler, 0)
+    response = measure_response(sampler, plain)
     model.forget()
     before, before_gains = anatomy(model), model.gains
     model.gains = (torch.inf, *GAINS[1:])
     products = np.zeros((3, STEPS, 4))
     products[..., 0] = 1.0
     with pytest.raises(CalibrationError, match=r"with an older output of a site: .*not finite"):
-        measure_influence(stage, plain, response, MIXTURE.sites(model), products, [1])
+        measure_influence(sampler, plain, response, MIXTURE.sites(model), products, [1])
     model.forget()
     vars(model)["gains"] = before_gains
     assert anatomy(model) == before

@@ -10,13 +10,14 @@ from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultist
 from diffusers.schedulers.scheduling_euler_discrete import EulerDiscreteScheduler
 from diffusers.schedulers.scheduling_heun_discrete import HeunDiscreteScheduler
 from kit.helpers import anatomy
-from kit.planning import WAVE, OneStep, Passes, Sampler, Wave
+from kit.planning import WAVE, OneStep, Passes, ToySampler, Wave
+from smoothcache_core import Sampler
 from smoothcache_core.calibrating.solver_response import drift, guided, measure_response
 from smoothcache_core.calibration.response import Response
 from smoothcache_core.calls.clock import Tick
 from smoothcache_core.errors import CalibrationError
 from smoothcache_core.outputs.structures import Structure
-from smoothcache_core.sampling.sampler import Stage
+from smoothcache_core.sampling.recording import record
 from smoothcache_core.sampling.trajectory import Trajectory
 from torch import Tensor
 
@@ -45,22 +46,17 @@ SOLVERS = {
 }
 
 
-def stage_of(sample: Callable[[int], object], model: Wave, branches: Any = ()) -> Stage:
-    return Stage(model, WAVE, sample, branches)
+def measured(toy: ToySampler) -> tuple[Sampler, Trajectory, Response]:
+    sampler = toy.value(WAVE)
+    plain = record(sampler, 5)
+    return sampler, plain, measure_response(sampler, plain)
 
 
-def measured(sampler: Sampler) -> tuple[Stage, Trajectory, Response]:
-    assert isinstance(sampler.model, Wave)
-    stage = stage_of(sampler, sampler.model, sampler.branches)
-    plain = stage.record(5)
-    return stage, plain, measure_response(stage, plain)
+def sampler_of(name: str, passes: Passes = "one", **settings: Any) -> ToySampler:
+    return ToySampler(Wave(), SOLVERS[name], passes, random=name == "dpm sde", **settings)
 
 
-def sampler_of(name: str, passes: Passes = "one", **settings: Any) -> Sampler:
-    return Sampler(Wave(), SOLVERS[name], passes, random=name == "dpm sde", **settings)
-
-
-def changed_run(stage: Stage, plain: Trajectory, changes: Tensor) -> Trajectory:
+def changed_run(sampler: Sampler, plain: Trajectory, changes: Tensor) -> Trajectory:
     """Run with changes (E, parts, n) of the outputs, independently of `_response`."""
     calls = len(plain.calls) // plain.evaluations
 
@@ -71,7 +67,7 @@ def changed_run(stage: Stage, plain: Trajectory, changes: Tensor) -> Trajectory:
         output = call.answer.copied().output() + own.reshape(call.latent.shape)
         return Structure.of(output).copied()
 
-    return stage.record(plain.seed, reply)
+    return record(sampler, plain.seed, reply)
 
 
 def relative(actual: Tensor, expected: Tensor) -> float:
@@ -84,12 +80,12 @@ def relative(actual: Tensor, expected: Tensor) -> float:
 @pytest.mark.parametrize("passes", ["one", "batched", "sequential"])
 @pytest.mark.parametrize("name", SOLVERS)
 def test_any_change_of_outputs_has_the_effect_that_is_said(name: str, passes: Passes):
-    stage, plain, response = measured(sampler_of(name, passes))
+    sampler, plain, response = measured(sampler_of(name, passes))
     generator = torch.Generator().manual_seed(9)
     changes = torch.randn(plain.outputs.shape, generator=generator)
     changes *= torch.rand(plain.evaluations, 1, 1, generator=generator)
     changes[1::3] = 0.0  # as where an evaluation is computed as it is
-    run = changed_run(stage, plain, changes)
+    run = changed_run(sampler, plain, changes)
     outputs = guided(response, changes)
     for evaluation in range(1, plain.evaluations):
         moved = run.latents[evaluation] - plain.latents[evaluation]
@@ -116,7 +112,7 @@ def test_guidance_is_a_weighting_of_the_passes(passes: Passes, scale: float):
     assert plain.parts == 2
 
 
-class Interval(Sampler):
+class Interval(ToySampler):
     """Guides in the evaluations from 2 to 4 only, but always asks for both passes."""
 
     def guided(self, latent: Tensor, timestep: Any) -> Tensor:
@@ -144,7 +140,7 @@ class Late(OneStep):
 
 
 def test_an_output_that_acts_late_has_no_effect_at_once():
-    _, _, response = measured(Sampler(Wave(), Late, "batched"))
+    _, _, response = measured(ToySampler(Wave(), Late, "batched"))
     assert (response.matrix.diagonal() == 0.0).all()
     assert (response.matrix[1:].diagonal() != 0.0).all()
     assert response.weights[:-1, 0].tolist() == pytest.approx([2.5] * 5, abs=1e-3)
@@ -152,7 +148,7 @@ def test_an_output_that_acts_late_has_no_effect_at_once():
 
 
 def test_the_matrix_of_the_simplest_solver_is_known():
-    _, _, response = measured(Sampler(Wave(), lambda: OneStep(5)))
+    _, _, response = measured(ToySampler(Wave(), lambda: OneStep(5)))
     sizes = torch.tensor(OneStep(5).sizes)
     expected = -sizes.repeat(5, 1).tril().double()
     torch.testing.assert_close(torch.from_numpy(response.matrix), expected, rtol=0, atol=1e-6)
@@ -160,7 +156,7 @@ def test_the_matrix_of_the_simplest_solver_is_known():
 
 
 def test_a_large_latent_is_learned_from_some_of_its_entries():
-    sampler = Sampler(Wave(), lambda: OneStep(3), samples=1, shape=(2, 96, 96))
+    sampler = ToySampler(Wave(), lambda: OneStep(3), samples=1, shape=(2, 96, 96))
     _, _, response = measured(sampler)
     assert response.matrix[2, 0] == pytest.approx(-OneStep(3).sizes[0], abs=1e-6)
     assert sampler.runs == 2
@@ -191,7 +187,7 @@ def test_rounding_in_half_precision_is_not_taken_for_clipping(name: str, dtype: 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 def test_a_sampler_that_clips_is_refused_with_the_residual(dtype: torch.dtype):
     clipping = solver(DDIMScheduler, 6, clip_sample=True)
-    sampler = Sampler(Wave(), clipping, dtype=dtype, samples=4, shape=(4, 16, 16))
+    sampler = ToySampler(Wave(), clipping, dtype=dtype, samples=4, shape=(4, 16, 16))
     with pytest.raises(CalibrationError, match=r"\(relative residual 0\.\d+\): the sampler clips"):
         measured(sampler)
 
@@ -206,7 +202,7 @@ class Unseeded(OneStep):
 
 def test_noise_that_does_not_come_from_the_seed_is_refused():
     with pytest.raises(CalibrationError, match="draws noise that does not come from the seed"):
-        measured(Sampler(Wave(), lambda: Unseeded(4)))
+        measured(ToySampler(Wave(), lambda: Unseeded(4)))
     model = Wave()
 
     def start_anywhere(seed: int) -> None:
@@ -214,9 +210,9 @@ def test_noise_that_does_not_come_from_the_seed_is_refused():
         for timestep in (3, 2):
             model(torch.randn(2, 3), timestep)
 
-    stage = stage_of(start_anywhere, model)
+    sampler = Sampler(model=model, adapter=WAVE, run=start_anywhere)
     with pytest.raises(CalibrationError, match=r"two runs of seed 7 differ; .*from the seed"):
-        measure_response(stage, stage.record(7))
+        measure_response(sampler, record(sampler, 7))
 
 
 @pytest.mark.parametrize("change", [1, -1])
@@ -227,30 +223,19 @@ def test_a_sampler_that_takes_another_number_of_steps_is_refused(change: int):
         for timestep in range(steps[0]):
             model(torch.full((2, 3), float(seed)), 9 - timestep)
 
-    stage = stage_of(sample, model)
-    plain = stage.record(7)
+    sampler = Sampler(model=model, adapter=WAVE, run=sample)
+    plain = record(sampler, 7)
     steps[0] += change
     with pytest.raises(CalibrationError, match="two runs of seed 7 differ"):
-        measure_response(stage, plain)
+        measure_response(sampler, plain)
 
 
-@pytest.mark.parametrize(
-    "result",
-    [None, "picture", [torch.zeros(2, 3, 4)], torch.zeros(3, 4), torch.zeros(4, 3, 4)],
-    ids=["nothing", "text", "list", "part", "doubled"],
-)
-def test_a_result_that_is_no_latent_leaves_the_last_row_empty(result: object):
-    sampler = sampler_of("dpm 2", "batched")
-    assert isinstance(sampler.model, Wave)
-    whole = measured(sampler)[2]
-
-    def sample(seed: int) -> object:
-        sampler(seed)
-        return result
-
-    stage = stage_of(sample, sampler.model)
-    plain = stage.record(5)
-    response = measure_response(stage, plain)
+def test_a_run_without_a_final_latent_leaves_the_last_row_empty():
+    toy = sampler_of("dpm 2", "batched")
+    whole = measured(toy)[2]
+    sampler = toy.value(WAVE, run=toy.without_latent)
+    plain = record(sampler, 5)
+    response = measure_response(sampler, plain)
     assert plain.final is None
     assert torch.equal(plain.end, plain.latents[-1])
     assert not response.matrix[-1].any()
@@ -266,13 +251,12 @@ def test_a_result_that_is_no_latent_leaves_the_last_row_empty(result: object):
 def test_the_model_is_not_called_by_replays_and_left_as_it_was(passes: Passes):
     model = Wave()
     before = anatomy(model)
-    sampler = Sampler(model, SDE, passes, random=True)
-    stage = stage_of(sampler, model, sampler.branches)
-    plain = stage.record(0)
-    calls, runs = model.calls, sampler.runs
+    toy = ToySampler(model, SDE, passes, random=True)
+    plain = record(toy.value(WAVE), 0)
+    calls, runs = model.calls, toy.runs
     assert calls == len(plain.calls) == 6 * (2 if passes == "sequential" else 1)
-    measure_response(stage, plain)
+    measure_response(toy.value(WAVE), plain)
     assert model.calls == calls
-    assert sampler.runs > runs
+    assert toy.runs > runs
     model.calls = 0
     assert anatomy(model) == before

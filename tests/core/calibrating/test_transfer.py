@@ -18,7 +18,15 @@ from diffusers.schedulers.scheduling_heun_discrete import HeunDiscreteScheduler
 from kit.helpers import anatomy
 from numpy.typing import NDArray
 from scipy.interpolate import CubicSpline
-from smoothcache_core import Calibration, PatternAdapter, Schedule, SitePattern, calibrate, transfer
+from smoothcache_core import (
+    Calibration,
+    PatternAdapter,
+    Sampler,
+    Schedule,
+    SitePattern,
+    calibrate,
+    transfer,
+)
 from smoothcache_core.calibrating.resampling import Times, carried_products
 from smoothcache_core.calibrating.time_axis import time_of
 from smoothcache_core.errors import CalibrationError, ScheduleError
@@ -35,6 +43,7 @@ from torch import Tensor, nn
 
 Array = NDArray[np.float64]
 SHAPE = (3, 8, 8)
+SAMPLER = {"adapter", "branches", "samples", "scheduler", "solver"}
 pytestmark = pytest.mark.filterwarnings(
     "ignore:__array__ implementation:DeprecationWarning"  # of diffusers with NumPy 2
 )
@@ -121,8 +130,14 @@ def solver(model: Curve, scheduler: Any, steps: int) -> Callable[[int], Tensor]:
 
 
 def calibrated(model: Curve, sample: Callable[[int], Any], **settings: Any) -> Calibration:
+    of_sampler = {key: settings.pop(key) for key in SAMPLER & settings.keys()}
     settings = {"seeds": [0], "max_lag": 6, "progress": False} | settings
-    return calibrate(model, ADAPTER, sample, **settings)
+    return calibrate(taken(model, sample, **of_sampler), **settings)
+
+
+def taken(model: Curve, sample: Callable[[int], Any], **settings: Any) -> Sampler:
+    """Return what the library takes of a sampler."""
+    return Sampler(**{"model": model, "adapter": ADAPTER, "run": sample, **settings})
 
 
 def gram(calibration: Calibration) -> Array:
@@ -144,7 +159,7 @@ def products(calibration: Calibration) -> Array:
 def test_transfer_to_the_same_evaluations_changes_nothing():
     model = Curve(lambda t: wave(t) + 0.05 * jitter(t), pull=-0.3)
     old = calibrated(model, euler(model, 12), seeds=[0, 1])
-    new = transfer(old, model, ADAPTER, euler(model, 12))
+    new = transfer(old, taken(model, euler(model, 12)))
     assert old.dynamics is not None
     assert new.dynamics is not None
     assert old.influence is not None
@@ -187,7 +202,7 @@ def both(model: Curve, old: int, new: int) -> tuple[Calibration, Calibration]:
     """
     start = calibrated(model, euler(model, old, span=(1.1, -0.2)))
     sample = euler(model, new)
-    return transfer(start, model, ADAPTER, sample), calibrated(model, sample)
+    return transfer(start, taken(model, sample)), calibrated(model, sample)
 
 
 @pytest.mark.parametrize("steps", [5, 9, 16])
@@ -209,7 +224,7 @@ def test_a_multistep_solver_with_a_log_snr_is_measured_too():
     old = calibrated(model, solver(model, scheduler, 20), scheduler=scheduler)
     direct = calibrated(model, solver(model, scheduler, 14), scheduler=scheduler)
     sample = solver(model, scheduler, 14)
-    new = transfer(old, model, ADAPTER, sample, scheduler=scheduler)
+    new = transfer(old, taken(model, sample, scheduler=scheduler))
     assert new.dynamics is not None
     assert direct.dynamics is not None
     matrix = direct.dynamics.response.matrix
@@ -224,7 +239,7 @@ def test_the_model_is_not_called_and_is_left_as_it_was():
     model = Curve(wave)
     old = calibrated(model, euler(model, 10))
     before, calls = anatomy(model), model.calls
-    transfer(old, model, ADAPTER, euler(model, 8))
+    transfer(old, taken(model, euler(model, 8)))
     assert model.calls == calls
     model.calls = 0
     after = anatomy(model)
@@ -237,7 +252,7 @@ def test_the_model_is_not_called_and_is_left_as_it_was():
 def test_effects_go_with_the_size_of_the_steps(steps: int):
     model = Curve(wave)
     old = calibrated(model, euler(model, 12))
-    new = transfer(old, model, ADAPTER, euler(model, steps))
+    new = transfer(old, taken(model, euler(model, steps)))
     assert old.dynamics is not None
     assert new.dynamics is not None
     expected = np.full(steps, old.dynamics.final_sensitivity().mean() * 12 / steps)
@@ -253,7 +268,7 @@ def test_plans_of_a_transferred_calibration_are_as_good(steps: int):
     old = calibrated(model, euler(model, 20))
     sample = euler(model, steps, span=(1.0, 0.0))
     direct = calibrated(model, sample)
-    new = transfer(old, model, ADAPTER, sample)
+    new = transfer(old, taken(model, sample))
     for compute in (0.6, 0.4):
         ours, best = (plan_evaluations(one, compute=compute).prediction for one in (new, direct))
         assert ours is not None
@@ -264,7 +279,7 @@ def test_plans_of_a_transferred_calibration_are_as_good(steps: int):
 def test_what_is_not_smooth_stays_unforeseeable_between_the_calibrated_timesteps():
     model = Curve(jitter)
     old = calibrated(model, euler(model, 20, guidance=None))
-    new = transfer(old, model, ADAPTER, euler(model, 33, guidance=None))
+    new = transfer(old, taken(model, euler(model, 33, guidance=None)))
     power = float(np.prod(SHAPE)) ** -0.5  # of an inner product of two unrelated outputs
     for outputs in (gram(new), np.diag(products(new)[0, :, 0])):
         assert np.diagonal(outputs) == pytest.approx(1.0, abs=6 * power)
@@ -295,22 +310,22 @@ def test_infinite_errors_stay_infinite():
     old = calibrated(model, euler(model, 10))
     old.totals[:, :, 0, 3:6] = np.inf
     old.squares[:, :, 0, 3:6] = np.inf
-    new = transfer(old, model, ADAPTER, euler(model, 10))
+    new = transfer(old, taken(model, euler(model, 10)))
     np.testing.assert_array_equal(np.isinf(new.totals), np.isinf(old.totals))
 
 
 def test_lags_are_those_that_span_no_more_than_was_calibrated():
     model = Curve(wave)
     old = calibrated(model, euler(model, 12), max_lag=4)
-    assert transfer(old, model, ADAPTER, euler(model, 6)).max_lag == 2
-    assert transfer(old, model, ADAPTER, euler(model, 12)).max_lag == 4
-    assert transfer(old, model, ADAPTER, euler(model, 24)).max_lag == 7
+    assert transfer(old, taken(model, euler(model, 6))).max_lag == 2
+    assert transfer(old, taken(model, euler(model, 12))).max_lag == 4
+    assert transfer(old, taken(model, euler(model, 24))).max_lag == 7
 
 
 def test_without_lags_whole_evaluations_can_be_planned_and_sites_cannot():
     model = Curve(wave)
     old = calibrated(model, euler(model, 16), max_lag=1)
-    new = transfer(old, model, ADAPTER, euler(model, 6))
+    new = transfer(old, taken(model, euler(model, 6)))
     assert new.max_lag == 0
     assert 0 in plan_evaluations(new, compute=0.5).rows["denoiser"]
     told = "1 lags of the 16 evaluations that were calibrated do not span one of the 6"
@@ -329,7 +344,7 @@ def test_without_lags_whole_evaluations_can_be_planned_and_sites_cannot():
 def test_schedules_tell_that_their_calibration_was_transferred(tmp_path: Path):
     model = Curve(wave)
     old = calibrated(model, euler(model, 12))
-    new = transfer(old, model, ADAPTER, euler(model, 9))
+    new = transfer(old, taken(model, euler(model, 9)))
     assert old.fingerprint.transferred_from is None
     schedules = [
         plan_evaluations(new, compute=0.5),
@@ -347,9 +362,9 @@ def test_schedules_tell_that_their_calibration_was_transferred(tmp_path: Path):
 def test_what_was_transferred_merges_with_its_like_only():
     model = Curve(wave)
     parts = [calibrated(model, euler(model, 12), seeds=[seed]) for seed in (0, 1)]
-    moved = [transfer(part, model, ADAPTER, euler(model, 9)) for part in parts]
+    moved = [transfer(part, taken(model, euler(model, 9))) for part in parts]
     merged = Calibration.merge(*moved)
-    at_once = transfer(Calibration.merge(*parts), model, ADAPTER, euler(model, 9))
+    at_once = transfer(Calibration.merge(*parts), taken(model, euler(model, 9)))
     assert merged.samples == 2
     np.testing.assert_allclose(gram(merged), gram(at_once), rtol=1e-6)
     measured = calibrated(model, euler(model, 9), seeds=[5])
@@ -404,9 +419,9 @@ def test_answers_have_the_form_of_outputs(form: type[Curve]):
         return sample
 
     model = form(wave)
-    old = calibrated(model, run(8), samples_per_run=2)
+    old = calibrated(model, run(8), samples=2)
     assert not old.remark
-    new = transfer(old, model, ADAPTER, run(6))
+    new = transfer(old, taken(model, run(6), samples=2))
     assert new.dynamics is not None
     expected = np.tril(np.full((6, 6), -1 / 6))
     np.testing.assert_allclose(new.dynamics.response.matrix, expected, atol=1e-5)
@@ -416,7 +431,7 @@ def test_answers_have_the_form_of_outputs(form: type[Curve]):
 def test_all_lags_may_have_been_measured(steps: int, tmp_path: Path):
     model = Curve(wave)
     known = calibrated(model, euler(model, 10), max_lag=9)
-    found = transfer(known, model, ADAPTER, euler(model, steps))
+    found = transfer(known, taken(model, euler(model, steps)))
     assert found.evaluations == steps
     past_the_end = np.add.outer(np.arange(found.max_lag) + 1, np.arange(steps)) >= steps
     np.testing.assert_array_equal(np.isnan(found.mean())[0, 0], past_the_end)
@@ -438,7 +453,7 @@ def refused(
     model = model or Curve(wave)
     old = old or calibrated(model, euler(model, 10))
     with pytest.raises(CalibrationError, match=match) as caught:
-        transfer(old, model, ADAPTER, sample or euler(model, steps), **settings)
+        transfer(old, taken(model, sample or euler(model, steps), **settings))
     assert "\n" not in str(caught.value)
 
 
@@ -467,7 +482,7 @@ def test_timesteps_beyond_the_calibrated_ones_are_refused(span: tuple[float, flo
 def test_half_a_step_beyond_the_calibrated_ones_is_allowed():
     model = Curve(wave)
     old = calibrated(model, euler(model, 10))
-    assert transfer(old, model, ADAPTER, euler(model, 20)).evaluations == 20
+    assert transfer(old, taken(model, euler(model, 20))).evaluations == 20
 
 
 def test_other_solvers_are_refused():
@@ -487,18 +502,18 @@ def test_other_solvers_are_refused():
 def test_a_solver_without_a_scheduler_is_known_by_the_name_given():
     model = Curve(wave)
     old = calibrated(model, euler(model, 10), solver="euler(end=0)")
-    new = transfer(old, model, ADAPTER, euler(model, 8), solver="euler(end=0.1)")
+    new = transfer(old, taken(model, euler(model, 8), solver="euler(end=0.1)"))
     assert new.fingerprint.solver == "euler(end=0.1)"
-    assert transfer(old, model, ADAPTER, euler(model, 8)).fingerprint.solver == "euler(end=0)"
+    assert transfer(old, taken(model, euler(model, 8))).fingerprint.solver == "euler(end=0)"
     with pytest.raises(CalibrationError, match="the solver is 'heun', not 'euler'"):
-        transfer(old, model, ADAPTER, euler(model, 8), solver="heun")
+        transfer(old, taken(model, euler(model, 8), solver="heun"))
 
 
 def test_another_spacing_of_the_same_solver_is_not_refused():
     model, first = Curve(wave), DDIMScheduler(timestep_spacing="linspace", clip_sample=False)
     old = calibrated(model, solver(model, first, 10), scheduler=first)
     other = DDIMScheduler(timestep_spacing="trailing", clip_sample=False)
-    new = transfer(old, model, ADAPTER, solver(model, other, 8), scheduler=other)
+    new = transfer(old, taken(model, solver(model, other, 8), scheduler=other))
     assert "trailing" in (new.fingerprint.solver or "")
 
 
@@ -513,7 +528,7 @@ def test_calibrations_that_lack_something_are_refused():
     model = Curve(wave)
     old = calibrated(model, euler(model, 10))
     unknown = old.fingerprint.model_copy(update={"timesteps": None})
-    moved = transfer(old, model, ADAPTER, euler(model, 9))
+    moved = transfer(old, taken(model, euler(model, 9)))
     refused("timesteps of this calibration are not known", old=replace(old, fingerprint=unknown))
     refused("itself transferred, from 10 evaluations", old=moved)
     refused("nothing of whole runs .* `sensitivity=2`", old=replace(old, dynamics=None))
@@ -529,7 +544,7 @@ def test_sensitivities_that_were_not_measured_are_not_made_up():
         sum_dx2=np.zeros_like(old.dynamics.sum_dx2),
         effect_counts=np.zeros_like(old.dynamics.effect_counts),
     )
-    new = transfer(replace(old, dynamics=none), model, ADAPTER, euler(model, 9))
+    new = transfer(replace(old, dynamics=none), taken(model, euler(model, 9)))
     assert new.dynamics is not None
     assert not new.dynamics.measured
 
@@ -542,7 +557,7 @@ def test_other_models_and_runs_are_refused():
         "1 conditioning passes, the calibrated one 2",
         old=old, model=model, sample=euler(model, 9, guidance=None),
     )  # fmt: skip
-    refused("`sample` never called", old=old, model=model, sample=lambda seed: None)
+    refused("`run` never called", old=old, model=model, sample=lambda seed: None)
     small = replace(old, fingerprint=old.fingerprint.model_copy(update={"latent_shape": (3, 4, 4)}))
     refused(r"latent has shape \(3, 8, 8\), the calibrated one \(3, 4, 4\)", old=small, model=model)
 

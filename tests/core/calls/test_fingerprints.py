@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 from kit.helpers import ADAPTER, STEPS, Toy, noise, sample, schedule_of
-from smoothcache_core import PatternAdapter, SmoothCacheWarning, attach, cached, calibrate
+from smoothcache_core import PatternAdapter, Sampler, SmoothCacheWarning, attach, cached, calibrate
 from smoothcache_core.calls.fingerprints import weight_projections
 from smoothcache_core.errors import ScheduleError
 from smoothcache_core.schedule import Fingerprint
@@ -66,7 +66,8 @@ def calibrated(toy: Toy, width: int = 4) -> Fingerprint:
     def run(seed: int) -> None:
         sample(toy, latent=noise(seed, (2, 3, width)))
 
-    return calibrate(toy, ADAPTER, run, seeds=[0], progress=False).fingerprint
+    sampler = Sampler(model=toy, adapter=ADAPTER, run=run)
+    return calibrate(sampler, seeds=[0], progress=False).fingerprint
 
 
 class Configured(Toy):

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from kit.helpers import ADAPTER, Toy, noise, sample
+from kit.helpers import ADAPTER, Toy, noise, sample, silent
 from smoothcache_core import Calibration, Schedule, SmoothCacheWarning, cached, calibrate
 from smoothcache_core.pipelines import announcing_guidance, pipeline_announcing
 from smoothcache_core.sources import interval
@@ -53,7 +53,8 @@ def calibrated(pipe: Pipeline) -> Any:
         with pipeline_announcing(pipe):
             return pipe(seed)
 
-    return calibrate(pipe.toy, ADAPTER, run, seeds=[0], max_lag=2, sensitivity=0, progress=False)
+    sampler = silent(pipe.toy, run)
+    return calibrate(sampler, seeds=[0], max_lag=2, sensitivity=0, progress=False)
 
 
 def test_the_default_of_a_pipeline_is_remembered_and_another_scale_is_told_once():
@@ -105,7 +106,7 @@ def test_what_the_denoiser_is_told_counts():
 
     with torch.no_grad():
         calibration = calibrate(
-            toy, ADAPTER, run, seeds=[0], max_lag=2, sensitivity=0, progress=False
+            silent(toy, run), seeds=[0], max_lag=2, sensitivity=0, progress=False
         )
     assert calibration.fingerprint.guidance == {"cfg_scale": 7.0}
 
@@ -118,10 +119,8 @@ def test_announcements_nest_and_end():
 
 
 def _scale(toy: Toy) -> Any:
-    calibration = calibrate(
-        toy, ADAPTER, lambda seed: sampled(toy, seed), seeds=[0], max_lag=1, sensitivity=0,
-        progress=False,
-    )  # fmt: skip
+    sampler = silent(toy, lambda seed: sampled(toy, seed))
+    calibration = calibrate(sampler, seeds=[0], max_lag=1, sensitivity=0, progress=False)
     return calibration.fingerprint.guidance
 
 

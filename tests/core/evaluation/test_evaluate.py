@@ -1,6 +1,7 @@
 import math
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,13 @@ from kit.helpers import anatomy
 from smoothcache_core import (
     PatternAdapter,
     Report,
+    Sampler,
     Schedule,
     SitePattern,
     SmoothCacheWarning,
     evaluate,
 )
-from smoothcache_core.errors import EvaluationError, ScheduleError
+from smoothcache_core.errors import EvaluationError, SamplerError, ScheduleError
 from smoothcache_core.metrics import psnr_db
 from smoothcache_core.numerics.bootstrap import interval_of_mean
 from smoothcache_core.schedule import Cost, Fingerprint, Prediction, Provenance, SiteCost
@@ -94,7 +96,14 @@ def judged(
     seeds: Sequence[int] = (1, 2),
     **options: Any,
 ) -> Report:
-    return evaluate(model, ADAPTER, model.sample, schedules, seeds=seeds, progress=False, **options)
+    of_sampler = {key: options.pop(key) for key in {"decode", "solver"} & options.keys()}
+    sampler = taken(model, **of_sampler)
+    return evaluate(sampler, schedules, seeds=seeds, progress=False, **options)
+
+
+def taken(model: Squares, **settings: Any) -> Sampler:
+    known = {"model": model, "adapter": ADAPTER, "run": model.sample, "samples": 2}
+    return Sampler(**{**known, **settings})
 
 
 # ---------------------------------------------------------------------------- the numbers
@@ -142,9 +151,8 @@ def test_metrics_are_means_over_all_samples_of_all_seeds():
 
 def test_spread_of_one_sample_is_zero():
     model = Squares()
-    report = evaluate(
-        model, ADAPTER, lambda seed: model.sample(seed)[:1], SCHEDULES, seeds=[1], progress=False
-    )
+    single = taken(model, run=lambda seed: model.sample(seed)[:1], samples=1)
+    report = evaluate(single, SCHEDULES, seeds=[1], progress=False)
     assert (report.num_samples, report.row("once").rel_l2_spread) == (1, 0.0)
 
 
@@ -156,9 +164,8 @@ def test_error_of_many_samples_has_an_interval_and_of_one_has_none():
     same = judged(Squares()).row("once")
     assert (row.rel_l2_low, row.rel_l2_high) == (same.rel_l2_low, same.rel_l2_high)
     model = Squares()
-    report = evaluate(
-        model, ADAPTER, lambda seed: model.sample(seed)[:1], SCHEDULES, seeds=[1], progress=False
-    )
+    single = taken(model, run=lambda seed: model.sample(seed)[:1], samples=1)
+    report = evaluate(single, SCHEDULES, seeds=[1], progress=False)
     assert (report.row("once").rel_l2_low, report.row("once").rel_l2_high) == (None, None)
 
 
@@ -269,10 +276,8 @@ def test_warmup_runs_come_before_and_are_not_timed(warmup: int):
 
 def test_samples_are_those_of_their_time_though_the_sampler_overwrites_them():
     model, buffer = Squares(), torch.empty(2, 1)
-    report = evaluate(
-        model, ADAPTER, lambda s: buffer.copy_(model.sample(s)), SCHEDULES, seeds=[1, 2],
-        progress=False, keep_samples=True,
-    )  # fmt: skip
+    sampler = taken(model, run=lambda s: buffer.copy_(model.sample(s)))
+    report = evaluate(sampler, SCHEDULES, seeds=[1, 2], progress=False, keep_samples=True)
     for policy, final in FINAL.items():
         assert report.samples[policy].flatten().tolist() == [final[start] for start in (1, 2, 2, 3)]
 
@@ -299,8 +304,8 @@ def test_sampler_that_ignores_the_seed_is_told_of():
     def unseeded(seed: int) -> Tensor:
         return model.sample(seed) * (1.0 + len(model.runs))
 
-    with pytest.warns(SmoothCacheWarning, match="does `sample` make all its noise from the seed"):
-        report = evaluate(model, ADAPTER, unseeded, SCHEDULES, seeds=[1], progress=False)
+    with pytest.warns(SmoothCacheWarning, match="does `run` make all its noise from the seed"):
+        report = evaluate(taken(model, run=unseeded), SCHEDULES, seeds=[1], progress=False)
     # Run number 1 is the rehearsal (factor 2), number 4 the timed plain run (factor 5).
     assert report.plain_repeat_rel_l2 == 1.5
 
@@ -324,10 +329,10 @@ def test_model_is_restored_when_the_sampler_fails(failing: int):
         model.sample(seed)
         if model.runs.pop() == (seed, failing):
             raise KeyboardInterrupt
-        return torch.ones(1)
+        return torch.ones(2)
 
     with pytest.raises(KeyboardInterrupt):
-        evaluate(model, ADAPTER, fail, SCHEDULES, seeds=[1], progress=False)
+        evaluate(taken(model, run=fail), SCHEDULES, seeds=[1], progress=False)
     model.square.computed = 0
     assert anatomy(model) == before
 
@@ -336,7 +341,7 @@ def test_progress_is_shown_only_if_asked_for(capsys: pytest.CaptureFixture[str])
     judged(Squares(), seeds=(1, 2))
     assert capsys.readouterr().err == ""
     model = Squares()
-    evaluate(model, ADAPTER, model.sample, SCHEDULES, seeds=(1, 2))
+    evaluate(taken(model), SCHEDULES, seeds=(1, 2))
     assert "9/9" in capsys.readouterr().err
 
 
@@ -381,10 +386,9 @@ def test_branches_are_handed_on_to_the_cache():
             latent = latent + model(latent, timestep) + model(-latent - 1.0, timestep)
         return latent
 
-    report = evaluate(
-        model, ADAPTER, guided, {"once": SCHEDULES["once"]}, seeds=[1], progress=False,
-        branches=("cond", "uncond"), keep_samples=True,
-    )  # fmt: skip
+    sampler = taken(model, run=guided, samples=1, branches=("cond", "uncond"))
+    once = {"once": SCHEDULES["once"]}
+    report = evaluate(sampler, once, seeds=[1], progress=False, keep_samples=True)
     # From 1 by x^2 = 1 and (-x - 1)^2 = 4, both reused: 1 + 5 + 5 + 5.
     assert report.samples["once"].tolist() == [16.0]
     assert report.fingerprint.branches == ("cond", "uncond")
@@ -452,22 +456,18 @@ def test_schedule_that_does_not_fit_the_model_is_refused_though_it_is_the_last()
 @pytest.mark.parametrize(
     ("returned", "message"),
     [
-        (lambda samples: samples.tolist(), "got list"),
-        (lambda samples: samples.sum(), r"got Tensor of shape \(\)"),
-        (lambda samples: samples[:0], r"got Tensor of shape \(0, 1\)"),
+        (lambda samples: None, r"evaluated; it returned None"),
+        (lambda samples: [samples], "2 samples of a run, .*it returned a list of length 1"),
+        (lambda samples: samples.sum(), r"it returned a tensor of shape \(\)"),
+        (lambda samples: samples[:0], r"it returned a tensor of shape \(0, 1\)"),
+        (lambda samples: samples[:1], r"a tensor \(2, ...\) .*a tensor of shape \(1, 1\)"),
     ],
 )
 def test_sampler_that_returns_no_samples_is_refused(returned: Callable, message: str):
     model = Squares()
-    with pytest.raises(EvaluationError, match=message):
-        evaluate(
-            model,
-            ADAPTER,
-            lambda s: returned(model.sample(s)),
-            SCHEDULES,
-            seeds=[1],
-            progress=False,
-        )
+    sampler = taken(model, run=lambda s: returned(model.sample(s)))
+    with pytest.raises(SamplerError, match=message):
+        evaluate(sampler, SCHEDULES, seeds=[1], progress=False)
     assert len(model.runs) == 1
 
 
@@ -476,10 +476,47 @@ def test_sampler_whose_samples_change_their_shape_is_refused():
 
     def sample(seed: int) -> Tensor:
         samples = model.sample(seed)
-        return samples[: 2 if model.runs[-1][1] == PLAIN else 1]
+        return samples if model.runs[-1][1] == PLAIN else samples[:, :0]
 
-    with pytest.raises(EvaluationError, match=r"returned \(1, 1\), but \(2, 1\) for the plain run"):
-        evaluate(model, ADAPTER, sample, SCHEDULES, seeds=[1], progress=False)
+    with pytest.raises(EvaluationError, match=r"returned \(2, 0\), but \(2, 1\) for the plain run"):
+        evaluate(taken(model, run=sample), SCHEDULES, seeds=[1], progress=False)
+
+
+def test_metrics_summaries_and_kept_samples_are_of_decoded_latents_and_rel_l2_of_latents():
+    model, decoded = Squares(), []
+
+    def decode(latents: Tensor) -> Tensor:
+        decoded.append(len(latents))
+        return 10.0 * latents[:, 0]
+
+    def difference(reference: Tensor, given: Tensor) -> Tensor:
+        assert reference.shape == given.shape == (2,)
+        return reference - given
+
+    report = judged(
+        model, decode=decode, metrics={"difference": difference},
+        summaries={"frechet": lambda samples: samples.sum()}, keep_samples=3,
+    )  # fmt: skip
+    row = report.row("twice")
+    assert row.metrics["rel_l2"].samples == tuple(distances("twice", 1, 2, 2, 3))
+    assert row.metrics["difference"].samples == (300.0, 16960.0, 16960.0, 240300.0)
+    assert row.frechet == 6940.0
+    assert report.samples["twice"].tolist() == [120.0, 1100.0, 1100.0]
+    assert report.sample_shape == (1,)
+    assert max(decoded) == 2  # never more than the samples of one run
+
+
+def test_everything_happens_inside_what_is_around_the_sampler():
+    model, inside = Squares(), []
+
+    @contextmanager
+    def around() -> Generator[None]:
+        inside.append(len(model.runs))
+        yield
+        inside.append(len(model.runs))
+
+    evaluate(taken(model, around=around), SCHEDULES, seeds=[1], progress=False)
+    assert inside == [0, 6]
 
 
 def test_metric_that_is_not_per_sample_is_refused():

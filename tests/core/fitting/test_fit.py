@@ -9,11 +9,18 @@ import numpy as np
 import pytest
 import torch
 from kit.helpers import anatomy
-from kit.planning import MIXTURE, Mixture, OneStep, Passes, Sampler, error_of
-from smoothcache_core import Calibration, Schedule, calibrate, fit, plan
+from kit.planning import MIXTURE, Mixture, OneStep, Passes, ToySampler, error_of
+from smoothcache_core import (
+    Calibration,
+    Schedule,
+    SmoothCacheWarning,
+    cached,
+    calibrate,
+    fit,
+    plan,
+)
 from smoothcache_core.adapters import DENOISER, GUIDANCE
-from smoothcache_core.errors import CalibrationError, ScheduleError
-from smoothcache_core.fitting import refine
+from smoothcache_core.errors import CalibrationError, SamplerError, ScheduleError
 
 E = 10
 SEEDS = (0, 1)
@@ -21,21 +28,18 @@ ROWS = {"denoiser": (1, 0, 1, 0, 0, 1, 0, 1, 0, 0)}
 GUIDED = {"denoiser": (1, 1, 0, 1, 1, 0, 1, 1, 1, 0), "guidance": (1, 1, 0, 0, 1, 0, 0, 1, 0, 0)}
 
 
-def toy(bend: float = 0.0, passes: Passes = "one") -> tuple[Mixture, Sampler]:
+def toy(bend: float = 0.0, passes: Passes = "one") -> tuple[Mixture, ToySampler]:
     model = Mixture([1.0, 0.5], E, bend=bend)
-    return model, Sampler(model, lambda: OneStep(E), passes=passes, samples=3)
+    return model, ToySampler(model, lambda: OneStep(E), passes=passes, samples=3)
 
 
-def fitted(model: Mixture, sampler: Sampler, schedule: Schedule, **settings: Any) -> Schedule:
-    settings = {"seeds": SEEDS, "samples_per_run": 3, "progress": False} | settings
-    return fit(model, MIXTURE, sampler, schedule, branches=sampler.branches, **settings)
+def fitted(model: Mixture, sampler: ToySampler, schedule: Schedule, **settings: Any) -> Schedule:
+    settings = {"seeds": SEEDS, "progress": False} | settings
+    return fit(sampler.value(model=model), schedule, **settings)
 
 
-def calibrated(model: Mixture, sampler: Sampler) -> Calibration:
-    return calibrate(
-        model, MIXTURE, sampler, seeds=SEEDS, samples_per_run=sampler.samples, max_lag=3,
-        branches=sampler.branches, progress=False,
-    )  # fmt: skip
+def calibrated(model: Mixture, sampler: ToySampler) -> Calibration:
+    return calibrate(sampler.value(model=model), seeds=SEEDS, max_lag=3, progress=False)
 
 
 def rows(given: dict[str, tuple[int, ...]]) -> Schedule:
@@ -80,7 +84,7 @@ def test_with_an_affine_denoiser_it_is_what_was_planned(passes: Passes):
     sampler.samples = 4
     target = "denoiser" if passes == "one" else "guidance"
     planned = plan(calibrated(model, sampler), compute=0.6, target=target)
-    again = fitted(model, sampler, planned, samples_per_run=4)
+    again = fitted(model, sampler, planned)
     for site in (DENOISER, GUIDANCE):
         one, other = planned.terms(site), again.terms(site)
         assert [len(terms) for terms in one] == [len(terms) for terms in other]
@@ -140,7 +144,7 @@ def test_one_sample_has_no_interval():
     model, sampler = toy(0.2)
     sampler.samples = 1
     schedule = rows({"part": ROWS["denoiser"]})
-    prediction = fitted(model, sampler, schedule, seeds=(0,), samples_per_run=1).prediction
+    prediction = fitted(model, sampler, schedule, seeds=(0,)).prediction
     assert prediction is not None
     assert (prediction.low, prediction.high) == (None, None)
 
@@ -148,10 +152,12 @@ def test_one_sample_has_no_interval():
 BAD: dict[str, tuple[dict[str, Any], str]] = {
     "no seeds": ({"seeds": ()}, "distinct seeds"),
     "a seed twice": ({"seeds": (1, 1)}, "distinct seeds"),
-    "no samples": ({"samples_per_run": 0}, "samples_per_run is at least 1"),
-    "other samples": ({"samples_per_run": 5}, "5 samples per run do not divide"),
-    "no terms": ({"terms": 0}, "terms 1 to 3"),
-    "four terms": ({"terms": 4}, "terms 1 to 3"),
+    "no terms": ({"terms": 0}, "terms is 1 to 3, got 0"),
+    "four terms": ({"terms": 4}, "terms is 1 to 3, got 4"),
+    "trials and terms": ({"trials": 2, "terms": 2}, "give trials or terms=2, not both"),
+    "trials, no latent": ({"trials": 2, "use_input": False}, "trials or use_input=False, not both"),
+    "fewer than no trials": ({"trials": -1}, "trials is at least 0, got -1"),
+    "a checkpoint alone": ({"checkpoint": "tried.json"}, "give trials too"),
 }
 
 
@@ -169,7 +175,7 @@ def test_wrong_settings_are_refused(case: str):
 def test_too_few_samples_for_the_coefficients_are_refused(terms: int, use_input: bool, fewest: int):
     model, sampler = toy()
     sampler.samples = 1
-    how: Any = {"terms": terms, "use_input": use_input, "samples_per_run": 1}
+    how: Any = {"terms": terms, "use_input": use_input}
     message = rf"{fewest - 1} samples of 12 entries are too few .*; fit with {fewest} samples"
     with pytest.raises(ScheduleError, match=message):
         fitted(model, sampler, rows(ROWS), seeds=range(fewest - 1), **how)
@@ -182,16 +188,36 @@ def test_another_number_of_evaluations_is_refused():
         fitted(model, sampler, Schedule(evaluations=3, rows={"denoiser": (1, 0, 1)}))
 
 
-@pytest.mark.parametrize("result", [None, torch.zeros(3)])
-def test_a_sampler_must_return_its_final_latent(result: object):
+@pytest.mark.parametrize("result", [None, torch.zeros(3), torch.zeros(2)])
+@pytest.mark.parametrize("given", [ROWS, {"part": (1, 0) * 5}], ids=["denoiser", "sites"])
+def test_a_sampler_must_return_its_final_latent(given: dict[str, tuple[int, ...]], result: object):
     model, sampler = toy()
 
     def sample(seed: int) -> object:
         sampler(seed)
         return result
 
-    with pytest.raises(CalibrationError, match="must return the final latent"):
-        fit(model, MIXTURE, sample, rows(ROWS), seeds=SEEDS, progress=False)
+    model.forget()
+    with pytest.raises(SamplerError, match="`run` must return the final latent, "):
+        fit(sampler.value(run=sample), rows(given), seeds=SEEDS, progress=False)
+    assert model.calls == E  # one run is enough
+
+
+def test_the_solver_is_named_where_no_scheduler_names_it(recwarn: pytest.WarningsRecorder):
+    model, sampler = toy()
+    known = sampler.value(solver="one-step")
+    calibration = calibrate(known, seeds=SEEDS, max_lag=3, progress=False)
+    schedule = fit(known, plan(calibration, compute=0.6, target="denoiser"), seeds=SEEDS,
+                   progress=False)  # fmt: skip
+    assert schedule.fingerprint.solver == "one-step"
+    with cached(model, MIXTURE, schedule, solver="one-step"):
+        sampler(5)
+    assert not recwarn.list
+    with (
+        pytest.warns(SmoothCacheWarning, match="'two-step'"),
+        cached(model, MIXTURE, schedule, solver="two-step"),
+    ):
+        sampler(5)
 
 
 def test_the_model_is_restored_after_an_exception():
@@ -207,7 +233,7 @@ def test_the_model_is_restored_after_an_exception():
         return sampler(seed)
 
     with pytest.raises(KeyError, match="stop"):
-        fit(model, MIXTURE, sample, rows(ROWS), seeds=SEEDS, progress=False)
+        fit(sampler.value(run=sample), rows(ROWS), seeds=SEEDS, progress=False)
     model.forget()
     assert anatomy(model) == before
 
@@ -230,9 +256,8 @@ def test_fills_that_are_better_stay(monkeypatch: pytest.MonkeyPatch):
 # ---------------------------------------------------------------------------- refining
 
 
-def refined(model: Mixture, sampler: Sampler, schedule: Schedule, **settings: Any) -> Schedule:
-    settings = {"seeds": SEEDS, "samples_per_run": 3, "progress": False} | settings
-    return refine(model, MIXTURE, sampler, schedule, branches=sampler.branches, **settings)
+def refined(model: Mixture, sampler: ToySampler, schedule: Schedule, **settings: Any) -> Schedule:
+    return fitted(model, sampler, schedule, **settings)
 
 
 def cost(model: Mixture, act: Callable[[], object]) -> int:
@@ -295,6 +320,4 @@ def test_trials_of_something_else_are_refused(tmp_path: Path):
 def test_what_cannot_be_refined_is_refused():
     model, sampler = toy()
     with pytest.raises(ScheduleError, match="whole evaluations"):
-        refined(model, sampler, rows({"part": (1, 0) * 5}))
-    with pytest.raises(ScheduleError, match="trials is at least 1"):
-        refined(model, sampler, rows(ROWS), trials=0)
+        refined(model, sampler, rows({"part": (1, 0) * 5}), trials=1)

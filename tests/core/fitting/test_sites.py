@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from kit.helpers import anatomy
-from kit.planning import MIXTURE, Mixture, OneStep, Passes, Sampler, error_of
+from kit.planning import MIXTURE, Mixture, OneStep, Passes, ToySampler, error_of
 from numpy.typing import NDArray
 from smoothcache_core import Schedule, cached, calibrate, fit
 from smoothcache_core.calls.call import CallReader
@@ -27,14 +27,14 @@ PATHS = ("parts.0", "parts.1")
 REUSE = Schedule(evaluations=E, rows={"part": ROW})
 
 
-def toy(passes: Passes = "one") -> tuple[Mixture, Sampler]:
+def toy(passes: Passes = "one") -> tuple[Mixture, ToySampler]:
     model = Mixture(GAINS, E, bend=0.2)
-    return model, Sampler(model, lambda: OneStep(E), passes=passes)
+    return model, ToySampler(model, lambda: OneStep(E), passes=passes)
 
 
-def fitted(model: Mixture, sampler: Sampler, schedule: Schedule, **settings: Any) -> Schedule:
-    settings = {"seeds": SEEDS, "samples_per_run": 2, "progress": False} | settings
-    return fit(model, MIXTURE, sampler, schedule, branches=sampler.branches, **settings)
+def fitted(model: Mixture, sampler: ToySampler, schedule: Schedule, **settings: Any) -> Schedule:
+    settings = {"seeds": SEEDS, "progress": False} | settings
+    return fit(sampler.value(model=model), schedule, **settings)
 
 
 def promised(schedule: Schedule) -> float:
@@ -43,7 +43,7 @@ def promised(schedule: Schedule) -> float:
     return schedule.prediction.error
 
 
-def outputs_of(model: Mixture, sampler: Sampler, schedule: Schedule | None, path: str) -> Array:
+def outputs_of(model: Mixture, sampler: ToySampler, schedule: Schedule | None, path: str) -> Array:
     """Return what a site would compute on the latents of the run of the first seed, (E, n)."""
     latents: list[Tensor] = []
 
@@ -52,7 +52,7 @@ def outputs_of(model: Mixture, sampler: Sampler, schedule: Schedule | None, path
         return model(latent, timestep, label)
 
     with nullcontext() if schedule is None else cached(model, MIXTURE, schedule):
-        Sampler(watched, sampler.solver)(SEEDS[0])
+        ToySampler(watched, sampler.solver)(SEEDS[0])
     part = copy.deepcopy(model).get_submodule(path)
     label = torch.zeros(2, dtype=torch.long)
     return torch.stack(
@@ -86,10 +86,7 @@ def test_what_is_promised_is_what_comes(passes: Passes):
 @pytest.mark.parametrize("passes", ["one", "batched", "sequential"])
 def test_a_planned_schedule_gets_no_worse(passes: Passes):
     model, sampler = toy(passes)
-    calibration = calibrate(
-        model, MIXTURE, sampler, seeds=SEEDS, samples_per_run=2, max_lag=4,
-        branches=sampler.branches, progress=False,
-    )  # fmt: skip
+    calibration = calibrate(sampler.value(model=model), seeds=SEEDS, max_lag=4, progress=False)
     given = plan_sites(calibration, compute=0.6)
     schedule = fitted(model, sampler, given)
     assert promised(schedule) <= error_of(model, sampler, SEEDS, given) * (1 + 1e-4)
@@ -154,27 +151,27 @@ def test_the_model_is_restored_after_an_exception():
         runs += 1
         fails_at = E if runs < 3 else 4  # the third run is the first that fits
         unknown = lambda x, t, label: model(x, t, label + 9 * (int(t) == fails_at))  # noqa: E731
-        return Sampler(unknown, sampler.solver)(seed)
+        return ToySampler(unknown, sampler.solver)(seed)
 
     with pytest.raises(IndexError):
-        fit(model, MIXTURE, sample, REUSE, seeds=SEEDS, samples_per_run=2, terms=2, progress=False)
+        fit(sampler.value(run=sample), REUSE, seeds=SEEDS, terms=2, progress=False)
     assert runs == 3
     model.forget()
     assert anatomy(model) == before
 
 
 def test_a_cached_run_of_more_evaluations_is_refused():
-    model, _ = toy()
+    model, sampler = toy()
     runs = 0
 
     def sample(seed: int) -> Tensor:
         nonlocal runs
         runs += 1
         steps = E if runs < 3 else E + 1  # the third run is the first that fits
-        return Sampler(model, lambda: OneStep(steps))(seed)
+        return ToySampler(model, lambda: OneStep(steps))(seed)
 
     with pytest.raises(ScheduleError, match=f"but the schedule has {E}"):
-        fit(model, MIXTURE, sample, REUSE, seeds=SEEDS, samples_per_run=2, terms=2, progress=False)
+        fit(sampler.value(run=sample), REUSE, seeds=SEEDS, terms=2, progress=False)
 
 
 def test_another_latent_goes_where_the_latent_was():

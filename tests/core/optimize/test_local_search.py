@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import given, strategies as st
-from kit.planning import MIXTURE, Mixture, OneStep, Passes, Sampler
+from kit.planning import Mixture, OneStep, Passes, ToySampler
 from smoothcache_core.calibrating.solver_response import measure_response
 from smoothcache_core.optimize.local_search import Search, allows, moves
 from smoothcache_core.optimize.masks import Basis, Mask
 from smoothcache_core.optimize.surrogate import ReducedRun
 from smoothcache_core.planning import Limits
-from smoothcache_core.sampling.sampler import Stage
+from smoothcache_core.sampling.recording import record
 
 BUDGETS = (2, 3, 4, 5, 6)
 
@@ -22,13 +22,12 @@ BUDGETS = (2, 3, 4, 5, 6)
 @functools.cache
 def reduced_of(seed: int = 0, evaluations: int = 8, passes: Passes = "one") -> ReducedRun:
     model = Mixture((1.0, 0.5), evaluations, seed=seed)
-    sampler = Sampler(model, lambda: OneStep(evaluations), passes, samples=4)
-    stage = Stage(model, MIXTURE, sampler)
-    plain = stage.record(seed)
+    sampler = ToySampler(model, lambda: OneStep(evaluations), passes, samples=4)
+    plain = record(sampler.value(), seed)
     vectors = torch.cat((plain.latents, plain.end[None], *plain.outputs.unbind(dim=1))).double()
     gram = (vectors @ vectors.T).numpy()
     feedback = model.feedback()[:, : plain.parts].double().numpy()
-    return ReducedRun(gram, measure_response(stage, plain), feedback)
+    return ReducedRun(gram, measure_response(sampler.value(), plain), feedback)
 
 
 def mask_of(text: Iterable[str]) -> Mask:

@@ -8,14 +8,14 @@ import pytest
 import torch
 from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
 from hypothesis import given, strategies as st
-from kit.planning import MIXTURE, SHAPE, Mixture, Noisy, OneStep, Passes, Sampler
+from kit.planning import SHAPE, Mixture, Noisy, OneStep, Passes, ToySampler
 from numpy.typing import NDArray
 from smoothcache_core.calibrating.solver_response import measure_response
 from smoothcache_core.calibration.response import Response
 from smoothcache_core.numerics.least_squares import RIDGE, ridge, ridge_normal
 from smoothcache_core.optimize.masks import Basis, Mask
 from smoothcache_core.optimize.surrogate import ReducedRun, Simulated
-from smoothcache_core.sampling.sampler import Stage
+from smoothcache_core.sampling.recording import record
 from smoothcache_core.sampling.trajectory import Trajectory
 from torch import Tensor
 
@@ -43,15 +43,14 @@ SOLVERS = {
 }
 
 
-def recorded(passes: Passes, solver: str) -> tuple[Sampler, Trajectory, ReducedRun]:
+def recorded(passes: Passes, solver: str) -> tuple[ToySampler, Trajectory, ReducedRun]:
     model = Mixture((1.0, 0.5), STEPS)
-    sampler = Sampler(model, SOLVERS[solver], passes, samples=4)
-    stage = Stage(model, MIXTURE, sampler, sampler.branches)
-    plain = stage.record(0)
+    sampler = ToySampler(model, SOLVERS[solver], passes, samples=4)
+    plain = record(sampler.value(), 0)
     vectors = torch.cat((plain.latents, plain.end[None], *plain.outputs.unbind(dim=1))).double()
     gram = (vectors @ vectors.T / vectors.shape[1]).numpy()
     feedback = model.feedback()[:, : plain.parts].double().numpy()
-    return sampler, plain, ReducedRun(gram, measure_response(stage, plain), feedback)
+    return sampler, plain, ReducedRun(gram, measure_response(sampler.value(), plain), feedback)
 
 
 class Follower:
@@ -88,7 +87,9 @@ class Follower:
         return output
 
 
-def real(sampler: Sampler, plain: Trajectory, mask: Mask, plan: Simulated) -> tuple[float, float]:
+def real(
+    sampler: ToySampler, plain: Trajectory, mask: Mask, plan: Simulated
+) -> tuple[float, float]:
     """Return the error and drift of the real cached run."""
     model = sampler.model
     assert isinstance(model, Mixture)

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 import pytest
-from kit.planning import MIXTURE, Mixture, OneStep, Passes, Sampler
+from kit.planning import Mixture, OneStep, Passes, ToySampler
 from smoothcache_core import Calibration, Schedule, SmoothCacheWarning, calibrate, plan
 from smoothcache_core.errors import ScheduleError
 from smoothcache_core.fills import FillRule, linear, reuse, taylor
@@ -28,13 +28,9 @@ PUBLISHED = ("smooth", "interval")
 def calibration_of(
     passes: Passes = "batched", steps: int = STEPS, sensitivity: int = 1, final: bool = True
 ) -> Calibration:
-    sampler = Sampler(Mixture((1.0, 0.5), steps), lambda: OneStep(steps), passes, samples=6)
-    assert isinstance(sampler.model, Mixture)
-    return calibrate(
-        sampler.model, MIXTURE, sampler if final else lambda seed: [sampler(seed)], seeds=(0, 1),
-        samples_per_run=6, max_lag=6, sensitivity=sensitivity, branches=sampler.branches,
-        progress=False,
-    )  # fmt: skip
+    sampler = ToySampler(Mixture((1.0, 0.5), steps), lambda: OneStep(steps), passes, samples=6)
+    taken = sampler.value(run=sampler if final else sampler.without_latent)
+    return calibrate(taken, seeds=(0, 1), max_lag=6, sensitivity=sensitivity, progress=False)
 
 
 @functools.cache

@@ -17,6 +17,7 @@ from kit.helpers import (
     noise,
     sample,
     schedule_of,
+    silent,
 )
 from smoothcache_core import PatternAdapter, Schedule, SitePattern, attach, cached, calibrate
 from smoothcache_core.errors import ScheduleError
@@ -315,16 +316,8 @@ def test_a_branch_that_joins_late_shares_nothing(schedule: Schedule, start: int,
 
 def cost_sampled(toy: Toy, branches: Sequence[str]) -> Any:
     declared = branches if len(branches) > 1 else ()
-    calibration = calibrate(
-        toy,
-        ADAPTER,
-        lambda seed: sample(toy, branches=branches),
-        seeds=[0],
-        sensitivity=0,
-        branches=declared,
-        progress=False,
-    )
-    return calibration.cost
+    sampler = silent(toy, lambda seed: sample(toy, branches=branches), branches=declared)
+    return calibrate(sampler, seeds=[0], max_lag=3, sensitivity=0, progress=False).cost
 
 
 @settings(max_examples=40)

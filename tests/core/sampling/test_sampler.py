@@ -9,13 +9,13 @@ import pytest
 import torch
 from accelerate.hooks import ModelHook, add_hook_to_module, remove_hook_from_module
 from diffusers.utils.outputs import BaseOutput
-from kit.helpers import anatomy
-from kit.planning import PAIR, WAVE, OneStep, Passes, Sampler, Wave
-from smoothcache_core import PatternAdapter
+from kit.helpers import anatomy, silent
+from kit.planning import PAIR, WAVE, OneStep, Passes, ToySampler, Wave
+from smoothcache_core import PatternAdapter, Sampler
 from smoothcache_core.calls.clock import Tick
 from smoothcache_core.errors import AdapterError, CalibrationError
 from smoothcache_core.outputs.structures import Structure
-from smoothcache_core.sampling.sampler import Stage, Stop
+from smoothcache_core.sampling.recording import Stop, record, recorded_calls
 from smoothcache_core.sampling.trajectory import is_doubled
 from smoothcache_core.wrapping.modules import layered
 from torch import Tensor, nn
@@ -56,18 +56,18 @@ DRESSES: dict[str, tuple[Callable[[Tensor], Any], Callable[[Any], Tensor]]] = {
 }
 
 
-def dressed(name: str, passes: Passes = "one") -> tuple[Stage, Sampler, Dressed]:
+def dressed(name: str, passes: Passes = "one") -> tuple[Sampler, ToySampler, Dressed]:
     dress, undress = DRESSES[name]
     model = Dressed(dress)
 
     def call(*args: Any) -> Tensor:
         return undress(model(*args))
 
-    sampler = Sampler(call, lambda: OneStep(STEPS), passes)
-    return Stage(model, WAVE, sampler, sampler.branches), sampler, model
+    toy = ToySampler(call, lambda: OneStep(STEPS), passes)
+    return toy.value(WAVE, model=model), toy, model
 
 
-def by_hand(sampler: Sampler, seed: int) -> tuple[list[Tensor], list[Tensor], Tensor]:
+def by_hand(sampler: ToySampler, seed: int) -> tuple[list[Tensor], list[Tensor], Tensor]:
     """Return the latents and outputs of all calls of a plain run, and the final latent."""
     latents, outputs = [], []
 
@@ -151,10 +151,10 @@ def test_a_layer_keeps_a_forward_of_the_instance():
 @pytest.mark.parametrize("passes", ["one", "batched", "sequential"])
 @pytest.mark.parametrize("name", DRESSES)
 def test_a_run_is_recorded_as_it_was(name: str, passes: Passes):
-    stage, sampler, model = dressed(name, passes)
-    before, (latents, outputs, final) = anatomy(model.wave), by_hand(sampler, 3)
+    sampler, toy, model = dressed(name, passes)
+    before, (latents, outputs, final) = anatomy(model.wave), by_hand(toy, 3)
     model.wave.calls = 0
-    run = stage.record(3)
+    run = record(sampler, 3)
     assert model.wave.calls == len(outputs) == len(run.calls)
     assert run.evaluations == STEPS
     assert run.parts == (1 if passes == "one" else 2)
@@ -168,21 +168,21 @@ def test_a_run_is_recorded_as_it_was(name: str, passes: Passes):
     assert torch.equal(run.final, final.flatten())
     assert torch.equal(run.end, run.final)
     branches = [call.branch for call in run.calls]
-    assert branches == list(sampler.branches or ("",)) * STEPS
+    assert branches == list(toy.branches or ("",)) * STEPS
     model.wave.calls = 0
     assert anatomy(model.wave) == before
 
 
 @pytest.mark.parametrize("name", DRESSES)
 def test_what_was_recorded_replays_without_the_model(name: str):
-    stage, sampler, model = dressed(name, "batched")
-    plain = stage.record(3)
+    sampler, toy, model = dressed(name, "batched")
+    plain = record(sampler, 3)
     model.wave.calls = 0
-    again = stage.record(3, lambda number, tick, ask: plain.calls[number].answer)
+    again = record(sampler, 3, lambda number, tick, ask: plain.calls[number].answer)
     assert model.wave.calls == 0
     assert torch.equal(again.latents, plain.latents)
     assert torch.equal(again.outputs, plain.outputs)
-    assert torch.equal(again.end, sampler(3).flatten())
+    assert torch.equal(again.end, toy(3).flatten())
 
 
 def test_outputs_may_be_changed_after_they_were_given():
@@ -190,15 +190,15 @@ def test_outputs_may_be_changed_after_they_were_given():
     model = Wave()
 
     def sample(seed: int) -> Tensor:
-        latent = torch.full((2, 3), float(seed))
+        latent = torch.tensor([[1.0], [2.0]]) * torch.full((2, 3), float(seed))
         for timestep in (2, 1):
             latent -= model(latent, timestep).mul_(0.5)
         return latent
 
-    stage = Stage(model, WAVE, sample)
-    plain = stage.record(1)
-    once = stage.record(1, lambda number, tick, ask: plain.calls[number].answer)
-    again = stage.record(1, lambda number, tick, ask: plain.calls[number].answer)
+    sampler = Sampler(model=model, adapter=WAVE, run=sample, samples=2)
+    plain = record(sampler, 1)
+    once = record(sampler, 1, lambda number, tick, ask: plain.calls[number].answer)
+    again = record(sampler, 1, lambda number, tick, ask: plain.calls[number].answer)
     assert torch.equal(plain.outputs, again.outputs)
     assert torch.equal(plain.latents, again.latents)
     assert torch.equal(once.end, again.end)
@@ -206,7 +206,7 @@ def test_outputs_may_be_changed_after_they_were_given():
 
 @pytest.mark.parametrize("passes", ["one", "sequential"])
 def test_a_reply_may_ask_the_model_and_stop_the_run(passes: Passes):
-    stage, _, model = dressed("tensor", passes)
+    sampler, _, model = dressed("tensor", passes)
     places = []
 
     def reply(number: int, tick: Tick, ask: Callable[[], Any]) -> Structure | None:
@@ -215,14 +215,14 @@ def test_a_reply_may_ask_the_model_and_stop_the_run(passes: Passes):
             raise Stop
         return Structure.of(ask()).copied() if tick.evaluation else None
 
-    calls, result = stage.run(3, reply)
+    calls, final = recorded_calls(sampler, 3, reply)
     several = 2 if passes == "sequential" else 1
-    assert result is None
+    assert final is None
     assert len(calls) == model.wave.calls == 2 * several
     branches = PAIR if several == 2 else ("",)
     expected = [(e * several + b, e, name) for e in (0, 1) for b, name in enumerate(branches)]
     assert places == [*expected, (2 * several, 2, branches[0])]
-    assert torch.equal(stage.record(3).latents[:2].flatten(), _latents(calls, several))
+    assert torch.equal(record(sampler, 3).latents[:2].flatten(), _latents(calls, several))
     assert "forward" not in vars(model)
 
 
@@ -239,7 +239,7 @@ def test_an_exception_of_the_sampler_passes_and_leaves_nothing():
         raise Failed
 
     with pytest.raises(Failed):
-        Stage(model, WAVE, sample).record(1)
+        record(Sampler(model=model, adapter=WAVE, run=sample), 1)
     model.calls = 0
     assert anatomy(model) == before
 
@@ -253,7 +253,7 @@ def test_the_latent_may_be_a_list_of_rows():
             latent = latent - torch.stack(model(list(latent), timestep))
         return latent
 
-    run = Stage(model, WAVE, sample).record(3)
+    run = record(Sampler(model=model, adapter=WAVE, run=sample, samples=2), 3)
     assert run.latents.shape == (2, 6)
     assert torch.equal(run.latents[0] - run.outputs[0, 0], run.latents[1])
 
@@ -306,7 +306,7 @@ def test_doubled_batches_are_seen():
 def test_an_output_unlike_the_latent_is_refused(dress: Callable[[Tensor], Any], message: str):
     model = Dressed(dress)
     with pytest.raises(CalibrationError, match=message):
-        Stage(model, WAVE, lambda seed: model(torch.ones(2, 3, 4), 1)).record(0)
+        record(silent(model, lambda _: model(torch.ones(2, 3, 4), 1), adapter=WAVE), 0)
 
 
 def test_rows_of_several_shapes_are_refused():
@@ -318,17 +318,19 @@ def test_rows_of_several_shapes_are_refused():
     model = Ragged()
     message = r"one shape, got \[\(2, 3\), \(3, 3\)\]"
     with pytest.raises(CalibrationError, match=message):
-        Stage(model, WAVE, lambda _: model([torch.ones(2, 3), torch.ones(3, 3)], 1)).record(0)
+        record(
+            silent(model, lambda _: model([torch.ones(2, 3), torch.ones(3, 3)], 1), adapter=WAVE), 0
+        )
     with pytest.raises(CalibrationError, match=r"one shape, got \[\]"):
-        Stage(model, WAVE, lambda _: model([], 1)).record(0)
+        record(silent(model, lambda _: model([], 1), adapter=WAVE), 0)
 
 
 def test_a_sampler_that_never_calls_the_model_is_refused():
-    with pytest.raises(CalibrationError, match="`sample` never called the Wave"):
-        Stage(Wave(), WAVE, lambda seed: None).record(0)
+    with pytest.raises(CalibrationError, match="`run` never called the Wave"):
+        record(Sampler(model=Wave(), adapter=WAVE, run=lambda seed: None), 0)
     strange = PatternAdapter(name="strange", patterns=(), latent="pixels")
     with pytest.raises(AdapterError, match="expects an argument 'pixels'"):
-        Stage(Wave(), strange, lambda seed: None)
+        record(Sampler(model=Wave(), adapter=strange, run=lambda seed: None), 0)
 
 
 def test_a_pass_that_is_left_out_is_refused():
@@ -340,4 +342,4 @@ def test_a_pass_that_is_left_out_is_refused():
                 model(torch.full((2, 3), float(seed)), timestep)
 
     with pytest.raises(CalibrationError, match="5 calls in 3 evaluations of 2 conditioning passes"):
-        Stage(model, WAVE, sample, PAIR).record(0)
+        record(Sampler(model=model, adapter=WAVE, run=sample, branches=PAIR), 0)

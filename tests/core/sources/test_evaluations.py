@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings, strategies as st
-from kit.planning import MIXTURE, Mixture, Noisy, OneStep, Passes, Sampler
+from kit.planning import MIXTURE, Mixture, Noisy, OneStep, Passes, ToySampler
 from smoothcache_core import Calibration, PatternAdapter, Schedule, cached, calibrate, fit
 from smoothcache_core.adapters import DENOISER, GUIDANCE
 from smoothcache_core.errors import ScheduleError
@@ -27,9 +27,9 @@ SAMPLES = 4
 
 
 @functools.cache
-def sampler_of(passes: Passes = "one", samples: int = SAMPLES) -> Sampler:
+def sampler_of(passes: Passes = "one", samples: int = SAMPLES) -> ToySampler:
     model = Mixture((1.0, 0.5), STEPS)
-    return Sampler(model, lambda: OneStep(STEPS), passes, samples=samples)
+    return ToySampler(model, lambda: OneStep(STEPS), passes, samples=samples)
 
 
 @functools.cache
@@ -43,12 +43,12 @@ def calibration_of(
     branches: tuple[str, ...] | None = None,
 ) -> Calibration:
     sampler = sampler_of(passes, samples)
-    assert isinstance(sampler.model, Mixture)
-    return calibrate(
-        sampler.model, adapter, sampler if final else lambda seed: [sampler(seed)], seeds=SEEDS,
-        samples_per_run=samples, sensitivity=sensitivity, progress=False,
+    taken = sampler.value(
+        adapter,
+        run=sampler if final else sampler.without_latent,
         branches=sampler.branches if branches is None else branches,
-    )  # fmt: skip
+    )
+    return calibrate(taken, seeds=SEEDS, max_lag=3, sensitivity=sensitivity, progress=False)
 
 
 def mask_of(schedule: Schedule) -> Mask:
@@ -126,7 +126,7 @@ def test_everything_computed_has_no_fill_and_no_error():
 # ---------------------------------------------------------------------------- what really happens
 
 
-def realised(sampler: Sampler, schedule: Schedule) -> tuple[float, int]:
+def realised(sampler: ToySampler, schedule: Schedule) -> tuple[float, int]:
     """Return the relative error of the final samples of all seeds, and the calls computed."""
     model = sampler.model
     assert isinstance(model, Mixture)
@@ -307,14 +307,11 @@ def test_too_few_samples_for_the_coefficients_are_refused(how: dict[str, Any], f
 
 
 @functools.cache
-def noisy_calibration() -> tuple[Sampler, Calibration]:
+def noisy_calibration() -> tuple[ToySampler, Calibration]:
     model = Mixture((1.0, 0.5), STEPS)
     model.slopes.add_(1.0)  # noise in the latent shows in the output, as with a real denoiser
-    sampler = Sampler(model, lambda: Noisy(STEPS), samples=SAMPLES)
-    found = calibrate(
-        model, MIXTURE, sampler, seeds=SEEDS, samples_per_run=SAMPLES, sensitivity=1,
-        progress=False,
-    )  # fmt: skip
+    sampler = ToySampler(model, lambda: Noisy(STEPS), samples=SAMPLES)
+    found = calibrate(sampler.value(), seeds=SEEDS, max_lag=3, sensitivity=1, progress=False)
     return sampler, found
 
 
@@ -337,7 +334,7 @@ def test_with_noise_a_run_errs_less_by_the_anchor(compute: float):
     assert errors[True] < 0.5 * errors[False]
 
 
-def error_of_run(sampler: Sampler, schedule: Schedule) -> float:
+def error_of_run(sampler: ToySampler, schedule: Schedule) -> float:
     assert isinstance(sampler.model, Mixture)
     plain = torch.cat([sampler(seed) for seed in SEEDS])
     with cached(sampler.model, MIXTURE, schedule):
@@ -347,12 +344,8 @@ def error_of_run(sampler: Sampler, schedule: Schedule) -> float:
 
 def test_fitting_keeps_the_anchor():
     sampler, calibration = noisy_calibration()
-    assert isinstance(sampler.model, Mixture)
     schedule = plan_evaluations(calibration, compute=0.5)
-    again = fit(
-        sampler.model, MIXTURE, sampler, schedule, seeds=SEEDS, samples_per_run=SAMPLES,
-        progress=False,
-    )  # fmt: skip
+    again = fit(sampler.value(), schedule, seeds=SEEDS, progress=False)
     assert set(again.fill(DENOISER).anchors) == set(schedule.fill(DENOISER).anchors)
     assert again.prediction is not None
     assert error_of_run(sampler, again) == pytest.approx(again.prediction.error, rel=0.1)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
-from kit.planning import MIXTURE, Mixture, OneStep, Passes, Sampler
+from kit.planning import Mixture, OneStep, Passes, ToySampler
 from numpy.typing import NDArray
 from smoothcache_core import Calibration, Schedule, calibrate
 from smoothcache_core.errors import ScheduleError
@@ -33,12 +33,10 @@ Array = NDArray[np.float64]
 @functools.cache
 def calibration_of(passes: Passes = "one", sensitivity: int = 2) -> Calibration:
     """Return a calibration of three sites of two kinds."""
-    sampler = Sampler(Mixture(GAINS, STEPS), lambda: OneStep(STEPS), passes, samples=4)
-    assert isinstance(sampler.model, Mixture)
+    sampler = ToySampler(Mixture(GAINS, STEPS), lambda: OneStep(STEPS), passes, samples=4)
     calibration = calibrate(
-        sampler.model, MIXTURE, sampler, seeds=(0, 1), samples_per_run=4, max_lag=6,
-        sensitivity=sensitivity, branches=sampler.branches, progress=False,
-    )  # fmt: skip
+        sampler.value(), seeds=(0, 1), max_lag=6, sensitivity=sensitivity, progress=False
+    )
     return renamed(calibration, ("attn", "ff", "ff"))
 
 

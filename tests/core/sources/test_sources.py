@@ -3,7 +3,7 @@
 import functools
 
 import pytest
-from kit.planning import MIXTURE, Mixture, OneStep, Sampler
+from kit.planning import Mixture, OneStep, ToySampler
 from smoothcache_core import Calibration, Schedule, calibrate, plan
 from smoothcache_core.errors import ScheduleError
 from smoothcache_core.planning import Limits, Planner
@@ -16,10 +16,8 @@ STEPS = 10
 @functools.cache
 def calibration_of() -> Calibration:
     model = Mixture((1.0, 0.5), STEPS)
-    sampler = Sampler(model, lambda: OneStep(STEPS), "batched", samples=4)
-    return calibrate(
-        model, MIXTURE, sampler, seeds=(0, 1), samples_per_run=4, sensitivity=2, progress=False
-    )
+    sampler = ToySampler(model, lambda: OneStep(STEPS), "batched", samples=4)
+    return calibrate(sampler.value(), seeds=(0, 1), max_lag=3, sensitivity=2, progress=False)
 
 
 @functools.cache

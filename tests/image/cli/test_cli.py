@@ -8,9 +8,9 @@ import pytest
 import torch
 from kit.image_folders import save_dit
 from kit.image_shell import STEPS, Shell
-from smoothcache_core import Calibration, Report, Schedule
+from smoothcache_core import Calibration, Report, Schedule, calibrate
 from smoothcache_core.cli.calibrating import sensitivity_calls
-from smoothcache_image import calibrate_pipeline, load_pipeline
+from smoothcache_image import load_pipeline, sampler_of
 from smoothcache_image._loading import SHIPPED
 
 # ---------------------------------------------------------------------------- calibrate
@@ -85,9 +85,9 @@ def test_the_cost_of_sensitivities_is_the_calls_they_took(
     counts = []
     for sensitivity in (0, 1):
         calls.clear()
-        calibration = calibrate_pipeline(
-            pipe, sample, seeds=range(2), sensitivity=sensitivity, branches=branches,
-            max_lag=1, progress=False,
+        calibration = calibrate(
+            sampler_of(pipe, sample, branches=branches), seeds=range(2), max_lag=1,
+            sensitivity=sensitivity, progress=False,
         )  # fmt: skip
         counts.append(len(calls))
         assert sensitivity_calls(calibration) == counts[-1] - counts[0]

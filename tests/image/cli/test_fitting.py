@@ -5,8 +5,9 @@ import pytest
 import torch
 from kit.image_shell import STEPS, Shell
 from smoothcache_core import Calibration, Schedule, evaluate, fit
+from smoothcache_core.cli.sampler import known
 from smoothcache_core.schedule import Prediction
-from smoothcache_image import adapter_for, cached_pipeline, fit_pipeline, load_pipeline
+from smoothcache_image import cached_pipeline, load_pipeline, sampler_of
 from smoothcache_image._sampling import Sampler
 
 HALF = "denoiser-compute0.5.json"
@@ -41,11 +42,8 @@ def test_fit_measures_the_error_that_the_fitted_schedule_makes(
     assert f"{promise(after).error:.2g} (" in said
     assert "Measured on 4 samples." in said
     unseen = after.changed(source=before.source)
-    pipe = sampler.pipe
-    report = evaluate(
-        pipe.transformer, adapter_for(pipe.transformer), sampler, {"fitted": unseen},
-        seeds=range(7, 11), scheduler=pipe.scheduler, warmup=0, progress=False,
-    )  # fmt: skip
+    policies = {"fitted": unseen}
+    report = evaluate(known(sampler), policies, seeds=range(7, 11), warmup=0, progress=False)
     assert promise(after).error == pytest.approx(report.row("fitted").rel_l2, rel=1e-5)
 
 
@@ -120,18 +118,16 @@ def test_pipelines_are_fitted_though_sample_returns_pictures(planned: Path, samp
         labels = sampler.conditions_of(seed)
         return pipe(labels, generator=generator, num_inference_steps=STEPS).images
 
-    found = fit_pipeline(pipe, sample, schedule, seeds=[3, 4], progress=False)
-    expected = fit(
-        pipe.transformer, adapter_for(pipe.transformer), sampler, schedule, seeds=[3, 4],
-        scheduler=pipe.scheduler, progress=False,
-    )  # fmt: skip
+    found = fit(sampler_of(pipe, sample), schedule, seeds=[3, 4], progress=False)
+    expected = fit(known(sampler), schedule, seeds=[3, 4], progress=False)
     assert found == expected
     assert vars(pipe.vae) == before
 
 
 def test_a_fitted_schedule_lands_nearer_than_reuse(planned: Path, sampler: Sampler):
     schedule = Schedule.load(planned / HALF)
-    fitted = fit_pipeline(sampler.pipe, sampler, schedule, seeds=range(3), progress=False)
+    taken = sampler_of(sampler.pipe, sampler)
+    fitted = fit(taken, schedule, seeds=range(3), progress=False)
     plain = sampler(50)
     errors = []
     for each in (fitted, schedule.changed(fills={})):

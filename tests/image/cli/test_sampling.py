@@ -5,8 +5,9 @@ import pytest
 import torch
 from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
 from kit.image_folders import PIXELS, SIZE
+from smoothcache_core import calibrate
 from smoothcache_core.sources.interval import interval_of
-from smoothcache_image import PipelineError, cached_pipeline, calibrate_pipeline, load_pipeline
+from smoothcache_image import PipelineError, cached_pipeline, load_pipeline, sampler_of
 from smoothcache_image._sampling import Sampler, choose_conditions, label_name
 from torch import Tensor
 
@@ -129,7 +130,8 @@ def test_a_stochastic_solver_leaves_the_global_generator_alone(noisy: Any):
 @diffusers_warns
 def test_a_cached_run_has_the_noise_of_the_plain_run(noisy: Any):
     sampler = dit_sampler(noisy)
-    calibration = calibrate_pipeline(noisy, sampler, seeds=[0], max_lag=1, progress=False)
+    taken = sampler_of(noisy, sampler, samples=sampler.batch)
+    calibration = calibrate(taken, seeds=[0], max_lag=1, progress=False)
     with cached_pipeline(noisy, interval_of(calibration, 2)):
         reused = sampler(0)
     noise = noisy.scheduler.noise
@@ -253,15 +255,8 @@ def test_branches_are_named_where_guidance_is_sequential(dit: Any, lumina2: Any)
 def test_a_calibrated_pipeline_is_cached(kind: str, request: pytest.FixtureRequest):
     pipe = request.getfixturevalue(kind)
     sampler = dit_sampler(pipe) if kind == "dit" else lumina2_sampler(pipe)
-    calibration = calibrate_pipeline(
-        pipe,
-        sampler,
-        seeds=[0],
-        max_lag=1,
-        samples_per_run=2,
-        branches=sampler.branches,
-        progress=False,
-    )
+    taken = sampler_of(pipe, sampler, samples=2, branches=sampler.branches)
+    calibration = calibrate(taken, seeds=[0], max_lag=1, progress=False)
     plain = sampler(1)
     with cached_pipeline(pipe, interval_of(calibration, 2)) as stats:
         reused = sampler(1)

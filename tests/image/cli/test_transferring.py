@@ -5,8 +5,9 @@ from typing import Any
 import pytest
 import torch
 from kit.image_shell import STEPS, Shell
-from smoothcache_core import Calibration, Schedule, transfer
-from smoothcache_image import adapter_for, calibrate_pipeline, load_pipeline, transfer_pipeline
+from smoothcache_core import Calibration, Schedule, calibrate, transfer
+from smoothcache_core.cli.sampler import known
+from smoothcache_image import load_pipeline, sampler_of
 from smoothcache_image._sampling import Sampler
 
 MORE = STEPS + 2
@@ -31,7 +32,7 @@ def test_a_transferred_calibration_plans_for_the_new_steps(
     said = shell.run("transfer", calibrated, *words)
     old, new = Calibration.load(calibrated), Calibration.load(output)
     assert calibrated.read_bytes() == before
-    assert new == transfer_pipeline(sampler.pipe, old, sampler)
+    assert new == transfer(old, sampler_of(sampler.pipe, sampler))
     assert new.fingerprint.transferred_from == STEPS
     assert said.splitlines() == [
         f"{output}: transferred from {STEPS} evaluations to {MORE}, an estimate. "
@@ -134,18 +135,15 @@ def test_pipelines_are_transferred_though_sample_returns_pictures(
         labels = sampler.conditions_of(seed)
         return pipe(labels, generator=generator, num_inference_steps=MORE).images
 
-    found = transfer_pipeline(pipe, calibration, sample, seed=3)
-    expected = transfer(
-        calibration, pipe.transformer, adapter_for(pipe.transformer), sampler,
-        scheduler=pipe.scheduler, seed=3,
-    )  # fmt: skip
+    found = transfer(calibration, sampler_of(pipe, sample), seed=3)
+    expected = transfer(calibration, known(sampler), seed=3)
     assert found == expected
     assert found.dynamics is not None
     assert found.dynamics.response.knows_end
     assert vars(pipe.vae) == before
 
 
-def test_branches_are_those_of_the_calibration(lumina2_folder: Path):
+def test_branches_that_are_named_are_those_of_both(lumina2_folder: Path):
     pipe: Any = load_pipeline(lumina2_folder, device="cpu")
     pipe.set_progress_bar_config(disable=True)
 
@@ -156,8 +154,8 @@ def test_branches_are_those_of_the_calibration(lumina2_folder: Path):
         ).images  # fmt: skip
 
     branches = ("cond", "uncond")
-    calibration = calibrate_pipeline(
-        pipe, sample, seeds=[0], max_lag=3, sensitivity=1, branches=branches, progress=False
-    )
-    found = transfer_pipeline(pipe, calibration, lambda seed: sample(seed, steps=MORE))
+    first = sampler_of(pipe, sample, branches=branches)
+    calibration = calibrate(first, seeds=[0], max_lag=3, sensitivity=1, progress=False)
+    more = sampler_of(pipe, lambda seed: sample(seed, steps=MORE), branches=branches)
+    found = transfer(calibration, more)
     assert (found.evaluations, found.branches) == (MORE, branches)

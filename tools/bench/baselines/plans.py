@@ -6,7 +6,7 @@ from functools import partial
 from typing import Literal
 
 from smoothcache_core import Calibration, Schedule, fit
-from smoothcache_core.cli.sampler import Sampler
+from smoothcache_core.cli.sampler import Sampler, known
 from smoothcache_core.planning import Planner
 from smoothcache_core.sources import smooth_to_compute
 
@@ -62,15 +62,5 @@ def _smooth(material: Material, budget: float) -> Schedule:
 def _fitted(plan: Plan, material: Material, budget: float, *, terms: int | None = None) -> Schedule:
     sampler = material.sampler
     with sampler.around():
-        return fit(
-            sampler.denoiser,
-            sampler.adapter,
-            sampler,
-            plan(material, budget),
-            seeds=material.seeds,
-            samples_per_run=sampler.batch,
-            terms=terms,
-            branches=sampler.branches,
-            scheduler=sampler.scheduler,
-            progress=False,
-        )
+        schedule = plan(material, budget)
+        return fit(known(sampler), schedule, seeds=material.seeds, terms=terms, progress=False)

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
-from smoothcache_audio import Sampler, load_model, sampler_of
+from smoothcache_audio import Sampler, load_model, prompt_sampler
 from smoothcache_audio._conditions import choose_conditions
 from smoothcache_audio._evaluation import sound_judging
 from smoothcache_audio._names import SHIPPED_GUIDANCE, SHIPPED_SIGMAS
@@ -52,7 +52,7 @@ def _load(model: str, solver: str, steps: int, device: str) -> Sampler:
         raise ValueError(f"no solver is called {solver!r}; there are {sorted(solvers_of('v'))}")
     loaded = load_model(model, library="stable-audio-tools", device=device, dtype="float32")
     least, most = SHIPPED_SIGMAS
-    return sampler_of(
+    return prompt_sampler(
         loaded,
         conditions=choose_conditions(loaded, labels=None, prompts=(), digits=True),
         steps=steps,

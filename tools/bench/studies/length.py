@@ -17,6 +17,7 @@ import torch
 import typer
 from smoothcache_audio import Sampler
 from smoothcache_core import Calibration, Schedule, SmoothCacheWarning, cached, calibrate, plan
+from smoothcache_core.cli.sampler import known
 from smoothcache_core.metrics import relative_l2
 from torch import Tensor
 from tqdm import tqdm
@@ -41,11 +42,7 @@ TARGETS: tuple[str, ...] = ("denoiser", "site")
 
 def calibrated(sampler: Sampler) -> Calibration:
     """Calibrate at the length of a sampler."""
-    with sampler.around():
-        return calibrate(
-            sampler.denoiser, sampler.adapter, sampler, seeds=CALIBRATION, max_lag=6,
-            samples_per_run=sampler.batch, progress=False,
-        )  # fmt: skip
+    return calibrate(known(sampler), seeds=CALIBRATION, max_lag=6, progress=False)
 
 
 def latents(sampler: Sampler, schedule: Schedule | None) -> tuple[Tensor, str]:
@@ -83,7 +80,7 @@ def rows_of(sampler: Sampler, known: Calibration, compute: float) -> Iterator[Ro
 
 
 def main(
-    solver: Annotated[str, typer.Option(help="As in sampler_of.")] = "dpmpp-2m",
+    solver: Annotated[str, typer.Option(help="As in prompt_sampler.")] = "dpmpp-2m",
     steps: Annotated[int, typer.Option(help="Steps of the solver.")] = 50,
     seconds: Annotated[float, typer.Option(help="Length of the calibration.")] = 0.8,
     compute: Annotated[float, typer.Option(help="Compute fraction of the plans.")] = 0.5,

@@ -26,6 +26,7 @@ from smoothcache_core import (
     plan,
     transfer,
 )
+from smoothcache_core.cli.sampler import known
 from smoothcache_core.metrics import relative_l2
 from smoothcache_image import adapter_for, load_pipeline
 from smoothcache_image._sampling import Sampler
@@ -64,19 +65,14 @@ class Bench:
 
     def calibrated(self) -> tuple[Calibration, float]:
         """Return a calibration, and the seconds of the processor it took."""
-        pipe, start = self.sampler.pipe, time.process_time()
-        found = calibrate(
-            pipe.transformer, self.adapter, self.sampler, seeds=CALIBRATION, max_lag=6,
-            samples_per_run=self.sampler.batch, scheduler=pipe.scheduler, progress=False,
-        )  # fmt: skip
+        start = time.process_time()
+        found = calibrate(known(self.sampler), seeds=CALIBRATION, max_lag=6, progress=False)
         return found, time.process_time() - start
 
     def transferred(self, calibration: Calibration) -> tuple[Calibration, float]:
         """Return a calibration transferred to the sampler's steps, and the seconds it took."""
-        pipe, start = self.sampler.pipe, time.process_time()
-        found = transfer(
-            calibration, pipe.transformer, self.adapter, self.sampler, scheduler=pipe.scheduler
-        )
+        start = time.process_time()
+        found = transfer(calibration, known(self.sampler))
         return found, time.process_time() - start
 
     def latents(self, schedule: Schedule | None) -> tuple[Tensor, str]:

@@ -24,11 +24,12 @@ from smoothcache_core import Calibration, Schedule, cached, calibrate
 from smoothcache_core.calibrating.calibrate import PROBES, places_of
 from smoothcache_core.calibrating.run_sensitivity import measure_dynamics
 from smoothcache_core.calibrating.site_sensitivity import BLOCKS, measure_influence
+from smoothcache_core.cli.sampler import known
 from smoothcache_core.numerics.reproducible_sum import joined
-from smoothcache_core.sampling.sampler import Stage
+from smoothcache_core.sampling.recording import record as record_run
 from smoothcache_core.sources import plan_sites
 from smoothcache_core.sources.prediction import with_prediction
-from smoothcache_image import adapter_for, load_pipeline
+from smoothcache_image import load_pipeline
 from smoothcache_image._sampling import Sampler
 from torch import nn
 from tqdm import tqdm
@@ -85,16 +86,11 @@ def measure(steps: int, batch: int, solver: str, pairs: int) -> list[Row]:
     pipe = load_pipeline("digits", solver=solver)  # pyright: ignore[reportArgumentType]
     pipe.set_progress_bar_config(disable=True)
     sampler = Sampler(pipe=pipe, conditions=range(10), steps=steps, guidance=1.5, batch=batch)
-    adapter = adapter_for(pipe.transformer)
-    plain = calibrate(
-        pipe.transformer, adapter, sampler, seeds=[CALIBRATION_SEED], samples_per_run=batch,
-        max_lag=12, sensitivity=0, scheduler=pipe.scheduler,
-    )  # fmt: skip
-    stage = Stage(pipe.transformer, adapter, sampler, (), pipe.scheduler)
+    plain = calibrate(known(sampler), seeds=[CALIBRATION_SEED], max_lag=12, sensitivity=0)
     found = {}
     for name, (places, blocks) in settings_of(steps, len(plain.sites)).items():
         with counted(pipe.transformer) as counter:
-            found[name] = add_sensitivity(plain, stage, places, blocks, batch), counter
+            found[name] = add_sensitivity(plain, sampler, places, blocks), counter
     tried = drawn(plain, pairs)
     with counted(pipe.transformer) as counter:
         truth = true_errors(sampler, [reusing(plain, pair) for pair in tried])
@@ -117,15 +113,16 @@ def settings_of(steps: int, every: int) -> dict[str, tuple[list[int], int]]:
 
 
 def add_sensitivity(
-    plain: Calibration, stage: Stage, places: list[int], blocks: int, batch: int
+    plain: Calibration, sampler: Sampler, places: list[int], blocks: int
 ) -> Calibration:
     """Return the calibration with sensitivities measured at `places`, on so many blocks a kind."""
-    run = stage.record(CALIBRATION_SEED, None)
-    dynamics = measure_dynamics(stage, run, batch, probes=places, conditional=None)
+    taken = known(sampler)
+    run = record_run(taken, CALIBRATION_SEED)
+    dynamics = measure_dynamics(taken, run, taken.samples, probes=places, conditional=None)
     assert plain.products is not None
     products = joined(plain.products) / plain.samples
     influence = measure_influence(
-        stage, run, dynamics.response, plain.sites, products, places, blocks=blocks
+        taken, run, dynamics.response, plain.sites, products, places, blocks=blocks
     )
     return replace(plain, dynamics=dynamics, influence=influence)
 

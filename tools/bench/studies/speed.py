@@ -6,6 +6,7 @@ from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+import smoothcache_core as core
 import torch
 from smoothcache_core import Adapter, calibrate
 from smoothcache_core.calibrating.flops import flop_counter
@@ -212,15 +213,13 @@ def cost_of(subject: Subject, model: nn.Module) -> Cost:
     copy = sharing(model)
     with subject.sampling(copy, PLAIN, 4) as sampler:
         sampler.start()
-        return calibrate(
-            copy,
-            subject.adapter,
-            lambda seed: sampler.evaluate(0),
-            seeds=[SEED],
-            max_lag=1,
-            sensitivity=0,
-            progress=False,
-        ).cost
+
+        def one(seed: int) -> None:
+            del seed
+            sampler.evaluate(0)
+
+        taken = core.Sampler(model=copy, adapter=subject.adapter, run=one)
+        return calibrate(taken, seeds=[SEED], max_lag=1, sensitivity=0, progress=False).cost
 
 
 # ---------------------------------------------------------------------------- timing

@@ -36,9 +36,7 @@ if TYPE_CHECKING:
     )
     from smoothcache_audio._pipelines import (
         cached_pipeline as cached_pipeline,
-        calibrate_pipeline as calibrate_pipeline,
-        fit_pipeline as fit_pipeline,
-        transfer_pipeline as transfer_pipeline,
+        sampler_of as sampler_of,
     )
     from smoothcache_audio._published import (
         clap_summary as clap_summary,
@@ -48,7 +46,7 @@ if TYPE_CHECKING:
         openl3_summary as openl3_summary,
         passt_metric as passt_metric,
     )
-    from smoothcache_audio._sampling import Sampler as Sampler, sampler_of as sampler_of
+    from smoothcache_audio._sampling import Sampler as Sampler, prompt_sampler as prompt_sampler
 
 _HOMES = {
     **dict.fromkeys(("ACE_STEP", "ADAPTERS", "LONGCAT_AUDIO", "MINIMAX_MUSIC"), "_adapters"),
@@ -61,14 +59,12 @@ _HOMES = {
     **dict.fromkeys(("SoundRow", "save_wav"), "_pictures"),
     **dict.fromkeys(("spectrogram_sheet", "waveform_overlay"), "_pictures"),
     "cached_pipeline": "_pipelines",
-    "calibrate_pipeline": "_pipelines",
-    "fit_pipeline": "_pipelines",
-    "transfer_pipeline": "_pipelines",
+    "sampler_of": "_pipelines",
     **dict.fromkeys(("clap_summary", "load_clap"), "_published"),
     **dict.fromkeys(("load_openl3", "openl3_summary"), "_published"),
     **dict.fromkeys(("load_passt", "passt_metric"), "_published"),
     "Sampler": "_sampling",
-    "sampler_of": "_sampling",
+    "prompt_sampler": "_sampling",
 }
 
 __version__ = version("smoothcache-audio")
@@ -86,22 +82,20 @@ __all__ = [
     "SoundRow",
     "adapter_for",
     "cached_pipeline",
-    "calibrate_pipeline",
     "clap_summary",
     "digit_metrics",
     "digit_summaries",
-    "fit_pipeline",
     "load_clap",
     "load_model",
     "load_openl3",
     "load_passt",
     "openl3_summary",
     "passt_metric",
+    "prompt_sampler",
     "sampler_of",
     "save_wav",
     "shipped_folder",
     "spectrogram_sheet",
-    "transfer_pipeline",
     "waveform_metrics",
     "waveform_overlay",
 ]

@@ -1,11 +1,15 @@
-"""Calibrating, fitting and caching models of stable-audio-tools, and pipelines of diffusers."""
+"""Samplers of stable-audio-tools' models and diffusers' pipelines, and running them cached."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any
 
-from smoothcache_core.pipelines import PipelineCaching, PipelineParts, pipeline_announcing
+from smoothcache_core import Sampler, Schedule
+from smoothcache_core.pipelines import cached_sampler, pipeline_announcing, pipeline_sampler
+from smoothcache_core.runtime import CacheStats
 from torch import Tensor, nn
 
 from smoothcache_audio._adapters import adapter_for
@@ -42,38 +46,98 @@ def is_length_first(pipe: Any) -> bool:
     return type(pipe).__name__ in LENGTH_FIRST
 
 
-def parts_of(model: Any) -> PipelineParts:
-    """Take a model of stable-audio-tools, or a pipeline of diffusers, apart.
+def sampler_of(
+    model: Any,
+    sample: Callable[[int], object],
+    *,
+    samples: int = 1,
+    branches: Sequence[str] = (),
+    solver: str | None = None,
+) -> Sampler:
+    """Return the sampler of a model, for `calibrate`, `transfer`, `fit` and `evaluate`.
+
+    The final latent is what the model gives to its decoder while `sample` runs, if it decodes
+    once; else what `sample` returns, if that is a tensor.
+
+    Example:
+        >>> def sample(seed: int) -> None:
+        ...     model("rain", generator=torch.Generator().manual_seed(seed))
+        >>> calibration = calibrate(sampler_of(model, sample), seeds=range(10))
+
+    Args:
+        model: A model of stable-audio-tools, or a diffusers pipeline, with an adapter.
+        sample: Calls the model once, from the noise of the given seed.
+        samples: Samples in the batch of one run, at least 1.
+        branches: Names of the conditioning passes, if guidance makes one call for each and the
+            model does not announce them.
+        solver: Name of the solver, where there is no scheduler to name it.
 
     Raises:
-        PipelineError: It has no denoiser.
+        PipelineError: The model has no denoiser.
         AdapterError: There is no adapter for it.
+        SamplerError: `samples` is below 1.
     """
     denoiser = denoiser_of(model)
     adapter = adapter_for(denoiser)
     if is_stable_audio_tools(model):
-        return PipelineParts(
-            denoiser=denoiser,
-            adapter=adapter,
+        return pipeline_sampler(
+            denoiser,
+            adapter,
+            sample,
             decoder=model.pretransform,
+            solver=solver,
+            branches=tuple(branches),
+            samples=samples,
             around=partial(runs_announced, model),
         )
-    return PipelineParts(
-        denoiser=denoiser,
-        adapter=adapter,
-        scheduler=model.scheduler,
+    return pipeline_sampler(
+        denoiser,
+        adapter,
+        sample,
         decoder=model.components.get("vae"),
         latent_of=_transposed if is_length_first(model) else None,
+        scheduler=model.scheduler,
+        solver=solver,
+        branches=tuple(branches),
+        samples=samples,
         around=partial(pipeline_announcing, model),
     )
+
+
+def cached_pipeline(
+    model: Any,
+    schedule: Schedule,
+    *,
+    branches: Sequence[str] | None = None,
+    solver: str | None = None,
+) -> AbstractContextManager[CacheStats]:
+    """Run a model by `schedule` inside a `with` block; it is restored exactly at the end.
+
+    Example:
+        >>> with cached_pipeline(model, Schedule.load("schedule.json")) as stats:
+        ...     sound = model("rain", num_inference_steps=100).audios[0]
+
+    Args:
+        model: A model of stable-audio-tools, or a diffusers pipeline, with an adapter.
+        schedule: What to compute and what to reuse.
+        branches: Names of the conditioning passes, if guidance makes one call for each and the
+            model does not announce them; those of the calibration if not given.
+        solver: Name of the solver, where there is no scheduler to name it.
+
+    Yields:
+        Statistics, updated while the model runs.
+
+    Raises:
+        PipelineError: The model has no denoiser.
+        SmoothCacheError: See `smoothcache_core.cached`.
+    """
+    known = sampler_of(model, _never)
+    return cached_sampler(known, schedule, branches=branches, solver=solver)
 
 
 def _transposed(latents: Tensor) -> Tensor:
     return latents.transpose(1, 2)
 
 
-_CACHING = PipelineCaching(parts_of)
-cached_pipeline = _CACHING.cached_pipeline
-calibrate_pipeline = _CACHING.calibrate_pipeline
-transfer_pipeline = _CACHING.transfer_pipeline
-fit_pipeline = _CACHING.fit_pipeline
+def _never(seed: int) -> None:
+    """Stand in for what samples, where nothing is sampled."""

@@ -1,6 +1,6 @@
 """Sampling an audio model from seeds, with the autoencoder's decoding kept apart.
 
-`Sampler` is what calibrating, fitting and judging need; `sampler_of` makes the one that fits a
+`Sampler` is what calibrating, fitting and judging need; `prompt_sampler` makes the one that fits a
 model: of stable-audio-tools, or a pipeline of diffusers.
 """
 
@@ -26,7 +26,7 @@ from tqdm import tqdm
 
 from smoothcache_audio._adapters import adapter_for
 from smoothcache_audio._errors import PipelineError
-from smoothcache_audio._pipelines import denoiser_of, is_length_first, parts_of
+from smoothcache_audio._pipelines import denoiser_of, is_length_first
 from smoothcache_audio._stable_audio_tools import (
     DEFAULT_SOLVERS,
     backends_kept,
@@ -36,6 +36,7 @@ from smoothcache_audio._stable_audio_tools import (
     quiet,
     require,
     rounding_ignored,
+    runs_announced,
     solvers_of,
 )
 
@@ -63,7 +64,7 @@ class _Progress:
 
 @dataclass(frozen=True, kw_only=True)
 class Sampler(ABC):
-    """Samples one batch per seed; made by `sampler_of`.
+    """Samples one batch per seed; made by `prompt_sampler`.
 
     The n-th sample of all (n = seed x batch + row) has condition n, counted round.
 
@@ -160,7 +161,9 @@ class Sampler(ABC):
 
     def around(self) -> AbstractContextManager[object]:
         """Return what to enter around everything that is done with the denoiser."""
-        return parts_of(self.model).around()
+        if is_stable_audio_tools(self.model):
+            return runs_announced(self.model)
+        return pipeline_announcing(self.model)
 
     def conditions_of(self, seed: int) -> list[Any]:
         """Return the conditions of the samples of `seed`."""
@@ -178,7 +181,7 @@ class Sampler(ABC):
         self.progress.shown = shown
 
 
-def sampler_of(
+def prompt_sampler(
     model: Any,
     *,
     conditions: Sequence[Any],
@@ -193,7 +196,7 @@ def sampler_of(
     """Return the sampler of a model.
 
     Example:
-        >>> sampler = sampler_of(load_model(), conditions=range(10), steps=100, guidance=2.5)
+        >>> sampler = prompt_sampler(load_model(), conditions=range(10), steps=100, guidance=2.5)
         >>> sound = sampler.waveforms(sampler(seed=0))
 
     Args:

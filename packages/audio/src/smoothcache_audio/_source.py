@@ -76,7 +76,7 @@ class SoundSource(Source):
     Attributes:
         model: See `load_model`; as are `device`, `dtype` and `library`.
         library: See `load_model`.
-        solver: See `sampler_of`.
+        solver: See `prompt_sampler`.
         guidance: Strength of guidance; None is 2.5 for a shipped model, else the library's own.
         seconds: Length of the sounds; None is the model's own.
         sigma_min: Noise that the solver ends with; None is what suits the model.
@@ -114,12 +114,12 @@ class SoundSource(Source):
         """Load the model and return its sampler."""
         from smoothcache_audio._conditions import choose_conditions
         from smoothcache_audio._loading import load_model
-        from smoothcache_audio._sampling import SIGMA_MAX, SIGMA_MIN, sampler_of
+        from smoothcache_audio._sampling import SIGMA_MAX, SIGMA_MIN, prompt_sampler
 
         model = load_model(self.model, library=self.library, device=self.device, dtype=self.dtype)
         least, most = SHIPPED_SIGMAS if self.shipped else (SIGMA_MIN, SIGMA_MAX)
         own = SHIPPED_GUIDANCE if self.shipped else None
-        sampler = sampler_of(
+        sampler = prompt_sampler(
             model,
             conditions=choose_conditions(
                 model, labels=self.labels, prompts=self.prompts, digits=self.shipped

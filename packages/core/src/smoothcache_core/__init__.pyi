@@ -21,6 +21,9 @@ from .reports import Report
 # Apply: run by a schedule.
 from .runtime import attach, cached
 
+# How one run is made.
+from .sampling import Sampler
+
 # The portable description of what is computed.
 from .schedule import Schedule
 
@@ -29,6 +32,7 @@ __all__ = [
     "Calibration",
     "PatternAdapter",
     "Report",
+    "Sampler",
     "Schedule",
     "SitePattern",
     "SmoothCacheError",

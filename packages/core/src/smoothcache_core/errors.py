@@ -6,6 +6,7 @@ SmoothCacheError
 +-- CalibrationError   a calibration cannot be recorded, merged or read
 +-- EvaluationError    policies cannot be compared, or a report cannot be read
 +-- PipelineError      a pipeline cannot be loaded, or does not take what it was asked for
++-- SamplerError       a sampler does not return what it must, or cannot be
 +-- ScheduleError      a schedule is invalid or does not fit the model or the run
 SmoothCacheWarning     something harmless that a user must know
 """
@@ -33,6 +34,10 @@ class EvaluationError(SmoothCacheError):
 
 class PipelineError(SmoothCacheError):
     """A pipeline cannot be loaded, or does not take what it was asked for."""
+
+
+class SamplerError(SmoothCacheError):
+    """A sampler does not return the final latent where it must, or has impossible settings."""
 
 
 class ScheduleError(SmoothCacheError):

@@ -29,9 +29,7 @@ if TYPE_CHECKING:
     )
     from smoothcache_image._pipelines import (
         cached_pipeline as cached_pipeline,
-        calibrate_pipeline as calibrate_pipeline,
-        fit_pipeline as fit_pipeline,
-        transfer_pipeline as transfer_pipeline,
+        sampler_of as sampler_of,
     )
 
 _HOMES = {
@@ -42,9 +40,7 @@ _HOMES = {
     "digits_folder": "_loading",
     "load_pipeline": "_loading",
     "cached_pipeline": "_pipelines",
-    "calibrate_pipeline": "_pipelines",
-    "fit_pipeline": "_pipelines",
-    "transfer_pipeline": "_pipelines",
+    "sampler_of": "_pipelines",
 }
 
 __version__ = version("smoothcache-image")
@@ -64,11 +60,9 @@ __all__ = [
     "PipelineError",
     "adapter_for",
     "cached_pipeline",
-    "calibrate_pipeline",
     "digits_folder",
-    "fit_pipeline",
     "load_pipeline",
-    "transfer_pipeline",
+    "sampler_of",
 ]
 
 

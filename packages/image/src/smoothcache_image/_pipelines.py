@@ -1,11 +1,15 @@
-"""Calibrating, fitting and caching the denoiser of a diffusers pipeline."""
+"""The sampler of a diffusers pipeline, and the pipeline run by a schedule."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any
 
-from smoothcache_core.pipelines import PipelineCaching, PipelineParts, pipeline_announcing
+from smoothcache_core import Sampler, Schedule
+from smoothcache_core.pipelines import cached_sampler, pipeline_announcing, pipeline_sampler
+from smoothcache_core.runtime import CacheStats
 from torch import nn
 
 from smoothcache_image._adapters import adapter_for
@@ -27,25 +31,76 @@ def denoiser_of(pipe: Any) -> nn.Module:
     )
 
 
-def parts_of(pipe: Any) -> PipelineParts:
-    """Take a pipeline apart.
+def sampler_of(
+    pipe: Any,
+    sample: Callable[[int], object],
+    *,
+    samples: int = 1,
+    branches: Sequence[str] = (),
+    solver: str | None = None,
+) -> Sampler:
+    """Return the sampler of a pipeline, for `calibrate`, `transfer`, `fit` and `evaluate`.
+
+    The final latent is what the pipeline gives to its decoder while `sample` runs, if it decodes
+    once; else what `sample` returns, if that is a tensor.
+
+    Example:
+        >>> def sample(seed: int) -> None:
+        ...     pipe([207], generator=torch.Generator().manual_seed(seed))
+        >>> calibration = calibrate(sampler_of(pipe, sample), seeds=range(10))
+
+    Args:
+        pipe: A diffusers pipeline with a denoiser that the package has an adapter for.
+        sample: Calls the pipeline once, from the noise of the given seed.
+        samples: Samples in the batch of one run, at least 1.
+        branches: Names of the conditioning passes, if guidance makes one call for each and the
+            pipeline does not announce them.
+        solver: Name of the solver, where there is no scheduler to name it.
 
     Raises:
-        PipelineError: It has no denoiser.
+        PipelineError: The pipeline has no denoiser.
         AdapterError: There is no adapter for it.
+        SamplerError: `samples` is below 1.
     """
     denoiser = denoiser_of(pipe)
-    return PipelineParts(
-        denoiser=denoiser,
-        adapter=adapter_for(denoiser),
-        scheduler=pipe.scheduler,
+    return pipeline_sampler(
+        denoiser,
+        adapter_for(denoiser),
+        sample,
         decoder=pipe.components.get("vae"),
+        scheduler=pipe.scheduler,
+        solver=solver,
+        branches=tuple(branches),
+        samples=samples,
         around=partial(pipeline_announcing, pipe),
     )
 
 
-_CACHING = PipelineCaching(parts_of)
-cached_pipeline = _CACHING.cached_pipeline
-calibrate_pipeline = _CACHING.calibrate_pipeline
-transfer_pipeline = _CACHING.transfer_pipeline
-fit_pipeline = _CACHING.fit_pipeline
+def cached_pipeline(
+    pipe: Any,
+    schedule: Schedule,
+    *,
+    branches: Sequence[str] | None = None,
+    solver: str | None = None,
+) -> AbstractContextManager[CacheStats]:
+    """Run a pipeline by `schedule` inside a `with` block; it is restored exactly at the end.
+
+    Example:
+        >>> with cached_pipeline(pipe, Schedule.load("schedule.json")) as stats:
+        ...     image = pipe([207], num_inference_steps=50).images[0]
+
+    Args:
+        pipe: A diffusers pipeline with a denoiser that the package has an adapter for.
+        schedule: What to compute and what to reuse.
+        branches: Names of the conditioning passes, if guidance makes one call for each and the
+            pipeline does not announce them; those of the calibration if not given.
+        solver: Name of the solver, where there is no scheduler to name it.
+
+    Yields:
+        Statistics, updated while the pipeline runs.
+
+    Raises:
+        PipelineError: The pipeline has no denoiser.
+        SmoothCacheError: See `smoothcache_core.cached`.
+    """
+    return cached_sampler(sampler_of(pipe, pipe), schedule, branches=branches, solver=solver)

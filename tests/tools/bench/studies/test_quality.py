@@ -5,11 +5,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from smoothcache_core import Calibration, Schedule
+from smoothcache_core import Calibration, Schedule, calibrate
+from smoothcache_core.cli.sampler import known
 from smoothcache_core.errors import ScheduleError
 from smoothcache_core.metrics import relative_l2
 from smoothcache_core.sources import interval
-from smoothcache_image import cached_pipeline, calibrate_pipeline
+from smoothcache_image import cached_pipeline
 from typer.testing import CliRunner
 
 from tools.bench import quality_command
@@ -93,9 +94,7 @@ def bench():
 @pytest.fixture(scope="module")
 def calibration(bench: Bench):
     sampler = bench.of_batch(2)
-    return calibrate_pipeline(
-        sampler.pipe, sampler, seeds=[0], max_lag=3, samples_per_run=2, progress=False
-    )
+    return calibrate(known(sampler), seeds=[0], max_lag=3, progress=False)
 
 
 @pytest.fixture(scope="module")

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from smoothcache_core.cli.sampler import known
 from typer.testing import CliRunner
 
 pytest.importorskip("stable_audio_tools")
@@ -49,17 +50,7 @@ def bench(folder: Path):
 @pytest.fixture(scope="module")
 def calibration(bench: Bench):
     sampler = bench.of_batch(SAMPLES)
-    return calibrate(
-        sampler.denoiser,
-        sampler.adapter,
-        sampler,
-        seeds=[0],
-        max_lag=3,
-        samples_per_run=SAMPLES,
-        solver=sampler.solver_name,
-        sensitivity=0,
-        progress=False,
-    )
+    return calibrate(known(sampler), seeds=[0], max_lag=3, sensitivity=0, progress=False)
 
 
 def settings(folder: Path, work: Path, **changes: object) -> Settings:

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from smoothcache_core import Calibration, calibrate
+from smoothcache_core.cli.sampler import known
 from smoothcache_image import load_pipeline
 from smoothcache_image._sampling import Sampler
 from torch import Tensor
@@ -24,10 +25,7 @@ def sampler() -> Sampler:
 
 @pytest.fixture(scope="module")
 def calibration(sampler: Sampler) -> Calibration:
-    return calibrate(
-        sampler.denoiser, sampler.adapter, sampler, seeds=[0], samples_per_run=BATCH,
-        scheduler=sampler.scheduler, progress=False,
-    )  # fmt: skip
+    return calibrate(known(sampler), seeds=[0], max_lag=3, progress=False)
 
 
 def with_older_output(sampler: Sampler, path: str, evaluation: int) -> Tensor:

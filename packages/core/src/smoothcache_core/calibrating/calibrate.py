@@ -1,8 +1,9 @@
 """Calibration: run the unmodified sampler and measure what caching needs to know."""
 
 import logging
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -12,41 +13,42 @@ from tqdm import tqdm
 
 from smoothcache_core.adapters.compiled import is_compiled
 from smoothcache_core.adapters.guidance import conditional_part
-from smoothcache_core.adapters.sites import Adapter
 from smoothcache_core.calibrating.recorder import Recorder
 from smoothcache_core.calibrating.run_sensitivity import measure_dynamics
+from smoothcache_core.calibrating.sharded import shared_out
 from smoothcache_core.calibrating.site_sensitivity import measure_influence
 from smoothcache_core.calibration.calibration import Calibration
-from smoothcache_core.calls.clock import Scheduler
-from smoothcache_core.calls.fingerprints import model_fingerprint, solver_name
+from smoothcache_core.calls.fingerprints import model_fingerprint
 from smoothcache_core.errors import CalibrationError
 from smoothcache_core.numerics.reproducible_sum import joined
-from smoothcache_core.sampling.sampler import Stage
+from smoothcache_core.sampling.sampler import Sampler
 from smoothcache_core.sampling.trajectory import Trajectory
 from smoothcache_core.schedule.fingerprint import Fingerprint
 
 logger = logging.getLogger(__name__)
 
 
+PLANNING_LAG = 12
+"""Largest lag that is measured unless told otherwise; plans of sites skip up to half as many."""
+
+
 PROBES = 6
 """Evaluations at which a run is perturbed to measure sensitivity."""
 
 
+_NO_FINAL = "`run` returns no final latent, so what the last evaluation does to it is not known"
+
+
 def calibrate(
-    model: nn.Module,
-    adapter: Adapter,
-    sample: Callable[[int], object],
+    sampler: Sampler,
     *,
     seeds: Iterable[int],
-    max_lag: int = 3,
-    samples_per_run: int = 1,
+    max_lag: int = PLANNING_LAG,
     sensitivity: int | Collection[int] = 2,
-    branches: Sequence[str] = (),
-    scheduler: Scheduler | None = None,
-    solver: str | None = None,
     references: Literal["device", "cpu"] = "device",
     checkpoint: str | Path | None = None,
     progress: bool = True,
+    sharded: bool = False,
 ) -> Calibration:
     """Measure how the outputs of a model change during a run, and what errors in them would do.
 
@@ -55,28 +57,57 @@ def calibrate(
     the denoiser's outputs, and how the denoiser answers to errors of its latent (see `Dynamics`).
     Every evaluation is computed, and the model is restored.
 
+    Example:
+        A denoiser of two layers, and Euler's method of 8 steps:
+
+        >>> import torch
+        >>> from torch import nn
+        >>> from smoothcache_core import PatternAdapter, Sampler, SitePattern, calibrate, plan
+        >>> class Denoiser(nn.Module):
+        ...     def __init__(self) -> None:
+        ...         super().__init__()
+        ...         self.blocks = nn.ModuleList(nn.Linear(4, 4) for _ in range(2))
+        ...     def forward(self, hidden_states: torch.Tensor, timestep: float) -> torch.Tensor:
+        ...         for block in self.blocks:
+        ...             hidden_states = hidden_states + block(hidden_states).tanh()
+        ...         return hidden_states * timestep
+        >>> model = Denoiser().requires_grad_(False)
+        >>> adapter = PatternAdapter(name="mine", patterns=(SitePattern("blocks.*", "block"),))
+        >>> def run(seed: int) -> torch.Tensor:
+        ...     latent = torch.randn(2, 4, generator=torch.Generator().manual_seed(seed))
+        ...     for step in range(8):
+        ...         latent = latent - model(latent, 1 - step / 8) / 8
+        ...     return latent
+        >>> sampler = Sampler(model=model, adapter=adapter, run=run, solver="euler", samples=2)
+        >>> calibration = calibrate(sampler, seeds=range(4), progress=False)
+        >>> calibration.samples, calibration.evaluations, len(calibration.sites)
+        (8, 8, 2)
+        >>> schedule = plan(calibration, compute=0.5)
+
     Args:
-        model: The denoiser, not compiled.
-        adapter: Where its sites are.
-        sample: Runs the sampler once, from the noise of the given seed, and returns the final
-            latent if it can; everything random must come from the seed.
+        sampler: How a run is made. Its model is not compiled. Where `run` returns no final latent,
+            the calibration remarks so: what the last evaluation does to it is then not known.
         seeds: One run each. Keep them apart from the seeds you evaluate with.
-        max_lag: Largest lag, at least 1. Memory: one copy of all site outputs per lag.
-        samples_per_run: Samples in the batch of one run. Guidance may repeat the batch (conditional
-            and unconditional rows one block after the other); the rows of one sample are then
-            measured together.
+        max_lag: Largest lag, at least 1; plans of sites skip up to half as many evaluations in a
+            row. Memory: one copy of all site outputs per lag.
         sensitivity: How many of the first seeds, or which seeds, to measure sensitivities with. At
             up to 6 evaluations the output is perturbed and the run is continued, which takes as
             long as about 3 more runs; and the outputs of up to 8 sites of each kind are replaced in
             turn, which takes as many evaluations, and one. `plan` needs at least 1; SmoothCache's
             rule needs none.
-        branches: See `Clock`.
-        scheduler: The sampler's scheduler, if it has one; names the solver.
-        solver: Name of the solver; taken from `scheduler` if not given.
         references: Where earlier outputs are kept: on the model's `"device"` (fast), or on the
             `"cpu"`, which bounds device memory to one output at a time.
-        checkpoint: File that is saved after every run, and continued from if it exists.
-        progress: Show a progress bar.
+        checkpoint: File that is saved after every run, and continued from if it exists. With
+            `sharded` it is written by rank 0 at the end; until then each rank saves every run in a
+            file beside it, `name.rank0-of-2.safetensors` for `name.safetensors`, and all that is
+            there is continued from, however many ranks it is of.
+        progress: Show a progress bar; of several ranks, that of rank 0.
+        sharded: Share the seeds out among the ranks of `torch.distributed`: called by every rank
+            with the same arguments and a model of its own, rank r of n takes `seeds[r::n]`, and all
+            return the same calibration, exactly that of one process with as many threads, as sums
+            over runs are exact. The ranks are those of the default process group; if there is none,
+            but torchrun or `accelerate launch` started the processes, one of gloo is made for the
+            time of the call. A process by itself calibrates by itself.
 
     Returns:
         The calibration of all runs, those of `checkpoint` included.
@@ -84,21 +115,38 @@ def calibrate(
     Raises:
         CalibrationError: The settings are wrong, the runs differ in their evaluations (a solver
             whose evaluations depend on the data has no static schedule), or outputs are not finite.
+            With `sharded`: this happened on a rank (all ranks raise, and name it), a rank ended,
+            the ranks have different seeds, or files were made with other settings.
+        SamplerError: `run` returns something else than the final latent or None.
     """
-    todo = _checked_seeds(model, seeds, max_lag, samples_per_run)
-    fingerprint = model_fingerprint(model, adapter.name)
-    solver = solver or (solver_name(scheduler) if scheduler is not None else None)
-    fingerprint = fingerprint.model_copy(update={"solver": solver})
+    run = partial(_calibrated, sampler, max_lag=max_lag, references=references)
+    how = {"sensitivity": sensitivity, "checkpoint": checkpoint, "progress": progress}
+    with sampler.around():
+        return shared_out(run, seeds=list(seeds), **how) if sharded else run(seeds=seeds, **how)
+
+
+def _calibrated(
+    sampler: Sampler,
+    *,
+    seeds: Iterable[int],
+    max_lag: int,
+    sensitivity: int | Collection[int],
+    references: Literal["device", "cpu"],
+    checkpoint: str | Path | None,
+    progress: bool,
+) -> Calibration:
+    """Calibrate in this process."""
+    todo = _checked_seeds(sampler.model, seeds, max_lag)
+    fingerprint = model_fingerprint(sampler.model, sampler.adapter.name)
+    fingerprint = fingerprint.model_copy(update={"solver": sampler.solver_name})
     chosen = _chosen(sensitivity, todo)
     done = _resume(checkpoint, fingerprint, max_lag, whole=bool(chosen))
     remaining = [seed for seed in todo if done is None or seed not in done.seeds]
-    recorder = Recorder(model, adapter, max_lag, samples_per_run, branches, fingerprint, references)
-    recorder.scheduler = scheduler
-    recorder.whole = bool(chosen)
-    whole = _Whole(Stage(model, adapter, sample, branches, scheduler), samples_per_run, chosen)
+    recorder = Recorder(sampler, max_lag, fingerprint, references, whole=bool(chosen))
+    whole = _Whole(sampler, chosen)
     with tqdm(remaining, desc="calibrating", unit="run", disable=not progress) as bar:
         for seed in bar:
-            part, plain = recorder.run(sample, seed)
+            part, plain = recorder.run(seed)
             if chosen:
                 part = whole.add(part, plain)
             done = part if done is None else Calibration.merge(done, part)
@@ -108,16 +156,12 @@ def calibrate(
     return done
 
 
-def _checked_seeds(
-    model: nn.Module, seeds: Iterable[int], max_lag: int, samples_per_run: int
-) -> list[int]:
+def _checked_seeds(model: nn.Module, seeds: Iterable[int], max_lag: int) -> list[int]:
     todo = list(seeds)
     if not todo or len(set(todo)) != len(todo):
         raise CalibrationError(f"calibration needs distinct seeds, got {todo}")
-    if max_lag < 1 or samples_per_run < 1:
-        raise CalibrationError(
-            f"max_lag and samples_per_run must be at least 1, got {max_lag} and {samples_per_run}"
-        )
+    if max_lag < 1:
+        raise CalibrationError(f"max_lag must be at least 1, got {max_lag}")
     if is_compiled(model):
         raise CalibrationError(
             f"this {type(model).__name__} is compiled; calibrate first, then compile"
@@ -160,9 +204,8 @@ def _resume(
 class _Whole:
     """Adds what is learned of whole runs to the calibrations of single runs."""
 
-    def __init__(self, stage: Stage, samples: int, chosen: Collection[int]) -> None:
-        self._stage = stage
-        self._samples = samples
+    def __init__(self, sampler: Sampler, chosen: Collection[int]) -> None:
+        self._sampler = sampler
         self._chosen = chosen
 
     def add(self, part: Calibration, plain: Trajectory | CalibrationError) -> Calibration:
@@ -178,17 +221,18 @@ class _Whole:
         branches = tuple(dict.fromkeys(call.branch for call in plain.calls))
         places = places_of(plain.evaluations) if plain.seed in self._chosen else []
         dynamics = measure_dynamics(
-            self._stage,
+            self._sampler,
             plain,
-            self._samples,
+            self._sampler.samples,
             probes=places,
-            conditional=conditional_part(self._stage.adapter, branches),
+            conditional=conditional_part(self._sampler.adapter, branches),
         )
         assert part.products is not None
         products = joined(part.products) / part.samples
         response = dynamics.response
-        influence = measure_influence(self._stage, plain, response, part.sites, products, places)
-        return replace(part, dynamics=dynamics, influence=influence)
+        influence = measure_influence(self._sampler, plain, response, part.sites, products, places)
+        remark = _NO_FINAL if plain.final is None else ""
+        return replace(part, dynamics=dynamics, influence=influence, remark=remark)
 
 
 def places_of(evaluations: int, count: int = PROBES) -> list[int]:

@@ -5,16 +5,14 @@ kept and compared in `traces.py`.
 """
 
 import itertools
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from smoothcache_core.adapters.sites import Adapter
 from smoothcache_core.calibrating.flops import flop_counter
 from smoothcache_core.calibrating.traces import Comparison, Trace
 from smoothcache_core.calibration.calibration import (
@@ -24,12 +22,13 @@ from smoothcache_core.calibration.calibration import (
 )
 from smoothcache_core.calls.announcements import listening
 from smoothcache_core.calls.call import Call, CallReader
-from smoothcache_core.calls.clock import Clock, Scheduler, Tick
+from smoothcache_core.calls.clock import Clock, Tick
 from smoothcache_core.calls.fingerprints import call_fingerprint
 from smoothcache_core.errors import CalibrationError
 from smoothcache_core.numerics.arrays import Array
 from smoothcache_core.outputs.structures import Structure
 from smoothcache_core.outputs.tensors import Output, flat, is_output, nbytes
+from smoothcache_core.sampling.sampler import Sampler
 from smoothcache_core.sampling.trajectory import CallRecord, Trajectory, rows_of, trajectory
 from smoothcache_core.schedule.cost import Cost, SiteCost
 from smoothcache_core.schedule.fingerprint import Fingerprint
@@ -41,35 +40,31 @@ class Recorder:
 
     def __init__(
         self,
-        model: nn.Module,
-        adapter: Adapter,
+        sampler: Sampler,
         max_lag: int,
-        samples_per_run: int,
-        branches: Sequence[str],
         fingerprint: Fingerprint,
         references: Literal["device", "cpu"],
+        *,
+        whole: bool,
     ) -> None:
-        self._model = model
-        self._sites = tuple(adapter.sites(model))
-        self._reader = CallReader(model, adapter)
-        self._branches = tuple(branches)
+        self._sampler = sampler
+        self._model = sampler.model
+        self._sites = tuple(sampler.adapter.sites(sampler.model))
+        self._reader = CallReader(sampler.model, sampler.adapter)
         self._fingerprint = fingerprint
         self._comparison = Comparison(
-            max_lag=max_lag, samples=samples_per_run, references=references
+            max_lag=max_lag, samples=sampler.samples, references=references
         )
-        self.scheduler: Scheduler | None = None
-        self.whole = True
+        self._whole = whole
         self._cost: Cost | None = None
 
-    def run(
-        self, sample: Callable[[int], object], seed: int
-    ) -> tuple[Calibration, Trajectory | CalibrationError]:
+    def run(self, seed: int) -> tuple[Calibration, Trajectory | CalibrationError]:
         """Record the run of one seed.
 
         Returns:
             The errors and products of the sites; and the run as a whole, or why it is of no use.
         """
-        self._clock = Clock(branches=self._branches)
+        self._clock = Clock(branches=self._sampler.branches)
         self._traces = [Trace(site.path) for site in self._sites]
         self._places = itertools.count()
         self._flops = 0
@@ -82,19 +77,19 @@ class Recorder:
         probes = [_SiteProbe(self, trace) for trace in self._traces]
         wrapping = Wrapping(self._model, self._sites, self, probes=probes)
         try:
-            with listening(self._clock, self._model, self.scheduler):
-                result = sample(seed)
+            with listening(self._clock, self._model, self._sampler.scheduler):
+                final = self._sampler.final_latent_if_known(seed)
         finally:
             wrapping.remove()
-        return self._result(seed), self._trajectory(seed, result)
+        return self._result(seed), self._trajectory(seed, final)
 
-    def _trajectory(self, seed: int, result: object) -> Trajectory | CalibrationError:
-        if not self.whole:
+    def _trajectory(self, seed: int, final: Tensor | None) -> Trajectory | CalibrationError:
+        if not self._whole:
             return CalibrationError("whole runs were not recorded")
         if self._unfit is not None:
             return self._unfit
         try:
-            return trajectory(seed, self._calls, result)
+            return trajectory(seed, self._calls, final)
         except CalibrationError as error:
             return error
 
@@ -106,14 +101,14 @@ class Recorder:
         tick = self._clock.tick(call)
         if tick.new_run and self._call is not None:
             raise CalibrationError(
-                f"one call of `sample` ran the sampler twice (or its timesteps went back to the "
+                f"one call of `run` ran the sampler twice (or its timesteps went back to the "
                 f"start after {tick.ended_at} evaluations); it must run it once"
             )
         self._call = self._call or call
         if tick.evaluation == len(self._timesteps):
             self._timesteps.append(_timestep(call))
         self._begin_evaluation(tick, call)
-        if self.whole and self._unfit is None:
+        if self._whole and self._unfit is None:
             self._see(self._reader.latent(args, kwargs))
         return Step(args, kwargs)
 
@@ -143,7 +138,7 @@ class Recorder:
             )
         if self._tick.evaluation == 0:
             self._output_bytes += Structure.of(output).bytes
-        if self.whole and self._unfit is None:
+        if self._whole and self._unfit is None:
             self._record(output)
         return output
 
@@ -196,7 +191,7 @@ class Recorder:
     def _result(self, seed: int) -> Calibration:
         if self._call is None:
             raise CalibrationError(
-                f"`sample` never called the {type(self._model).__name__} that is calibrated"
+                f"`run` never called the {type(self._model).__name__} that is calibrated"
             )
         fingerprint = self._complete_fingerprint(self._call)
         branches = tuple(dict.fromkeys(b for t in self._traces for b, _ in t.history))
@@ -217,7 +212,7 @@ class Recorder:
     def _complete_fingerprint(self, call: Call) -> Fingerprint:
         timesteps = tuple(float(t) for t in self._timesteps if t is not None)
         update = call_fingerprint(call).model_dump(exclude_none=True, exclude={"versions"})
-        update |= {"evaluations": self._clock.count, "branches": self._branches}
+        update |= {"evaluations": self._clock.count, "branches": self._sampler.branches}
         update |= {"timesteps": timesteps if len(timesteps) == self._clock.count else None}
         fingerprint = self._fingerprint.model_copy(update=update)
         expected = self._fingerprint.evaluations

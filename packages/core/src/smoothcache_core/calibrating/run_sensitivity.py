@@ -15,7 +15,8 @@ from smoothcache_core.errors import CalibrationError
 from smoothcache_core.numerics.arrays import Array
 from smoothcache_core.numerics.reproducible_sum import cut
 from smoothcache_core.outputs.structures import Structure
-from smoothcache_core.sampling.sampler import Stage
+from smoothcache_core.sampling.recording import record
+from smoothcache_core.sampling.sampler import Sampler
 from smoothcache_core.sampling.trajectory import Trajectory
 
 _CHUNK = 65536
@@ -25,7 +26,7 @@ _CHUNK = 65536
 
 
 def measure_dynamics(
-    stage: Stage,
+    sampler: Sampler,
     plain: Trajectory,
     samples: int,
     *,
@@ -35,7 +36,7 @@ def measure_dynamics(
     """Measure one plain trajectory.
 
     Args:
-        stage: The model and its sampler.
+        sampler: The model and its sampler.
         plain: The trajectory.
         samples: Samples in it.
         probes: Evaluations, from 1 on, whose output is perturbed before the run is continued.
@@ -45,10 +46,10 @@ def measure_dynamics(
         CalibrationError: The solver is not affine, two runs of a seed differ, or something is not
             finite.
     """
-    known = measure_response(stage, plain)
+    known = measure_response(sampler, plain)
     sums = _Perturbed(plain, known)
     for evaluation in probes:
-        sums.add(stage, evaluation)
+        sums.add(sampler, evaluation)
     return Dynamics(
         gram=_cut(_gram(plain) * samples),
         samples=samples,
@@ -97,7 +98,7 @@ class _Perturbed:
         self.counts = np.zeros(evaluations, dtype=np.int64)
         self.seconds: list[float] = []
 
-    def add(self, stage: Stage, evaluation: int) -> None:
+    def add(self, sampler: Sampler, evaluation: int) -> None:
         """Give the predecessor's output at `evaluation`, and let the model go on from there."""
         plain = self._plain
         change = plain.outputs[evaluation - 1] - plain.outputs[evaluation]
@@ -111,7 +112,7 @@ class _Perturbed:
                 return None
             return changed(plain, number, change)
 
-        run = stage.record(plain.seed, reply)
+        run = record(sampler, plain.seed, reply)
         if len(run.calls) != plain.evaluations * calls:
             raise CalibrationError("a perturbed run had another number of evaluations")
         self._sum(run, evaluation, change)

@@ -8,14 +8,11 @@ from dataclasses import dataclass
 from datetime import timedelta
 from functools import cache, partial
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
-from torch import distributed, nn
+from torch import distributed
 
-from smoothcache_core.adapters.sites import Adapter
-from smoothcache_core.calibrating.calibrate import calibrate
 from smoothcache_core.calibration.calibration import Calibration
-from smoothcache_core.calls.clock import Scheduler
 from smoothcache_core.errors import CalibrationError, SmoothCacheError
 
 T = TypeVar("T")
@@ -27,48 +24,23 @@ _LAUNCHED = {"RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"}
 _PATIENCE = timedelta(days=30)  # shares take different times; a rank that ends is noticed at once
 
 
-def calibrate_sharded(
-    model: nn.Module,
-    adapter: Adapter,
-    sample: Callable[[int], object],
+def shared_out(
+    calibrate: Callable[..., Calibration],
     *,
-    seeds: Iterable[int],
-    max_lag: int = 3,
-    samples_per_run: int = 1,
-    sensitivity: int | Collection[int] = 2,
-    branches: Sequence[str] = (),
-    scheduler: Scheduler | None = None,
-    solver: str | None = None,
-    references: Literal["device", "cpu"] = "device",
-    checkpoint: str | Path | None = None,
-    progress: bool = True,
+    seeds: Sequence[int],
+    sensitivity: int | Collection[int],
+    checkpoint: str | Path | None,
+    progress: bool,
 ) -> Calibration:
-    """Calibrate with all processes of `torch.distributed`; see `calibrate`.
-
-    Called by every rank with the same arguments, and its own model. Each takes a share of the
-    seeds, and all return the same calibration: exactly that of one process with as many threads,
-    as sums over runs are exact.
-
-    The ranks are those of the default process group. If there is none, but torchrun or `accelerate
-    launch` started the processes, one of gloo is made for the time of the call. A process by itself
-    calibrates by itself.
+    """Calibrate with all processes of `torch.distributed`; see `calibrate`, whose `sharded` it is.
 
     Args:
-        model: See `calibrate`.
-        adapter: See `calibrate`.
-        sample: See `calibrate`.
+        calibrate: Calibrates in this process; takes the arguments below by name.
         seeds: One run each, rank r of n taking `seeds[r::n]`.
-        max_lag: See `calibrate`.
-        samples_per_run: See `calibrate`.
-        sensitivity: See `calibrate`; the first of all seeds, not of each rank's.
-        branches: See `calibrate`.
-        scheduler: See `calibrate`.
-        solver: See `calibrate`.
-        references: See `calibrate`.
-        checkpoint: File for the whole, written by rank 0 at the end. Until then each rank saves
-            every run in a file beside it, `name.rank0-of-2.safetensors` for `name.safetensors`.
-            All that is there is continued from, however many ranks it is of.
-        progress: Show a progress bar, that of rank 0.
+        sensitivity: How many of the first of all seeds (not of each rank's), or which seeds, to
+            measure sensitivities with.
+        checkpoint: File for the whole, written by rank 0 at the end.
+        progress: Show the progress bar of rank 0.
 
     Returns:
         The calibration of all runs of all ranks, those of `checkpoint` included.
@@ -77,20 +49,15 @@ def calibrate_sharded(
         CalibrationError: `calibrate` failed on a rank: all ranks raise, and name it. Or a rank
             ended, the ranks have different seeds, or files were made with other settings.
     """
-    todo = list(seeds)
-    chosen = todo[:sensitivity] if isinstance(sensitivity, int) else sensitivity
+    chosen = seeds[:sensitivity] if isinstance(sensitivity, int) else sensitivity
     file = None if checkpoint is None else Path(checkpoint)
-    run = partial(
-        calibrate, model, adapter, sample,
-        max_lag=max_lag, samples_per_run=samples_per_run, sensitivity=chosen, branches=branches,
-        scheduler=scheduler, solver=solver, references=references,
-    )  # fmt: skip
+    run = partial(calibrate, sensitivity=chosen)
     with _all_ranks() as ranks:
-        _check_seeds(ranks, todo)
+        _check_seeds(ranks, seeds)
         done = None if file is None else _continued(ranks, file, run)
         if ranks.world == 1:
-            return run(seeds=todo, checkpoint=file, progress=progress)
-        share = [s for s in todo if done is None or s not in done.seeds][ranks.rank :: ranks.world]
+            return run(seeds=seeds, checkpoint=file, progress=progress)
+        share = [s for s in seeds if done is None or s not in done.seeds][ranks.rank :: ranks.world]
         own = partial(
             run, seeds=share, progress=progress and ranks.rank == 0,
             checkpoint=None if file is None else _part(file, ranks),
@@ -224,7 +191,7 @@ def _told(error: Exception) -> str:
 def _check_seeds(ranks: _Ranks, todo: Sequence[int]) -> None:
     """Refuse what `calibrate` refuses, but would not see in the shares."""
     if not todo or len(set(todo)) != len(todo):
-        raise CalibrationError(f"calibration needs distinct seeds, got {todo}")
+        raise CalibrationError(f"calibration needs distinct seeds, got {list(todo)}")
     given = ranks.together(lambda: todo)
     for rank, seeds in enumerate(given):
         if seeds != given[0]:

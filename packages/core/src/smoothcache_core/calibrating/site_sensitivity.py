@@ -17,7 +17,8 @@ from smoothcache_core.numerics.arrays import Array
 from smoothcache_core.numerics.reproducible_sum import cut
 from smoothcache_core.outputs.structures import Structure
 from smoothcache_core.outputs.tensors import Output
-from smoothcache_core.sampling.sampler import Stage
+from smoothcache_core.sampling.recording import recorded_calls
+from smoothcache_core.sampling.sampler import Sampler
 from smoothcache_core.sampling.trajectory import Trajectory
 from smoothcache_core.schedule.timeline import COMPUTE, REUSE, STORE
 from smoothcache_core.wrapping.denoiser import Step, Wrapping
@@ -27,7 +28,7 @@ BLOCKS = 8
 
 
 def measure_influence(
-    stage: Stage,
+    sampler: Sampler,
     plain: Trajectory,
     response: Response,
     sites: Sequence[Site],
@@ -39,7 +40,7 @@ def measure_influence(
     """Replace one output at a time by its predecessor, at some evaluations of one run.
 
     Args:
-        stage: The model and its sampler.
+        sampler: The model and its sampler.
         plain: Its trajectory.
         response: What the solver makes of outputs; tells the weights of guidance.
         sites: The sites.
@@ -52,7 +53,7 @@ def measure_influence(
     counts = np.zeros(totals.shape, dtype=np.int64)
     if not evaluations:
         return Influence(totals=cut(totals), counts=counts)
-    probe = _Replacing(stage, plain, response, sites, evaluations, chosen)
+    probe = _Replacing(sampler, plain, response, sites, evaluations, chosen)
     for (index, evaluation), moved in probe.measure().items():
         own, before, both = (
             products[index, evaluation, 0],
@@ -74,20 +75,20 @@ class _Replacing:
 
     def __init__(
         self,
-        stage: Stage,
+        sampler: Sampler,
         plain: Trajectory,
         response: Response,
         sites: Sequence[Site],
         evaluations: Sequence[int],
         chosen: Sequence[int],
     ) -> None:
-        self._stage = stage
+        self._sampler = sampler
         self._plain = plain
         self._weights = response.weights
         self._measured = set(evaluations)
         self._chosen = chosen
         self._entries = chosen_entries(plain.latents.shape[1])
-        self._wrapping = Wrapping(stage.model, sites, self)
+        self._wrapping = Wrapping(sampler.model, sites, self)
         self._modes = [COMPUTE] * len(sites)
         self._values: dict[str, list[tuple[Output, ...]]] = {}
         self._branch = ""
@@ -96,7 +97,7 @@ class _Replacing:
     def measure(self) -> dict[tuple[int, int], float]:
         """Return how far the guided output moved, by (site, evaluation)."""
         try:
-            self._stage.run(self._plain.seed, self._reply)
+            recorded_calls(self._sampler, self._plain.seed, self._reply)
         finally:
             self._wrapping.remove()
         return {key: float(m.double().square().mean().sqrt()) for key, m in self._moved.items()}

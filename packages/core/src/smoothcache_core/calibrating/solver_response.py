@@ -18,7 +18,8 @@ from smoothcache_core.calibration.response import Response
 from smoothcache_core.calls.clock import Tick
 from smoothcache_core.errors import CalibrationError
 from smoothcache_core.outputs.structures import Structure
-from smoothcache_core.sampling.sampler import Stage
+from smoothcache_core.sampling.recording import record
+from smoothcache_core.sampling.sampler import Sampler
 from smoothcache_core.sampling.trajectory import Trajectory
 
 AFFINE = 1e-2
@@ -43,7 +44,7 @@ _EQUATIONS = 2.0  # per unknown
 _SURE = 5.0  # standard deviations; a coefficient below is taken for 0
 
 
-def measure_response(stage: Stage, plain: Trajectory) -> Response:
+def measure_response(sampler: Sampler, plain: Trajectory) -> Response:
     """Learn the solver from replays of one plain trajectory; the model is not called.
 
     Raises:
@@ -55,7 +56,7 @@ def measure_response(stage: Stage, plain: Trajectory) -> Response:
     noises, changes = [], []
     for number in range(passes):
         noise = _Noise(plain, number)
-        run = stage.record(plain.seed, noise.reply)
+        run = record(sampler, plain.seed, noise.reply)
         _refuse_unlike(plain, run)
         noises.append(torch.stack([noise.of(i)[:, chosen] for i in range(evaluations)]))
         changes.append(_moved(plain, run)[:, chosen])

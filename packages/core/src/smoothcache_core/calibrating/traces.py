@@ -139,7 +139,8 @@ class Comparison:
         if values.numel() % rows or rows % self.samples:
             raise CalibrationError(
                 f"a site's output of shape {tuple(values.shape)} and a batch of {rows} rows cannot "
-                f"be divided into {self.samples} samples; set samples_per_run=1"
+                f"be divided into {self.samples} samples; set samples=1 and return the final "
+                "latent as that of one, (1, ...)"
             )
         return values.reshape(rows // self.samples, self.samples, -1).sum(dim=(0, 2))
 

@@ -6,16 +6,15 @@ outputs, so any outputs will do, and the denoiser's calls are answered by random
 """
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from smoothcache_core.adapters.compiled import is_compiled
-from smoothcache_core.adapters.sites import Adapter
 from smoothcache_core.calibrating.resampling import (
     Times,
     carried_dynamics,
@@ -29,11 +28,12 @@ from smoothcache_core.calibration.calibration import Calibration
 from smoothcache_core.calibration.response import Response
 from smoothcache_core.calls.call import Call, CallReader
 from smoothcache_core.calls.clock import Scheduler
-from smoothcache_core.calls.fingerprints import call_fingerprint, model_fingerprint, solver_name
+from smoothcache_core.calls.fingerprints import call_fingerprint, model_fingerprint
 from smoothcache_core.errors import CalibrationError, SmoothCacheError
 from smoothcache_core.numerics.arrays import Array
 from smoothcache_core.numerics.reproducible_sum import cut, joined
-from smoothcache_core.sampling.sampler import Sample, Stage
+from smoothcache_core.sampling.recording import record
+from smoothcache_core.sampling.sampler import Sampler, needed
 from smoothcache_core.sampling.trajectory import Trajectory
 from smoothcache_core.schedule.fingerprint import Fingerprint
 from smoothcache_core.wrapping.modules import layered
@@ -52,13 +52,8 @@ ends half a step farther, counted in timesteps."""
 
 def transfer(
     calibration: Calibration,
-    model: nn.Module,
-    adapter: Adapter,
-    sample: Sample,
+    sampler: Sampler,
     *,
-    scheduler: Scheduler | None = None,
-    branches: Sequence[str] = (),
-    solver: str | None = None,
     seed: int = 0,
 ) -> Calibration:
     """Return the calibration of the same sampler at another number of evaluations, by estimate.
@@ -67,18 +62,14 @@ def transfer(
     guidance included, should be as it was calibrated.
 
     Example:
-        >>> calibration = calibrate(model, adapter, at_50_steps, seeds=range(4))
-        >>> schedule = plan(transfer(calibration, model, adapter, at_30_steps), speedup=2.0)
+        >>> calibration = calibrate(at_50_steps, seeds=range(4))
+        >>> schedule = plan(transfer(calibration, at_30_steps), speedup=2.0)
 
     Args:
         calibration: Measured, from `calibrate`.
-        model: The denoiser, not compiled.
-        adapter: Where its sites are.
-        sample: Runs the sampler once, from the noise of the given seed, at the new number of
-            evaluations: at least 4, at most twice the calibrated one.
-        scheduler: The sampler's scheduler, if it has one; tells the log-SNR of timesteps.
-        branches: See `Clock`.
-        solver: Name of the solver, where there is no scheduler to tell it.
+        sampler: How a run is made at the new number of evaluations: at least 4, at most twice the
+            calibrated one. Its model is not compiled. Its scheduler, if it has one, tells the
+            log-SNR of timesteps.
         seed: What to sample with.
 
     Returns:
@@ -88,17 +79,17 @@ def transfer(
     Raises:
         CalibrationError: The calibration lacks what is needed, or the run is too different from the
             calibrated one.
+        SamplerError: `run` does not return the final latent.
     """
-    solver = solver or (None if scheduler is None else solver_name(scheduler))
-    _check(calibration, model, adapter, solver)
-    stage = Stage(model, adapter, sample, branches, scheduler)
-    made_up = _MadeUp(calibration, stage)
-    plain = _try(stage, made_up, seed)
-    _check_run(calibration, plain, made_up.first)
-    timesteps = _timesteps(made_up, plain)
-    times = _times(calibration, scheduler, timesteps)
-    response = measure_response(stage, plain)
-    fingerprint = _fingerprint(calibration, solver, timesteps, made_up.first)
+    with sampler.around():
+        _check(calibration, sampler)
+        made_up = _MadeUp(calibration, sampler)
+        plain = _try(sampler, made_up, seed)
+        _check_run(calibration, plain, made_up.first)
+        timesteps = _timesteps(made_up, plain)
+        times = _times(calibration, sampler.scheduler, timesteps)
+        response = measure_response(sampler, plain)
+    fingerprint = _fingerprint(calibration, sampler.solver_name, timesteps, made_up.first)
     return _carried(calibration, times, response, seed, fingerprint)
 
 
@@ -163,13 +154,14 @@ class _MadeUp:
         timesteps: The timestep of every call; None where it has none.
     """
 
-    def __init__(self, calibration: Calibration, stage: Stage) -> None:
+    def __init__(self, calibration: Calibration, sampler: Sampler) -> None:
         self.first: Call | None = None
         self.timesteps: list[float | None] = []
         self._calibration = calibration
         self._size = _size(calibration)
-        self._reader = CallReader(stage.model, stage.adapter)
-        self._named = "return_dict" in inspect.signature(type(stage.model).forward).parameters
+        self._reader = CallReader(sampler.model, sampler.adapter)
+        forward = type(sampler.model).forward
+        self._named = "return_dict" in inspect.signature(forward).parameters
         self._generator = torch.Generator().manual_seed(0)
 
     def answer(
@@ -219,10 +211,10 @@ def _timestep(call: Call) -> float | None:
     return float(call.tensor.reshape(-1)[0])
 
 
-def _try(stage: Stage, made_up: _MadeUp, seed: int) -> Trajectory:
-    with layered(stage.model, made_up.answer):
+def _try(sampler: Sampler, made_up: _MadeUp, seed: int) -> Trajectory:
+    with layered(sampler.model, made_up.answer):
         try:
-            return stage.record(seed)
+            plain = record(sampler, seed)
         except SmoothCacheError:
             raise
         except Exception as error:  # whatever a sampler does with an answer that it cannot use
@@ -230,14 +222,14 @@ def _try(stage: Stage, made_up: _MadeUp, seed: int) -> Trajectory:
                 "the sampler failed when the denoiser was answered by tensors like its latent: "
                 f"{type(error).__name__}: {error}"
             ) from error
+    needed(plain.final)
+    return plain
 
 
 # ---------------------------------------------------------------------------- what is refused
 
 
-def _check(
-    calibration: Calibration, model: nn.Module, adapter: Adapter, solver: str | None
-) -> None:
+def _check(calibration: Calibration, sampler: Sampler) -> None:
     """Refuse what can be told before the sampler runs."""
     known = calibration.fingerprint
     if known.transferred_from is not None:
@@ -253,12 +245,12 @@ def _check(
             "the timesteps of this calibration are not known; calibrate at the new number of "
             "evaluations"
         )
-    if is_compiled(model):
+    if is_compiled(sampler.model):
         raise CalibrationError(
-            f"this {type(model).__name__} is compiled; transfer first, then compile"
+            f"this {type(sampler.model).__name__} is compiled; transfer first, then compile"
         )
-    live = model_fingerprint(model, adapter.name)
-    reasons = known.conflicts(live)
+    live = model_fingerprint(sampler.model, sampler.adapter.name)
+    reasons, solver = known.conflicts(live), sampler.solver_name
     if solver is not None and known.solver is not None:
         reasons += _other_solver(known.solver, solver)
     if reasons:

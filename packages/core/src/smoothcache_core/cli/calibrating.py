@@ -13,10 +13,10 @@ import torch
 from rich.console import Console
 from torch import distributed
 
-from smoothcache_core import Calibration
-from smoothcache_core.calibrating import calibrate_sharded
+from smoothcache_core import Calibration, calibrate
 from smoothcache_core.cli.commands.calibrate import Calibrate
 from smoothcache_core.cli.loading import check_steps
+from smoothcache_core.cli.sampler import known
 from smoothcache_core.cli.source import Source
 from smoothcache_core.errors import CommandError
 
@@ -120,21 +120,15 @@ def _calibrated(
     for file, part in found.items():
         check_steps(source, sampler, part.evaluations, file)
     sampler.show_progress(ranks.rank == 0)
-    with sampler.around():
-        return calibrate_sharded(
-            sampler.denoiser,
-            sampler.adapter,
-            sampler,
-            seeds=source.seeds,
-            max_lag=settings.max_lag,
-            samples_per_run=sampler.batch,
-            sensitivity=settings.sensitivity,
-            branches=sampler.branches,
-            scheduler=sampler.scheduler,
-            solver=sampler.solver_name,
-            references=settings.references,
-            checkpoint=settings.output,
-        )
+    return calibrate(
+        known(sampler),
+        seeds=source.seeds,
+        max_lag=settings.max_lag,
+        sensitivity=settings.sensitivity,
+        references=settings.references,
+        checkpoint=settings.output,
+        sharded=True,
+    )
 
 
 def _continued(source: Source, output: Path, console: Console) -> dict[Path, Calibration]:

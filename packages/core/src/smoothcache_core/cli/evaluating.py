@@ -15,7 +15,7 @@ from smoothcache_core import Calibration, Report, Schedule, evaluate
 from smoothcache_core.cli.commands.evaluate import Evaluate
 from smoothcache_core.cli.loading import sampler_for
 from smoothcache_core.cli.modality import Judging, Modality
-from smoothcache_core.cli.sampler import Sampler
+from smoothcache_core.cli.sampler import Sampler, known
 from smoothcache_core.cli.tables import print_table, source_of
 from smoothcache_core.errors import CommandError
 from smoothcache_core.planning import Planner, Point
@@ -99,23 +99,17 @@ def evaluated(
     Raises:
         SmoothCacheError: See `smoothcache_core.evaluate`.
     """
-    with sampler.around():
-        report = evaluate(
-            sampler.denoiser,
-            sampler.adapter,
-            sampler,
-            schedules,
-            seeds=seeds,
-            metrics=judging.metrics,
-            summaries=judging.summaries,
-            ours=ours,
-            branches=sampler.branches,
-            scheduler=sampler.scheduler,
-            solver=sampler.solver_name,
-            warmup=warmup,
-            keep_samples=judging.shown,
-            calibration_samples=calibration_samples,
-        )
+    report = evaluate(
+        known(sampler),
+        schedules,
+        seeds=seeds,
+        metrics=judging.metrics,
+        summaries=judging.summaries,
+        ours=ours,
+        warmup=warmup,
+        keep_samples=judging.shown,
+        calibration_samples=calibration_samples,
+    )
     return Evaluation(report=report, judging=judging, schedules=schedules)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -12,10 +11,9 @@ from smoothcache_core import Schedule, fit
 from smoothcache_core.adapters import DENOISER, GUIDANCE
 from smoothcache_core.cli.commands.fit import Fit
 from smoothcache_core.cli.loading import sampler_for
-from smoothcache_core.cli.sampler import Sampler
+from smoothcache_core.cli.sampler import Sampler, known
 from smoothcache_core.cli.tables import show_schedules
 from smoothcache_core.errors import CommandError
-from smoothcache_core.fitting import refine
 
 
 def fit_to_file(command: str, settings: Fit) -> None:
@@ -67,19 +65,12 @@ def fitted_to(
     progress: bool = True,
 ) -> Schedule:
     """Return a schedule fitted to the runs of a sampler, and refined if there are trials."""
-    adapt = partial(
-        refine if trials else fit,
-        sampler.denoiser,
-        sampler.adapter,
-        sampler,
+    return fit(
+        known(sampler, schedule.fingerprint.branches),
         schedule,
         seeds=seeds,
-        samples_per_run=sampler.batch,
-        branches=sampler.branches or schedule.fingerprint.branches or (),
-        scheduler=sampler.scheduler,
+        terms=terms,
+        trials=trials or 0,
+        checkpoint=checkpoint,
         progress=progress,
     )
-    with sampler.around():
-        if trials:
-            return adapt(trials=trials, checkpoint=checkpoint)
-        return adapt(terms=terms)

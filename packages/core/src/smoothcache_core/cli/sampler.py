@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
+import smoothcache_core as core
+
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
@@ -77,3 +79,22 @@ class Sampler(Protocol):
     def show_progress(self, shown: bool) -> None:
         """Show a progress bar of the steps of every run from now on, or none."""
         ...
+
+
+def known(sampler: Sampler, branches: Sequence[str] | None = None) -> core.Sampler:
+    """Return what core takes of a modality's sampler.
+
+    Args:
+        sampler: The modality's.
+        branches: Names of the conditioning passes, if the sampler has none of its own.
+    """
+    return core.Sampler(
+        model=sampler.denoiser,
+        adapter=sampler.adapter,
+        run=sampler,
+        scheduler=sampler.scheduler,
+        solver=sampler.solver_name,
+        branches=sampler.branches or tuple(branches or ()),
+        samples=sampler.batch,
+        around=sampler.around,
+    )

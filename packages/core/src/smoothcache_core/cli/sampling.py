@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Generator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 
 from rich.console import Console
 from tqdm import tqdm
 
-from smoothcache_core import Schedule, cached
+from smoothcache_core import Schedule
 from smoothcache_core.adapters import DENOISER, GUIDANCE
 from smoothcache_core.cli.commands.sample import Sample
 from smoothcache_core.cli.loading import sampler_for
 from smoothcache_core.cli.modality import Modality
-from smoothcache_core.cli.sampler import Sampler
+from smoothcache_core.cli.sampler import known
+from smoothcache_core.pipelines import cached_sampler
 from smoothcache_core.runtime import CacheStats
 
 
@@ -32,7 +32,7 @@ def sample_to_folder(modality: Modality, settings: Sample) -> None:
     source, output, schedule = settings.source, settings.output, settings.schedule
     plan = None if schedule is None else Schedule.load(schedule)
     sampler = sampler_for(source, {} if schedule is None or plan is None else {schedule: plan})
-    context = nullcontext() if plan is None else _cached(sampler, plan)
+    context = nullcontext() if plan is None else cached_sampler(known(sampler), plan)
     with context as stats:
         start = time.perf_counter()
         latents = [sampler(seed) for seed in tqdm(source.seeds, desc="sampling", unit="run")]
@@ -42,22 +42,6 @@ def sample_to_folder(modality: Modality, settings: Sample) -> None:
     console = Console(soft_wrap=True)
     console.print(_told(seconds, source.samples, plan, stats))
     console.print(f"{len(files)} {modality.units} in {output}: {files[0].name} ...")
-
-
-@contextmanager
-def _cached(sampler: Sampler, schedule: Schedule) -> Generator[CacheStats]:
-    with (
-        sampler.around(),
-        cached(
-            sampler.denoiser,
-            sampler.adapter,
-            schedule,
-            branches=sampler.branches or schedule.fingerprint.branches or (),
-            scheduler=sampler.scheduler,
-            solver=sampler.solver_name,
-        ) as stats,
-    ):
-        yield stats
 
 
 def _told(seconds: float, samples: int, plan: Schedule | None, stats: CacheStats | None) -> str:

@@ -8,6 +8,7 @@ from rich.console import Console
 
 from smoothcache_core import Calibration, transfer
 from smoothcache_core.cli.commands.transfer import Transfer
+from smoothcache_core.cli.sampler import known
 from smoothcache_core.errors import CommandError
 
 
@@ -29,17 +30,9 @@ def transfer_to_file(command: str, settings: Transfer) -> None:
     sampler = source.sampler(steps=settings.steps)
     sampler.show_progress(False)
     console = Console(soft_wrap=True, highlight=False)
-    with console.status("transferring"), sampler.around():
-        transferred = transfer(
-            calibration,
-            sampler.denoiser,
-            sampler.adapter,
-            sampler,
-            scheduler=sampler.scheduler,
-            branches=sampler.branches or calibration.fingerprint.branches or (),
-            solver=sampler.solver_name,
-            seed=source.seed,
-        )
+    with console.status("transferring"):
+        taken = known(sampler, calibration.fingerprint.branches)
+        transferred = transfer(calibration, taken, seed=source.seed)
     transferred.save(output)
     console.print(
         f"{output}: transferred from {calibration.evaluations} evaluations to "

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from itertools import chain
 from typing import Any
@@ -12,26 +12,23 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from smoothcache_core.adapters.compiled import denoiser
-from smoothcache_core.adapters.sites import Adapter
-from smoothcache_core.calls.clock import Scheduler
-from smoothcache_core.calls.fingerprints import model_fingerprint, solver_name
+from smoothcache_core.calls.fingerprints import model_fingerprint
 from smoothcache_core.errors import EvaluationError
+from smoothcache_core.evaluation.decoded import Decode, RecentlyDecoded
 from smoothcache_core.evaluation.tally import Judge, Metric, Policy, Run, Summary
-from smoothcache_core.metrics import relative_l2
 from smoothcache_core.outputs.tensors import synchronize
 from smoothcache_core.reports.report import Report
 from smoothcache_core.reports.rows import PLAIN
 from smoothcache_core.runtime.cached import attach, cached
 from smoothcache_core.runtime.store import CacheStats
+from smoothcache_core.sampling.sampler import Sampler
 from smoothcache_core.schedule.cost import Cost
 from smoothcache_core.schedule.fingerprint import Fingerprint
 from smoothcache_core.schedule.schedule import Schedule
 
 
 def evaluate(
-    model: nn.Module,
-    adapter: Adapter,
-    sample: Callable[[int], Tensor],
+    sampler: Sampler,
     schedules: Mapping[str, Schedule],
     *,
     seeds: Sequence[int],
@@ -39,9 +36,6 @@ def evaluate(
     summaries: Mapping[str, Summary] | None = None,
     ours: Collection[str] = (),
     cost: Cost | None = None,
-    branches: Sequence[str] = (),
-    scheduler: Scheduler | None = None,
-    solver: str | None = None,
     warmup: int = 1,
     progress: bool = True,
     keep_samples: int | bool = False,
@@ -51,30 +45,27 @@ def evaluate(
 
     Every seed is sampled once by every policy, one after the other, in an order that rotates from
     seed to seed, so that what disturbs the machine disturbs all alike. The plain sample of a seed
-    is the reference of that seed. Putting a cache on and measuring samples are not timed.
+    is the reference of that seed. Putting a cache on, decoding and measuring are not timed.
 
     Example:
-        >>> report = evaluate(model, adapter, sample, {"smooth": schedule}, seeds=range(100, 108))
+        >>> report = evaluate(sampler, {"smooth": schedule}, seeds=range(100, 108))
         >>> report.write("evaluation", schedules={"smooth": schedule})
 
     Args:
-        model: The denoiser. Compile it before, not inside.
-        adapter: Where its sites are.
-        sample: Runs the sampler once from the noise of the given seed; returns the final samples,
-            (n, ...).
+        sampler: How a run is made. Its model may be compiled, but not inside a run.
         schedules: What to compare, by name.
         seeds: Runs to make, distinct, and none of them a seed the schedules were calibrated with.
-        metrics: Functions of the reference and a policy's samples, (n, ...) each, that return one
-            value per sample, (n,). Relative L2 is measured in any case, as `"rel_l2"`.
-        summaries: Functions of all samples of a policy on the CPU, in the order of the seeds.
+        metrics: Functions of the reference and a policy's samples, (samples, ...) each and decoded
+            if the sampler decodes, that return one value per sample, (samples,). Relative L2 is
+            that of the final latents, and measured in any case, as `"rel_l2"`.
+        summaries: Functions of all samples of a policy, decoded if the sampler decodes, on the CPU
+            and in the order of the seeds.
         ours: Names of the policies that are this library's own methods, not published ones.
         cost: MACs per site; those of each schedule if not given.
-        branches: See `cached`.
-        scheduler: See `cached`.
-        solver: See `cached`.
         warmup: Untimed runs of every policy, on the first seed, before the timed ones; at least 0.
         progress: Show a progress bar.
-        keep_samples: How many samples of every policy `Report.samples` shall hold; True for all.
+        keep_samples: How many samples of every policy `Report.samples` shall hold, decoded if the
+            sampler decodes; True for all.
         calibration_samples: How many samples the schedules were calibrated with, to be written
             down.
 
@@ -82,40 +73,50 @@ def evaluate(
         The report. The model is as it was before.
 
     Raises:
-        EvaluationError: The seeds, names or numbers are wrong, or `sample` or a metric returns
-            something else than it should.
+        EvaluationError: The seeds, names or numbers are wrong, or a metric returns something else
+            than it should.
+        SamplerError: `run` does not return the final latent.
         AdapterError: See `cached`; raised before anything is sampled.
         AttachError: See `cached`; raised before anything is sampled.
         ScheduleError: See `cached`; raised before anything is sampled where that can be known.
     """
     seeds = tuple(seeds)
     _check_settings(schedules, seeds, ours, warmup, keep_samples)
-    runner = _Runner(model, adapter, sample, tuple(branches), scheduler, solver)
-    for schedule in schedules.values():
-        runner.check(schedule)
     policies = [Policy(name=PLAIN, schedule=None)]
     policies += [Policy(name=name, schedule=schedule) for name, schedule in schedules.items()]
     judge = Judge(
         policies=policies,
-        metrics={"rel_l2": relative_l2, **(metrics or {})},
+        metrics=metrics or {},
         summaries=summaries or {},
         keep=math.inf if keep_samples is True else keep_samples,
+        decode=_decoded(sampler),
     )
-    with tqdm(
-        total=(warmup + len(seeds)) * len(policies),
-        desc="evaluating",
-        unit="run",
-        disable=not progress,
-    ) as bar:
+    device = _device_of(sampler.model)
+    with (
+        sampler.around(),
+        tqdm(
+            total=(warmup + len(seeds)) * len(policies),
+            desc="evaluating",
+            unit="run",
+            disable=not progress,
+        ) as bar,
+    ):
+        for schedule in schedules.values():
+            _check_fits(sampler, schedule)
         for policy in policies * warmup:
-            judge.warm(policy, runner.run(policy, seeds[0]))
+            judge.warm(policy, _run(sampler, policy, seeds[0], device))
             bar.update()
         for index, seed in enumerate(seeds):
-            judge.take(_runs(runner, policies, index, seed, bar))
-    fingerprint = runner.fingerprint(schedules)
-    return judge.report(
-        fingerprint, seeds, warmup, frozenset(ours), cost, runner.device, calibration_samples
-    )
+            judge.take(_runs(sampler, policies, index, seed, device, bar))
+        return judge.report(
+            _fingerprint(sampler, schedules),
+            seeds,
+            warmup,
+            frozenset(ours),
+            cost,
+            device,
+            calibration_samples,
+        )
 
 
 def _check_settings(
@@ -157,97 +158,90 @@ def _check_disjoint(schedules: Mapping[str, Schedule], seeds: Sequence[int]) -> 
 # ---------------------------------------------------------------------------- running
 
 
-class _Runner:
-    """Runs the sampler by a policy, and times it."""
+def _device_of(model: nn.Module) -> torch.device:
+    """Return the device of a model's first parameter or buffer; the CPU if it has none."""
+    tensors = chain(model.parameters(), model.buffers())
+    return next((tensor.device for tensor in tensors), torch.device("cpu"))
 
-    def __init__(
-        self,
-        model: nn.Module,
-        adapter: Adapter,
-        sample: Callable[[int], Tensor],
-        branches: tuple[str, ...],
-        scheduler: Scheduler | None,
-        solver: str | None,
-    ) -> None:
-        self._model = model
-        self._adapter = adapter
-        self._sample = sample
-        self._branches = branches
-        self._scheduler = scheduler
-        self._solver = solver or (solver_name(scheduler) if scheduler is not None else None)
-        tensors = chain(model.parameters(), model.buffers())
-        self.device = next((tensor.device for tensor in tensors), torch.device("cpu"))
 
-    def check(self, schedule: Schedule) -> None:
-        """Refuse a schedule that does not fit, as `cached` would."""
-        attach(
-            self._model,
-            self._adapter,
-            schedule,
-            branches=self._branches,
-            scheduler=self._scheduler,
-            solver=self._solver,
-        ).detach(quietly=True)
-
-    def run(self, policy: Policy, seed: int) -> Run:
-        """Sample once."""
-        with self._applied(policy.schedule) as stats:
-            synchronize(self.device)
-            start = time.perf_counter()
-            samples = self._sample(seed)
-            self._wait(samples)
-            seconds = time.perf_counter() - start
-        return Run(samples=_checked_samples(samples), seconds=seconds, stats=stats)
-
-    def _applied(self, schedule: Schedule | None) -> AbstractContextManager[CacheStats]:
-        if schedule is None:
-            return nullcontext(CacheStats())
-        return cached(
-            self._model,
-            self._adapter,
-            schedule,
-            branches=self._branches,
-            scheduler=self._scheduler,
-            solver=self._solver,
-        )
-
-    def _wait(self, samples: object) -> None:
-        """Wait for the model's device, and for that of the samples: an offloaded model has two."""
-        synchronize(self.device)
-        if isinstance(samples, Tensor) and samples.device != self.device:
-            synchronize(samples.device)
-
-    def fingerprint(self, schedules: Mapping[str, Schedule]) -> Fingerprint:
-        """Return what was run."""
-        known = model_fingerprint(denoiser(self._model), self._adapter.name)
-        evaluations = next(iter(schedules.values())).evaluations
-        return known.model_copy(
-            update={
-                "solver": self._solver,
-                "branches": self._branches,
-                "evaluations": evaluations,
-            }
-        )
+def _check_fits(sampler: Sampler, schedule: Schedule) -> None:
+    """Refuse a schedule that does not fit, as `cached` would."""
+    attach(
+        sampler.model,
+        sampler.adapter,
+        schedule,
+        branches=sampler.branches,
+        scheduler=sampler.scheduler,
+        solver=sampler.solver,
+    ).detach(quietly=True)
 
 
 def _runs(
-    runner: _Runner, policies: Sequence[Policy], index: int, seed: int, bar: "tqdm[Any]"
+    sampler: Sampler,
+    policies: Sequence[Policy],
+    index: int,
+    seed: int,
+    device: torch.device,
+    bar: "tqdm[Any]",
 ) -> dict[str, Run]:
     """Sample one seed by every policy, starting with another one for every seed."""
     first = index % len(policies)
     runs = {}
     for policy in (*policies[first:], *policies[:first]):
-        runs[policy.name] = runner.run(policy, seed)
+        runs[policy.name] = _run(sampler, policy, seed, device)
         bar.update()
     return runs
 
 
-def _checked_samples(samples: object) -> Tensor:
-    """Return a copy, because compiled samplers write the next samples to the same memory."""
-    if not isinstance(samples, Tensor) or not samples.ndim or not len(samples):
-        shape = f" of shape {tuple(samples.shape)}" if isinstance(samples, Tensor) else ""
-        raise EvaluationError(
-            f"`sample` must return a tensor (n, ...) of final samples, got {type(samples).__name__}"
-            f"{shape}"
-        )
-    return samples.detach().clone()
+def _run(sampler: Sampler, policy: Policy, seed: int, device: torch.device) -> Run:
+    """Sample once and time it.
+
+    The latents are copied, because compiled samplers write the next ones to the same memory.
+    """
+    with _applied(sampler, policy.schedule) as stats:
+        synchronize(device)
+        start = time.perf_counter()
+        latents = sampler.final_latent(seed)
+        _wait(device, latents)
+        seconds = time.perf_counter() - start
+    return Run(latents=latents.detach().clone(), seconds=seconds, stats=stats)
+
+
+def _applied(sampler: Sampler, schedule: Schedule | None) -> AbstractContextManager[CacheStats]:
+    if schedule is None:
+        return nullcontext(CacheStats())
+    return cached(
+        sampler.model,
+        sampler.adapter,
+        schedule,
+        branches=sampler.branches,
+        scheduler=sampler.scheduler,
+        solver=sampler.solver,
+    )
+
+
+def _wait(device: torch.device, latents: Tensor) -> None:
+    """Wait for the model's device, and for that of the latents: an offloaded model has two."""
+    synchronize(device)
+    if latents.device != device:
+        synchronize(latents.device)
+
+
+def _decoded(sampler: Sampler) -> Decode:
+    """Return what makes samples of final latents, (n, ...) of however many runs."""
+    if sampler.decode is None:
+        return lambda latents: latents
+    return RecentlyDecoded(sampler.decode, batch=sampler.samples)
+
+
+def _fingerprint(sampler: Sampler, schedules: Mapping[str, Schedule]) -> Fingerprint:
+    """Return what was run."""
+    known = model_fingerprint(denoiser(sampler.model), sampler.adapter.name)
+    evaluations = next(iter(schedules.values())).evaluations
+    return known.model_copy(
+        update={
+            "solver": sampler.solver_name,
+            "branches": sampler.branches,
+            "evaluations": evaluations,
+        }
+    )

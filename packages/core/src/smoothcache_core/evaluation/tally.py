@@ -37,9 +37,9 @@ class Policy:
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """One call of the sampler."""
+    """One run of the sampler, and its final latents, (samples, ...)."""
 
-    samples: Tensor
+    latents: Tensor
     seconds: float
     stats: CacheStats
 
@@ -50,18 +50,32 @@ class _Tally:
 
     seconds: list[float] = field(default_factory=list)
     values: dict[str, list[float]] = field(default_factory=dict)
-    samples: list[Tensor] = field(default_factory=list)
+    latents: list[Tensor] = field(default_factory=list)
     stats: list[CacheStats] = field(default_factory=list)
 
 
 @dataclass(kw_only=True)
 class Judge:
-    """Collects runs and makes the report of them."""
+    """Collects runs and makes the report of them.
+
+    Attributes:
+        policies: Ways to run the denoiser, the plain one among them.
+        metrics: Functions of reference and samples, beside relative L2; see `evaluate`.
+        summaries: Functions of all samples of a policy; see `evaluate`.
+        keep: Samples of every policy to keep, at least 0; infinite for all.
+        decode: Makes samples of final latents, (n, ...) each.
+        tallies: What is known of every policy so far, by name.
+        rehearsal: Latents of an untimed plain run of the first seed.
+        repeat: Relative L2 of two plain runs of one seed.
+        count: Samples so far.
+        last: Latents of the plain run of the latest seed.
+    """
 
     policies: Sequence[Policy]
     metrics: Mapping[str, Metric]
     summaries: Mapping[str, Summary]
     keep: float
+    decode: Callable[[Tensor], Tensor]
     tallies: dict[str, _Tally] = field(default_factory=dict)
     rehearsal: Tensor | None = None
     repeat: float | None = None
@@ -71,11 +85,11 @@ class Judge:
     def warm(self, policy: Policy, run: Run) -> None:
         """Take an untimed run: the plain one shows later how well the sampler repeats itself."""
         if policy.schedule is None:
-            self.rehearsal = run.samples
+            self.rehearsal = run.latents
 
     def take(self, runs: Mapping[str, Run]) -> None:
         """Take the runs of one seed."""
-        reference = self.last = runs[PLAIN].samples
+        reference = self.last = runs[PLAIN].latents
         if self.rehearsal is not None:
             self.repeat = float(_values("rel_l2", relative_l2, self.rehearsal, reference).mean())
             self.rehearsal = None
@@ -83,12 +97,19 @@ class Judge:
             tally = self.tallies.setdefault(name, _Tally())
             tally.seconds.append(run.seconds)
             tally.stats.append(run.stats)
-            for metric, function in self.metrics.items():
-                values = _values(metric, function, reference, run.samples)
+            for metric, values in self._measured(reference, run.latents).items():
                 tally.values.setdefault(metric, []).extend(values.tolist())
             if self.summaries or self.count < self.keep:
-                tally.samples.append(run.samples.cpu())
+                tally.latents.append(run.latents.cpu())
         self.count += len(reference)
+
+    def _measured(self, reference: Tensor, latents: Tensor) -> dict[str, Tensor]:
+        """Return the values of one run by every metric, (samples,) each."""
+        found = {"rel_l2": _values("rel_l2", relative_l2, reference, latents)}
+        if self.metrics:
+            pair = self.decode(reference), self.decode(latents)
+            found |= {name: _values(name, each, *pair) for name, each in self.metrics.items()}
+        return found
 
     def report(
         self,
@@ -162,7 +183,7 @@ class Judge:
     def _summaries(self, tally: _Tally) -> dict[str, float]:
         if not self.summaries:
             return {}
-        samples = torch.cat(tally.samples)
+        samples = self.decode(torch.cat(tally.latents))
         with torch.no_grad():
             return {name: float(function(samples)) for name, function in self.summaries.items()}
 
@@ -170,7 +191,8 @@ class Judge:
         if not self.keep:
             return {}
         limit = None if math.isinf(self.keep) else int(self.keep)
-        return {name: torch.cat(tally.samples)[:limit] for name, tally in self.tallies.items()}
+        kept = {name: torch.cat(tally.latents)[:limit] for name, tally in self.tallies.items()}
+        return {name: self.decode(latents) for name, latents in kept.items()}
 
     def _tell_noise(self, rows: Sequence[ReportRow]) -> None:
         """Warn of policies that differ from plain hardly more than plain differs from itself."""
@@ -180,7 +202,7 @@ class Judge:
         if unclear:
             warnings.warn(
                 f"two plain runs of one seed differ by a relative L2 of {self.repeat:.3g}, which "
-                f"hides what {unclear} did; does `sample` make all its noise from the seed?",
+                f"hides what {unclear} did; does `run` make all its noise from the seed?",
                 SmoothCacheWarning,
                 stacklevel=4,
             )
@@ -190,7 +212,7 @@ def _values(name: str, function: Metric, reference: Tensor, samples: Tensor) -> 
     """Return one value per sample, (n,) float64 on the CPU."""
     if samples.shape != reference.shape:
         raise EvaluationError(
-            f"`sample` returned {tuple(samples.shape)}, but {tuple(reference.shape)} for the plain "
+            f"`run` returned {tuple(samples.shape)}, but {tuple(reference.shape)} for the plain "
             "run of the same seed"
         )
     with torch.no_grad():

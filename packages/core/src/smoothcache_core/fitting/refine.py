@@ -6,68 +6,39 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from torch import nn
 from tqdm import tqdm
 
-from smoothcache_core.adapters.sites import DENOISER, GUIDANCE, Adapter
-from smoothcache_core.calls.clock import Scheduler
+from smoothcache_core.adapters.sites import DENOISER, GUIDANCE
 from smoothcache_core.errors import ScheduleError
 from smoothcache_core.files import write_atomically
-from smoothcache_core.fitting.fit import Fitter, has_anchors, measured_error, skips_whole
+from smoothcache_core.fitting.fitter import Fitter, has_anchors, measured_error, skips_whole
 from smoothcache_core.optimize.local_search import moves
 from smoothcache_core.optimize.masks import Mask
-from smoothcache_core.sampling.sampler import Sample, Stage
+from smoothcache_core.sampling.sampler import Sampler
 from smoothcache_core.schedule.schedule import Schedule
 
 
-def refine(
-    model: nn.Module,
-    adapter: Adapter,
-    sample: Sample,
+def refined(
+    sampler: Sampler,
     schedule: Schedule,
-    *,
     seeds: Sequence[int],
-    samples_per_run: int = 1,
-    trials: int = 50,
-    checkpoint: str | Path | None = None,
-    branches: Sequence[str] = (),
-    scheduler: Scheduler | None = None,
-    progress: bool = True,
+    trials: int,
+    checkpoint: str | Path | None,
+    *,
+    progress: bool,
 ) -> Schedule:
     """Improve a schedule of whole evaluations by trying what moving one of them really does.
 
-    Every trial fits the moved schedule (see `fit`) and measures its error. A trial costs the
-    computed evaluations of one run per seed; what was tried is not tried again.
-
-    Args:
-        model: See `fit`.
-        adapter: See `fit`.
-        sample: See `fit`.
-        schedule: Where to begin, a schedule of whole evaluations.
-        seeds: See `fit`.
-        samples_per_run: See `fit`.
-        trials: The most schedules to try, at least 1; those of `checkpoint` count.
-        checkpoint: File that keeps what was tried, saved after every trial and continued from if it
-            exists.
-        branches: See `fit`.
-        scheduler: See `fit`.
-        progress: Show a progress bar.
+    Every trial fits the moved schedule and measures its error. What was tried is not tried again.
+    See `fit`, whose `trials` these are, for the arguments and errors.
 
     Returns:
         The best schedule, fitted, with its measured error.
-
-    Raises:
-        CalibrationError: See `fit`.
-        ScheduleError: The schedule skips no whole evaluations, `trials` is below 1, or `checkpoint`
-            was made with other settings.
     """
     if not skips_whole(schedule):
         raise ScheduleError("only schedules that skip whole evaluations can be refined")
-    if trials < 1:
-        raise ScheduleError(f"trials is at least 1, got {trials}")
-    known = _Known(checkpoint, _identity(schedule, seeds, samples_per_run))
-    stage = Stage(model, adapter, sample, branches, scheduler)
-    fitter = Fitter(stage, seeds, samples_per_run, use_anchor=has_anchors(schedule))
+    known = _Known(checkpoint, _identity(schedule, seeds, sampler.samples))
+    fitter = Fitter(sampler, seeds, use_anchor=has_anchors(schedule))
     with tqdm(total=trials, desc="refining", unit="trial", disable=not progress) as bar:
         best = _Descent(schedule, fitter, known, trials, bar).run()
     return fitter.fit(_with(schedule, best))

@@ -15,12 +15,13 @@ from torch import Tensor
 from smoothcache_core.calls.announcements import listening
 from smoothcache_core.calls.call import CallReader
 from smoothcache_core.calls.clock import Clock, Tick
-from smoothcache_core.errors import CalibrationError, SmoothCacheWarning
+from smoothcache_core.errors import SmoothCacheWarning
 from smoothcache_core.outputs.structures import Structure
 from smoothcache_core.runtime.attachment import Attachment
 from smoothcache_core.runtime.cached import attach
-from smoothcache_core.sampling.sampler import Stage, Stop
-from smoothcache_core.sampling.trajectory import CallRecord, Trajectory, final_of, rows_of
+from smoothcache_core.sampling.recording import Stop
+from smoothcache_core.sampling.sampler import Sampler, needed
+from smoothcache_core.sampling.trajectory import CallRecord, Trajectory, flat_final, rows_of
 from smoothcache_core.schedule.schedule import Schedule
 from smoothcache_core.wrapping.modules import layered
 
@@ -34,15 +35,15 @@ class CachedRun:
         calls: What the denoiser was really asked so far, and what it said.
     """
 
-    def __init__(self, stage: Stage, plain: Trajectory) -> None:
+    def __init__(self, sampler: Sampler, plain: Trajectory) -> None:
         self.plain = plain
         self.calls: list[CallRecord] = []
-        self.adapter = stage.adapter
-        self._stage = stage
-        self._reader = CallReader(stage.model, stage.adapter)
+        self.adapter = sampler.adapter
+        self._sampler = sampler
+        self._reader = CallReader(sampler.model, sampler.adapter)
 
     @torch.no_grad()
-    def advance(self, schedule: Schedule, last: int, *, half: bool = False) -> object:
+    def advance(self, schedule: Schedule, last: int, *, half: bool = False) -> Tensor | None:
         """Run by `schedule` up to and including evaluation `last`.
 
         Args:
@@ -51,9 +52,9 @@ class CachedRun:
             half: Stop inside `last`, when its conditional pass is computed.
 
         Returns:
-            What `sample` returned, None if it was stopped.
+            The final latent, (samples, ...); None if the run was stopped.
         """
-        clock = Clock(branches=self._stage.branches)
+        clock = Clock(branches=self._sampler.branches)
         place: list[Tick] = []
         asked = 0
 
@@ -76,15 +77,15 @@ class CachedRun:
                 raise Stop
             return self.calls[asked - 1].answer.copied().output()
 
-        stage = self._stage
+        sampler = self._sampler
         with (
-            layered(stage.model, remember),
-            attached(stage, schedule),
-            layered(stage.model, observe),
-            listening(clock, stage.model, stage.scheduler),
+            layered(sampler.model, remember),
+            attached(sampler, schedule),
+            layered(sampler.model, observe),
+            listening(clock, sampler.model, sampler.scheduler),
         ):
             try:
-                return stage.sample(self.plain.seed)
+                return sampler.final_latent(self.plain.seed)
             except Stop:
                 return None
 
@@ -105,33 +106,28 @@ class CachedRun:
         entries = self.plain.latents.shape[1]
         return torch.cat([signal.reshape(-1, entries) for signal in signals])
 
-    def errors(self, schedule: Schedule, samples: int) -> list[float]:
+    def errors(self, schedule: Schedule) -> list[float]:
         """Run to the end; return the relative L2 error of every sample."""
-        result = self.advance(schedule, schedule.evaluations)
-        end = final_of(result, self.plain.latents.shape[1])
-        if end is None or self.plain.final is None:
-            raise CalibrationError(
-                "`sample` must return the final latent as a tensor, so that its error can be "
-                f"measured; it returned {type(result).__name__}"
-            )
-        if len(end) % samples:
-            raise CalibrationError(f"{samples} samples per run do not divide the final latent")
-        plain = self.plain.final.double().reshape(samples, -1)
+        final = self.advance(schedule, schedule.evaluations)
+        end = needed(flat_final(final, self.plain.latents.shape[1]))
+        samples = self._sampler.samples
+        plain = needed(self.plain.final).double().reshape(samples, -1)
         moved = (end.double().reshape(samples, -1) - plain).norm(dim=1)
         return (moved / plain.norm(dim=1)).tolist()
 
 
 @contextmanager
-def attached(stage: Stage, schedule: Schedule) -> Generator[Attachment]:
+def attached(sampler: Sampler, schedule: Schedule) -> Generator[Attachment]:
     """Attach a schedule whose fills are not final yet, without warnings."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", SmoothCacheWarning)
         attachment = attach(
-            stage.model,
-            stage.adapter,
+            sampler.model,
+            sampler.adapter,
             schedule,
-            branches=stage.branches,
-            scheduler=stage.scheduler,
+            branches=sampler.branches,
+            scheduler=sampler.scheduler,
+            solver=sampler.solver,
         )
         try:
             yield attachment

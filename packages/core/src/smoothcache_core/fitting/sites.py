@@ -20,7 +20,7 @@ from smoothcache_core.fills import rounded
 from smoothcache_core.fitting.normal_equations import NormalEquations
 from smoothcache_core.fitting.rollout import attached
 from smoothcache_core.outputs.tensors import flat
-from smoothcache_core.sampling.sampler import Stage
+from smoothcache_core.sampling.sampler import Sampler
 from smoothcache_core.sampling.trajectory import Trajectory
 from smoothcache_core.schedule.schedule import Fill, Schedule
 from smoothcache_core.schedule.timeline import PLAIN
@@ -32,16 +32,16 @@ class SiteFitting:
     """Fits the fills of a schedule of sites.
 
     Args:
-        stage: The model and its sampler.
+        sampler: The model and its sampler.
         schedule: What to compute and what to skip.
         terms: The most computed outputs that a fill combines; if not given, as many as in
             `schedule`, and plain reuse stays what it is.
     """
 
-    def __init__(self, stage: Stage, schedule: Schedule, terms: int | None = None) -> None:
-        self._stage = stage
-        self._reader = CallReader(stage.model, stage.adapter)
-        sites = [site for site in stage.adapter.sites(stage.model) if 0 in schedule.row(site)]
+    def __init__(self, sampler: Sampler, schedule: Schedule, terms: int | None = None) -> None:
+        self._sampler = sampler
+        self._reader = CallReader(sampler.model, sampler.adapter)
+        sites = [site for site in sampler.adapter.sites(sampler.model) if 0 in schedule.row(site)]
         fills = {site.path: _unfitted(schedule, site, terms) for site in sites}
         self._fills = {path: fill for path, fill in fills.items() if fill.terms}
         self._schedule = schedule.changed(fills=self._fills)
@@ -62,9 +62,9 @@ class SiteFitting:
             attachment.refill(lambda: call(*others, **named), self._refit)
             return call(*args, **kwargs)
 
-        stage = self._stage
-        with layered(stage.model, beside), attached(stage, self._schedule) as attachment:
-            stage.sample(plain.seed)
+        sampler = self._sampler
+        with layered(sampler.model, beside), attached(sampler, self._schedule) as attachment:
+            sampler.final_latent(plain.seed)
 
     def _refit(
         self, path: str, evaluation: int, outputs: Sequence[Values], computed: Values

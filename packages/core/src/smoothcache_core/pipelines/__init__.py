@@ -2,14 +2,14 @@
 
 from smoothcache_core.calls.guidance import announcing_guidance
 from smoothcache_core.pipelines.announcing import pipeline_announcing
-from smoothcache_core.pipelines.pipelines import PipelineCaching, PipelineParts
+from smoothcache_core.pipelines.pipelines import cached_sampler, pipeline_sampler
 from smoothcache_core.sampling.seeding import devices_of, seeded_globally
 
 __all__ = [
-    "PipelineCaching",
-    "PipelineParts",
     "announcing_guidance",
+    "cached_sampler",
     "devices_of",
     "pipeline_announcing",
+    "pipeline_sampler",
     "seeded_globally",
 ]

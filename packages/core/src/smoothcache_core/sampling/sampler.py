@@ -1,114 +1,145 @@
-"""Running a sampler while the calls of its denoiser are recorded, replayed or changed.
+"""The one thing that is known of a sampler: how to run it from a seed."""
 
-The sampler is a black box, `sample(seed)`. What can be done with it is to answer the denoiser's
-calls: with what the model says, with what it said before, or with something else. That is enough to
-learn all that planning needs to know of a solver, see `calibrating/solver_response.py`.
-"""
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 
-import functools
-import time
-from collections.abc import Callable, Sequence
-from typing import Any
-
-import torch
-from torch import nn
+from torch import Tensor, nn
 
 from smoothcache_core.adapters.sites import Adapter
-from smoothcache_core.calls.announcements import listening
-from smoothcache_core.calls.call import CallReader
-from smoothcache_core.calls.clock import Clock, Scheduler, Tick
-from smoothcache_core.errors import CalibrationError
-from smoothcache_core.outputs.structures import Structure
-from smoothcache_core.outputs.tensors import synchronize
-from smoothcache_core.sampling.trajectory import CallRecord, Trajectory, rows_of, trajectory
-from smoothcache_core.wrapping.modules import layered
-
-Sample = Callable[[int], object]
+from smoothcache_core.calls.clock import Scheduler
+from smoothcache_core.calls.fingerprints import solver_name
+from smoothcache_core.errors import SamplerError
 
 
-class Stop(BaseException):
-    """Ends a run of the sampler early; not an `Exception`, so that nobody handles it."""
+@dataclass(frozen=True, kw_only=True)
+class Sampler:
+    """How one run is made: a model, a function of a seed, and what names its solver and passes.
 
+    It is what `calibrate`, `transfer`, `fit` and `evaluate` take. The solver itself is a black box:
+    it is known by the calls that it makes of the model, and by what `run` returns.
 
-class Stage:
-    """A model, and a sampler that calls it."""
+    `run(seed)` runs the solver once, from the noise of that seed, and everything random in it must
+    come from the seed. It returns the final latent, a tensor (samples, ...) of as many entries as
+    the latent that the model is called with; or None if that cannot be had. Without it a model can
+    be calibrated, but what the last evaluation does is not known, and nothing can be fitted,
+    transferred or evaluated. Anything else that it returns is refused.
 
-    def __init__(
-        self,
-        model: nn.Module,
-        adapter: Adapter,
-        sample: Sample,
-        branches: Sequence[str] = (),
-        scheduler: Scheduler | None = None,
-    ) -> None:
-        self.model = model
-        self.adapter = adapter
-        self.sample = sample
-        self.branches = tuple(branches)
-        self.scheduler = scheduler
-        self._reader = CallReader(model, adapter)
+    Example:
+        A denoiser of two layers, and Euler's method of 8 steps:
 
-    @torch.no_grad()
-    def run(self, seed: int, reply: "Reply | None" = None) -> tuple[list[CallRecord], object]:
-        """Run the sampler and record every call; `reply` may answer instead of the model.
+        >>> import torch
+        >>> from torch import nn
+        >>> from smoothcache_core import PatternAdapter, Sampler, SitePattern
+        >>> class Denoiser(nn.Module):
+        ...     def __init__(self) -> None:
+        ...         super().__init__()
+        ...         self.blocks = nn.ModuleList(nn.Linear(4, 4) for _ in range(2))
+        ...     def forward(self, hidden_states: torch.Tensor, timestep: float) -> torch.Tensor:
+        ...         for block in self.blocks:
+        ...             hidden_states = hidden_states + block(hidden_states).tanh()
+        ...         return hidden_states * timestep
+        >>> model = Denoiser().requires_grad_(False)
+        >>> adapter = PatternAdapter(name="mine", patterns=(SitePattern("blocks.*", "block"),))
+        >>> def run(seed: int) -> torch.Tensor:
+        ...     latent = torch.randn(2, 4, generator=torch.Generator().manual_seed(seed))
+        ...     for step in range(8):
+        ...         latent = latent - model(latent, 1 - step / 8) / 8
+        ...     return latent
+        >>> sampler = Sampler(model=model, adapter=adapter, run=run, solver="euler", samples=2)
+        >>> sampler.final_latent(0).shape
+        torch.Size([2, 4])
 
-        Returns:
-            The calls, and what `sample` returned; None if it was stopped.
-        """
-        clock = Clock(branches=self.branches)
-        calls: list[CallRecord] = []
+    Attributes:
+        model: The module that the solver calls; its sites are `adapter.sites(model)`.
+        adapter: What is known about its family.
+        run: Runs the solver from the noise of a seed and returns the final latent, (samples, ...),
+            or None if it cannot be had.
+        decode: Turns a final latent into what metrics compare, (samples, ...): images, waveforms.
+            None: the final latent is compared itself.
+        scheduler: The solver's scheduler, if it has one (those of diffusers do): names the solver,
+            and tells for certain when a run begins.
+        solver: Name of the solver, where there is no scheduler to name it.
+        branches: Names of the conditioning passes, if guidance makes one call for each and does not
+            announce them by `cache_context`.
+        samples: Samples of one run, at least 1. Guidance may repeat the batch, conditional and
+            unconditional rows one block after the other; the rows of one sample are measured
+            together.
+        around: Makes what is entered around everything that is done with the model.
 
-        def around(call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-            evidence = self._reader.read(args, kwargs, clock.context)
-            tick = clock.tick(evidence)
-            latent = rows_of(self._reader.latent(args, kwargs)).detach().clone()
-            model = functools.partial(call, *args, **kwargs)
-            answer = None if reply is None else reply(len(calls), tick, model)
-            seconds = None
-            if answer is None:
-                output, seconds = _timed(model, latent.device)
-                answer = Structure.of(output).copied()
-            else:
-                output = answer.copied().output()
-            calls.append(
-                CallRecord(
-                    evaluation=tick.evaluation,
-                    branch=tick.branch,
-                    latent=latent,
-                    answer=answer,
-                    seconds=seconds,
-                )
-            )
-            return output
+    Raises:
+        SamplerError: `samples` is below 1.
+    """
 
-        with layered(self.model, around), listening(clock, self.model, self.scheduler):
-            try:
-                result = self.sample(seed)
-            except Stop:
-                result = None
-        return calls, result
+    model: nn.Module
+    adapter: Adapter
+    run: Callable[[int], object]
+    decode: Callable[[Tensor], Tensor] | None = None
+    scheduler: Scheduler | None = None
+    solver: str | None = None
+    branches: tuple[str, ...] = ()
+    samples: int = 1
+    around: Callable[[], AbstractContextManager[object]] = nullcontext
 
-    def record(self, seed: int, reply: "Reply | None" = None) -> Trajectory:
-        """Run the sampler to its end and return the trajectory.
+    def __post_init__(self) -> None:
+        if self.samples < 1:
+            raise SamplerError(f"a run has at least 1 sample, got samples={self.samples}")
+
+    @property
+    def solver_name(self) -> str | None:
+        """Name of the solver: `solver`, or what the scheduler says; None if neither is known."""
+        if self.solver or self.scheduler is None:
+            return self.solver
+        return solver_name(self.scheduler)
+
+    def final_latent_if_known(self, seed: int) -> Tensor | None:
+        """Run once, and return the final latent, (samples, ...); None if it cannot be had.
 
         Raises:
-            CalibrationError: The denoiser was not called, or its output is not like its latent.
+            SamplerError: `run` returned something else.
         """
-        calls, result = self.run(seed, reply)
-        if not calls:
-            raise CalibrationError(f"`sample` never called the {type(self.model).__name__}")
-        return trajectory(seed, calls, result)
+        result = self.run(seed)
+        if result is None:
+            return None
+        if not isinstance(result, Tensor) or not result.ndim or len(result) != self.samples:
+            raise SamplerError(
+                f"a sampler's `run` must return the final latent, a tensor ({self.samples}, ...) "
+                f"for {_counted(self.samples)}, or None if it cannot be had; it returned "
+                f"{_described(result)}"
+            )
+        return result
+
+    def final_latent(self, seed: int) -> Tensor:
+        """Run once, and return the final latent, (samples, ...).
+
+        Raises:
+            SamplerError: `run` returned something else, or None.
+        """
+        return needed(self.final_latent_if_known(seed))
 
 
-Reply = Callable[[int, Tick, Callable[[], Any]], Structure | None]
-"""Gives the answer to a call from its number, its place, and a function that asks the model; None
-for what the model says."""
+def needed(latent: Tensor | None) -> Tensor:
+    """Return a final latent where one is needed.
+
+    Raises:
+        SamplerError: There is none.
+    """
+    if latent is None:
+        raise SamplerError(
+            "a sampler's `run` must return the final latent, a tensor (samples, ...), to be fitted "
+            "to, transferred to or evaluated; it returned None"
+        )
+    return latent
 
 
-def _timed(model: Callable[[], Any], device: torch.device) -> tuple[Any, float]:
-    """Call the model; return its output and the seconds it took."""
-    synchronize(device)
-    start = time.perf_counter()
-    output = model()
-    synchronize(device)
-    return output, time.perf_counter() - start
+def _counted(samples: int) -> str:
+    return "1 sample of a run" if samples == 1 else f"{samples} samples of a run"
+
+
+def _described(result: object) -> str:
+    if isinstance(result, Tensor):
+        hint = f" (give samples={len(result)}?)" if result.ndim and len(result) else ""
+        return f"a tensor of shape {tuple(result.shape)}{hint}"
+    if isinstance(result, list | tuple):
+        return f"a {type(result).__name__} of length {len(result)}"
+    return f"a {type(result).__name__}"

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from smoothcache_core.errors import CalibrationError
+from smoothcache_core.errors import CalibrationError, SamplerError
 from smoothcache_core.outputs.structures import Structure
 
 
@@ -40,7 +40,7 @@ class Trajectory:
         parts: Conditioning passes of an evaluation: calls of their own, or halves of the batch.
         latents: The latent at every evaluation, (E, n) float32 on the CPU; n counts all samples.
         outputs: The denoiser's output, (E, parts, n).
-        final: The final sample, (n,); None if `sample` returned nothing that is like a latent.
+        final: The final latent, (n,); None if it is not known.
     """
 
     seed: int
@@ -61,8 +61,8 @@ class Trajectory:
         return self.latents[-1] if self.final is None else self.final
 
 
-def trajectory(seed: int, calls: Sequence[CallRecord], result: object) -> Trajectory:
-    """Arrange the calls of a run by evaluation and conditioning pass."""
+def trajectory(seed: int, calls: Sequence[CallRecord], final: Tensor | None) -> Trajectory:
+    """Arrange the calls of a run, and its final latent, by evaluation and conditioning pass."""
     branches = list(dict.fromkeys(call.branch for call in calls))
     evaluations = calls[-1].evaluation + 1
     if len(calls) != evaluations * len(branches):
@@ -90,7 +90,7 @@ def trajectory(seed: int, calls: Sequence[CallRecord], result: object) -> Trajec
         parts=parts,
         latents=latents,
         outputs=torch.stack(outputs),
-        final=final_of(result, latents.shape[1]),
+        final=flat_final(final, latents.shape[1]),
     )
 
 
@@ -120,8 +120,18 @@ def _flat(rows: Tensor, halves: bool) -> Tensor:
     return rows.float().reshape(2 if halves else 1, -1).cpu()
 
 
-def final_of(result: object, entries: int) -> Tensor | None:
-    """Return what `sample` returned as (n,) if it is like a latent, else None."""
-    if not isinstance(result, Tensor) or result.numel() != entries:
+def flat_final(final: Tensor | None, entries: int) -> Tensor | None:
+    """Return a final latent as (entries,); None if it is not known.
+
+    Raises:
+        SamplerError: It has another number of entries than the denoiser's latent.
+    """
+    if final is None:
         return None
-    return result.detach().float().reshape(-1).cpu()
+    if final.numel() != entries:
+        raise SamplerError(
+            f"a sampler's `run` must return the final latent, of {entries} entries as the latent "
+            "that the model is called with, or None if it cannot be had; it returned a tensor of "
+            f"shape {tuple(final.shape)}"
+        )
+    return final.detach().float().reshape(-1).cpu()

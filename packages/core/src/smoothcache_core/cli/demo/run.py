@@ -21,7 +21,7 @@ from smoothcache_core.cli.demo.threads import use_fastest_threads
 from smoothcache_core.cli.evaluating import Evaluation, evaluated
 from smoothcache_core.cli.fitting import fitted_to
 from smoothcache_core.cli.modality import Modality
-from smoothcache_core.cli.sampler import Sampler
+from smoothcache_core.cli.sampler import Sampler, known
 from smoothcache_core.cli.source import Source
 from smoothcache_core.cli.tables import print_table
 from smoothcache_core.planning import Planner, Point
@@ -98,7 +98,7 @@ class _Demo:
             f"{sampler.batch} samples, {sampler.steps} steps, seed {seed}, {threads} "
             f"thread{'s' if threads > 1 else ''}"
         )
-        with sampler.around(), tqdm(desc="calibrating", unit="run") as bar:
+        with tqdm(desc="calibrating", unit="run") as bar:
 
             def counted(seed: int) -> Tensor:
                 latents = sampler(seed)
@@ -106,15 +106,9 @@ class _Demo:
                 return latents
 
             return calibrate(
-                sampler.denoiser,
-                sampler.adapter,
-                counted,
+                replace(known(sampler), run=counted),
                 seeds=[seed],
                 max_lag=self.settings.max_lag,
-                samples_per_run=sampler.batch,
-                branches=sampler.branches,
-                scheduler=sampler.scheduler,
-                solver=sampler.solver_name,
                 progress=False,  # all in one run, and then runs for the sensitivities
             )
 

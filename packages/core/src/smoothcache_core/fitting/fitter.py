@@ -1,0 +1,143 @@
+"""Fitting one schedule after the other on the same plain runs, and measuring their errors."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from functools import cached_property
+
+import numpy as np
+
+from smoothcache_core.adapters.sites import DENOISER, GUIDANCE
+from smoothcache_core.calibrating.solver_response import measure_response
+from smoothcache_core.calibration.response import Response
+from smoothcache_core.errors import ScheduleError
+from smoothcache_core.fitting.evaluations import Fitting
+from smoothcache_core.fitting.rollout import CachedRun
+from smoothcache_core.fitting.sites import SiteFitting
+from smoothcache_core.numerics.bootstrap import interval_of_mean
+from smoothcache_core.numerics.least_squares import check_enough
+from smoothcache_core.optimize.masks import Basis
+from smoothcache_core.sampling.recording import record
+from smoothcache_core.sampling.sampler import Sampler, needed
+from smoothcache_core.sampling.trajectory import Trajectory
+from smoothcache_core.schedule.provenance import Prediction, Provenance
+from smoothcache_core.schedule.schedule import MOST_TERMS, Schedule
+
+
+class Fitter:
+    """Fits one schedule after the other on the same seeds, whose plain runs are made once.
+
+    Raises:
+        CalibrationError: See `fit`.
+        SamplerError: See `fit`.
+    """
+
+    def __init__(
+        self,
+        sampler: Sampler,
+        seeds: Sequence[int],
+        *,
+        terms: int | None = None,
+        use_input: bool = True,
+        use_anchor: bool = False,
+    ) -> None:
+        self._sampler = sampler
+        self._seeds = tuple(seeds)
+        self._terms = terms
+        self._basis = Basis(terms=terms or MOST_TERMS, use_input=use_input, use_anchor=use_anchor)
+        self._plains = [self._plain(seed) for seed in seeds]
+
+    def _plain(self, seed: int) -> Trajectory:
+        plain = record(self._sampler, seed)
+        needed(plain.final)
+        return plain
+
+    @cached_property
+    def _response(self) -> Response:
+        return measure_response(self._sampler, self._plains[0])
+
+    def fit(self, schedule: Schedule, done: Callable[[], object] = lambda: None) -> Schedule:
+        """Return the schedule with new fills and a measured prediction; see `fit`.
+
+        Args:
+            schedule: What to compute and what to skip.
+            done: Called after every step, see `steps`.
+        """
+        if self._plains[0].evaluations != schedule.evaluations:
+            raise ScheduleError(
+                f"the run has {self._plains[0].evaluations} evaluations, the schedule "
+                f"{schedule.evaluations}"
+            )
+        if not skips_whole(schedule):
+            return self._fit_sites(schedule, done)
+        each, entries = self._sampler.samples, self._plains[0].end.numel()
+        samples = len(self._plains) * each
+        check_enough(samples, entries // each, self._basis.coefficients, verb="fit")
+        runs = [CachedRun(self._sampler, plain) for plain in self._plains]
+        fitting = Fitting(schedule, runs, self._response, self._basis)
+        for evaluation in range(schedule.evaluations):
+            fitting.step(evaluation)
+            done()
+        fitted = self._measured(_from_fit(fitting.schedule, self._basis), runs)
+        return self._better(schedule, fitted) if schedule.fills else fitted
+
+    @staticmethod
+    def steps(schedule: Schedule, seeds: Sequence[int]) -> int:
+        """Return how many steps `fit` takes: an evaluation of all seeds, or a run of one."""
+        return schedule.evaluations if skips_whole(schedule) else len(seeds)
+
+    def _fit_sites(self, schedule: Schedule, done: Callable[[], object]) -> Schedule:
+        fitting = SiteFitting(self._sampler, schedule, self._terms)
+        for plain in self._plains:
+            if fitting.has_fills:
+                fitting.run(plain)
+            done()
+        if not fitting.has_fills:
+            return self._measured(schedule)
+        return self._better(schedule, self._measured(fitting.schedule))
+
+    def _better(self, given: Schedule, fitted: Schedule) -> Schedule:
+        """Return which of both makes the smaller error, `fitted` having been measured."""
+        return min(self._measured(given), fitted, key=measured_error)
+
+    def _measured(self, schedule: Schedule, runs: Sequence[CachedRun] = ()) -> Schedule:
+        """Return the schedule with the error of its runs, new ones if none are under way."""
+        runs = runs or [CachedRun(self._sampler, plain) for plain in self._plains]
+        errors = [error for run in runs for error in run.errors(schedule)]
+        return _measured(schedule, self._seeds, errors)
+
+
+def _from_fit(schedule: Schedule, basis: Basis) -> Schedule:
+    """Return the schedule with a provenance that says by what it was fitted."""
+    return schedule.changed(source=schedule.source.fitted(basis.terms, asdict(basis)))
+
+
+def skips_whole(schedule: Schedule) -> bool:
+    """Return whether whole evaluations or unconditional passes are skipped."""
+    return 0 in schedule.row(DENOISER) or 0 in schedule.row(GUIDANCE)
+
+
+def measured_error(schedule: Schedule) -> float:
+    """Return the error that a schedule from `Fitter` promises."""
+    assert schedule.prediction is not None
+    return schedule.prediction.error
+
+
+def has_anchors(schedule: Schedule) -> bool:
+    """Return whether fills of the denoiser use the latent of the evaluation computed last."""
+    return bool(schedule.fill(DENOISER).anchors)
+
+
+def _measured(schedule: Schedule, seeds: Sequence[int], errors: Sequence[float]) -> Schedule:
+    low, high = interval_of_mean(errors)
+    prediction = Prediction(
+        error=float(np.mean(errors)),
+        low=low,
+        high=high,
+        measured=True,
+        bytes=None if schedule.cost is None else schedule.predicted_bytes(),
+        seconds=None if schedule.prediction is None else schedule.prediction.seconds,
+    )
+    used = tuple(sorted({*schedule.source.seeds, *seeds}))
+    settings = {**schedule.source.settings, "fitted_samples": len(errors)}
+    source = Provenance(name=schedule.source.name, settings=settings, seeds=used)
+    return schedule.changed(prediction=prediction, source=source)
