@@ -44,7 +44,7 @@ def test_wheel_holds_the_source_and_nothing_else(wheels: dict[str, Path], name: 
 def test_wheel_holds_its_data_and_its_command(wheels: dict[str, Path], name: str):
     held = files(wheels[name])
     assert any(file.startswith(f"smoothcache_{name}/data/") for file in held)
-    assert f"smoothcache_{name}/_cli.py" in held
+    assert f"smoothcache_{name}/cli.py" in held
     assert any(file.endswith(".dist-info/entry_points.txt") for file in held)
 
 

@@ -41,9 +41,3 @@ def test_public_functions_and_classes_are_documented(package: str):
         if not name.startswith("_") and inspect.isfunction(member) and not member.__doc__
     ]
     assert methods == []
-
-
-@pytest.mark.parametrize("package", ["smoothcache_image", "smoothcache_audio"])
-def test_names_are_those_that_a_package_knows_the_home_of(package: str):
-    module = importlib.import_module(package)
-    assert set(module.__all__) == set(vars(module)["_HOMES"])

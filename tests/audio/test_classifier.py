@@ -5,15 +5,15 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from smoothcache_audio import _classifier
-from smoothcache_audio._classifier import SpokenDigitClassifier
+from smoothcache_audio import classifier as spoken
+from smoothcache_audio.classifier import SpokenDigitClassifier
 from smoothcache_core.metrics import frechet_distance
 from torch import Tensor
 
 
 @pytest.fixture(scope="module")
 def classifier():
-    return _classifier.load()
+    return spoken.load()
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +61,7 @@ def test_answers_do_not_depend_on_the_batch_or_the_mode(
 def test_loading_needs_no_gradients_and_gives_the_same_weights_each_time(
     classifier: SpokenDigitClassifier,
 ):
-    again = _classifier.load()
+    again = spoken.load()
     assert not any(weight.requires_grad for weight in again.parameters())
     for name, value in again.state_dict().items():
         assert value.dtype == torch.float32
@@ -71,7 +71,7 @@ def test_loading_needs_no_gradients_and_gives_the_same_weights_each_time(
 def test_reference_is_nearer_to_speech_than_to_noise(
     classifier: SpokenDigitClassifier, clips: Tensor
 ):
-    reference = _classifier.reference_features()
+    reference = spoken.reference_features()
     assert reference.shape == (1000, 64)
     rounds = reference.unflatten(0, (100, 10))  # every digit once in each
     halves = frechet_distance(rounds[::2].flatten(0, 1), rounds[1::2].flatten(0, 1))

@@ -11,12 +11,12 @@ from diffusers.pipelines.stable_audio.pipeline_stable_audio import StableAudioPi
 from kit.audio_folders import save_stable_audio, save_stable_audio_tools
 from safetensors.torch import load_file
 from smoothcache_audio import (
-    PipelineError,
-    _stable_audio_tools as sat,
     load_model,
     prompt_sampler,
     shipped_folder,
+    stable_audio_tools as sat,
 )
+from smoothcache_core.errors import PipelineError
 
 
 @pytest.fixture(scope="module")

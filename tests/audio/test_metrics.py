@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from scipy import signal
-from smoothcache_audio._metrics import (
+from smoothcache_audio.metrics import (
     RESOLUTIONS,
     digit_metrics,
     digit_summaries,

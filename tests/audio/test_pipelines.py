@@ -34,7 +34,6 @@ from smoothcache_audio import (
     STABLE_AUDIO,
     STABLE_AUDIO_3,
     STABLE_AUDIO_TOOLS,
-    PipelineError,
     Sampler,
     cached_pipeline,
     prompt_sampler,
@@ -50,7 +49,7 @@ from smoothcache_core import (
     plan,
 )
 from smoothcache_core.cli.sampler import known
-from smoothcache_core.errors import ScheduleError
+from smoothcache_core.errors import PipelineError, ScheduleError
 from smoothcache_core.sources import interval
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast, T5EncoderModel

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from kit.clap_folder import save_clap
-from smoothcache_audio._published import (
+from smoothcache_audio.published import (
     Clap,
     OpenL3,
     Passt,

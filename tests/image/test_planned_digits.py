@@ -9,7 +9,7 @@ from smoothcache_core import Calibration, Schedule, cached, calibrate, plan
 from smoothcache_core.cli.sampler import known
 from smoothcache_core.sources import smooth_to_compute
 from smoothcache_image import adapter_for, load_pipeline
-from smoothcache_image._sampling import Sampler
+from smoothcache_image.sampling import Sampler
 from torch import Tensor
 
 pytestmark = [

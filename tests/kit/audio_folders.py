@@ -21,7 +21,7 @@ from kit.audio_models import (
     stable_audio_tools_model,
 )
 from safetensors.torch import save_model
-from smoothcache_audio._stable_audio_tools import quiet_loading
+from smoothcache_audio.stable_audio_tools import quiet_loading
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace

@@ -3,7 +3,7 @@
 from typing import ClassVar
 
 from kit.command_shell import STEPS as STEPS, CommandShell
-from smoothcache_audio._cli import app
+from smoothcache_audio.cli import app
 from smoothcache_core.cli.app import CommandLine
 
 

@@ -4,7 +4,7 @@ from typing import ClassVar
 
 from kit.command_shell import STEPS as STEPS, CommandShell
 from smoothcache_core.cli.app import CommandLine
-from smoothcache_image._cli import app
+from smoothcache_image.cli import app
 
 
 class Shell(CommandShell):

@@ -51,7 +51,7 @@ from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultist
 from safetensors.torch import save as to_safetensors
 from sklearn.model_selection import train_test_split
 from smoothcache_core.metrics import frechet_distance
-from smoothcache_image._classifier import (
+from smoothcache_image.classifier import (
     CLASSIFIER_FILE,
     DigitClassifier,
     load_digit_classifier,

@@ -42,8 +42,8 @@ from typing import Annotated, Any
 import torch
 import typer
 from safetensors.torch import save as to_safetensors
-from smoothcache_audio import _classifier
-from smoothcache_audio._names import DIGITS, SHIPPED_GUIDANCE, SHIPPED_SIGMAS, WORD_SECONDS
+from smoothcache_audio import classifier as spoken
+from smoothcache_audio.loading import DIGITS, SHIPPED_GUIDANCE, SHIPPED_SIGMAS, WORD_SECONDS
 from smoothcache_core.metrics import frechet_distance
 from torch import Tensor, nn
 from torch.nn import functional
@@ -199,9 +199,7 @@ def mel_filters(frequencies: int, bands: int) -> Tensor:
     """Triangular filters, (frequencies, bands), as the ear has them."""
     from torchaudio.functional import melscale_fbanks
 
-    return melscale_fbanks(
-        frequencies, 60.0, _classifier.SAMPLE_RATE / 2, bands, _classifier.SAMPLE_RATE
-    )
+    return melscale_fbanks(frequencies, 60.0, spoken.SAMPLE_RATE / 2, bands, spoken.SAMPLE_RATE)
 
 
 @app.command("classifier")
@@ -214,7 +212,7 @@ def train_classifier(
     torch.set_num_threads(threads)
     torch.manual_seed(SEED)
     clips = load_clips(work, CLASSIFIER.name)
-    model = _classifier.SpokenDigitClassifier()
+    model = spoken.SpokenDigitClassifier()
     model.filters.copy_(mel_filters(*model.filters.shape))
     optimizer = torch.optim.AdamW(model.parameters(), weight_decay=0.05)
     start = time.monotonic()
@@ -230,13 +228,13 @@ def train_classifier(
     keep_row(work, {"stage": "classifier", "steps": steps} | grades(work, start))
 
 
-def write_classifier(model: _classifier.SpokenDigitClassifier, reference: Clips) -> None:
+def write_classifier(model: spoken.SpokenDigitClassifier, reference: Clips) -> None:
     """Write weights and features of real clips, as the written weights give them."""
     state = {name: value.half().contiguous() for name, value in model.state_dict().items()}
     rounded = copy.deepcopy(model).requires_grad_(False)
     rounded.load_state_dict({name: value.float() for name, value in state.items()})
-    state[_classifier.REFERENCE] = rounded.features(reference.waveforms).half()
-    write_atomically(DATA / _classifier.CLASSIFIER_FILE, to_safetensors(state))
+    state[spoken.REFERENCE] = rounded.features(reference.waveforms).half()
+    write_atomically(DATA / spoken.CLASSIFIER_FILE, to_safetensors(state))
 
 
 def grades(work: Path, start: float) -> dict[str, Any]:
@@ -244,7 +242,7 @@ def grades(work: Path, start: float) -> dict[str, Any]:
     row: dict[str, Any] = {"seconds": round(time.monotonic() - start, 1)}
     for name in (CLASSIFIER.name, HELD_OUT.name, REFERENCE.name):
         clips = load_clips(work, name)
-        part = accuracy(_classifier.load(), clips.waveforms, clips.digits)
+        part = accuracy(spoken.load(), clips.waveforms, clips.digits)
         row[f"accuracy_{name.replace('-', '_')}"] = round(part, 5)
     return row
 
@@ -325,7 +323,7 @@ def rate_autoencoder(autoencoder: Any, clips: Clips) -> dict[str, float]:
         "snr_db": round(float(10 * (truth.square().sum(dim=1) / noise).log10().mean()), 2),
         "spectral_loss": round(float(spectral_loss(back, truth)), 4),
         "kl_per_latent": round(float(info["kl"]) / latents.shape[1], 3),
-        "recognised": round(accuracy(_classifier.load(), back, digits), 4),
+        "recognised": round(accuracy(spoken.load(), back, digits), 4),
     }
 
 
@@ -603,7 +601,7 @@ def report_transformer(training: Training, work: Path) -> None:
     training.save(work / "transformer-training.pt")
     export(work)
     sound, digits = draw(written_model(), per_digit=5, seed=1, steps=25, sampler="dpmpp-2m")
-    score = accuracy(_classifier.load(), sound, digits)
+    score = accuracy(spoken.load(), sound, digits)
     head = f"{training.seconds / 60:.1f} min, step {training.step}"
     tqdm.write(f"{head}: loss {training.loss:.4f}, recognised {score:.0%}", file=sys.stdout)
     sys.stdout.flush()
@@ -660,7 +658,7 @@ def train_transformer(
 
 def judge(sound: Tensor, digits: Tensor) -> dict[str, Any]:
     """Grade drawn clips by the classifier and against real ones."""
-    classifier, real = _classifier.load(), _classifier.reference_features()
+    classifier, real = spoken.load(), spoken.reference_features()
     real = real[torch.randperm(len(real), generator=torch.Generator().manual_seed(SEED))]
     half = len(real) // 2
     features = torch.cat([classifier.features(part) for part in sound.split(250)])

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from smoothcache_audio._classifier import SAMPLE_RATE
-from smoothcache_audio._names import DIGITS
+from smoothcache_audio.classifier import SAMPLE_RATE
+from smoothcache_audio.loading import DIGITS
 from torch import Tensor
 from torchaudio.transforms import Resample
 from tqdm import tqdm

@@ -9,7 +9,7 @@ import soundfile
 from kit.audio_folders import save_stable_audio_tools
 from kit.audio_models import LATENTS, PATCH, SAMPLE_RATE, stable_audio_tools_config
 from kit.audio_shell import STEPS, Shell
-from smoothcache_audio import _stable_audio_tools, load_model, prompt_sampler
+from smoothcache_audio import load_model, prompt_sampler, stable_audio_tools
 from smoothcache_core import Calibration, Report, Schedule, transfer
 from smoothcache_core.cli.sampler import known
 
@@ -205,7 +205,7 @@ def test_a_schedule_of_another_model_is_refused(shell: Shell, planned: Path):
 def test_missing_stable_audio_tools_is_told_before_anything_is_done(
     shell: Shell, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(_stable_audio_tools, "_NEEDED", ("einops", "no_such_package"))
+    monkeypatch.setattr(stable_audio_tools, "_NEEDED", ("einops", "no_such_package"))
     output = shell.folder / "out"
     for words in (("demo",), ("sample", "--model", shell.model)):
         message = shell.refused(*words, "--output", output)

@@ -3,10 +3,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from smoothcache_audio import PipelineError, shipped_folder
-from smoothcache_audio._names import SHIPPED_GUIDANCE, SHIPPED_SIGMAS, WORD_SECONDS
-from smoothcache_audio._source import SoundSource
-from smoothcache_core.errors import CommandError
+from smoothcache_audio import shipped_folder
+from smoothcache_audio.cli import SoundSource
+from smoothcache_audio.loading import SHIPPED_GUIDANCE, SHIPPED_SIGMAS, WORD_SECONDS
+from smoothcache_core.errors import CommandError, PipelineError
 
 
 @pytest.mark.parametrize(

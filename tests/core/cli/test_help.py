@@ -6,16 +6,16 @@ import sys
 from collections.abc import Iterator, Sequence
 
 import pytest
-import smoothcache_audio._cli
+import smoothcache_audio.cli
 import smoothcache_core
-import smoothcache_image._cli
+import smoothcache_image.cli
 from cyclopts import Argument
 from kit.command_shell import said
 from smoothcache_core.fills import FILLS
 from smoothcache_core.sources import SOURCES
 
 COMMANDS = ("demo", "calibrate", "transfer", "plan", "fit", "sample", "evaluate")
-PROGRAMS = {"image": smoothcache_image._cli.app, "audio": smoothcache_audio._cli.app}
+PROGRAMS = {"image": smoothcache_image.cli.app, "audio": smoothcache_audio.cli.app}
 OWN = {"image": (), "audio": ("judge",)}
 
 modality = pytest.mark.parametrize("modality", PROGRAMS)
@@ -108,7 +108,7 @@ def test_targets_and_rules_are_those_of_the_planner(option: str, names: Sequence
 def test_help_does_not_load_torch(modality: str):
     code = (
         "import sys\n"
-        f"from smoothcache_{modality}._cli import app\n"
+        f"from smoothcache_{modality}.cli import app\n"
         "app.run(['sample', '--help'])\n"
         "assert not {'torch', 'diffusers', 'numpy'} & set(sys.modules)"
     )

@@ -11,7 +11,7 @@ from kit.image_shell import STEPS, Shell
 from smoothcache_core import Calibration, Report, Schedule, calibrate
 from smoothcache_core.cli.calibrating import sensitivity_calls
 from smoothcache_image import load_pipeline, sampler_of
-from smoothcache_image._loading import SHIPPED
+from smoothcache_image.loading import SHIPPED
 
 # ---------------------------------------------------------------------------- calibrate
 

@@ -8,7 +8,7 @@ from smoothcache_core import Calibration, Schedule, evaluate, fit
 from smoothcache_core.cli.sampler import known
 from smoothcache_core.schedule import Prediction
 from smoothcache_image import cached_pipeline, load_pipeline, sampler_of
-from smoothcache_image._sampling import Sampler
+from smoothcache_image.sampling import Sampler
 
 HALF = "denoiser-compute0.5.json"
 

@@ -8,7 +8,7 @@ import pytest
 from kit.command_shell import said
 from smoothcache_core import Calibration
 from smoothcache_core.cli.calibrating import Ranks, launched_ranks
-from smoothcache_image._cli import app
+from smoothcache_image.cli import app
 from torch import distributed
 
 

@@ -3,8 +3,8 @@ from typing import Any
 
 import pytest
 from smoothcache_core.errors import CommandError
-from smoothcache_image._loading import SHIPPED
-from smoothcache_image._source import PictureSource
+from smoothcache_image.cli import PictureSource
+from smoothcache_image.loading import SHIPPED
 
 
 def source(model: str, **settings: Any) -> PictureSource:

@@ -8,7 +8,7 @@ from kit.image_shell import STEPS, Shell
 from smoothcache_core import Calibration, Schedule, calibrate, transfer
 from smoothcache_core.cli.sampler import known
 from smoothcache_image import load_pipeline, sampler_of
-from smoothcache_image._sampling import Sampler
+from smoothcache_image.sampling import Sampler
 
 MORE = STEPS + 2
 

@@ -5,10 +5,10 @@ from dataclasses import replace
 from functools import partial
 
 from smoothcache_audio import Sampler, load_model, prompt_sampler
-from smoothcache_audio._conditions import choose_conditions
-from smoothcache_audio._evaluation import sound_judging
-from smoothcache_audio._names import SHIPPED_GUIDANCE, SHIPPED_SIGMAS
-from smoothcache_audio._stable_audio_tools import solvers_of
+from smoothcache_audio.conditions import choose_conditions
+from smoothcache_audio.judging import sound_judging
+from smoothcache_audio.loading import SHIPPED_GUIDANCE, SHIPPED_SIGMAS
+from smoothcache_audio.stable_audio_tools import solvers_of
 
 from tools.bench.models.audio_policies import host
 from tools.bench.models.model import Judgement, Modality, Solver, WithSteps

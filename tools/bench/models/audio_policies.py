@@ -4,7 +4,7 @@ from functools import partial
 from typing import Any
 
 from diffusers.hooks._helpers import TransformerBlockMetadata, TransformerBlockRegistry
-from smoothcache_audio._stable_audio_tools import quiet_loading
+from smoothcache_audio.stable_audio_tools import quiet_loading
 from torch import nn
 
 from tools.bench.baselines.hosts import Host, first_block, mag, pyramid, taylorseer

@@ -8,10 +8,9 @@ from typing import Any, get_args
 
 from smoothcache_core.evaluation import RecentlyDecoded
 from smoothcache_image import load_pipeline
-from smoothcache_image._judge import digit_summaries, picture_metrics
-from smoothcache_image._loading import Solver as SolverName, with_solver
-from smoothcache_image._sampling import Sampler
-from smoothcache_image._source import DIGITS_GUIDANCE
+from smoothcache_image.loading import DIGITS_GUIDANCE, Solver as SolverName, with_solver
+from smoothcache_image.metrics import digit_summaries, picture_metrics
+from smoothcache_image.sampling import Sampler
 
 from tools.bench.models.image_policies import HOST
 from tools.bench.models.model import Judgement, Modality, Solver, WithSteps

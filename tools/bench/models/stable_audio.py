@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from smoothcache_audio import STABLE_AUDIO_TOOLS
-from smoothcache_audio._stable_audio_tools import quiet_loading
+from smoothcache_audio.stable_audio_tools import quiet_loading
 from torch import Tensor, nn
 
 from tools.bench.baselines.ours import Attached, Policy, Setup

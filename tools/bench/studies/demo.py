@@ -11,8 +11,8 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-import smoothcache_audio._cli
-import smoothcache_image._cli
+import smoothcache_audio.cli
+import smoothcache_image.cli
 from smoothcache_core import Report
 from smoothcache_core.cli.app import CommandLine
 from smoothcache_core.reports import ReportRow
@@ -43,7 +43,7 @@ class Demo:
 
 DEMOS = {
     "image": Demo(
-        app=smoothcache_image._cli.app,
+        app=smoothcache_image.cli.app,
         model="digits-dit",
         libraries=("diffusers", "smoothcache-image"),
         note="rel_l2 compares what enters the autoencoder, psnr_db decoded pictures in [0, 1], "
@@ -51,7 +51,7 @@ DEMOS = {
         "real digits.",
     ),
     "audio": Demo(
-        app=smoothcache_audio._cli.app,
+        app=smoothcache_audio.cli.app,
         model="spoken-digits",
         libraries=("stable-audio-tools", "smoothcache-audio"),
         note="rel_l2 compares what enters the autoencoder, log_spectral_distance_db, mel_l1, "

@@ -29,7 +29,7 @@ from smoothcache_core import (
 from smoothcache_core.cli.sampler import known
 from smoothcache_core.metrics import relative_l2
 from smoothcache_image import adapter_for, load_pipeline
-from smoothcache_image._sampling import Sampler
+from smoothcache_image.sampling import Sampler
 from torch import Tensor
 
 from tools.bench.options import show

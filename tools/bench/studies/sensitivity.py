@@ -30,7 +30,7 @@ from smoothcache_core.sampling.recording import record as record_run
 from smoothcache_core.sources import plan_sites
 from smoothcache_core.sources.prediction import with_prediction
 from smoothcache_image import load_pipeline
-from smoothcache_image._sampling import Sampler
+from smoothcache_image.sampling import Sampler
 from torch import nn
 from tqdm import tqdm
 

@@ -1,6 +1,6 @@
 """`python -m smoothcache_audio`: the command line, in the form that launchers start."""
 
-from smoothcache_audio._cli import main
+from smoothcache_audio.cli import main
 
 if __name__ == "__main__":
     main()

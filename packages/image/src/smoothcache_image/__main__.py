@@ -1,6 +1,6 @@
 """`python -m smoothcache_image`: the command line, in the form that launchers start."""
 
-from smoothcache_image._cli import main
+from smoothcache_image.cli import main
 
 if __name__ == "__main__":
     main()

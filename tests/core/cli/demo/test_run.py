@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-import smoothcache_audio._cli
-import smoothcache_image._cli
+import smoothcache_audio.cli
+import smoothcache_image.cli
 import torch
 from kit.command_shell import said
 from smoothcache_core import Calibration, Report, Schedule
@@ -37,13 +37,13 @@ class Demo:
 
 DEMOS = {
     "image": Demo(
-        app=smoothcache_image._cli.app,
+        app=smoothcache_image.cli.app,
         files=4,
         metrics=("rel_l2", "psnr_db"),
         sample="0000-three.png",
     ),
     "audio": Demo(
-        app=smoothcache_audio._cli.app,
+        app=smoothcache_audio.cli.app,
         files=6,
         metrics=("rel_l2", "log_spectral_distance_db", "mel_l1", "si_sdr_db", "kl"),
         sample="0000-three.wav",

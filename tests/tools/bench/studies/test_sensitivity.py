@@ -5,7 +5,7 @@ import pytest
 from smoothcache_core import Calibration, calibrate
 from smoothcache_core.cli.sampler import known
 from smoothcache_image import load_pipeline
-from smoothcache_image._sampling import Sampler
+from smoothcache_image.sampling import Sampler
 from torch import Tensor
 
 from tools.bench.studies import sensitivity as script

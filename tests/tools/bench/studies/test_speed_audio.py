@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import given, strategies as st
-from smoothcache_audio._stable_audio_tools import quiet_loading
+from smoothcache_audio.stable_audio_tools import quiet_loading
 from torch import Tensor
 
 pytest.importorskip("stable_audio_tools")

@@ -15,10 +15,9 @@ from types import MappingProxyType
 from typing import Any, TextIO
 
 import torch
+from smoothcache_core.errors import PipelineError
 from smoothcache_core.patching import replaced
 from torch import nn
-
-from smoothcache_audio._errors import PipelineError
 
 WRAPPER = "ConditionedDiffusionModelWrapper"
 DENOISER = "DiffusionTransformer"

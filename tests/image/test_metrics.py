@@ -1,7 +1,7 @@
 import pytest
 import torch
-from smoothcache_image._classifier import real_digits
-from smoothcache_image._judge import digit_summaries, picture_metrics
+from smoothcache_image.classifier import real_digits
+from smoothcache_image.metrics import digit_summaries, picture_metrics
 
 
 def test_psnr_is_that_of_the_decoded_pictures():

@@ -3,7 +3,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from smoothcache_image._pictures import PictureRow, sample_sheet
+from smoothcache_image.pictures import PictureRow, sample_sheet
 from torch import Tensor
 
 

@@ -127,15 +127,10 @@ announced: pass `branches=("cond", "uncond")`.
 The feed-forward part of a block is no module of its own, so the whole block is a site.
 """
 
-ADAPTERS: tuple[PatternAdapter, ...] = (
-    STABLE_AUDIO_TOOLS,
-    STABLE_AUDIO,
-    STABLE_AUDIO_3,
-    ACE_STEP,
-    LONGCAT_AUDIO,
-    MINIMAX_MUSIC,
+ADAPTERS: tuple[PatternAdapter, ...] = tuple(
+    value for value in tuple(globals().values()) if isinstance(value, PatternAdapter)
 )
-"""Every adapter of this package."""
+"""Every adapter of this package: the values above, in their order."""
 
 
 def adapter_for(model: nn.Module) -> PatternAdapter:

@@ -11,8 +11,9 @@ from diffusers.schedulers.scheduling_flow_match_euler_discrete import (
     FlowMatchEulerDiscreteScheduler,
 )
 from diffusers.utils import logging as diffusers_log
-from smoothcache_image import PipelineError, digits_folder, load_pipeline
-from smoothcache_image._loading import SHIPPED, Solver, with_solver
+from smoothcache_core.errors import PipelineError
+from smoothcache_image import digits_folder, load_pipeline
+from smoothcache_image.loading import SHIPPED, Solver, with_solver
 from transformers.utils import logging as transformers_log
 
 FLOW: Any = {"prediction_type": "flow_prediction", "use_flow_sigmas": True}

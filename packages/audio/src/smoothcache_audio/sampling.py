@@ -20,14 +20,14 @@ from typing import Any
 import torch
 from smoothcache_core import Adapter
 from smoothcache_core.calls.clock import Scheduler
+from smoothcache_core.errors import PipelineError
 from smoothcache_core.pipelines import devices_of, pipeline_announcing, seeded_globally
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from smoothcache_audio._adapters import adapter_for
-from smoothcache_audio._errors import PipelineError
-from smoothcache_audio._pipelines import denoiser_of, is_length_first
-from smoothcache_audio._stable_audio_tools import (
+from smoothcache_audio.adapters import adapter_for
+from smoothcache_audio.pipelines import denoiser_of, is_length_first
+from smoothcache_audio.stable_audio_tools import (
     DEFAULT_SOLVERS,
     backends_kept,
     check_solver,

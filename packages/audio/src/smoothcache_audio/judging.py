@@ -16,12 +16,12 @@ from smoothcache_core.evaluation import RecentlyDecoded
 from smoothcache_core.reports import ReportRow
 from torch import Tensor
 
-from smoothcache_audio import _classifier as spoken
-from smoothcache_audio._conditions import digit_of
-from smoothcache_audio._metrics import digit_metrics, digit_summaries, waveform_metrics
-from smoothcache_audio._names import DIGITS
-from smoothcache_audio._pictures import SoundRow, save_wav, spectrogram_sheet, waveform_overlay
-from smoothcache_audio._sampling import Sampler
+from smoothcache_audio import classifier as spoken
+from smoothcache_audio.conditions import digit_of
+from smoothcache_audio.loading import DIGITS
+from smoothcache_audio.metrics import digit_metrics, digit_summaries, waveform_metrics
+from smoothcache_audio.sampling import Sampler
+from smoothcache_audio.sounds import SoundRow, save_wav, spectrogram_sheet, waveform_overlay
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -17,7 +17,7 @@ from smoothcache_core.files import write_atomically
 from smoothcache_core.reports.style import COMPUTED, INK, clean, new_figure
 from torch import Tensor
 
-from smoothcache_audio._metrics import AUDIBLE_DB, FLOOR_DB, hop_length, spectrogram_db
+from smoothcache_audio.metrics import AUDIBLE_DB, FLOOR_DB, hop_length, spectrogram_db
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

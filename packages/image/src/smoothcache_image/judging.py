@@ -13,9 +13,9 @@ from smoothcache_core.cli.sampling import file_stem
 from smoothcache_core.evaluation import RecentlyDecoded
 from torch import Tensor
 
-from smoothcache_image._judge import digit_summaries, picture_metrics
-from smoothcache_image._pictures import PictureRow, sample_sheet
-from smoothcache_image._sampling import Sampler
+from smoothcache_image.metrics import digit_summaries, picture_metrics
+from smoothcache_image.pictures import PictureRow, sample_sheet
+from smoothcache_image.sampling import Sampler
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -6,7 +6,7 @@ from smoothcache_core.evaluation import class_summaries
 from smoothcache_core.metrics import psnr_db
 from torch import Tensor
 
-from smoothcache_image._classifier import load_digit_classifier, real_digits
+from smoothcache_image.classifier import load_digit_classifier, real_digits
 
 Decode = Callable[[Tensor], Tensor]
 Metric = Callable[[Tensor, Tensor], Tensor]

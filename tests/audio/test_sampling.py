@@ -11,16 +11,15 @@ import torch
 from kit.audio_models import PATCH, stable_audio_tools_model
 from kit.hook_reference import assert_restored, counted, hooked, snapshot
 from smoothcache_audio import (
-    PipelineError,
     adapter_for,
     cached_pipeline,
     prompt_sampler,
     sampler_of,
 )
-from smoothcache_audio._stable_audio_tools import FLOW_SOLVERS, V_SOLVERS, quiet
+from smoothcache_audio.stable_audio_tools import FLOW_SOLVERS, V_SOLVERS, quiet
 from smoothcache_core import Schedule, SmoothCacheWarning, cached, calibrate, fit, plan
 from smoothcache_core.cli.sampler import known
-from smoothcache_core.errors import ScheduleError
+from smoothcache_core.errors import PipelineError, ScheduleError
 from smoothcache_core.schedule import Fill
 from smoothcache_core.sources import interval
 from torch import Tensor

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from smoothcache_core.cli.labels import chosen_classes
+from smoothcache_core.errors import PipelineError
 
-from smoothcache_audio._errors import PipelineError
-from smoothcache_audio._names import DIGITS, WORD_SECONDS
-from smoothcache_audio._stable_audio_tools import is_stable_audio_tools
+from smoothcache_audio.loading import DIGITS, WORD_SECONDS
+from smoothcache_audio.stable_audio_tools import is_stable_audio_tools
 
 _DIGIT = "digit"
 

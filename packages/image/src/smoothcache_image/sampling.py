@@ -12,13 +12,13 @@ from typing import Any
 import torch
 from smoothcache_core import Adapter
 from smoothcache_core.cli.labels import chosen_classes
+from smoothcache_core.errors import PipelineError
 from smoothcache_core.patching import replaced
 from smoothcache_core.pipelines import devices_of, pipeline_announcing, seeded_globally
 from torch import Tensor, nn
 
-from smoothcache_image._adapters import adapter_for
-from smoothcache_image._errors import PipelineError
-from smoothcache_image._pipelines import denoiser_of
+from smoothcache_image.adapters import adapter_for
+from smoothcache_image.pipelines import denoiser_of
 
 SEQUENTIAL_GUIDANCE = ("Lumina2Pipeline",)
 """Pipelines whose guidance makes two calls per evaluation without announcing them."""

@@ -1,27 +1,40 @@
-"""Loading a model of stable-audio-tools, or a pipeline of diffusers."""
+"""Loading a model of stable-audio-tools, or a pipeline of diffusers.
+
+Nothing heavy is loaded before a call.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Literal
 
-import torch
-from smoothcache_core.pipelines.loading import (
-    Dtype,
-    device_named,
-    dtype_named,
-    first_line,
-    folder_or_name,
-    quietly,
-    quoted,
-)
+from smoothcache_core.errors import PipelineError
 
-from smoothcache_audio._errors import PipelineError
-from smoothcache_audio._names import SHIPPED, SPOKEN_DIGITS, Library
+if TYPE_CHECKING:
+    import torch
+    from smoothcache_core.pipelines.loading import Dtype
+
+Library = Literal["auto", "stable-audio-tools", "diffusers"]
+
+SPOKEN_DIGITS = "spoken-digits"
+DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+
+SHIPPED_GUIDANCE = 2.5
+"""Guidance that the shipped models sound best with."""
+
+SHIPPED_SIGMAS = (0.03, 100.0)
+"""Noise that solvers end and begin with for the shipped models."""
+
+WORD_SECONDS = 0.46
+"""How long the words of the shipped models are asked to be; they learned from 0.36 to 0.56."""
+
+SHIPPED: Mapping[str, str] = MappingProxyType({SPOKEN_DIGITS: "spoken-digits"})
+"""The small models that come with this package, by name, and the folders they are in."""
 
 _CONFIG = "model_config.json"
 _WEIGHTS = ("model.safetensors", "model.ckpt")
@@ -34,6 +47,8 @@ def shipped_folder(model: str = SPOKEN_DIGITS) -> Path:
     Raises:
         PipelineError: No such model comes with this package.
     """
+    from smoothcache_core.pipelines.loading import quoted
+
     if model not in SHIPPED:
         raise PipelineError(f"the shipped models are {quoted(SHIPPED)}, not {model!r}")
     return Path(str(resources.files("smoothcache_audio") / "data" / SHIPPED[model]))
@@ -69,6 +84,9 @@ def load_model(
         PipelineError: There is no such model, device or library, or it is no model that generates
             by a transformer.
     """
+    import torch
+    from smoothcache_core.pipelines.loading import device_named, dtype_named, first_line, quoted
+
     place = device_named(device)
     source = _source(model, library)
     try:
@@ -91,6 +109,8 @@ class _Source:
 
 
 def _source(model: str | Path, library: Library) -> _Source:
+    from smoothcache_core.pipelines.loading import folder_or_name
+
     shipped = shipped_folder(str(model)) if str(model) in SHIPPED else None
     place = shipped or folder_or_name(model, SHIPPED, folder="folder")
     if isinstance(place, Path):
@@ -124,7 +144,7 @@ def _library_of(folder: Path, library: Library, name: str) -> str:
 
 
 def _has_stable_audio_tools() -> bool:
-    from smoothcache_audio._stable_audio_tools import missing_packages
+    from smoothcache_audio.stable_audio_tools import missing_packages
 
     return not missing_packages()
 
@@ -143,7 +163,7 @@ def _load_name(name: str, device: torch.device, dtype: torch.dtype, *, fallback:
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import RemoteEntryNotFoundError
 
-    from smoothcache_audio._stable_audio_tools import require
+    from smoothcache_audio.stable_audio_tools import require
 
     if not fallback:
         require()
@@ -162,7 +182,7 @@ def _load_name(name: str, device: torch.device, dtype: torch.dtype, *, fallback:
 
 def _build(file: Path, weights: Path, device: torch.device, dtype: torch.dtype) -> Any:
     """Build a model from its configuration as stable-audio-tools does, and load its weights."""
-    from smoothcache_audio._stable_audio_tools import quiet_loading, require
+    from smoothcache_audio.stable_audio_tools import quiet_loading, require
 
     config = _read_config(file)
     require()
@@ -184,6 +204,8 @@ def _read_config(file: Path) -> dict[str, Any]:
     Raises:
         PipelineError: It is another one.
     """
+    from smoothcache_core.pipelines.loading import first_line
+
     try:
         config = json.loads(file.read_text())
         kind, denoiser = config["model_type"], config["model"].get("diffusion", {}).get("type")
@@ -209,6 +231,7 @@ def _read_config(file: Path) -> dict[str, Any]:
 def _load_pipeline(source: str | Path, device: torch.device, dtype: torch.dtype) -> Any:
     from diffusers.pipelines.pipeline_utils import DiffusionPipeline
     from diffusers.utils import logging as diffusers_log
+    from smoothcache_core.pipelines.loading import quietly
     from transformers.utils import logging as transformers_log
 
     with quietly(diffusers_log, transformers_log):

@@ -6,9 +6,10 @@ import torch
 from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
 from kit.image_folders import PIXELS, SIZE
 from smoothcache_core import calibrate
+from smoothcache_core.errors import PipelineError
 from smoothcache_core.sources.interval import interval_of
-from smoothcache_image import PipelineError, cached_pipeline, load_pipeline, sampler_of
-from smoothcache_image._sampling import Sampler, choose_conditions, label_name
+from smoothcache_image import cached_pipeline, load_pipeline, sampler_of
+from smoothcache_image.sampling import Sampler, choose_conditions, label_name
 from torch import Tensor
 
 diffusers_warns = pytest.mark.filterwarnings("ignore:__array__ implementation")  # under numpy 2

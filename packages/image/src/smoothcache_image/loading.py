@@ -1,30 +1,30 @@
-"""Loading a diffusers pipeline and choosing its solver."""
+"""Loading a diffusers pipeline and choosing its solver. Nothing heavy is loaded before a call."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Literal
 
-from smoothcache_core.pipelines.loading import (
-    device_named,
-    dtype_named,
-    first_line,
-    folder_or_name,
-    quietly,
-    quoted,
-)
-
-from smoothcache_image._errors import PipelineError
-from smoothcache_image._names import (
-    DIGITS as DIGITS,
-    SHIPPED as SHIPPED,
-    Dtype as Dtype,
-    Solver as Solver,
-)
+from smoothcache_core.errors import PipelineError
 
 if TYPE_CHECKING:
     from diffusers.pipelines.pipeline_utils import DiffusionPipeline
+    from smoothcache_core.pipelines.loading import Dtype
+
+Solver = Literal["default", "ddim", "dpmsolver++", "sde-dpmsolver++"]
+
+DIGITS = "digits"
+SHIPPED: Mapping[str, str] = MappingProxyType({DIGITS: "digits-dit", "digits-flow": "digits-flow"})
+"""The small models that come with this package, by name, and the folders they are in.
+
+Both draw handwritten digits, ten classes: `"digits"` predicts noise, `"digits-flow"` a flow.
+"""
+
+DIGITS_GUIDANCE = 1.5
+"""Guidance that the shipped models look best with."""
 
 _NOISE_PREDICTIONS = ("epsilon", "sample", "v_prediction")
 
@@ -35,6 +35,8 @@ def digits_folder(model: str = DIGITS) -> Path:
     Raises:
         PipelineError: No such model comes with this package.
     """
+    from smoothcache_core.pipelines.loading import quoted
+
     if model not in SHIPPED:
         raise PipelineError(f"the shipped models are {quoted(SHIPPED)}, not {model!r}")
     return Path(str(resources.files("smoothcache_image") / "data" / SHIPPED[model]))
@@ -61,6 +63,13 @@ def load_pipeline(
     """
     from diffusers.pipelines.pipeline_utils import DiffusionPipeline
     from diffusers.utils import logging as diffusers_log
+    from smoothcache_core.pipelines.loading import (
+        device_named,
+        dtype_named,
+        first_line,
+        quietly,
+        quoted,
+    )
     from transformers.utils import logging as transformers_log
 
     place = device_named(device)
@@ -111,6 +120,8 @@ def with_solver(scheduler: Any, solver: Solver) -> Any:
 
 def _source(model: str | Path) -> tuple[str, bool]:
     """Return what to load, and whether it is a folder."""
+    from smoothcache_core.pipelines.loading import folder_or_name
+
     if str(model) in SHIPPED:
         return str(digits_folder(str(model))), True
     place = folder_or_name(model, SHIPPED, folder="pipeline folder")

@@ -150,19 +150,10 @@ Z_IMAGE = PatternAdapter(
 `LUMINA2`.
 """
 
-ADAPTERS: tuple[PatternAdapter, ...] = (
-    DIT,
-    FACEBOOK_DIT,
-    PIXART,
-    SD3,
-    FLUX,
-    SANA,
-    HUNYUAN_DIT,
-    LUMINA2,
-    QWEN_IMAGE,
-    Z_IMAGE,
+ADAPTERS: tuple[PatternAdapter, ...] = tuple(
+    value for value in tuple(globals().values()) if isinstance(value, PatternAdapter)
 )
-"""Every adapter of this package."""
+"""Every adapter of this package: the values above, in their order."""
 
 
 def adapter_for(model: nn.Module) -> PatternAdapter:

@@ -8,12 +8,12 @@ from functools import partial
 from typing import Any
 
 from smoothcache_core import Sampler, Schedule
+from smoothcache_core.errors import PipelineError
 from smoothcache_core.pipelines import cached_sampler, pipeline_announcing, pipeline_sampler
 from smoothcache_core.runtime import CacheStats
 from torch import nn
 
-from smoothcache_image._adapters import adapter_for
-from smoothcache_image._errors import PipelineError
+from smoothcache_image.adapters import adapter_for
 
 
 def denoiser_of(pipe: Any) -> nn.Module:

@@ -8,13 +8,13 @@ from functools import partial
 from typing import Any
 
 from smoothcache_core import Sampler, Schedule
+from smoothcache_core.errors import PipelineError
 from smoothcache_core.pipelines import cached_sampler, pipeline_announcing, pipeline_sampler
 from smoothcache_core.runtime import CacheStats
 from torch import Tensor, nn
 
-from smoothcache_audio._adapters import adapter_for
-from smoothcache_audio._errors import PipelineError
-from smoothcache_audio._stable_audio_tools import (
+from smoothcache_audio.adapters import adapter_for
+from smoothcache_audio.stable_audio_tools import (
     denoiser_in,
     is_stable_audio_tools,
     runs_announced,

@@ -9,8 +9,8 @@ import soundfile
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from smoothcache_audio._metrics import hop_length, spectrogram_db
-from smoothcache_audio._pictures import SoundRow, save_wav, spectrogram_sheet, waveform_overlay
+from smoothcache_audio.metrics import hop_length, spectrogram_db
+from smoothcache_audio.sounds import SoundRow, save_wav, spectrogram_sheet, waveform_overlay
 from smoothcache_core import SmoothCacheWarning
 from smoothcache_core.errors import EvaluationError
 from smoothcache_core.reports import save_figure

@@ -1,0 +1,159 @@
+"""The command line: `smoothcache-image demo|calibrate|transfer|plan|fit|sample|evaluate`.
+
+Nothing heavy is loaded before a command runs, so that help is shown at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, ClassVar
+
+from cyclopts import Parameter
+from cyclopts.validators import Number
+from smoothcache_core.cli import options as opt
+from smoothcache_core.cli.commands import command_line
+from smoothcache_core.cli.modality import Demo, Judging, Modality
+from smoothcache_core.cli.source import Source
+
+from smoothcache_image.loading import DIGITS, DIGITS_GUIDANCE, SHIPPED, Solver
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from smoothcache_image.sampling import Sampler
+
+__all__ = ["app", "main"]
+
+_STEPS = 50
+
+Model = Annotated[
+    str,
+    opt.model_option(
+        "A pipeline folder, a name on the model hub ('facebook/DiT-XL-2-256'), or a small model "
+        "that comes with this package: 'digits' predicts noise, 'digits-flow' a flow."
+    ),
+]
+SolverOption = Annotated[
+    Solver,
+    Parameter(
+        group=opt.MODEL,
+        help="Solver; 'default' is the model's own, 'ddim' is for models that predict noise, "
+        "'sde-dpmsolver++' adds noise at every step.",
+    ),
+]
+Size = Annotated[
+    int | None,
+    Parameter(
+        group=opt.MODEL,
+        validator=Number(gte=8),
+        help="Height and width in pixels, at least 8, for models that take prompts. Default: the "
+        "model's.",
+    ),
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PictureSource(Source):
+    """What to sample: a pipeline, its settings, and how many samples from which seed on.
+
+    Attributes:
+        model: See `load_pipeline`; as are `device`, `dtype` and `solver`.
+        solver: See `load_pipeline`.
+        guidance: Strength of guidance; None is 1.5 for a shipped model, else the model's own.
+        size: Height and width in pixels; None is the model's own.
+    """
+
+    SHIPPED: ClassVar[tuple[str, ...]] = tuple(SHIPPED)
+    STEPS: ClassVar[int] = _STEPS
+
+    model: Model = DIGITS
+    steps: Annotated[int | None, opt.steps_option(_STEPS)] = None
+    guidance: Annotated[float | None, opt.guidance_option(DIGITS_GUIDANCE)] = None
+    solver: SolverOption = "default"
+    size: Size = None
+
+    def sampler(self, *, steps: int) -> Sampler:
+        """Load the model and return its sampler."""
+        from smoothcache_image.loading import load_pipeline
+        from smoothcache_image.sampling import Sampler, choose_conditions
+
+        pipe = load_pipeline(self.model, device=self.device, dtype=self.dtype, solver=self.solver)
+        pipe.set_progress_bar_config(desc="steps", leave=False, disable=None)
+        own = DIGITS_GUIDANCE if self.shipped else None
+        return Sampler(
+            pipe=pipe,
+            conditions=choose_conditions(pipe, labels=self.labels, prompts=self.prompts),
+            steps=steps,
+            guidance=own if self.guidance is None else self.guidance,
+            batch=self.run_samples,
+            size=self.size,
+        )
+
+
+_MODEL = "--model facebook/DiT-XL-2-256"
+_EXAMPLES = {
+    "": [
+        "demo",
+        f"calibrate {_MODEL} --samples 10",
+        "plan calibration.safetensors --compute 0.5",
+        "sample --schedule schedules/auto-compute0.5.json",
+    ],
+    "demo": ["demo --output demo-output --samples 200"],
+    "calibrate": [
+        "calibrate --steps 50 -o digits.safetensors",
+        f"calibrate {_MODEL} --dtype float16",
+        "calibrate --model PixArt-alpha/PixArt-Sigma-XL-2-1024-MS --steps 20 --prompt 'a red fox' "
+        "--prompt 'a city at night'",
+    ],
+    "evaluate": [
+        "evaluate schedules/auto-compute0.5.json schedules/smooth-compute0.5.json --samples 50 "
+        "--batch 10 --calibration calibration.safetensors",
+        "evaluate fitted.json --samples 50 --peers 'benchmarks/quality-image-*.json'",
+    ],
+}
+
+
+def _judging(sampler: Sampler, seeds: Sequence[int], digits: bool) -> Judging:
+    from smoothcache_image.judging import picture_judging
+
+    return picture_judging(sampler, seeds, digits)
+
+
+def _save(
+    sampler: Sampler, seeds: Sequence[int], latents: Sequence[Tensor], folder: Path
+) -> list[Path]:
+    from smoothcache_image.judging import save_pictures
+
+    return save_pictures(sampler, seeds, latents, folder)
+
+
+IMAGES = Modality(
+    command="smoothcache-image",
+    models="images",
+    units="pictures",
+    source=PictureSource,
+    demo=Demo(
+        opening="digits, drawn by a small diffusion transformer",
+        title="Digits",
+        legend="rel L2 with its 95 % interval, and PSNR (dB): against the plain sample. accuracy: "
+        "digits that a classifier\nrecognises. Frechet: distance from real digits in its features.",
+        files={
+            "samples.png": "the same digits, plain and by every schedule",
+            "report.md": "all numbers and pictures (report.json for programs)",
+            "predicted-and-measured.png": "the errors that were promised, and those that came",
+            "schedules": "JSON files, for `smoothcache-image sample --schedule`",
+        },
+        samples=100,
+    ),
+    judging=_judging,
+    save=_save,
+    examples=_EXAMPLES,
+)
+app = command_line(IMAGES)
+
+
+def main() -> None:
+    """Run the command line."""
+    app()
