@@ -14,7 +14,7 @@ from smoothcache_core.optimize.programme import at_most_rows, minimax, within_bu
 from smoothcache_core.optimize.segments import (
     least_where,
     row_of_count,
-    solve_priced,
+    solve_lagrangian,
     stretches_of,
     sums_by_count,
 )
@@ -24,16 +24,16 @@ Point = tuple[int, float]
 FEW = settings(max_examples=60, deadline=None)
 
 
-def least_spend(effects: Array, weights: Array, pinned: Rows) -> float:
+def least_spend(effects: Array, prices: Array, pinned: Rows) -> float:
     """Return the least `spend` that the pinned evaluations, A and forbidden effects allow."""
-    effects, weights, pinned = checked_problem(effects, weights, pinned)
-    return least_where(np.isfinite(stretches_of(effects, pinned)), weights)
+    effects, prices, pinned = checked_problem(effects, prices, pinned)
+    return least_where(np.isfinite(stretches_of(effects, pinned)), prices)
 
 
-def cheapest(effects: Array, weights: Array, price: float, pinned: Rows) -> Rows:
-    """Return the rows, (G, E), of the least sum of effects + price * spend."""
-    effects, weights, pinned = checked_problem(effects, weights, pinned)
-    return solve_priced(stretches_of(effects, pinned), price * weights)
+def cheapest(effects: Array, prices: Array, multiplier: float, pinned: Rows) -> Rows:
+    """Return the rows, (G, E), of the least sum of effects + multiplier * spend."""
+    effects, prices, pinned = checked_problem(effects, prices, pinned)
+    return solve_lagrangian(stretches_of(effects, pinned), multiplier * prices)
 
 
 def exact_count(effects: Array, pinned: Rows, count: int, *, fewer: bool = False) -> Rows | None:
@@ -47,17 +47,17 @@ def exact_count(effects: Array, pinned: Rows, count: int, *, fewer: bool = False
 
 @dataclass(frozen=True, kw_only=True)
 class Problem:
-    """Whole numbers as effects and weights, so that all sums are exact and ties happen."""
+    """Whole numbers as effects and prices, so that all sums are exact and ties happen."""
 
     effects: Array
-    weights: Array
+    prices: Array
     pinned: Rows
 
     def budget(self, fraction: float):
         """Return a budget between the least possible and everything."""
         evaluations = self.effects.shape[1]
-        least = least_spend(self.effects, self.weights, self.pinned)
-        return least + fraction * (self.weights.sum() * evaluations - least)
+        least = least_spend(self.effects, self.prices, self.pinned)
+        return least + fraction * (self.prices.sum() * evaluations - least)
 
     def candidates(self):
         """Return for every group all (row, its effects) that the constraints allow."""
@@ -118,8 +118,8 @@ def make_problem(
         if p < 0 or (b == 0) != (p == 0) or b > p:
             effects[:, i, a, b] = rng.choice([np.nan, -1.0, 1e200])
     pinned = rng.random((groups, evaluations) if seed % 2 else evaluations) < pins
-    weights = rng.integers(1, 5, size=groups).astype(float)
-    return Problem(effects=effects, weights=weights, pinned=pinned)
+    prices = rng.integers(1, 5, size=groups).astype(float)
+    return Problem(effects=effects, prices=prices, pinned=pinned)
 
 
 small = st.builds(
@@ -147,12 +147,12 @@ def least_by_count(candidates: Candidates):
 def best_effect(problem: Problem, budget: float):
     """Return the least total effect within the budget, from all combinations of counts."""
     least = {0.0: 0.0}
-    for weight, candidates in zip(problem.weights, problem.candidates(), strict=True):
+    for price, candidates in zip(problem.prices, problem.candidates(), strict=True):
         sums = {}
         for (spent, effect), (count, more) in itertools.product(
             least.items(), least_by_count(candidates).items()
         ):
-            now = spent + weight * count
+            now = spent + price * count
             if now <= budget:
                 sums[now] = min(sums.get(now, np.inf), effect + more)
         least = sums
@@ -197,20 +197,20 @@ def test_effects_of_any_rows_are_those_of_the_definition(problem: Problem, seed:
 @given(small)
 def test_least_spend_is_that_of_the_fewest_computed(problem: Problem):
     fewest = [min(row.sum() for row, _ in candidates) for candidates in problem.candidates()]
-    expected = (problem.weights * fewest).sum()
-    assert least_spend(problem.effects, problem.weights, problem.pinned) == expected
+    expected = (problem.prices * fewest).sum()
+    assert least_spend(problem.effects, problem.prices, problem.pinned) == expected
 
 
-# ---------------------------------------------------------------------------- price
+# ---------------------------------------------------------------------------- multiplier
 
 
 @FEW
 @given(small, st.sampled_from([0.0, 0.5, 1.0, 2.0, 7.0, 1e9]))
-def test_cheapest_row_is_the_first_of_the_best(problem: Problem, price: float):
-    rows = cheapest(problem.effects, problem.weights, price, problem.pinned)
-    for row, weight, candidates in zip(rows, problem.weights, problem.candidates(), strict=True):
+def test_cheapest_row_is_the_first_of_the_best(problem: Problem, multiplier: float):
+    rows = cheapest(problem.effects, problem.prices, multiplier, problem.pinned)
+    for row, price, candidates in zip(rows, problem.prices, problem.candidates(), strict=True):
         ranked = (
-            (effects.sum() + price * weight * one.sum(), one.sum(), tuple(one))
+            (effects.sum() + multiplier * price * one.sum(), one.sum(), tuple(one))
             for one, effects in candidates
         )
         assert tuple(row) == min(ranked)[2]
@@ -223,10 +223,10 @@ def test_cheapest_row_is_the_first_of_the_best(problem: Problem, price: float):
 @given(small, fractions)
 def test_within_budget_is_the_best_of_all_plans(problem: Problem, fraction: float):
     budget = problem.budget(fraction)
-    rows = within_budget(problem.effects, problem.weights, problem.pinned, budget)
+    rows = within_budget(problem.effects, problem.prices, problem.pinned, budget)
     assert rows[:, 0].all()
     assert rows[np.broadcast_to(problem.pinned, rows.shape)].all()
-    assert spend(problem.weights, rows) <= budget
+    assert spend(problem.prices, rows) <= budget
     assert effect_of(problem.effects, rows).sum() == best_effect(problem, budget)
 
 
@@ -234,7 +234,7 @@ def test_within_budget_of_three_groups_is_the_best_of_all_plans():
     for seed in (*range(20), 61, 76, 164, 215):  # the last need most of the duality gap
         problem = make_problem(seed, groups=3, evaluations=8, longest=3, largest=30)
         budget = problem.budget(0.1 + 0.6 * (seed % 25) / 25)
-        rows = within_budget(problem.effects, problem.weights, problem.pinned, budget)
+        rows = within_budget(problem.effects, problem.prices, problem.pinned, budget)
         assert effect_of(problem.effects, rows).sum() == best_effect(problem, budget)
 
 
@@ -242,7 +242,7 @@ def test_within_budget_of_three_groups_is_the_best_of_all_plans():
 def test_within_budget_does_not_depend_on_the_scale(scale: float):
     problem = make_problem(3, groups=3, evaluations=8, longest=3)
     budget = problem.budget(0.4)
-    rows = within_budget(scale * problem.effects, problem.weights, problem.pinned, budget)
+    rows = within_budget(scale * problem.effects, problem.prices, problem.pinned, budget)
     assert effect_of(problem.effects, rows).sum() == best_effect(problem, budget)
 
 
@@ -250,13 +250,13 @@ def test_within_budget_finds_prices_of_different_scales_at_once():
     problem = make_problem(5, groups=3, evaluations=8, longest=2)
     scales = np.array([1.0, 2.0**-30, 0.0])
     effects = problem.effects * scales[:, None, None, None]
-    scaled = Problem(effects=effects, weights=problem.weights, pinned=problem.pinned)
+    scaled = Problem(effects=effects, prices=problem.prices, pinned=problem.pinned)
     for fraction in (0.2, 0.5, 0.8):
         budget = scaled.budget(fraction)
-        rows = within_budget(effects, problem.weights, problem.pinned, budget)
+        rows = within_budget(effects, problem.prices, problem.pinned, budget)
         assert effect_of(effects, rows).sum() == best_effect(scaled, budget)
     np.testing.assert_array_equal(
-        rows[2], cheapest(effects, problem.weights, 1.0, problem.pinned)[2]
+        rows[2], cheapest(effects, problem.prices, 1.0, problem.pinned)[2]
     )
 
 
@@ -265,22 +265,22 @@ def test_within_budget_finds_prices_of_different_scales_at_once():
 def test_many_groups_stay_within_one_step_of_the_best(seed: int, fraction: float, largest: int):
     problem = make_problem(seed, groups=40, evaluations=5, longest=2, largest=largest)
     budget = problem.budget(fraction)
-    rows = within_budget(problem.effects, problem.weights, problem.pinned, budget)
+    rows = within_budget(problem.effects, problem.prices, problem.pinned, budget)
     effect = effect_of(problem.effects, rows).sum()
     best = best_effect(problem, budget)
-    assert spend(problem.weights, rows) <= budget
+    assert spend(problem.prices, rows) <= budget
     assert best <= effect <= best + largest_step(problem)
 
 
 def test_no_price_does_better_within_the_budget():
     problem = make_problem(11, groups=40, evaluations=12, longest=3, forbidden=0.1)
     budget = problem.budget(0.3)
-    rows = within_budget(problem.effects, problem.weights, problem.pinned, budget)
+    rows = within_budget(problem.effects, problem.prices, problem.pinned, budget)
     effect = effect_of(problem.effects, rows).sum()
     tried = 0
-    for price in np.geomspace(1e-3, 1e3, 50):
-        other = cheapest(problem.effects, problem.weights, price, problem.pinned)
-        if spend(problem.weights, other) <= budget:
+    for multiplier in np.geomspace(1e-3, 1e3, 50):
+        other = cheapest(problem.effects, problem.prices, multiplier, problem.pinned)
+        if spend(problem.prices, other) <= budget:
             tried += 1
             assert effect <= effect_of(problem.effects, other).sum()
     assert 0 < tried < 50
@@ -290,7 +290,7 @@ def test_more_budget_is_never_worse_with_few_groups_nor_much_with_many():
     for groups, tolerance in ((4, 0.0), (40, 1.0)):
         problem = make_problem(2, groups=groups, evaluations=7, longest=3, forbidden=0.1)
         plans = [
-            within_budget(problem.effects, problem.weights, problem.pinned, problem.budget(part))
+            within_budget(problem.effects, problem.prices, problem.pinned, problem.budget(part))
             for part in np.linspace(0.0, 1.0, 12)
         ]
         effects = [effect_of(problem.effects, rows).sum() for rows in plans]
@@ -304,21 +304,21 @@ def test_weights_in_seconds_are_never_overspent(groups: int):
     """Budgets that whole plans meet but for rounding: 0.1 + 0.2 is above 0.3."""
     problem = make_problem(6, groups=groups, evaluations=5, longest=2, largest=3)
     tenths = np.random.default_rng(1).integers(1, 5, size=groups)
-    weights = np.asarray(0.1 * tenths, np.float64)
+    prices = np.asarray(0.1 * tenths, np.float64)
     for count in range(2 * tenths.sum() + 1, 5 * tenths.sum(), 3):
         budget = count / 10
-        rows = within_budget(problem.effects, weights, problem.pinned, budget)
-        assert spend(weights, rows) <= budget
+        rows = within_budget(problem.effects, prices, problem.pinned, budget)
+        assert spend(prices, rows) <= budget
 
 
 @pytest.mark.parametrize("limit", [1, 2])
 def test_weights_in_seconds_are_never_overspent_by_shared_rows(limit: int):
     problem = make_problem(6, groups=7, evaluations=4, longest=2, largest=3)
-    weights = np.full(7, 0.1)
+    prices = np.full(7, 0.1)
     for count in range(15, 28):
         budget = count / 10
-        rows = at_most_rows(problem.effects, weights, problem.pinned, budget, limit)
-        assert spend(weights, rows) <= budget
+        rows = at_most_rows(problem.effects, prices, problem.pinned, budget, limit)
+        assert spend(prices, rows) <= budget
 
 
 @pytest.mark.parametrize("families", [1, 2])
@@ -327,35 +327,35 @@ def test_shared_rows_meet_the_least_possible_to_the_last_bit(families: int):
     problem = make_problem(6, groups=families, evaluations=7, longest=2)
     effects = np.repeat(problem.effects, 6, axis=0)
     for seed in range(10):
-        weights = np.random.default_rng(seed).random(6 * families)
-        budget = least_spend(effects, weights, problem.pinned)
-        rows = at_most_rows(effects, weights, problem.pinned, budget, 3)
-        assert spend(weights, rows) <= budget
+        prices = np.random.default_rng(seed).random(6 * families)
+        budget = least_spend(effects, prices, problem.pinned)
+        rows = at_most_rows(effects, prices, problem.pinned, budget, 3)
+        assert spend(prices, rows) <= budget
 
 
 def test_groups_that_gain_only_when_all_is_computed_get_all_or_nothing():
     """Of 25 such groups the budget is enough for 20, and 2 evaluations that help nobody."""
     effects = np.full((25, 4, 3, 5), 100.0)
     effects[:, 1:, :, 0] = np.array([[9.0], [0.0], [0.0]])
-    weights, pinned = np.ones(25), np.zeros(4, bool)
-    rows = within_budget(effects, weights, pinned, 25.0 + 20 * 3 + 2)
+    prices, pinned = np.ones(25), np.zeros(4, bool)
+    rows = within_budget(effects, prices, pinned, 25.0 + 20 * 3 + 2)
     assert effect_of(effects, rows).sum() == 5 * 9.0
-    assert spend(weights, rows) <= 87.0
+    assert spend(prices, rows) <= 87.0
 
 
 def test_no_single_evaluation_that_still_fits_would_help():
-    """One group is worth its weight but does not fit; the rest is more than 16 groups can use."""
+    """One group is worth its price but does not fit; the rest is more than 16 groups can use."""
     problem = make_problem(4, groups=40, evaluations=8, longest=3)
-    effects, weights = problem.effects.copy(), np.append(np.ones(39), 300.0)
+    effects, prices = problem.effects.copy(), np.append(np.ones(39), 300.0)
     effects[39] = np.where(effects[39] > 0.0, 1e4 * effects[39], effects[39])
-    budget = least_spend(effects, weights, problem.pinned) + 200.0
-    rows = within_budget(effects, weights, problem.pinned, budget)
-    assert spend(weights, rows) <= budget
+    budget = least_spend(effects, prices, problem.pinned) + 200.0
+    rows = within_budget(effects, prices, problem.pinned, budget)
+    assert spend(prices, rows) <= budget
     effect = effect_of(effects, rows).sum()
     for group, i in np.argwhere(~rows):
         more = rows.copy()
         more[group, i] = True
-        if spend(weights, more) <= budget:
+        if spend(prices, more) <= budget:
             assert effect_of(effects, more).sum() >= effect
 
 
@@ -392,8 +392,8 @@ def test_minimax_is_the_least_largest_effect_and_then_the_least_sum(
     problem: Problem, fraction: float
 ):
     budget = problem.budget(fraction)
-    rows = minimax(problem.effects, problem.weights, problem.pinned, budget)
-    assert spend(problem.weights, rows) <= budget
+    rows = minimax(problem.effects, problem.prices, problem.pinned, budget)
+    assert spend(problem.prices, rows) <= budget
     candidates = problem.candidates()
     thresholds = sorted({float(e.max()) for group in candidates for _, e in group})
 
@@ -402,12 +402,12 @@ def test_minimax_is_the_least_largest_effect_and_then_the_least_sum(
             min((row.sum() for row, e in group if e.max() <= threshold), default=np.inf)
             for group in candidates
         ]
-        return (problem.weights * fewest).sum()
+        return (problem.prices * fewest).sum()
 
     best = next(t for t in thresholds if least_spend_below(t) <= budget)
     assert effects_of(problem.effects, rows).max() == best
     below = np.where(problem.effects <= best, problem.effects, np.inf)
-    allowed = Problem(effects=below, weights=problem.weights, pinned=problem.pinned)
+    allowed = Problem(effects=below, prices=problem.prices, pinned=problem.pinned)
     assert effect_of(problem.effects, rows).sum() == best_effect(allowed, budget)
 
 
@@ -419,14 +419,14 @@ def test_minimax_is_the_least_largest_effect_and_then_the_least_sum(
 def test_one_row_for_all_is_the_best_of_all_rows(problem: Problem, fraction: float):
     pinned = pinned_together(problem)
     together = problem.effects.sum(axis=0)
-    weight = problem.weights.sum()
-    one = Problem(effects=together[None], weights=np.array([weight]), pinned=pinned)
+    price = problem.prices.sum()
+    one = Problem(effects=together[None], prices=np.array([price]), pinned=pinned)
     budget = one.budget(fraction)
-    rows = at_most_rows(problem.effects, problem.weights, pinned, budget, 1)
+    rows = at_most_rows(problem.effects, problem.prices, pinned, budget, 1)
     assert (rows == rows[0]).all()
-    assert spend(problem.weights, rows) <= budget
+    assert spend(problem.prices, rows) <= budget
     assert effect_of(problem.effects, rows).sum() == best_effect(one, budget)
-    planned = within_budget(one.effects, one.weights, pinned, budget)
+    planned = within_budget(one.effects, one.prices, pinned, budget)
     np.testing.assert_array_equal(rows[:1], planned)
 
 
@@ -436,16 +436,16 @@ def test_distinct_rows_are_limited_and_between_one_and_unlimited(
     seed: int, limit: int, fraction: float, forbidden: float
 ):
     problem = make_problem(seed, groups=8, evaluations=7, longest=2, forbidden=forbidden)
-    arguments = problem.effects, problem.weights, problem.pinned
+    arguments = problem.effects, problem.prices, problem.pinned
     one = Problem(
         effects=problem.effects.sum(axis=0)[None],
-        weights=problem.weights.sum(keepdims=True),
+        prices=problem.prices.sum(keepdims=True),
         pinned=pinned_together(problem),
     )
     budget = one.budget(fraction)
     rows = at_most_rows(*arguments, budget, limit)
     assert len(np.unique(rows, axis=0)) <= limit
-    assert spend(problem.weights, rows) <= budget
+    assert spend(problem.prices, rows) <= budget
     effect = effect_of(problem.effects, rows).sum()
     assert effect <= effect_of(problem.effects, at_most_rows(*arguments, budget, 1)).sum()
     assert effect >= effect_of(problem.effects, within_budget(*arguments, budget)).sum()
@@ -454,7 +454,7 @@ def test_distinct_rows_are_limited_and_between_one_and_unlimited(
 @FEW
 @given(small, fractions)
 def test_a_limit_of_all_groups_is_no_limit(problem: Problem, fraction: float):
-    arguments = problem.effects, problem.weights, problem.pinned, problem.budget(fraction)
+    arguments = problem.effects, problem.prices, problem.pinned, problem.budget(fraction)
     np.testing.assert_array_equal(
         at_most_rows(*arguments, len(problem.effects)), within_budget(*arguments)
     )
@@ -463,7 +463,7 @@ def test_a_limit_of_all_groups_is_no_limit(problem: Problem, fraction: float):
 @pytest.mark.parametrize("seed", [14, 40, 52])
 def test_a_plan_that_has_few_rows_anyway_is_kept(seed: int):
     problem = make_problem(seed, groups=6, evaluations=5, longest=2)
-    arguments = problem.effects, problem.weights, problem.pinned, problem.budget(0.1)
+    arguments = problem.effects, problem.prices, problem.pinned, problem.budget(0.1)
     free = within_budget(*arguments)
     assert len(np.unique(free, axis=0)) == 3
     rows = at_most_rows(*arguments, 3)
@@ -500,7 +500,7 @@ def test_a_budget_that_needs_more_rows_than_the_limit_is_refused():
 # ---------------------------------------------------------------------------- bad input
 
 EFFECTS = np.ones((2, 5, 2, 4))
-WEIGHTS = np.ones(2)
+PRICES = np.ones(2)
 PINNED = np.zeros(5, bool)
 ROWS = np.ones((2, 5), bool)
 
@@ -512,29 +512,29 @@ def with_entry(value: float):
 
 
 @pytest.mark.parametrize(
-    ("effects", "weights", "pinned", "message"),
+    ("effects", "prices", "pinned", "message"),
     [
-        (np.ones((5, 2, 4)), WEIGHTS, PINNED, r"effects must be \(G, E, A, A \+ 2\) and not empty"),
-        (np.ones((2, 5, 2, 3)), WEIGHTS, PINNED, r"got \(2, 5, 2, 3\)"),
-        (np.ones((0, 5, 2, 4)), WEIGHTS, PINNED, r"got \(0, 5, 2, 4\)"),
-        (np.ones((2, 5, 0, 2)), WEIGHTS, PINNED, r"got \(2, 5, 0, 2\)"),
-        (with_entry(np.nan), WEIGHTS, PINNED, r"got nan at \[1, 4, 0, 2\]"),
-        (with_entry(-1e-9), WEIGHTS, PINNED, r"got -1e-09 at \[1, 4, 0, 2\]"),
-        (with_entry(1e61), WEIGHTS, PINNED, r"effects must be from 0 to 1e\+60, or infinite"),
-        (EFFECTS, np.ones(3), PINNED, r"weights must be \(2,\), one per group, got \(3,\)"),
-        (EFFECTS, np.array([1.0, 0.0]), PINNED, r"weights must be above 0 .* got \[1. 0.\]"),
-        (EFFECTS, np.array([1.0, np.nan]), PINNED, "weights must be above 0"),
-        (EFFECTS, WEIGHTS, np.zeros(4, bool), r"pinned must be bool \(5,\) or \(2, 5\), got bool"),
-        (EFFECTS, WEIGHTS, np.zeros(5, int), r"got int64 \(5,\)"),
+        (np.ones((5, 2, 4)), PRICES, PINNED, r"effects must be \(G, E, A, A \+ 2\) and not empty"),
+        (np.ones((2, 5, 2, 3)), PRICES, PINNED, r"got \(2, 5, 2, 3\)"),
+        (np.ones((0, 5, 2, 4)), PRICES, PINNED, r"got \(0, 5, 2, 4\)"),
+        (np.ones((2, 5, 0, 2)), PRICES, PINNED, r"got \(2, 5, 0, 2\)"),
+        (with_entry(np.nan), PRICES, PINNED, r"got nan at \[1, 4, 0, 2\]"),
+        (with_entry(-1e-9), PRICES, PINNED, r"got -1e-09 at \[1, 4, 0, 2\]"),
+        (with_entry(1e61), PRICES, PINNED, r"effects must be from 0 to 1e\+60, or infinite"),
+        (EFFECTS, np.ones(3), PINNED, r"prices must be \(2,\), one per group, got \(3,\)"),
+        (EFFECTS, np.array([1.0, 0.0]), PINNED, r"prices must be above 0 .* got \[1. 0.\]"),
+        (EFFECTS, np.array([1.0, np.nan]), PINNED, "prices must be above 0"),
+        (EFFECTS, PRICES, np.zeros(4, bool), r"pinned must be bool \(5,\) or \(2, 5\), got bool"),
+        (EFFECTS, PRICES, np.zeros(5, int), r"got int64 \(5,\)"),
     ],
 )
 def test_arguments_that_do_not_fit_are_refused_by_every_plan(
-    effects: Array, weights: Array, pinned: Rows, message: str
+    effects: Array, prices: Array, pinned: Rows, message: str
 ):
     for plan in (
-        lambda: within_budget(effects, weights, pinned, 10.0),
-        lambda: minimax(effects, weights, pinned, 10.0),
-        lambda: at_most_rows(effects, weights, pinned, 10.0, 1),
+        lambda: within_budget(effects, prices, pinned, 10.0),
+        lambda: minimax(effects, prices, pinned, 10.0),
+        lambda: at_most_rows(effects, prices, pinned, 10.0, 1),
     ):
         with pytest.raises(ScheduleError, match=message) as caught:
             plan()
@@ -546,17 +546,17 @@ def test_a_budget_below_the_least_possible_is_refused(budget: float):
     message = rf"budget {budget} is below 4\.0, the least possible with fills of at most 2"
     for plan in (within_budget, minimax, partial(at_most_rows, limit=1)):
         with pytest.raises(ScheduleError, match=message):
-            plan(EFFECTS, WEIGHTS, PINNED, budget)
-        assert spend(WEIGHTS, plan(EFFECTS, WEIGHTS, PINNED, 4.0)) == 4.0
+            plan(EFFECTS, PRICES, PINNED, budget)
+        assert spend(PRICES, plan(EFFECTS, PRICES, PINNED, 4.0)) == 4.0
 
 
 def test_a_budget_without_end_gives_the_least_effect():
-    assert within_budget(EFFECTS, WEIGHTS, PINNED, np.inf).all()
+    assert within_budget(EFFECTS, PRICES, PINNED, np.inf).all()
 
 
 def test_a_limit_below_one_is_refused():
     with pytest.raises(ScheduleError, match=r"limit, the number of distinct rows, .* got 0"):
-        at_most_rows(EFFECTS, WEIGHTS, PINNED, 10.0, 0)
+        at_most_rows(EFFECTS, PRICES, PINNED, 10.0, 0)
 
 
 @pytest.mark.parametrize(

@@ -38,7 +38,7 @@ def carried_dynamics(dynamics: Dynamics, times: Times, response: Response, seed:
 
     Args:
         dynamics: Those at the old times.
-        times: Both.
+        times: The old and the new grid of solver times, (E,) each, ascending.
         response: That of the solver at the new times.
         seed: The seed it was measured with.
     """
@@ -173,7 +173,7 @@ def carried_errors(calibration: Calibration, products: Array, times: Times) -> t
     Args:
         calibration: What was measured, with products.
         products: Mean products at the new times, see `carried_products`.
-        times: Both.
+        times: The old and the new grid of solver times, (E,) each, ascending.
 
     Returns:
         Totals and squares, (sites, branches, lags, E).

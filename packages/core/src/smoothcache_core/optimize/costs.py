@@ -6,7 +6,7 @@ filled in a row:
     effects   (G, E, A, A + 2)  float64, from 0 to 1e60, or infinite where filling is forbidden.
                                 Entries that no row can reach (a > i, b > i - a, or b = 0 with
                                 i != a) are ignored, whatever they hold.
-    weights   (G,)              float64, from 1e-60 to 1e60.
+    prices   (G,)              float64, from 1e-60 to 1e60.
     pinned    (E,) or (G, E)    bool, True where an evaluation must be computed; 0 always is.
     rows      (G, E)            bool, True where computed.
 
@@ -19,7 +19,7 @@ from smoothcache_core.errors import ScheduleError
 from smoothcache_core.numerics.arrays import Array, Rows
 
 LARGEST = 1e60
-"""The largest effect, weight and inverse of a weight: sums and products stay below overflow."""
+"""The largest effect, price and inverse of a price: sums and products stay below overflow."""
 
 
 def effects_of(effects: Array, rows: Rows) -> Array:
@@ -52,30 +52,30 @@ def effect_of(effects: Array, rows: Rows) -> Array:
     return effects_of(effects, rows).sum(axis=1)
 
 
-def spend(weights: Array, rows: Rows) -> float:
-    """Return the sum of `weights[g]` over everything computed: what budgets are compared with."""
-    return float((weights * rows.sum(axis=1)).sum())
+def spend(prices: Array, rows: Rows) -> float:
+    """Return the sum of `prices[g]` over everything computed: what budgets are compared with."""
+    return float((prices * rows.sum(axis=1)).sum())
 
 
-def checked_problem(effects: Array, weights: Array, pinned: Rows) -> tuple[Array, Array, Rows]:
+def checked_problem(effects: Array, prices: Array, pinned: Rows) -> tuple[Array, Array, Rows]:
     """Return the arguments as arrays, infinity where no row can reach, `pinned` as (G, E).
 
     Raises:
         ScheduleError: An argument has a wrong shape or a value out of range.
     """
     effects = _checked_effects(np.asarray(effects, np.float64))
-    weights = np.asarray(weights, np.float64)
+    prices = np.asarray(prices, np.float64)
     groups, evaluations = effects.shape[:2]
-    if weights.shape != (groups,):
-        raise ScheduleError(f"weights must be ({groups},), one per group, got {weights.shape}")
-    if not ((weights >= 1 / LARGEST) & (weights <= LARGEST)).all():
-        raise ScheduleError(f"weights must be above 0 and at most {LARGEST:g}, got {weights}")
+    if prices.shape != (groups,):
+        raise ScheduleError(f"prices must be ({groups},), one per group, got {prices.shape}")
+    if not ((prices >= 1 / LARGEST) & (prices <= LARGEST)).all():
+        raise ScheduleError(f"prices must be above 0 and at most {LARGEST:g}, got {prices}")
     if pinned.dtype != np.bool_ or pinned.shape not in ((evaluations,), (groups, evaluations)):
         raise ScheduleError(
             f"pinned must be bool ({evaluations},) or ({groups}, {evaluations}), "
             f"got {pinned.dtype} {pinned.shape}"
         )
-    return effects, weights, np.broadcast_to(pinned, (groups, evaluations))
+    return effects, prices, np.broadcast_to(pinned, (groups, evaluations))
 
 
 def _checked_effects(effects: Array) -> Array:

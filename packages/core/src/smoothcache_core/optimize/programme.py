@@ -7,10 +7,10 @@ it, q. So computed evaluations are at most A + 1 apart, and filling evaluation i
     effects[g, i, a - 1, b]    with a = i - p in 1..A and b = p - q in 1..A + 1,
 
 where b = 0 stands for "p is evaluation 0, nothing was computed before it". Effects add up over
-evaluations and groups, and what is computed costs `weights[g]` (MACs or seconds) each time.
+evaluations and groups, and what is computed costs `prices[g]` (MACs or seconds) each time.
 
 What is where: the public functions here; shapes, checks and the cost of given rows in
-`costs.py`; the programme of one price or count in `segments.py`; budgets in `budgets.py`;
+`costs.py`; the programme of one multiplier or count in `segments.py`; budgets in `budgets.py`;
 rows that groups share in `shared_rows.py`.
 """
 
@@ -24,36 +24,36 @@ from smoothcache_core.optimize.segments import least_where, stretches_of
 from smoothcache_core.optimize.shared_rows import plan_sharing
 
 
-def within_budget(effects: Array, weights: Array, pinned: Rows, budget: float) -> Rows:
+def within_budget(effects: Array, prices: Array, pinned: Rows, budget: float) -> Rows:
     """Return rows, (G, E), of little total effect whose `spend` is at most `budget`.
 
-    The price is bisected down to neighbouring floating-point numbers, between which the exact
-    minimiser of effects + price * spend changes from within the budget to over it. Group by group
-    it goes from the former to the latter as long as that fits. The gap to the least possible
-    effect, below that of the least change that did not fit, is closed by trying all counts of up to
-    16 groups that could close it, and filled with single evaluations.
+    The multiplier of spending is bisected down to neighbouring floating-point numbers, between
+    which the exact minimiser of effects + multiplier * spend changes from within the budget to over
+    it. Group by group it goes from the former to the latter as long as that fits. The gap to the
+    least possible effect, below that of the least change that did not fit, is closed by trying all
+    counts of up to 16 groups that could close it, and filled with single evaluations.
 
     Up to rounding this is exact with up to 16 groups, unless more than 20000 plans were worth
     keeping at once.
 
     Args:
         effects: (G, E, A, A + 2), see `costs.py`.
-        weights: (G,).
+        prices: (G,).
         pinned: (E,) or (G, E).
-        budget: Most that `spend` may be. Compared without tolerance: weights that are whole
+        budget: Most that `spend` may be. Compared without tolerance: prices that are whole
             numbers add up exactly, for others take the budget from `spend` where it matters.
 
     Raises:
         ScheduleError: An argument has a wrong shape or a value out of range, or `budget` is below
             the least possible.
     """
-    effects, weights, pinned = checked_problem(effects, weights, pinned)
+    effects, prices, pinned = checked_problem(effects, prices, pinned)
     stretches = stretches_of(effects, pinned)
-    check_budget(budget, least_where(np.isfinite(stretches), weights), effects)
-    return plan_within(effects, stretches, weights, budget)
+    check_budget(budget, least_where(np.isfinite(stretches), prices), effects)
+    return plan_within(effects, stretches, prices, budget)
 
 
-def minimax(effects: Array, weights: Array, pinned: Rows, budget: float) -> Rows:
+def minimax(effects: Array, prices: Array, pinned: Rows, budget: float) -> Rows:
     """Return the rows, (G, E), of the least largest effect whose `spend` is at most `budget`.
 
     The least threshold is found by bisection over the effects that occur: it is met if computing
@@ -62,7 +62,7 @@ def minimax(effects: Array, weights: Array, pinned: Rows, budget: float) -> Rows
 
     Args:
         effects: (G, E, A, A + 2), see `costs.py`.
-        weights: (G,).
+        prices: (G,).
         pinned: (E,) or (G, E).
         budget: Most that `spend` may be.
 
@@ -70,36 +70,36 @@ def minimax(effects: Array, weights: Array, pinned: Rows, budget: float) -> Rows
         ScheduleError: An argument has a wrong shape or a value out of range, or `budget` is below
             the least possible.
     """
-    effects, weights, pinned = checked_problem(effects, weights, pinned)
+    effects, prices, pinned = checked_problem(effects, prices, pinned)
     largest = stretches_of(effects, pinned, combine=np.maximum)
-    check_budget(budget, least_where(np.isfinite(largest), weights), effects)
+    check_budget(budget, least_where(np.isfinite(largest), prices), effects)
     thresholds = np.unique(largest[np.isfinite(largest)])
     low, high = 0, len(thresholds) - 1
     while low < high:
         middle = (low + high) // 2
-        if least_where(largest <= thresholds[middle], weights) <= budget:
+        if least_where(largest <= thresholds[middle], prices) <= budget:
             high = middle
         else:
             low = middle + 1
     allowed = np.where(effects <= thresholds[high], effects, np.inf)
     del largest
-    return plan_within(allowed, stretches_of(allowed, pinned), weights, budget)
+    return plan_within(allowed, stretches_of(allowed, pinned), prices, budget)
 
 
-def at_most_rows(effects: Array, weights: Array, pinned: Rows, budget: float, limit: int) -> Rows:
+def at_most_rows(effects: Array, prices: Array, pinned: Rows, budget: float, limit: int) -> Rows:
     """Return rows, (G, E), like `within_budget`, of which at most `limit` are distinct.
 
-    For a price, candidates are every group's own best row and the best single row for all. Rows are
-    chosen greedily, each time the one that lowers the Lagrangian sum most; the price is bisected.
-    Then groups are given rows, and rows are planned anew for the groups that share them, in turn,
-    always within the budget, while the effect falls.
+    For a multiplier, candidates are every group's own best row and the best single row for all.
+    Rows are chosen greedily, each time the one that lowers the Lagrangian sum most (p-median by
+    facility location); the multiplier is bisected. Then groups are given rows, and rows are planned
+    anew for the groups that share them, in turn, always within the budget, while the effect falls.
 
-    With `limit` 1 this is the plan of the summed effects and weights, which is exact. With `limit`
+    With `limit` 1 this is the plan of the summed effects and prices, which is exact. With `limit`
     G or more it is `within_budget`. In between it is a heuristic, never worse than `limit` 1.
 
     Args:
         effects: (G, E, A, A + 2), see `costs.py`.
-        weights: (G,).
+        prices: (G,).
         pinned: (E,) or (G, E).
         budget: Most that `spend` may be.
         limit: Most distinct rows, at least 1.
@@ -108,14 +108,14 @@ def at_most_rows(effects: Array, weights: Array, pinned: Rows, budget: float, li
         ScheduleError: An argument has a wrong shape or a value out of range, `budget` is below
             the least possible, or no `limit` rows were found that meet it.
     """
-    effects, weights, pinned = checked_problem(effects, weights, pinned)
+    effects, prices, pinned = checked_problem(effects, prices, pinned)
     if limit < 1:
         raise ScheduleError(f"limit, the number of distinct rows, must be at least 1, got {limit}")
     stretches = stretches_of(effects, pinned)
-    check_budget(budget, least_where(np.isfinite(stretches), weights), effects)
+    check_budget(budget, least_where(np.isfinite(stretches), prices), effects)
     if limit >= len(effects):
-        return plan_within(effects, stretches, weights, budget)
-    rows = plan_sharing(effects, stretches, weights, pinned, budget, limit)
+        return plan_within(effects, stretches, prices, budget)
+    rows = plan_sharing(effects, stretches, prices, pinned, budget, limit)
     if rows is None:
         raise ScheduleError(
             f"budget {float(budget)} was not met with {limit} distinct rows for {len(effects)} "

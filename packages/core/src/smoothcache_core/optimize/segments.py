@@ -4,7 +4,7 @@ What lies between a computed evaluation p and the next one, n = p + d (n = E: no
 stretch. With q = p - b the one computed before p, the effect S of a stretch depends on p, d and b
 alone, hence the least Lagrangian sum from p on obeys
 
-    V(p, b) = price * weight + min over d of S(p, d, b) + V(p + d, d),    V(E, .) = 0,
+    V(p, b) = multiplier * price + min over d of S(p, d, b) + V(p + d, d),    V(E, .) = 0,
 
 and V_k(p, b), the least effect from p on with k evaluations computed, p among them,
 
@@ -46,7 +46,7 @@ def _steps_from(p: int, stretches: NDArray[np.generic]) -> Indices:
     return np.arange(1, min(stretches.shape[1], len(stretches) - p) + 1)
 
 
-def solve_priced(stretches: Array, unit: Array) -> Rows:
+def solve_lagrangian(stretches: Array, unit: Array) -> Rows:
     """Return the rows, (G, E), of least effect + unit * computed, exact for every group.
 
     Of equal sums (as floating point adds them) the one that computes least is taken, and of these
@@ -54,7 +54,7 @@ def solve_priced(stretches: Array, unit: Array) -> Rows:
 
     Args:
         stretches: (E, A + 1, A + 2, G).
-        unit: (G,), what computing once costs: price times weight.
+        unit: (G,), what computing once costs: multiplier times price.
     """
     sums, counts = _backward(stretches, unit)
     rows = np.zeros((stretches.shape[-1], len(stretches)), dtype=np.bool_)
@@ -97,7 +97,7 @@ def _best_step(
     return step[np.where(total == least, counts[then], evaluations).argmin(axis=1)]
 
 
-def least_where(allowed: Rows, weights: Array) -> float:
+def least_where(allowed: Rows, prices: Array) -> float:
     """Return the least spend if stretches may be used where `allowed`, (E, A + 1, A + 2, G)."""
     evaluations, _, gaps, groups = allowed.shape
     counts = np.zeros((evaluations + 1, gaps, groups), dtype=np.int64)
@@ -105,7 +105,7 @@ def least_where(allowed: Rows, weights: Array) -> float:
         step = _steps_from(p, allowed)
         then = counts[p + step, step][:, None]
         counts[p] = np.where(allowed[p, : len(step)], then, evaluations).min(axis=0) + 1
-    return float((weights * counts[0, 0]).sum())
+    return float((prices * counts[0, 0]).sum())
 
 
 def sums_by_count(stretches: Array, most: int) -> Array:

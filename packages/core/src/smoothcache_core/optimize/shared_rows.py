@@ -9,26 +9,26 @@ import numpy as np
 
 from smoothcache_core.numerics.arrays import Array, Indices, Rows
 from smoothcache_core.optimize.budgets import (
-    bisect_price,
+    bisect_multiplier,
     move_towards,
     plan_one_row,
     plan_within,
-    top_price,
+    top_multiplier,
 )
 from smoothcache_core.optimize.costs import effect_of, spend
-from smoothcache_core.optimize.segments import solve_priced, stretches_of
+from smoothcache_core.optimize.segments import solve_lagrangian, stretches_of
 
-_ROUNDS = 10
-
-
-_STARTS = 3
+_ROUNDS = 10  # alternations at most; they end as soon as one does not help
 
 
-_ROUGH = 24  # halvings of a price's 64 bits: the 11 of its exponent, and some
+_STARTS = 3  # of those that the bisection tried, the best; each is then alternated
+
+
+_ROUGH = 24  # halvings of a multiplier's 64 bits: the 11 of its exponent, and some
 
 
 def plan_sharing(
-    effects: Array, stretches: Array, weights: Array, pinned: Rows, budget: float, limit: int
+    effects: Array, stretches: Array, prices: Array, pinned: Rows, budget: float, limit: int
 ) -> Rows | None:
     """Return the best plan found, (G, E), of at most `limit` distinct rows; None if there is none.
 
@@ -39,44 +39,44 @@ def plan_sharing(
     def total(rows: Rows) -> float:
         return float(effect_of(effects, rows).sum())
 
-    plans = [_plan_together(effects, weights, pinned, budget)]
+    plans = [_plan_together(effects, prices, pinned, budget)]
     if limit > 1:
-        own = plan_within(effects, stretches, weights, budget)
+        own = plan_within(effects, stretches, prices, budget)
         plans.append(own if len(np.unique(own, axis=0)) <= limit else None)
-        starts = sorted(_starts(stretches, weights, budget, limit), key=total)[:_STARTS]
-        plans += [
-            _alternate(effects, stretches, weights, pinned, budget, start) for start in starts
-        ]
+        starts = sorted(_starts(stretches, prices, budget, limit), key=total)[:_STARTS]
+        plans += [_alternate(effects, stretches, prices, pinned, budget, start) for start in starts]
     return min((rows for rows in plans if rows is not None), key=total, default=None)
 
 
-def _plan_together(effects: Array, weights: Array, pinned: Rows, budget: float) -> Rows | None:
+def _plan_together(effects: Array, prices: Array, pinned: Rows, budget: float) -> Rows | None:
     """Return the best plan, (G, E), with one row for all groups; None if the budget has none."""
     together = effects.sum(axis=0, keepdims=True)
     stretches = stretches_of(together, np.array([pinned.any(axis=0)]))
-    row = plan_one_row(stretches[..., 0], weights, budget)
-    return None if row is None else np.repeat(row[None], len(weights), axis=0)
+    row = plan_one_row(stretches[..., 0], prices, budget)
+    return None if row is None else np.repeat(row[None], len(prices), axis=0)
 
 
-def _starts(stretches: Array, weights: Array, budget: float, limit: int) -> list[Rows]:
-    """Return plans, (G, E), within the budget, of at most `limit` rows: of the prices near its own.
+def _starts(stretches: Array, prices: Array, budget: float, limit: int) -> list[Rows]:
+    """Return plans, (G, E), within the budget, of at most `limit` rows.
 
-    The last are the cheapest for the groups that share rows at the highest price.
+    They are those of the multipliers that the bisection tries.
+
+    The last are the cheapest for the groups that share rows at the highest multiplier.
     """
     shared = []
 
-    def solve(price: float, *_: Rows) -> Rows:
-        rows = _facilities(stretches, weights, price, limit)
+    def solve(multiplier: float, *_: Rows) -> Rows:
+        rows = _facilities(stretches, prices, multiplier, limit)
         shared.append(np.unique(rows, axis=0))
         return rows
 
-    top = top_price(stretches, weights)
+    top = top_multiplier(stretches, prices)
     ends = solve(top), solve(0.0)
-    bisect_price(solve, lambda rows: spend(weights, rows) <= budget, top, *ends, _ROUGH)
+    bisect_multiplier(solve, lambda rows: spend(prices, rows) <= budget, top, *ends, _ROUGH)
     members, _ = _sharing(ends[0])
     sums = np.stack([stretches[..., of].sum(axis=-1) for of in members], axis=-1)
-    shared.append(solve_priced(sums, top * np.array([weights[of].sum() for of in members])))
-    plans = {rows.tobytes(): _assign(stretches, rows, weights, budget) for rows in shared}
+    shared.append(solve_lagrangian(sums, top * np.array([prices[of].sum() for of in members])))
+    plans = {rows.tobytes(): _assign(stretches, rows, prices, budget) for rows in shared}
     return [rows for rows in plans.values() if rows is not None]
 
 
@@ -86,15 +86,15 @@ def _sharing(rows: Rows) -> tuple[list[Rows], Indices]:
     return [owner == row for row in range(owner.max() + 1)], owner
 
 
-def _facilities(stretches: Array, weights: Array, price: float, limit: int) -> Rows:
+def _facilities(stretches: Array, prices: Array, multiplier: float, limit: int) -> Rows:
     """Return every group's row, (G, E), of at most `limit` that greedily lower the Lagrangian."""
-    together = solve_priced(
-        stretches.sum(axis=-1, keepdims=True), price * weights.sum(keepdims=True)
+    together = solve_lagrangian(
+        stretches.sum(axis=-1, keepdims=True), multiplier * prices.sum(keepdims=True)
     )
-    own = np.unique(solve_priced(stretches, price * weights), axis=0)
+    own = np.unique(solve_lagrangian(stretches, multiplier * prices), axis=0)
     candidates = np.concatenate([together, own])
     lagrangian = _effects_of_shared(stretches, candidates)
-    lagrangian += np.outer(candidates.sum(axis=1), price * weights)
+    lagrangian += np.outer(candidates.sum(axis=1), multiplier * prices)
     chosen, least = [0], lagrangian[0]
     while len(chosen) < limit:
         sums = np.minimum(lagrangian, least).sum(axis=1)
@@ -106,30 +106,30 @@ def _facilities(stretches: Array, weights: Array, price: float, limit: int) -> R
     return candidates[chosen][lagrangian[chosen].argmin(axis=0)]
 
 
-def _assign(stretches: Array, shared: Rows, weights: Array, budget: float) -> Rows | None:
+def _assign(stretches: Array, shared: Rows, prices: Array, budget: float) -> Rows | None:
     """Return the rows, (G, E), that give each group one of `shared`, (R, E), within the budget.
 
-    Bisects the price, as `within_budget` does. None if the budget is too small for `shared`.
+    Bisects the multiplier, as `within_budget` does. None if the budget is too small for `shared`.
     """
     shared = shared[np.argsort(shared.sum(axis=1), kind="stable")]  # ties go to the cheaper row
     effects = _effects_of_shared(stretches, shared)
-    cost = np.outer(shared.sum(axis=1), weights)
+    cost = np.outer(shared.sum(axis=1), prices)
 
-    def solve(price: float, *_: Indices) -> Indices:
-        return (effects + price * cost).argmin(axis=0)
+    def solve(multiplier: float, *_: Indices) -> Indices:
+        return (effects + multiplier * cost).argmin(axis=0)
 
     def fits(owner: Indices) -> bool:
-        return spend(weights, shared[owner]) <= budget
+        return spend(prices, shared[owner]) <= budget
 
     largest = effects.max(axis=0, where=np.isfinite(effects), initial=0.0)
-    top = float((2.0 * largest / weights).max()) or 1.0
+    top = float((2.0 * largest / prices).max()) or 1.0
     ends = solve(top), solve(0.0)
     if not fits(ends[0]):
         return None
-    within, over = bisect_price(solve, fits, top, *ends)
-    group = np.arange(len(weights))
+    within, over = bisect_multiplier(solve, fits, top, *ends)
+    group = np.arange(len(prices))
     saved = effects[within, group] - effects[over, group]
-    return move_towards(saved, weights, shared[within], shared[over], budget)
+    return move_towards(saved, prices, shared[within], shared[over], budget)
 
 
 def _effects_of_shared(stretches: Array, shared: Rows) -> Array:
@@ -148,7 +148,7 @@ def _effect_of_row(stretches: Array, row: Rows) -> Array:
 def _alternate(
     effects: Array,
     stretches: Array,
-    weights: Array,
+    prices: Array,
     pinned: Rows,
     budget: float,
     rows: Rows,
@@ -158,22 +158,22 @@ def _alternate(
     for _ in range(_ROUNDS):
         if (rows == rows[0]).all():
             break
-        planned = _plan_shared(effects, weights, pinned, budget, rows)
-        assigned = _assign(stretches, np.unique(planned, axis=0), weights, budget)
+        planned = _plan_shared(effects, prices, pinned, budget, rows)
+        assigned = _assign(stretches, np.unique(planned, axis=0), prices, budget)
         trials = [trial for trial in (planned, assigned) if trial is not None]
         best = min(trials, key=lambda trial: float(effect_of(effects, trial).sum()))
         best_total = effect_of(effects, best).sum()
-        if best_total >= total or spend(weights, best) > budget:
+        if best_total >= total or spend(prices, best) > budget:
             break
         rows, total = best, best_total
     return rows
 
 
-def _plan_shared(effects: Array, weights: Array, pinned: Rows, budget: float, rows: Rows) -> Rows:
+def _plan_shared(effects: Array, prices: Array, pinned: Rows, budget: float, rows: Rows) -> Rows:
     """Return the plan, (G, E), that is best for the groups that share rows in `rows`."""
     members, owner = _sharing(rows)
     effects_of_clusters = np.stack([effects[of].sum(axis=0) for of in members])
-    weights_of_clusters = np.array([weights[of].sum() for of in members])
+    prices_of_clusters = np.array([prices[of].sum() for of in members])
     pinned_of_clusters = np.array([pinned[of].any(axis=0) for of in members])
     stretches = stretches_of(effects_of_clusters, pinned_of_clusters)
-    return plan_within(effects_of_clusters, stretches, weights_of_clusters, budget)[owner]
+    return plan_within(effects_of_clusters, stretches, prices_of_clusters, budget)[owner]

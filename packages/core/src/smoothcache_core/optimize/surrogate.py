@@ -27,7 +27,7 @@ from smoothcache_core.numerics.reproducible_sum import joined
 from smoothcache_core.optimize.masks import Basis, Mask
 from smoothcache_core.schedule.schedule import MOST_TERMS
 
-_LATENTS, _OUTPUTS = 3, 4  # as many as solvers make a step of
+_LATENTS, _OUTPUTS = 3, 4  # multistep solvers make a step of no more of either
 
 
 @dataclass(kw_only=True)
@@ -122,7 +122,7 @@ class Simulation:
     """One simulated run; vectors are coordinates in the span of the plain run.
 
     Args:
-        reduced: Of what.
+        reduced: The linearised run that is simulated.
         mask: What is computed; evaluation 0 must be.
         basis: What fills combine.
         like: A simulation of the same run and basis. Evaluations up to the first that is skipped

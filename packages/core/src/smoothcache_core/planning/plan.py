@@ -15,10 +15,10 @@ from smoothcache_core.sources.kind import SourceKind, fits
 COMPUTES = (0.85, 0.7, 0.6, 0.5, 0.42, 0.35, 0.3, 0.25, 0.2, 0.15, 0.1)
 
 
-_FEW = 6
+_FEW = 6  # evaluations up to which a user is told that caching helps little
 
 
-_STEPS = 20
+_STEPS = 20  # halvings of half evaluations: enough for a run of 500,000
 
 
 def plan(
