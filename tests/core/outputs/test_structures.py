@@ -23,7 +23,7 @@ from smoothcache_core import (
 from smoothcache_core.adapters.sites import Guidance
 from smoothcache_core.errors import AttachError, ScheduleError
 from smoothcache_core.outputs.halves import difference, halves, narrow, unguided, widen
-from smoothcache_core.outputs.structures import Structure, answer, blend, flatten, latent_channels
+from smoothcache_core.outputs.structures import Structure, answer, flatten, latent_channels
 from smoothcache_core.schedule import Cost, Fill
 from torch import Tensor, nn
 
@@ -55,7 +55,7 @@ every_structure = pytest.mark.parametrize("build", STRUCTURES.values(), ids=STRU
 def test_outputs_are_combined_in_their_structure(build: Callable[[Tensor, Tensor], Any]):
     a, b, c, d = (numbers(2, 3, seed=seed) for seed in range(4))
     expected = flatten(build(3 * a - 0.5 * c, 3 * b - 0.5 * d))
-    blended = blend([build(a, b), build(c, d)], (3.0, -0.5))
+    blended = answer([build(a, b), build(c, d)], (3.0, -0.5))
     assert type(blended) is type(build(a, b))
     assert flatten(blended).spec == expected.spec
     torch.testing.assert_close(flatten(blended).leaves, expected.leaves, rtol=0, atol=0)
@@ -66,7 +66,7 @@ def test_combinations_are_fresh(build: Callable[[Tensor, Tensor], Any]):
     ones, others = numbers(2, 3).requires_grad_(), torch.arange(3)
     output = build(ones, others)
     for weights in ((1.0,), torch.ones(1)):
-        for leaf in flatten(blend([output], weights)).leaves:
+        for leaf in flatten(answer([output], weights)).leaves:
             assert leaf.data_ptr() not in (ones.data_ptr(), others.data_ptr())
     copied = flatten(output).copied()
     assert not any(leaf.requires_grad for leaf in copied.leaves)
@@ -76,7 +76,7 @@ def test_combinations_are_fresh(build: Callable[[Tensor, Tensor], Any]):
 
 def test_what_is_not_floating_is_taken_from_the_newest():
     one, other = (numbers(2), torch.tensor([1]), "a", None), (numbers(2), torch.tensor([2]), "b", 3)
-    blended = blend([one, other], LINE)
+    blended = answer([one, other], LINE)
     assert blended[1:] == (torch.tensor([1]), "a", None)
 
 

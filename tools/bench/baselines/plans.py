@@ -3,14 +3,11 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
 
 from smoothcache_core import Calibration, Schedule, fit
 from smoothcache_core.cli.sampler import Sampler, known
 from smoothcache_core.planning import Planner
 from smoothcache_core.sources import smooth_to_compute
-
-Target = Literal["auto", "denoiser", "guidance", "site"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +48,7 @@ def our_policies() -> Mapping[str, Plan]:
     }
 
 
-def _planned(target: Target, material: Material, budget: float) -> Schedule:
+def _planned(target: str, material: Material, budget: float) -> Schedule:
     return Planner(material.calibration, target=target).to_compute(budget)
 
 

@@ -134,16 +134,6 @@ def _copied(leaf: Any) -> Any:
     return cloned(leaf) if isinstance(leaf, Tensor) else leaf
 
 
-def blend(outputs: Sequence[Any], weights: Weights) -> Any:
-    """Return sum_j weights[j] * outputs[j], added up in float32 or wider.
-
-    Args:
-        outputs: Outputs of one structure, the newest first.
-        weights: As many coefficients.
-    """
-    return answer(outputs, weights)
-
-
 def answer(
     outputs: Sequence[Any], weights: Weights, latents: Sequence[tuple[Any, float]] = ()
 ) -> Any:

@@ -113,7 +113,11 @@ def plan_evaluations(
     use_anchor: bool | None = None,
     limits: Limits | None = None,
 ) -> Schedule:
-    """Return a schedule that skips whole evaluations.
+    """Return a schedule that skips whole evaluations, with its fills and its predicted error.
+
+    Its rows are `"denoiser"`, and `"guidance"` where unconditional passes are skipped; what to skip
+    is found by local search on a simulated run, and each fill is fitted to land on the plain run's
+    next latent (docs/how-it-works.md).
 
     Example:
         >>> schedule = plan_evaluations(calibration, compute=0.5, limits=Limits(first=2))

@@ -22,7 +22,11 @@ def interval(
     fingerprint: Fingerprint | None = None,
     cost: Cost | None = None,
 ) -> Schedule:
-    """Compute at every `every`-th evaluation and at the last one.
+    """Compute at every `every`-th evaluation and at the last one (FORA, arXiv 2407.01425).
+
+    Example:
+        >>> interval(2, evaluations=6, kinds=["attn"]).rows
+        {'attn': (1, 0, 1, 0, 1, 1)}
 
     Args:
         every: Distance between computed evaluations, at least 1; 1 computes everything.

@@ -44,6 +44,11 @@ def with_prediction(calibration: Calibration, schedule: Schedule) -> Schedule:
 
     It cannot without sensitivities, nor where outputs stand in for longer than was calibrated.
 
+    Example:
+        >>> schedule = with_prediction(calibration, smooth(calibration, alpha=0.2))
+        >>> schedule.prediction.error  # relative L2 of the final sample
+        0.013
+
     Args:
         calibration: What was measured.
         schedule: Any schedule of sites, SmoothCache's included.

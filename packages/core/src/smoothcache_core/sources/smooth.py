@@ -29,10 +29,13 @@ def smooth(
     per: Per = "kind",
     strict: bool = False,
 ) -> Schedule:
-    """Reuse as long as the calibrated relative error stays within `alpha`.
+    """Reuse as long as the calibrated relative error stays within `alpha` (arXiv 2411.10510).
+
+    Example:
+        >>> schedule = smooth(calibration, alpha=0.18, max_lag=3)
 
     Args:
-        calibration: Measured errors.
+        calibration: Measured errors, at least at lag 1.
         alpha: Largest relative L1 error allowed, at least 0; 0.08 to 0.35 is usual.
         max_lag: Longest reuse; all that was calibrated if not given.
         per: Decide per `"kind"` on the mean over its sites, as SmoothCache does, or per `"site"`.
@@ -71,6 +74,10 @@ def scan(errors: Sequence[Sequence[float]] | Array, alpha: float, *, strict: boo
     From evaluation i = 0: take the longest lag k whose error at i is at most `alpha`, compute i,
     reuse at i+1..i+k, go on at i+k+1; if there is none, compute i and go on at i+1. The first and
     the last evaluation are always computed.
+
+    Example:
+        >>> scan([[0.1, 0.1, 0.5, 0.1]], 0.2)
+        (1, 0, 1, 1)
 
     Args:
         errors: (lags, evaluations); entry [k - 1][i] is the error of reusing i's output at i + k.
@@ -111,12 +118,15 @@ def smooth_to_compute(
     Bisects over the errors that occur, so no schedule between two neighbours is missed; of those
     tried, the one nearest to `compute` from below is returned.
 
+    Example:
+        >>> schedule = smooth_to_compute(calibration, compute=0.6, max_lag=3)
+
     Args:
         calibration: Measured errors, with costs.
         compute: Wanted MACs over the MACs of the plain run, in (0, 1].
-        max_lag: See `smooth`.
-        per: See `smooth`.
-        strict: See `smooth`.
+        max_lag: Longest reuse; all that was calibrated if not given.
+        per: Decide per `"kind"`, as SmoothCache does, or per `"site"`.
+        strict: Also require the errors at all shorter lags to be within `alpha`.
 
     Raises:
         ScheduleError: `compute` is out of range, or below what the lags allow.
