@@ -1,7 +1,8 @@
 """The dial: a schedule for a compute fraction, a speed-up or an error, whichever is asked for."""
 
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
+from dataclasses import replace
 
 from smoothcache_core.calibration.calibration import Calibration
 from smoothcache_core.errors import ScheduleError, SmoothCacheWarning
@@ -10,7 +11,7 @@ from smoothcache_core.planning.front import Choice, Point, beats
 from smoothcache_core.schedule.limits import Limits
 from smoothcache_core.schedule.schedule import Schedule
 from smoothcache_core.sources import SOURCES
-from smoothcache_core.sources.kind import SourceKind, fits
+from smoothcache_core.sources.kind import SourceKind, fits, or_none, predicted_error
 
 COMPUTES = (0.85, 0.7, 0.6, 0.5, 0.42, 0.35, 0.3, 0.25, 0.2, 0.15, 0.1)
 
@@ -144,7 +145,7 @@ class Planner:
             raise ScheduleError(
                 reasons[0] if reasons else f"no plan holds at most {self._limits.max_bytes} bytes"
             )
-        return dict(sorted(found.items(), key=lambda item: _error(item[1])))
+        return dict(sorted(found.items(), key=lambda item: predicted_error(item[1])))
 
     def to_compute(self, compute: float) -> Schedule:
         """Return the schedule with the least predicted error within a compute fraction."""
@@ -166,8 +167,8 @@ class Planner:
             middle = (low + high) // 2
             if middle in (low, high):
                 break
-            made = _or_none(self.to_compute, middle / (2 * evaluations))
-            if made is not None and _error(made) <= error:
+            made = or_none(self.to_compute, middle / (2 * evaluations))
+            if made is not None and predicted_error(made) <= error:
                 high, best = middle, made
             else:
                 low = middle
@@ -177,23 +178,19 @@ class Planner:
 
     def front(self, computes: Iterable[float] = COMPUTES) -> list[Point]:
         """Return schedules of all targets for many budgets, by falling compute."""
+        plans = [(name, self._plan(name, compute)) for compute in computes for name in self._makers]
         points = [
-            Point(name=name, schedule=made, compute=made.compute_fraction(), error=_error(made))
-            for compute in computes
-            for name in self._makers
-            if isinstance(made := self._plan(name, compute), Schedule) and fits(made, self._limits)
+            _point(name, made)
+            for name, made in plans
+            if isinstance(made, Schedule) and fits(made, self._limits)
         ]
-        marked = [
-            Point(
-                name=p.name,
-                schedule=p.schedule,
-                compute=p.compute,
-                error=p.error,
-                best=not any(beats(other, p) for other in points),
-            )
-            for p in points
-        ]
+        marked = [replace(p, best=not any(beats(other, p) for other in points)) for p in points]
         return sorted(marked, key=lambda point: -point.compute)
+
+
+def _point(name: str, schedule: Schedule) -> Point:
+    compute, error = schedule.compute_fraction(), predicted_error(schedule)
+    return Point(name=name, schedule=schedule, compute=compute, error=error)
 
 
 def _chosen(calibration: Calibration, target: str, *, filled: bool) -> tuple[SourceKind, ...]:
@@ -274,15 +271,3 @@ def _why(chosen: Point, points: Iterable[Point], error: float) -> str:
         f"{chosen.name} keeps the predicted error within {error:g} ({chosen.error:.2g}) with "
         f"{chosen.compute:.2f} of the compute" + (f"; {rest}" if rest else "; nothing else does")
     )
-
-
-def _or_none(make: Callable[[float], Schedule], compute: float) -> Schedule | None:
-    try:
-        return make(compute)
-    except ScheduleError:
-        return None
-
-
-def _error(schedule: Schedule) -> float:
-    assert schedule.prediction is not None
-    return schedule.prediction.error

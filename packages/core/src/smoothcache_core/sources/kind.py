@@ -2,13 +2,16 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ParamSpec, Protocol
 
 from smoothcache_core.calibration.calibration import Calibration
 from smoothcache_core.errors import ScheduleError
 from smoothcache_core.fills import FillRule
 from smoothcache_core.schedule.limits import Limits
 from smoothcache_core.schedule.schedule import Schedule
+
+P = ParamSpec("P")
+
 
 MakeSchedule = Callable[[float], Schedule]
 """Plans for a compute fraction in (0, 1]; raises `ScheduleError` where it cannot."""
@@ -80,3 +83,17 @@ def check_kept(schedule: Schedule, limits: Limits, title: str) -> None:
 def fits(schedule: Schedule, limits: Limits) -> bool:
     """Return whether the cached tensors of a schedule keep to `max_bytes`."""
     return limits.max_bytes is None or schedule.predicted_bytes() <= limits.max_bytes
+
+
+def predicted_error(schedule: Schedule) -> float:
+    """Return the predicted error of a schedule that is known to have one."""
+    assert schedule.prediction is not None
+    return schedule.prediction.error
+
+
+def or_none(make: Callable[P, Schedule], *args: P.args, **kwargs: P.kwargs) -> Schedule | None:
+    """Return the schedule that `make` gives for the arguments, None where it cannot."""
+    try:
+        return make(*args, **kwargs)
+    except ScheduleError:
+        return None

@@ -4,7 +4,7 @@ What is where: `plan_sites` and what the dial knows of it here; effects, prices 
 given rows in `site_problem.py`; the dynamic programme in `optimize/`.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from typing import get_args
@@ -14,7 +14,14 @@ from smoothcache_core.errors import ScheduleError
 from smoothcache_core.fills import FillRule, linear, reuse
 from smoothcache_core.schedule.limits import Limits
 from smoothcache_core.schedule.schedule import Schedule
-from smoothcache_core.sources.kind import MakeSchedule, SourceKind, check_compute, fits
+from smoothcache_core.sources.kind import (
+    MakeSchedule,
+    SourceKind,
+    check_compute,
+    fits,
+    or_none,
+    predicted_error,
+)
 from smoothcache_core.sources.prediction import lacks_sensitivities
 from smoothcache_core.sources.site_problem import Objective, Per, Problem
 
@@ -88,27 +95,11 @@ def _begin(
         free = plan_by(rules[0], replace(limits, max_bytes=None), compute)
         if fits(free, limits):
             return free
-        capped = [_or_none(plan_by, rule, limits, compute) for rule in rules]
-        return min((one for one in capped if one and fits(one, limits)), key=_error, default=free)
+        capped = [or_none(plan_by, rule, limits, compute) for rule in rules]
+        fitting = [one for one in capped if one is not None and fits(one, limits)]
+        return min(fitting, key=predicted_error, default=free)
 
     return make
-
-
-def _or_none(
-    make: Callable[[FillRule, Limits, float], Schedule],
-    rule: FillRule,
-    limits: Limits,
-    compute: float,
-) -> Schedule | None:
-    try:
-        return make(rule, limits, compute)
-    except ScheduleError:
-        return None
-
-
-def _error(schedule: Schedule) -> float:
-    assert schedule.prediction is not None
-    return schedule.prediction.error
 
 
 def _by(per: Per, title: str, *, compared: bool) -> SourceKind:
