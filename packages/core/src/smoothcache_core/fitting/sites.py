@@ -25,7 +25,7 @@ from smoothcache_core.sampling.trajectory import Trajectory
 from smoothcache_core.schedule.schedule import Fill, Schedule
 from smoothcache_core.schedule.timeline import PLAIN
 from smoothcache_core.wrapping.modules import layered
-from smoothcache_core.wrapping.site_modules import Values
+from smoothcache_core.wrapping.site_modules import CallOutputs
 
 
 class SiteFitting:
@@ -67,7 +67,7 @@ class SiteFitting:
             sampler.final_latent(plain.seed)
 
     def _refit(
-        self, path: str, evaluation: int, outputs: Sequence[Values], computed: Values
+        self, path: str, evaluation: int, outputs: Sequence[CallOutputs], computed: CallOutputs
     ) -> Sequence[float]:
         normal = self._normals[path, evaluation]
         normal.add([_entries(values) for values in outputs], _entries(computed))
@@ -96,7 +96,7 @@ def _unfitted(schedule: Schedule, site: Site, terms: int | None) -> Fill:
     return Fill(terms={evaluation: (0.0,) * count for evaluation, count in counts.items()})
 
 
-def _entries(values: Values) -> Tensor:
+def _entries(values: CallOutputs) -> Tensor:
     """Return all entries of what a site gave in one evaluation, (n,)."""
     tensors = [tensor for output in values for tensor in flat(output)]
     return torch.cat([t.reshape(-1) for t in tensors if t.is_floating_point()])

@@ -17,7 +17,7 @@ from smoothcache_core.outputs.structures import Structure, answer, flatten
 from smoothcache_core.outputs.tensors import nbytes
 from smoothcache_core.runtime.recipe import Recipe
 from smoothcache_core.runtime.store import CacheStats, TensorStore
-from smoothcache_core.schedule.timeline import FILL, IDLE, REUSE, STORE, Timeline
+from smoothcache_core.schedule.timeline import FILL, FILLED, IDLE, REUSE, STORE, Timeline
 from smoothcache_core.wrapping.denoiser import Step
 
 
@@ -110,12 +110,12 @@ class DenoiserCache:
         if self._conditional is not None and self._conditional[0] != tick.evaluation:
             self._conditional = None
         denoiser, guidance = self._denoiser, self._guidance
-        if denoiser is not None and denoiser.modes[tick.evaluation] in (REUSE, FILL):
+        if denoiser is not None and denoiser.modes[tick.evaluation] in FILLED:
             output = self._skipped(denoiser)
             if output is not None:
                 self._act = _Act.SKIP
                 return Step(args, kwargs, output)
-        elif guidance is not None and guidance.modes[tick.evaluation] in (REUSE, FILL):
+        elif guidance is not None and guidance.modes[tick.evaluation] in FILLED:
             return self._guided(guidance, args, kwargs)
         return Step(args, kwargs)
 

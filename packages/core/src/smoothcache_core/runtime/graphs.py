@@ -7,7 +7,7 @@ from torch import nn
 
 from smoothcache_core.adapters.compiled import denoiser
 from smoothcache_core.adapters.sites import Site
-from smoothcache_core.schedule.timeline import COMPUTE, FILL, REUSE, Timeline
+from smoothcache_core.schedule.timeline import COMPUTE, FILL, FILLED, REUSE, Timeline
 
 
 def variants(site: Site, timeline: Timeline) -> dict[str, list[Hashable]]:
@@ -21,7 +21,7 @@ def variants(site: Site, timeline: Timeline) -> dict[str, list[Hashable]]:
 
 def _of_others(mode: int, *, keeps: bool) -> Hashable:
     """Return what a block of a span does that is not the first."""
-    if mode in (REUSE, FILL):
+    if mode in FILLED:
         return REUSE
     return mode if keeps else COMPUTE
 

@@ -11,15 +11,15 @@ from smoothcache_core.outputs.tensors import detached, flat, is_output, nbytes
 from smoothcache_core.runtime.recipe import Recipe
 from smoothcache_core.runtime.store import CacheStats, TensorStore
 from smoothcache_core.schedule.schedule import MOST_TERMS
-from smoothcache_core.schedule.timeline import COMPUTE, FILL, REUSE, STORE, Timeline
-from smoothcache_core.wrapping.site_modules import Histories, Values
+from smoothcache_core.schedule.timeline import COMPUTE, FILL, FILLED, REUSE, STORE, Timeline
+from smoothcache_core.wrapping.site_modules import CallOutputs, FillSources
 from smoothcache_core.wrapping.sites import WrappedSite
 
 _WIDTH = MOST_TERMS + 1
 """Entries of one row of weights: more than any fill has terms, and all rows equally aligned."""
 
 
-Refit = Callable[[str, int, Sequence[Values], Values], Sequence[float]]
+Refit = Callable[[str, int, Sequence[CallOutputs], CallOutputs], Sequence[float]]
 """Gives the coefficients of a fill from the path of its site, its evaluation, the outputs that it
 combines, the newest first, and what the site computes instead."""
 
@@ -91,7 +91,7 @@ class SiteCache:
         """Tell every site what to do in the evaluation that begins."""
         for wrapped, timeline in self._sites:
             mode = timeline.modes[tick.evaluation]
-            if mode in (REUSE, FILL):
+            if mode in FILLED:
                 if self._prepare_fill(wrapped, timeline, tick):
                     continue
                 self._stats.recomputed += 1
@@ -124,10 +124,10 @@ class SiteCache:
             like = flat(outputs[0][0])
             weights = torch.zeros(timeline.terms, dtype=_wide(like))
             weights[: len(outputs)] = torch.tensor(found)
-            histories = _histories(outputs, timeline.terms)
-            wrapped.prepare_fill(histories, weights.to(like[0].device))
+            sources = _padded(outputs, timeline.terms)
+            wrapped.prepare_fill(sources, weights.to(like[0].device))
 
-    def _sources(self, wrapped: WrappedSite, timeline: Timeline, tick: Tick) -> list[Values]:
+    def _sources(self, wrapped: WrappedSite, timeline: Timeline, tick: Tick) -> list[CallOutputs]:
         """Return the kept outputs that an evaluation is filled from; empty if some are missing."""
         entries = self._store.stored(tick.branch, wrapped.site.path)
         return [entries[source] for source in timeline.usable(tick.evaluation, entries)]
@@ -145,7 +145,7 @@ class SiteCache:
         if len({len(values) for values in outputs}) > 1 or not tensors:
             return False
         weights = self._coefficients.row(timeline.weights[evaluation], timeline.terms, tensors)
-        wrapped.prepare_fill(_histories(outputs, timeline.terms), weights)
+        wrapped.prepare_fill(_padded(outputs, timeline.terms), weights)
         return True
 
     def collect(self, tick: Tick) -> None:
@@ -153,7 +153,7 @@ class SiteCache:
         for wrapped, timeline in self._sites:
             path, mode = wrapped.site.path, wrapped.mode
             _refuse_uncalled(wrapped, tick.evaluation)
-            self._stats.count(path, filled=mode in (REUSE, FILL))
+            self._stats.count(path, filled=mode in FILLED)
             if mode == STORE:
                 values = _outputs(wrapped)
                 size = sum(nbytes(value) for value in values)
@@ -167,7 +167,7 @@ class SiteCache:
             wrapped.prepare(COMPUTE)
 
 
-def _histories(outputs: Sequence[Values], terms: int) -> Histories:
+def _padded(outputs: Sequence[CallOutputs], terms: int) -> FillSources:
     """Return for each call its outputs, the newest first, repeated up to `terms` of them.
 
     One tensor object given twice is another graph to torch.compile, so what repeats is a view.
@@ -187,7 +187,7 @@ def _refuse_uncalled(wrapped: WrappedSite, evaluation: int) -> None:
         )
 
 
-def _outputs(wrapped: WrappedSite) -> Values:
+def _outputs(wrapped: WrappedSite) -> CallOutputs:
     """Return what a site kept, if it can be kept."""
     values = wrapped.kept()
     strange = [type(value).__name__ for value in values if not is_output(value)]

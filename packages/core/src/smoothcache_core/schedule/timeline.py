@@ -14,6 +14,10 @@ COMPUTE, STORE, REUSE, FILL = 0, 1, 2, 3
 kept last as it is; give a linear combination of the outputs kept last."""
 
 
+FILLED = (REUSE, FILL)
+"""The modes in which the module is not called."""
+
+
 IDLE = -1
 """The site has no part in this evaluation."""
 

@@ -10,14 +10,14 @@ import torch
 from torch import Tensor
 
 from smoothcache_core.outputs.tensors import Output, blended, cloned, detached
-from smoothcache_core.schedule.timeline import FILL, REUSE, STORE
+from smoothcache_core.schedule.timeline import FILLED, REUSE, STORE
 
-Values = tuple[Output, ...]
+CallOutputs = tuple[Output, ...]
 """The outputs of a site in one evaluation, one for each call: a site may be called in chunks."""
 
 
-Histories = tuple[tuple[Output, ...], ...]
-"""For each call the outputs to combine, the newest first."""
+FillSources = tuple[tuple[Output, ...], ...]
+"""For each call of a site the outputs that a fill combines, the newest first."""
 
 
 class Probe(Protocol):
@@ -32,97 +32,90 @@ class Probe(Protocol):
         ...
 
 
-class CachingSite:
-    """Calls the site, calls it and keeps its output, gives a kept one, or combines kept ones."""
+class _Caching:
+    """What the modules of cached sites share: they count their calls, fill and store.
+
+    Methods have the prefix of the attributes, since they become members of modules of others.
+    """
 
     _smoothcache_mode: int
     _smoothcache_calls: int
-    _smoothcache_values: Values
-    _smoothcache_histories: Histories
-    _smoothcache_weights: Tensor
-
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
-        call = self._smoothcache_calls
-        self._smoothcache_calls = call + 1
-        if self._smoothcache_mode == REUSE:
-            return self._smoothcache_values[call]
-        if self._smoothcache_mode == FILL:
-            return blended(self._smoothcache_histories[call], self._smoothcache_weights)
-        output = super().forward(*args, **kwargs)  # pyright: ignore[reportAttributeAccessIssue]
-        if self._smoothcache_mode == STORE:
-            self._smoothcache_values = (*self._smoothcache_values, detached(output))
-        return output
-
-
-class CachingDeltaSite:
-    """Like `CachingSite`, but keeps output minus input."""
-
-    _smoothcache_mode: int
-    _smoothcache_calls: int
-    _smoothcache_values: Values
-    _smoothcache_histories: Histories
+    _smoothcache_values: CallOutputs
+    _smoothcache_sources: FillSources
     _smoothcache_weights: Tensor
     _smoothcache_inputs: tuple[tuple[str, int], ...]
 
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
+    def _smoothcache_counted(self) -> int:
+        """Return the number of this call in the evaluation, from 0."""
         call = self._smoothcache_calls
         self._smoothcache_calls = call + 1
-        inputs = _named(self._smoothcache_inputs, args, kwargs)
+        return call
+
+    def _smoothcache_filled(self, call: int) -> Output:
+        """Return what a skipped call gives: what was stored, or a combination of it."""
         if self._smoothcache_mode == REUSE:
-            return combined(torch.add, inputs, self._smoothcache_values[call])
-        if self._smoothcache_mode == FILL:
-            delta = blended(self._smoothcache_histories[call], self._smoothcache_weights)
-            return combined(torch.add, inputs, delta)
+            return self._smoothcache_values[call]
+        return blended(self._smoothcache_sources[call], self._smoothcache_weights)
+
+    def _smoothcache_store(self, output: Output) -> None:
+        self._smoothcache_values = (*self._smoothcache_values, output)
+
+
+class CachingSite(_Caching):
+    """Calls the site, calls it and stores its output, gives a stored one, or combines some."""
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        call = self._smoothcache_counted()
+        if self._smoothcache_mode in FILLED:
+            return self._smoothcache_filled(call)
+        output = super().forward(*args, **kwargs)  # pyright: ignore[reportAttributeAccessIssue]
+        if self._smoothcache_mode == STORE:
+            self._smoothcache_store(detached(output))
+        return output
+
+
+class CachingDeltaSite(_Caching):
+    """Like `CachingSite`, but stores output minus input."""
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        call = self._smoothcache_counted()
+        inputs = _named(self._smoothcache_inputs, args, kwargs)
+        if self._smoothcache_mode in FILLED:
+            return combined(torch.add, inputs, self._smoothcache_filled(call))
         if self._smoothcache_mode == STORE:
             inputs = _copied(inputs)
         output = super().forward(*args, **kwargs)  # pyright: ignore[reportAttributeAccessIssue]
         if self._smoothcache_mode == STORE:
-            delta = detached(combined(torch.sub, output, inputs))
-            self._smoothcache_values = (*self._smoothcache_values, delta)
+            self._smoothcache_store(detached(combined(torch.sub, output, inputs)))
         return output
 
 
-class CachingSpanStart:
-    """Like `CachingDeltaSite` for the first block of a span, which keeps its own input only."""
-
-    _smoothcache_mode: int
-    _smoothcache_calls: int
-    _smoothcache_values: Values
-    _smoothcache_histories: Histories
-    _smoothcache_weights: Tensor
-    _smoothcache_inputs: tuple[tuple[str, int], ...]
+class CachingSpanStart(_Caching):
+    """Like `CachingDeltaSite` for the first block of a span, which stores its own input only."""
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        call = self._smoothcache_calls
-        self._smoothcache_calls = call + 1
+        call = self._smoothcache_counted()
         inputs = _named(self._smoothcache_inputs, args, kwargs)
-        if self._smoothcache_mode == REUSE:
-            return combined(torch.add, inputs, self._smoothcache_values[call])
-        if self._smoothcache_mode == FILL:
-            delta = blended(self._smoothcache_histories[call], self._smoothcache_weights)
-            return combined(torch.add, inputs, delta)
+        if self._smoothcache_mode in FILLED:
+            return combined(torch.add, inputs, self._smoothcache_filled(call))
         if self._smoothcache_mode == STORE:
-            self._smoothcache_values = (*self._smoothcache_values, _copied(inputs))
+            self._smoothcache_store(_copied(inputs))
         return super().forward(*args, **kwargs)  # pyright: ignore[reportAttributeAccessIssue]
 
 
-class CachingSpanPart:
-    """The other blocks of a span: they pass on what they are given, or compute; one keeps that."""
+class CachingSpanPart(_Caching):
+    """The other blocks of a span: they pass on what they are given, or compute; one stores that."""
 
-    _smoothcache_mode: int
-    _smoothcache_calls: int
-    _smoothcache_values: Values
     _smoothcache_single: bool
-    _smoothcache_inputs: tuple[tuple[str, int], ...]
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        self._smoothcache_calls = self._smoothcache_calls + 1
+        self._smoothcache_counted()
         if self._smoothcache_mode == REUSE:
             inputs = _named(self._smoothcache_inputs, args, kwargs)
             return inputs[0] if self._smoothcache_single else inputs
         output = super().forward(*args, **kwargs)  # pyright: ignore[reportAttributeAccessIssue]
         if self._smoothcache_mode == STORE:
-            self._smoothcache_values = (*self._smoothcache_values, cloned(output))
+            self._smoothcache_store(cloned(output))
         return output
 
 
@@ -182,6 +175,7 @@ class ProbedSpanEnd:
 def _named(
     names: tuple[tuple[str, int], ...], args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> tuple[Tensor, ...]:
+    """Return arguments of a call, each given by its name and its index among the parameters."""
     return tuple(kwargs[name] if name in kwargs else args[index] for name, index in names)
 
 

@@ -10,20 +10,20 @@ from smoothcache_core.adapters.sites import Site
 from smoothcache_core.errors import AttachError
 from smoothcache_core.outputs.tensors import detached, is_output
 from smoothcache_core.patching import undone_on_error
-from smoothcache_core.schedule.timeline import COMPUTE, FILL, REUSE, STORE
+from smoothcache_core.schedule.timeline import COMPUTE, FILL, FILLED, REUSE, STORE
 from smoothcache_core.wrapping.modules import WrappedModule, wrap_module
 from smoothcache_core.wrapping.site_modules import (
     CachingDeltaSite,
     CachingSite,
     CachingSpanPart,
     CachingSpanStart,
-    Histories,
+    CallOutputs,
+    FillSources,
     Probe,
     ProbedDeltaSite,
     ProbedSite,
     ProbedSpanEnd,
     ProbedSpanStart,
-    Values,
     combined,
 )
 
@@ -73,23 +73,23 @@ class WrappedSite:
 
     # ------------------------------------------------------------------ for a cache
 
-    def prepare(self, mode: int, values: Values = ()) -> None:
+    def prepare(self, mode: int, values: CallOutputs = ()) -> None:
         """Say what to do in the evaluation that begins, for `COMPUTE`, `STORE` and `REUSE`."""
         self._parts[0].state.update(_state(mode, values))
         self._prepare_others(mode, values)
 
-    def prepare_fill(self, histories: Histories, weights: Tensor) -> None:
+    def prepare_fill(self, sources: FillSources, weights: Tensor) -> None:
         """Say what to combine in the evaluation that begins, and how: `weights` is (terms,)."""
         state = self._parts[0].state
         state.update(_state(FILL))
-        state["_smoothcache_histories"] = histories
+        state["_smoothcache_sources"] = sources
         state["_smoothcache_weights"] = weights
-        self._prepare_others(FILL, histories[0])
+        self._prepare_others(FILL, sources[0])
 
-    def _prepare_others(self, mode: int, values: Values) -> None:
+    def _prepare_others(self, mode: int, values: CallOutputs) -> None:
         """Let the other blocks of a span pass on what they are given, or compute."""
         self.mode = mode
-        passing = mode in (REUSE, FILL)
+        passing = mode in FILLED
         for part in self._parts[1:]:
             keeping = mode == STORE and part is self._parts[-1]
             part.state.update(_state(REUSE if passing else STORE if keeping else COMPUTE))
@@ -100,7 +100,7 @@ class WrappedSite:
         """Calls since the last preparation, the fewest of any block."""
         return min(part.state["_smoothcache_calls"] for part in self._parts)
 
-    def kept(self) -> Values:
+    def kept(self) -> CallOutputs:
         """Return what was kept since the last preparation; for a delta, output minus input."""
         first, *others = [part.state["_smoothcache_values"] for part in self._parts]
         if not others or self.mode != STORE or not all(map(is_output, others[-1])):
@@ -124,12 +124,12 @@ class WrappedSite:
         self._changes.undo()
 
 
-def _state(mode: int, values: Values = ()) -> dict[str, Any]:
+def _state(mode: int, values: CallOutputs = ()) -> dict[str, Any]:
     return {
         "_smoothcache_mode": mode,
         "_smoothcache_calls": 0,
         "_smoothcache_values": values,
-        "_smoothcache_histories": (),
+        "_smoothcache_sources": (),
         "_smoothcache_weights": None,
         "_smoothcache_single": False,
     }
