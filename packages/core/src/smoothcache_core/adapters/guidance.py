@@ -12,7 +12,7 @@ def conditional_part(adapter: Adapter, branches: Sequence[str]) -> int | None:
         Its index among the passes of an evaluation; None if it cannot be told.
 
     Args:
-        adapter: Says it for batched guidance.
+        adapter: Says which half is conditional where guidance is batched.
         branches: Names of passes that are calls of their own, in their order.
     """
     if len(branches) == 2:

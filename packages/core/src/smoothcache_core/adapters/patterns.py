@@ -25,8 +25,8 @@ class SitePattern:
         path: Module path whose segments may hold the wildcards of `fnmatch`; a wildcard
             never crosses a dot. The first wildcard names the block index.
         kind: Kind of the sites found.
-        target: See `Site`.
-        inputs: See `Site`.
+        target: What is cached of them: the `"output"`, or the `"delta"`, output minus input.
+        inputs: For a delta, the names of the forward arguments that correspond to the outputs.
         optional: Whether some models of the family have nothing there.
     """
 
@@ -48,8 +48,9 @@ class SpanPattern:
         path: Path of the list.
         kind: Kind of the site found.
         first: Index of the first block; from the end of the list if negative.
-        last: Index of the last block, likewise; it belongs to the span.
-        inputs: See `Site`; the same for all blocks.
+        last: Index of the last block, which belongs to the span; from the end if negative.
+        inputs: Names of the forward arguments that correspond to the outputs, the same for all
+            blocks.
     """
 
     path: str
@@ -102,8 +103,8 @@ class PatternAdapter:
         name: Name of the family.
         patterns: Where the sites are, in execution order inside a block.
         classes: Names of the model classes this adapter is meant for.
-        latent: See `Adapter`.
-        timestep: See `Adapter`.
+        latent: Name of the denoiser's forward argument that holds the noisy latent.
+        timestep: Name of the denoiser's forward argument that holds the timestep.
         guidance: Which half of the batch is conditional, where guidance is batched; None where it
             is not, or not known.
     """
@@ -170,7 +171,13 @@ class PatternAdapter:
 def _walk(
     module: nn.Module, segments: Sequence[str], path: tuple[str, ...]
 ) -> Iterator[tuple[tuple[str, ...], nn.Module | None]]:
-    """Yield the path and module (None for an absent component) that `segments` lead to."""
+    """Yield the path and module (None for an absent component) that `segments` lead to.
+
+    Args:
+        module: Where to begin.
+        segments: What is left of a path pattern, split at its dots.
+        path: Names that led to `module`.
+    """
     segment, rest = segments[0], segments[1:]
     for name, child in _children(module, segment):
         if rest and child is not None:
@@ -180,6 +187,7 @@ def _walk(
 
 
 def _children(module: nn.Module, segment: str) -> Iterator[tuple[str, nn.Module | None]]:
+    """Yield the children that one segment of a pattern names, with their names."""
     # named_children() hides a module that is registered twice
     own = module._modules  # pyright: ignore[reportPrivateUsage]
     registered = [(name, child) for name, child in own.items() if fnmatchcase(name, segment)]
@@ -189,6 +197,7 @@ def _children(module: nn.Module, segment: str) -> Iterator[tuple[str, nn.Module 
 
 
 def _block_index(path: Sequence[str], wildcard: int | None) -> int:
+    """Return the number at the wildcard's place, else the first number in the path, else 0."""
     if wildcard is not None and path[wildcard].isdigit():
         return int(path[wildcard])
     return next((int(part) for part in path if part.isdigit()), 0)

@@ -28,7 +28,8 @@ class Call:
         tensor: The timestep tensor itself, if it is one.
         context: Name of the conditioning pass, if the pipeline announced it.
         guidance: Strengths of guidance by name, announced by the caller or among the arguments.
-        variant: What else decides on the layout inside the denoiser, see `Adapter`.
+        variant: What besides the latent decides on the layout inside the denoiser, as the adapter
+            says it.
     """
 
     layout: Layout
@@ -118,6 +119,7 @@ class CallReader:
 
 
 def _argument(named: tuple[str, int], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    """Return the argument of a name and an index among the parameters; None if it is not given."""
     name, index = named
     if name in kwargs:
         return kwargs[name]

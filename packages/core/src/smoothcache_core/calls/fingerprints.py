@@ -14,12 +14,8 @@ from torch import Tensor, nn
 from smoothcache_core.calls.call import Call
 from smoothcache_core.schedule.fingerprint import Fingerprint
 
-_PROJECTIONS = 8
-
-
-_ENTRIES = 4096
-
-
+_PROJECTIONS = 8  # parameters looked at: enough to tell models apart, spread over the depth
+_ENTRIES = 4096  # entries of each: reading them takes no time, also from an accelerator
 _PACKAGES = ("torch", "diffusers", "stable-audio-tools", "smoothcache-core")
 
 
@@ -64,7 +60,10 @@ def _can_be_read(parameter: nn.Parameter) -> bool:
 
 @functools.cache
 def _signs() -> Tensor:
-    """Return pseudo-random signs, (_ENTRIES,): bits of a linear congruential generator."""
+    """Return pseudo-random signs, (_ENTRIES,): bits of a linear congruential generator.
+
+    Its constants are those of Numerical Recipes; torch's own generators may change.
+    """
     number, signs = 1, []
     for _ in range(_ENTRIES):
         number = (1664525 * number + 1013904223) % 2**32

@@ -1,4 +1,8 @@
-"""The conditional and the unconditional half of a guided batch: divided, joined, subtracted."""
+"""The conditional and the unconditional half of a guided batch: divided, joined, subtracted.
+
+Guidance batches the rows of both passes: (2 B, ...), B conditional ones and B unconditional ones,
+in an order that the adapter knows.
+"""
 
 import copy
 from collections.abc import Sequence
@@ -55,11 +59,20 @@ def paired_rows(latent: Any) -> int:
 
 @dataclass(frozen=True)
 class _Half:
+    """One half of a batch.
+
+    Attributes:
+        rows: Rows of the whole batch.
+        part: Which of them belong to the half.
+        listed: Whether the latent is a list of one tensor per row.
+    """
+
     rows: int
     part: slice
     listed: bool
 
     def of(self, value: Any) -> Any:
+        """Return an argument of the denoiser for this half."""
         if isinstance(value, Tensor):
             return value[self.part] if value.dim() and len(value) == self.rows else value
         if isinstance(value, dict):
@@ -86,7 +99,7 @@ class _Half:
 
 
 def difference(conditional: Sequence[Tensor], unconditional: Sequence[Tensor]) -> list[Tensor]:
-    """Return the guidance difference, tensor by tensor."""
+    """Return conditional minus unconditional output, tensor by tensor, without graph."""
     pairs = zip(conditional, unconditional, strict=True)
     return [one.detach() - other.detach() for one, other in pairs]
 
@@ -124,8 +137,9 @@ def unguided(
 
     Args:
         conditional: Floating tensors of the conditional output.
-        differences: Guidance differences, the newest first.
-        weights: As many coefficients.
+        differences: Guidance differences of earlier evaluations, the newest first; each has one
+            tensor for each of `conditional`.
+        weights: The coefficient of each difference, (len(differences),).
     """
     signed = [1.0, *(-weight for weight in weights)]
     return [weighted(column, signed) for column in zip(conditional, *differences, strict=True)]

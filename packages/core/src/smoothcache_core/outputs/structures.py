@@ -141,7 +141,7 @@ def answer(
 
     Args:
         outputs: Outputs of one structure, the newest first.
-        weights: As many coefficients.
+        weights: The coefficient of each output, (len(outputs),).
         latents: Pairs of a latent and its coefficient c_k. A latent is a tensor like the first
             floating tensor of the outputs, which may have more channels (dimension 1): the first
             ones are meant. Or it is one tensor for each floating tensor.

@@ -37,7 +37,7 @@ def widened(tensors: Sequence[Tensor], weights: Sequence[float] | Tensor) -> Ten
 
     Args:
         tensors: At least one, of one shape and of floating point.
-        weights: As many.
+        weights: The coefficient of each, (len(tensors),).
     """
     wide = torch.float64 if tensors[0].dtype == torch.float64 else torch.float32
     total = tensors[0].to(wide) * weights[0]
@@ -51,7 +51,7 @@ def weighted(tensors: Sequence[Tensor], weights: Sequence[float] | Tensor) -> Te
 
     Args:
         tensors: At least one, of one shape. If they are not of floating point the first is taken.
-        weights: As many.
+        weights: The coefficient of each, (len(tensors),).
     """
     first = tensors[0]
     if not first.is_floating_point():
@@ -87,8 +87,6 @@ def nbytes(output: Output) -> int:
 
 
 def synchronize(device: torch.device) -> None:
-    """Wait until `device` has done everything asked of it."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    elif device.type == "mps":
-        torch.mps.synchronize()
+    """Wait until `device` has done everything asked of it; the CPU always has."""
+    if device.type not in ("cpu", "meta"):  # torch refuses to synchronize what is no accelerator
+        torch.accelerator.synchronize(device)

@@ -1,4 +1,10 @@
-"""Following rows of the whole model: answering calls of the denoiser, and halving its guidance."""
+"""Following rows of the whole model: skipped evaluations and skipped unconditional passes.
+
+Where the row of the denoiser is 0, a call is not made and its output is combined from those of
+earlier evaluations. Where the row of guidance is 0, the unconditional output is the conditional one
+minus a guidance difference (conditional minus unconditional output) of earlier evaluations: only
+the conditional half of the batch is computed, or the unconditional call is not made.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,8 +27,8 @@ from smoothcache_core.schedule.timeline import FILL, FILLED, IDLE, REUSE, STORE,
 from smoothcache_core.wrapping.denoiser import Step
 
 
-class _Act(Enum):
-    """What is done with a call of the denoiser."""
+class _Action(Enum):
+    """What is done with one call of the denoiser."""
 
     CALL = "make it"
     HALF = "make it for the conditional half of the batch"
@@ -31,16 +37,26 @@ class _Act(Enum):
 
 
 @dataclass(frozen=True)
-class _Stored:
-    """The output of an evaluation, and the latent that it was given if that is needed."""
+class _StoredOutput:
+    """What is kept of a computed evaluation.
+
+    Attributes:
+        output: A copy of the denoiser's output.
+        latent: A copy of the latent that it was given; None if no fill needs it.
+    """
 
     output: Structure
     latent: Any
 
 
 @dataclass(frozen=True)
-class _Difference:
-    """A guidance difference, and the structure of the output that it was taken from."""
+class _StoredDifference:
+    """A guidance difference that is kept.
+
+    Attributes:
+        tensors: Conditional minus unconditional output, for each floating tensor of an output.
+        spec: Structure of an output for the whole batch.
+    """
 
     tensors: list[Tensor]
     spec: TreeSpec
@@ -49,7 +65,17 @@ class _Difference:
 def refuse_guidance(
     guidance: Recipe, adapter: Adapter, model: nn.Module, branches: Sequence[str]
 ) -> None:
-    """Raise `ScheduleError` if the unconditional pass is to be skipped and cannot be told."""
+    """Refuse to skip unconditional passes where they cannot be told from conditional ones.
+
+    Args:
+        guidance: What happens to the guidance difference.
+        adapter: Says which half of a batch is conditional.
+        model: The denoiser; if it has `cache_context`, pipelines name its passes.
+        branches: Names of the passes that are calls of their own, in their order.
+
+    Raises:
+        ScheduleError: They cannot be told.
+    """
     if not guidance.fills:
         return
     announced = callable(getattr(model, "cache_context", None))
@@ -66,15 +92,15 @@ def refuse_guidance(
 
 
 class DenoiserCache:
-    """Leads the denoiser through a run by the rows of the whole model.
+    """Makes, halves or answers the calls of a denoiser by the rows of the whole model.
 
     Args:
         denoiser: What happens to the denoiser's output.
         guidance: What happens to the guidance difference.
-        adapter: Says how guidance is batched.
+        adapter: Says which half of a guided batch is conditional.
         branches: Names of the conditioning passes that are calls of their own.
-        store: Where outputs are kept.
-        stats: Where it is counted.
+        store: Where outputs and differences are kept between evaluations.
+        stats: Where computed and filled evaluations are counted.
     """
 
     def __init__(
@@ -95,7 +121,7 @@ class DenoiserCache:
         self.forget()
 
     def forget(self) -> None:
-        """A run begins, or was cut off."""
+        """Forget the evaluation under way; for a run that begins or was cut off."""
         self._conditional: tuple[int, Structure] | None = None
 
     # ------------------------------------------------------------------ before a call
@@ -106,20 +132,20 @@ class DenoiserCache:
         Raises:
             ScheduleError: The call is not as the schedule needs it.
         """
-        self._tick, self._latent, self._act = tick, latent, _Act.CALL
+        self._tick, self._latent, self._action = tick, latent, _Action.CALL
         if self._conditional is not None and self._conditional[0] != tick.evaluation:
             self._conditional = None
         denoiser, guidance = self._denoiser, self._guidance
         if denoiser is not None and denoiser.modes[tick.evaluation] in FILLED:
-            output = self._skipped(denoiser)
+            output = self._filled_output(denoiser)
             if output is not None:
-                self._act = _Act.SKIP
+                self._action = _Action.SKIP
                 return Step(args, kwargs, output)
         elif guidance is not None and guidance.modes[tick.evaluation] in FILLED:
-            return self._guided(guidance, args, kwargs)
+            return self._without_unconditional(guidance, args, kwargs)
         return Step(args, kwargs)
 
-    def _skipped(self, timeline: Timeline) -> Any:
+    def _filled_output(self, timeline: Timeline) -> Any:
         """Return the output of a skipped evaluation, None if it must be computed."""
         evaluation = self._tick.evaluation
         own, anchor = self._recipe.latents[evaluation]
@@ -128,7 +154,7 @@ class DenoiserCache:
         if not sources or ((own or anchor) and sources != timeline.sources[evaluation]):
             self._stats.recomputed += 1
             return None
-        kept: list[_Stored] = [entries[source] for source in sources]
+        kept: list[_StoredOutput] = [entries[source] for source in sources]
         latents = [(self._latent, own), (kept[0].latent, anchor)]
         return answer(
             [each.output for each in kept],
@@ -136,8 +162,11 @@ class DenoiserCache:
             [(latent, coefficient) for latent, coefficient in latents if coefficient],
         )
 
-    def _guided(self, timeline: Timeline, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Step:
-        order, branch = self._order(), self._tick.branch
+    def _without_unconditional(
+        self, timeline: Timeline, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Step:
+        """Return how a call is made without its unconditional pass."""
+        order, branch = self._batch_order(), self._tick.branch
         if order is None and not is_unconditional(branch):
             return Step(args, kwargs)
         if not timeline.usable(self._tick.evaluation, self._store.stored(branch, GUIDANCE.kind)):
@@ -145,14 +174,14 @@ class DenoiserCache:
             return Step(args, kwargs)
         if order is not None:
             halved = narrow(args, self._latent, order), narrow(kwargs, self._latent, order)
-            self._act = _Act.HALF
+            self._action = _Action.HALF
             return Step(*halved)
         conditional = self._conditional_pass()
         unconditional, _ = self._unconditional(timeline, conditional)
-        self._act = _Act.GUIDE
+        self._action = _Action.GUIDE
         return Step(args, kwargs, conditional.with_floating(unconditional).output())
 
-    def _order(self) -> Guidance | None:
+    def _batch_order(self) -> Guidance | None:
         """Return which half of this batch is conditional, None if passes are calls of their own."""
         branch = self._tick.branch
         joint = is_unconditional(branch) and "cond" in branch.replace("uncond", "")
@@ -167,6 +196,7 @@ class DenoiserCache:
         return order
 
     def _conditional_pass(self) -> Structure:
+        """Return the output of the conditional call of this evaluation."""
         if self._conditional is None:
             raise ScheduleError(
                 f"evaluation {self._tick.evaluation}: the pass {self._tick.branch!r} came before "
@@ -177,17 +207,17 @@ class DenoiserCache:
     def _unconditional(
         self, timeline: Timeline, conditional: Structure
     ) -> tuple[list[Tensor], TreeSpec]:
-        """Return the floating tensors of the unconditional pass, and the structure of a batch."""
+        """Return the filled floating tensors of the unconditional pass, and a batch's structure."""
         evaluation = self._tick.evaluation
         entries = self._store.stored(self._tick.branch, GUIDANCE.kind)
-        kept: list[_Difference] = [entries[s] for s in timeline.usable(evaluation, entries)]
+        kept: list[_StoredDifference] = [entries[s] for s in timeline.usable(evaluation, entries)]
         tensors = [each.tensors for each in kept]
         return unguided(conditional.floating, tensors, timeline.weights[evaluation]), kept[0].spec
 
     # ------------------------------------------------------------------ after a call
 
     def end(self, output: Any) -> Any:
-        """Take what is needed later, count, and return what the caller gets.
+        """Keep what later evaluations need, count, and return what the caller gets.
 
         Raises:
             AttachError: The output holds no floating tensor.
@@ -202,26 +232,26 @@ class DenoiserCache:
 
     def _end_denoiser(self, timeline: Timeline, output: Any) -> None:
         branch, evaluation = self._tick.branch, self._tick.evaluation
-        skipped = self._act is _Act.SKIP
-        if self._act is not _Act.GUIDE:
+        skipped = self._action is _Action.SKIP
+        if self._action is not _Action.GUIDE:
             self._stats.count(DENOISER.kind, filled=skipped)
         if not skipped and timeline.modes[evaluation] in (STORE, REUSE, FILL):
             latent = flatten(self._latent).copied() if self._recipe.keeps_latent else None
-            kept = _Stored(flatten(output).copied(), latent and latent.output())
+            kept = _StoredOutput(flatten(output).copied(), latent and latent.output())
             size = kept.output.bytes + (latent.bytes if latent else 0)
             self._store.put(branch, DENOISER.kind, evaluation, kept, size)
         self._store.release(branch, DENOISER.kind, timeline, evaluation)
 
     def _end_guidance(self, timeline: Timeline, output: Any) -> Any:
-        order, flat = self._order(), flatten(output)
+        order, flat = self._batch_order(), flatten(output)
         branch, evaluation = self._tick.branch, self._tick.evaluation
         keep = timeline.modes[evaluation] in (STORE, REUSE, FILL)
         if order is None and not is_unconditional(branch):
             self._conditional = (evaluation, flat.copied()) if keep else None
             return output
-        filled = self._act in (_Act.HALF, _Act.GUIDE)
+        filled = self._action in (_Action.HALF, _Action.GUIDE)
         self._stats.count(GUIDANCE.kind, filled=filled)
-        if self._act is _Act.HALF and order is not None:
+        if self._action is _Action.HALF and order is not None:
             output = widen(flat, *self._unconditional(timeline, flat), order)
         elif keep and not filled:
             passes = (
@@ -229,7 +259,7 @@ class DenoiserCache:
                 if order is None
                 else halves(flat, paired_rows(self._latent), order)
             )
-            made = _Difference(difference(*passes), flat.spec)
+            made = _StoredDifference(difference(*passes), flat.spec)
             self._store.put(branch, GUIDANCE.kind, evaluation, made, sum(map(nbytes, made.tensors)))
         self._store.release(branch, GUIDANCE.kind, timeline, evaluation)
         return output

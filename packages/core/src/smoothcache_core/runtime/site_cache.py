@@ -16,7 +16,8 @@ from smoothcache_core.wrapping.site_modules import CallOutputs, FillSources
 from smoothcache_core.wrapping.sites import WrappedSite
 
 _WIDTH = MOST_TERMS + 1
-"""Entries of one row of weights: more than any fill has terms, and all rows equally aligned."""
+"""Columns of the table of coefficients: more than any fill has terms, and four of float32 are 16
+bytes, so that views of all rows are aligned alike."""
 
 
 Refit = Callable[[str, int, Sequence[CallOutputs], CallOutputs], Sequence[float]]

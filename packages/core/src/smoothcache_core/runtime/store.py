@@ -46,31 +46,33 @@ class CacheStats:
 
 
 @dataclass(frozen=True)
-class _Item:
+class _Entry:
+    """What was kept of one evaluation, and its size in bytes."""
+
     values: Any
     bytes: int
 
 
 class TensorStore:
-    """Outputs of earlier evaluations, by branch and name.
+    """Outputs of earlier evaluations, by conditioning pass, name of the site and evaluation.
 
     Args:
-        stats: Where the bytes are counted.
+        stats: Where the bytes that are held, and the most that were, are counted.
     """
 
     def __init__(self, stats: CacheStats) -> None:
         self._stats = stats
-        self._entries: dict[str, dict[str, dict[int, _Item]]] = {}
+        self._entries: dict[str, dict[str, dict[int, _Entry]]] = {}
 
     def stored(self, branch: str, name: str) -> Mapping[int, Any]:
-        """Return what is kept, by the evaluation that computed it."""
-        items = self._entries.get(branch, {}).get(name, {})
-        return {evaluation: item.values for evaluation, item in items.items()}
+        """Return what is kept of a site in a branch, by the evaluation that computed it."""
+        entries = self._entries.get(branch, {}).get(name, {})
+        return {evaluation: entry.values for evaluation, entry in entries.items()}
 
     def put(self, branch: str, name: str, evaluation: int, values: Any, size: int) -> None:
-        """Keep `values` of `size` bytes."""
+        """Keep `values` of `size` bytes, computed at `evaluation`."""
         entries = self._entries.setdefault(branch, {}).setdefault(name, {})
-        entries[evaluation] = _Item(values, size)
+        entries[evaluation] = _Entry(values, size)
         self._stats.bytes_held += size
 
     def release(self, branch: str, name: str, timeline: Timeline, evaluation: int) -> None:
@@ -87,7 +89,7 @@ class TensorStore:
     def drop(self, branch: str) -> None:
         """Drop everything of `branch`."""
         for entries in self._entries.pop(branch, {}).values():
-            self._stats.bytes_held -= sum(item.bytes for item in entries.values())
+            self._stats.bytes_held -= sum(entry.bytes for entry in entries.values())
 
     def drop_all(self) -> None:
         """Drop everything."""

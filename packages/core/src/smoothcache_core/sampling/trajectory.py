@@ -18,8 +18,8 @@ class CallRecord:
     Attributes:
         evaluation: Its evaluation.
         branch: Its conditioning pass.
-        latent: What it was given, (rows, ...).
-        answer: What it said.
+        latent: The latent that it was given, (rows, ...).
+        answer: A copy of its output.
         seconds: How long the model took, None if it was not asked.
     """
 
