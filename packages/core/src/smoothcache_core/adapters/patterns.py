@@ -204,6 +204,7 @@ def _block_index(path: Sequence[str], wildcard: int | None) -> int:
 
 
 def _refuse_shared_modules(model: nn.Module, sites: Sequence[Site], adapter: str) -> None:
+    """Raise `AdapterError` if two paths lead to one module, or one path is found twice."""
     paths = [path for site in sites for path in site.paths]
     twice = [path for path in paths if paths.count(path) > 1]
     if twice:

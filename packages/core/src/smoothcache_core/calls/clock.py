@@ -145,6 +145,7 @@ class Clock:
         self._note_position(call)
 
     def _is_broken(self, branch: str, call: Call) -> bool:
+        """Whether nothing kept of `branch` may be reused in this call, see `Tick.broken`."""
         if branch not in self._calls:
             return False
         evaluation, last = self._calls[branch]

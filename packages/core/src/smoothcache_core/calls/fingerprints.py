@@ -96,6 +96,7 @@ def solver_name(scheduler: object) -> str:
 
 
 def _config_hash(model: nn.Module) -> str:
+    """Return a hash of a model's configuration, or of its parameters' shapes if it has none."""
     config = getattr(model, "config", None)
     if isinstance(config, Mapping):
         known = {k: v for k, v in config.items() if not str(k).startswith("_")}

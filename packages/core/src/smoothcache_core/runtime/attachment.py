@@ -72,6 +72,7 @@ class Attachment:
         self._attach_sites(model, [recipe for recipe in of_sites if recipe.fills])
 
     def _attach_sites(self, model: nn.Module, recipes: Sequence[Recipe]) -> None:
+        """Wrap the denoiser and its filled sites, in as few modes as compiled code needs."""
         _refuse_nested([recipe.site for recipe in recipes])
         if graphs_over_limit(model, _variants(recipes)):
             recipes = [recipe.keeping_all() for recipe in recipes]
@@ -143,6 +144,7 @@ class Attachment:
             raise
 
     def _begin(self, call: Call) -> Tick:
+        """Find the place of a call in the run, and tell the sites what to do in it."""
         tick = self._clock.tick(call)
         if tick.new_run or tick.evaluation != self._evaluation:
             self._store.note_peak()
@@ -157,6 +159,7 @@ class Attachment:
         return tick
 
     def _start_run(self, tick: Tick, call: Call) -> None:
+        """Drop what earlier runs kept, and compare the run with what was planned for."""
         self._store.drop_all()
         self._denoiser_cache.forget()
         self._timesteps.restart()
@@ -246,6 +249,7 @@ def _variants(recipes: Sequence[Recipe]) -> dict[str, Sequence[Hashable]]:
 
 
 def _refuse_nested(sites: Sequence[Site]) -> None:
+    """Raise `ScheduleError` if one site is inside another: skipping the outer skips the inner."""
     for outer, inner in itertools.permutations(sites, 2):
         for above, below in itertools.product(outer.paths, inner.paths):
             if f"{below}.".startswith(f"{above}."):

@@ -231,6 +231,7 @@ class DenoiserCache:
         return output
 
     def _end_denoiser(self, timeline: Timeline, output: Any) -> None:
+        """Count the evaluation; keep its output while later evaluations are filled from it."""
         branch, evaluation = self._tick.branch, self._tick.evaluation
         skipped = self._action is _Action.SKIP
         if self._action is not _Action.GUIDE:
@@ -243,6 +244,7 @@ class DenoiserCache:
         self._store.release(branch, DENOISER.kind, timeline, evaluation)
 
     def _end_guidance(self, timeline: Timeline, output: Any) -> Any:
+        """Count the pass, keep its guidance difference, and widen what was made for a half."""
         order, flat = self._batch_order(), flatten(output)
         branch, evaluation = self._tick.branch, self._tick.evaluation
         keep = timeline.modes[evaluation] in (STORE, REUSE, FILL)

@@ -144,6 +144,7 @@ class Wrapping:
 
 
 def _refuse_other_caches(model: nn.Module) -> None:
+    """Raise `AttachError` if a cache is on the denoiser, of this library or of diffusers."""
     name = type(model).__name__
     if model.__dict__.get(_MARK):
         raise AttachError(f"a cache is attached to this {name} already; detach it first")

@@ -125,6 +125,7 @@ class WrappedSite:
 
 
 def _state(mode: int, values: CallOutputs = ()) -> dict[str, Any]:
+    """Return the attributes of a module at the beginning of an evaluation."""
     return {
         "_smoothcache_mode": mode,
         "_smoothcache_calls": 0,
@@ -150,6 +151,7 @@ def _probing(site: Site) -> dict[str, type]:
 
 
 def _argument_indices(module: nn.Module, site: Site, path: str) -> tuple[tuple[str, int], ...]:
+    """Return the names of a delta's inputs with their indices among the parameters of `forward`."""
     names = list(inspect.signature(type(module).forward).parameters)[1:]
     missing = [name for name in site.inputs if name not in names]
     if missing or not site.inputs:
