@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from kit.helpers import ADAPTER, Toy, assert_followed, places, sample, schedule_of
-from smoothcache_core import PatternAdapter, SitePattern, attach, cached
+from smoothcache_core import PatternAdapter, Sampler, SitePattern, attach, cached
 from smoothcache_core.adapters import Site
 from smoothcache_core.errors import AdapterError
 from torch import nn
@@ -126,6 +126,8 @@ def test_an_adapter_that_lacks_a_member_is_refused(lacking: str):
     own: Any = SimpleNamespace(**members)
     with pytest.raises(AdapterError, match=f"SimpleNamespace is no adapter, it has no {lacking};"):
         attach(Toy(), own, schedule_of())
+    with pytest.raises(AdapterError, match=f"SimpleNamespace is no adapter, it has no {lacking};"):
+        Sampler(model=Toy(), adapter=own, run=lambda seed: None)
 
 
 def test_what_a_pattern_adapter_says_of_guidance_and_variants_by_default():

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from smoothcache_core.adapters.sites import Adapter, check_adapter
+from smoothcache_core.adapters.sites import Adapter
 from smoothcache_core.calls.guidance import announced_guidance, guidance_in
 from smoothcache_core.errors import AdapterError
 
@@ -57,12 +57,10 @@ class CallReader:
         adapter: Names the arguments.
 
     Raises:
-        AdapterError: The adapter lacks a member, or the denoiser's `forward` has no argument of its
-            names.
+        AdapterError: The denoiser's `forward` has no argument of the adapter's names.
     """
 
     def __init__(self, model: nn.Module, adapter: Adapter) -> None:
-        check_adapter(adapter)
         names = list(inspect.signature(type(model).forward).parameters)[1:]
         for name in (adapter.latent, adapter.timestep):
             if name not in names:

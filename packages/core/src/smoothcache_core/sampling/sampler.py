@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from smoothcache_core.adapters.sites import Adapter
+from smoothcache_core.adapters.sites import Adapter, check_adapter
 from smoothcache_core.calls.clock import Scheduler
 from smoothcache_core.calls.fingerprints import solver_name
 from smoothcache_core.errors import SamplerError
@@ -68,6 +68,7 @@ class Sampler:
         around: Makes what is entered around everything that is done with the model.
 
     Raises:
+        AdapterError: The adapter lacks a member.
         SamplerError: `samples` is below 1.
     """
 
@@ -82,6 +83,7 @@ class Sampler:
     around: Callable[[], AbstractContextManager[object]] = nullcontext
 
     def __post_init__(self) -> None:
+        check_adapter(self.adapter)
         if self.samples < 1:
             raise SamplerError(f"a run has at least 1 sample, got samples={self.samples}")
 
