@@ -7,7 +7,7 @@ import torch
 from kit.audio_shell import Shell
 from kit.clap_folder import save_clap
 from smoothcache_audio import judge_files as script, load_clap, save_wav, waveform_metrics
-from smoothcache_audio.judge import Judge
+from smoothcache_audio.judge_command import Judge
 from smoothcache_audio.judge_files import judge_files
 from smoothcache_core.errors import EvaluationError
 from torch import Tensor

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from kit.command_shell import said
 from smoothcache_core import Calibration
-from smoothcache_core.cli.calibrating import Ranks, launched_ranks
+from smoothcache_core.cli.ranks import Ranks, launched_ranks
 from smoothcache_image.cli import app
 from torch import distributed
 

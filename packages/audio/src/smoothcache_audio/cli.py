@@ -18,7 +18,7 @@ from smoothcache_core.cli.modality import Demo, Judging, Modality
 from smoothcache_core.cli.source import Source
 from smoothcache_core.errors import CommandError
 
-from smoothcache_audio.judge import Judge
+from smoothcache_audio.judge_command import Judge
 from smoothcache_audio.loading import (
     SHIPPED,
     SHIPPED_GUIDANCE,

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from smoothcache_core.cli.labels import chosen_classes
 from smoothcache_core.errors import PipelineError
+from smoothcache_core.pipelines.labels import chosen_classes
 
 from smoothcache_audio.loading import DIGITS, WORD_SECONDS
 from smoothcache_audio.stable_audio_tools import is_stable_audio_tools

@@ -17,7 +17,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from smoothcache_audio import load_clap, load_openl3, load_passt, passt_metric, waveform_metrics
-from smoothcache_audio.judge import Judge
+from smoothcache_audio.judge_command import Judge
 
 OfSet = Callable[[Sequence[Path]], float]
 

@@ -11,10 +11,10 @@ from typing import Any
 
 import torch
 from smoothcache_core import Adapter
-from smoothcache_core.cli.labels import chosen_classes
 from smoothcache_core.errors import PipelineError
 from smoothcache_core.patching import replaced
 from smoothcache_core.pipelines import devices_of, pipeline_announcing, seeded_globally
+from smoothcache_core.pipelines.labels import chosen_classes
 from torch import Tensor, nn
 
 from smoothcache_image.adapters import adapter_for

@@ -1,6 +1,6 @@
 import pytest
-from smoothcache_core.cli.labels import chosen_classes
 from smoothcache_core.errors import PipelineError
+from smoothcache_core.pipelines.labels import chosen_classes
 
 NAMES = {"fox": 0, "hen": 1, "owl": 2}
 
