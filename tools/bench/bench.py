@@ -2,40 +2,22 @@
 
 import hashlib
 import time
-from collections.abc import Callable, Generator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from smoothcache_core import Adapter, Calibration, calibrate
-from smoothcache_core.cli.sampler import Sampler, known
-from smoothcache_core.runtime import CacheStats
+from smoothcache_core.cli.sampler import known
 from torch import Tensor
 
 from tools.bench.counting import counting, macs_by_leaf
 from tools.bench.models.model import Modality, Solver
-from tools.bench.quality_settings import CALIBRATION_SEED
+from tools.bench.policies import Attach, plain
 
-_MAX_LAG = 10
-
-
-@dataclass(frozen=True, kw_only=True)
-class Working:
-    """A policy at work.
-
-    Attributes:
-        sampler: Samples by it.
-        stats: What this library's cache counted.
-    """
-
-    sampler: Sampler
-    stats: CacheStats | None = None
-
-
-Put = Callable[[Any], AbstractContextManager[Working]]
-"""Puts a policy on a sampler, whose denoiser is a copy that nobody else uses."""
+CALIBRATION_SEED = 0
+_MAX_LAG = 10  # evaluations: the longest reuse that policies of records use
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,12 +35,6 @@ class Run:
     seconds: float
     macs: int
     bytes_peak: int | None = None
-
-
-@contextmanager
-def plain(sampler: Sampler) -> Generator[Working]:
-    """Change nothing."""
-    yield Working(sampler=sampler)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,18 +59,18 @@ class Bench:
         """Return a sampler of `samples` per call, of a denoiser of its own."""
         return self.modality.owned(self.sampler, samples)
 
-    def run(self, put: Put, *, samples: int, seed: int) -> Run:
+    def run(self, attach: Attach, *, samples: int, seed: int) -> Run:
         """Sample once under a policy."""
         sampler = self.of_batch(samples)
-        with counting(sampler.denoiser, self.macs) as counted, put(sampler) as working:
+        with counting(sampler.denoiser, self.macs) as counted, attach(sampler) as attached:
             start = time.perf_counter()
-            latents = working.sampler(seed).cpu()
+            latents = attached.sampler(seed).cpu()
             seconds = time.perf_counter() - start
         return Run(
             latents=latents,
             seconds=seconds,
             macs=counted.macs,
-            bytes_peak=None if working.stats is None else working.stats.bytes_peak,
+            bytes_peak=None if attached.stats is None else attached.stats.bytes_peak,
         )
 
     def compute(self, run: Run) -> float:

@@ -1,284 +1,205 @@
-"""How policies of the quality benchmark are put on a sampler: this library's, peers', fewer steps.
+"""The one framework of policies: what is compared, and how it is put on and taken off.
 
-Whatever is put on stays on the copy of the denoiser that the sampler owns, for one run.
+A policy is attached to a denoiser that nobody else uses, inside a `with` block that restores it,
+also after an error. This library's policies, other people's and fewer steps are in `baselines/`.
 """
 
-import ast
 import itertools
-import logging
-import warnings
-from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Callable, Generator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 import numpy as np
-import torch
-from diffusers.hooks.first_block_cache import FirstBlockCacheConfig
-from diffusers.hooks.mag_cache import MagCacheConfig
-from diffusers.hooks.taylorseer_cache import TaylorSeerCacheConfig
-from smoothcache_core import Adapter, Calibration, Schedule, SmoothCacheWarning, cached
-from smoothcache_core.cli.sampler import Sampler
-from smoothcache_core.schedule import Provenance
+from smoothcache_core import Adapter, Schedule
+from smoothcache_core.patching import replaced
+from smoothcache_core.runtime import CacheStats
 from torch import nn
 
-from tools.bench.baselines import peers
-from tools.bench.baselines.hosts import Host
-from tools.bench.baselines.peers import Around, diffusers_cache, hooks_of, quiet
-from tools.bench.bench import Bench, Put, Working
-from tools.bench.models.model import WithSteps
-from tools.bench.studies.tuning import OutOfReachError
-
-_NEVER_AGAIN = 10**9
+Row = tuple[int, ...]
+"""One entry per evaluation: 1 compute, 0 reuse."""
+RowOf = Callable[[int], Row]
+"""Returns the row of so many evaluations."""
+Around = Callable[[int], AbstractContextManager[object]]
+"""Gives what has to be in force during an evaluation, by its index; 0 begins a new run."""
 
 
-# ---------------------------------------------------------------------------- without a cache
+class OutOfReachError(Exception):
+    """A policy cannot meet a budget."""
 
 
-def fewer_steps(make: WithSteps, steps: int) -> Put:
-    """Return a solver that takes `steps` steps from the same noise."""
+class Attachable(Protocol):
+    """A sampler as far as policies know it: its denoiser, and what names its solver and passes."""
 
-    @contextmanager
-    def put(sampler: Sampler) -> Generator[Working]:
-        yield Working(sampler=make(sampler, steps))
+    @property
+    def denoiser(self) -> Any:
+        """The module that the solver calls."""
+        ...
 
-    return put
+    @property
+    def adapter(self) -> Adapter:
+        """Where its sites are."""
+        ...
+
+    @property
+    def steps(self) -> int:
+        """Evaluations of one run."""
+        ...
+
+    @property
+    def scheduler(self) -> Any:
+        """The scheduler, if there is one."""
+        ...
+
+    @property
+    def solver_name(self) -> str | None:
+        """Name of the solver, if there is no scheduler to name it."""
+        ...
+
+    @property
+    def branches(self) -> tuple[str, ...]:
+        """Names of the conditioning passes, if they are not announced."""
+        ...
+
+    def around(self) -> AbstractContextManager[object]:
+        """Return what to enter around everything that is done with the denoiser."""
+        ...
 
 
-# ---------------------------------------------------------------------------- by schedules
+@dataclass(frozen=True, kw_only=True)
+class Attached:
+    """A policy at work.
+
+    Attributes:
+        sampler: Samples by it: what it was attached to, or the same with other steps.
+        schedule: This library's schedule, if it is this library's.
+        stats: What this library's cache counts, if it is this library's.
+    """
+
+    sampler: Any
+    schedule: Schedule | None = None
+    stats: CacheStats | None = None
 
 
-def scheduled(schedule: Schedule, *, adapter: Adapter | None = None) -> Put:
-    """Return this library's cache by a schedule.
+Attach = Callable[[Any], AbstractContextManager[Attached]]
+"""Attaches a policy to an `Attachable` whose denoiser nobody else uses."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Policy:
+    """One policy at one setting.
+
+    Attributes:
+        name: Its name in records.
+        attach: Attaches it.
+        variant: Which of several of this name, the same at all settings; may be empty.
+        setting: Its setting in words.
+        ours: Whether it is this library's own method, not a published one.
+        looks_at_data: Whether it reads tensors to decide, so that it cannot run on shapes alone.
+        evaluations: Evaluations of one run, if it takes other steps than the plain run.
+        schedule: The schedule, if it is known before it runs.
+    """
+
+    name: str
+    attach: Attach
+    variant: str = ""
+    setting: str = ""
+    ours: bool = False
+    looks_at_data: bool = False
+    evaluations: int | None = None
+    schedule: Schedule | None = field(default=None, compare=False)
+
+    @property
+    def label(self) -> str:
+        """Name and variant."""
+        return f"{self.name} ({self.variant})" if self.variant else self.name
+
+    @property
+    def key(self) -> str:
+        """Name and setting."""
+        return f"{self.name} ({self.setting})"
+
+
+@contextmanager
+def plain(sampler: Any) -> Generator[Attached]:
+    """Change nothing."""
+    yield Attached(sampler=sampler)
+
+
+PLAIN = Policy(name="plain", setting="-", attach=plain)
+CONTROL = Policy(name="plain", setting="a second time, as a control", attach=plain)
+
+
+def fewer_steps(make: Callable[[Any, int], Any], steps: int) -> Attach:
+    """Return a solver that takes `steps` steps from the same noise.
 
     Args:
-        schedule: The schedule.
-        adapter: Where the sites are, if not where the sampler says.
+        make: Returns a sampler like the given one, but with so many steps.
+        steps: How many, at least 1.
     """
 
     @contextmanager
-    def put(sampler: Sampler) -> Generator[Working]:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", SmoothCacheWarning)  # the batch and noise are others
-            with (
-                sampler.around(),
-                cached(
-                    sampler.denoiser,
-                    adapter or sampler.adapter,
-                    schedule,
-                    branches=sampler.branches,
-                    scheduler=sampler.scheduler,
-                    solver=sampler.solver_name,
-                ) as stats,
-            ):
-                yield Working(sampler=sampler, stats=stats)
+    def attach(sampler: Any) -> Generator[Attached]:
+        yield Attached(sampler=make(sampler, steps))
 
-    return put
-
-
-def dit_smoothcache(host: Host, schedule: Schedule) -> Put:
-    """Return the package of the paper, by the rows of a schedule that has one per kind."""
-
-    @contextmanager
-    def put(sampler: Sampler) -> Generator[Working]:
-        model, rows = sampler.denoiser, schedule.exported("smoothcache-v1")
-        with (
-            quiet(),
-            peers.dit_smoothcache(model, rows, block=host.block) as around,
-            _driven(model, around),
-        ):
-            yield Working(sampler=sampler)
-
-    return put
-
-
-def evenly_spaced(calibration: Calibration, budget: float) -> Schedule:
-    """Return the schedule of evenly spaced computed evaluations nearest to `budget` from below.
-
-    FORA (arXiv 2407.01425) computes every n-th evaluation; the same for a distance that is no
-    whole number. The first and the last evaluation are computed.
-
-    Raises:
-        OutOfReachError: Not even one evaluation fits into the budget.
-    """
-    evaluations = calibration.evaluations
-    each = calibration.cost.fraction() / evaluations
-    outside = 1.0 - calibration.cost.fraction()
-    computed = int((budget - outside) / each + 1e-9)
-    if computed < 1:
-        raise OutOfReachError(f"computing once costs {outside + each:.3f} of the MACs already")
-    places = set(np.linspace(0, evaluations - 1, computed).round().astype(int).tolist())
-    row = tuple(int(i in places) for i in range(evaluations))
-    return Schedule(
-        evaluations=evaluations,
-        rows=dict.fromkeys(calibration.kinds, row),
-        source=Provenance(
-            name="interval", settings={"computed": computed}, seeds=calibration.seeds
-        ),
-        fingerprint=calibration.fingerprint,
-        cost=calibration.cost,
-    )
-
-
-# ---------------------------------------------------------------------------- diffusers
-
-
-def taylorseer(host: Host, schedule: Schedule, order: int) -> Put:
-    """Return diffusers' TaylorSeer on the sites of a schedule that has one row for all of them.
-
-    Its configuration knows whole intervals only, so the hooks are told before every evaluation
-    whether to compute.
-    """
-    (row,) = set(schedule.rows.values())
-    kinds = "|".join(schedule.rows)
-
-    @contextmanager
-    def put(sampler: Sampler) -> Generator[Working]:
-        config = TaylorSeerCacheConfig(
-            cache_interval=_NEVER_AGAIN,
-            max_order=order,
-            taylor_factors_dtype=torch.float32,
-            cache_identifiers=[rf"{host.blocks}\.\d+\.({kinds})"],
-        )
-
-        def before(evaluation: int) -> None:
-            for module in sampler.denoiser.modules():
-                for hook in hooks_of(module):
-                    hook.disable_cache_before_step = _NEVER_AGAIN if row[evaluation] else -1
-
-        with _diffusers(host, sampler, config, before):
-            yield Working(sampler=sampler)
-
-    return put
-
-
-def first_block_cache(host: Host, threshold: float) -> Put:
-    """Return diffusers' FirstBlockCache."""
-    return _of_diffusers(host, lambda steps: FirstBlockCacheConfig(threshold=threshold))
-
-
-def mag_cache(
-    host: Host,
-    ratios: Sequence[float],
-    threshold: float,
-    *,
-    max_skip_steps: int,
-    retention_ratio: float,
-) -> Put:
-    """Return diffusers' MagCache."""
-    return _of_diffusers(
-        host,
-        lambda steps: MagCacheConfig(
-            threshold=threshold,
-            max_skip_steps=max_skip_steps,
-            retention_ratio=retention_ratio,
-            num_inference_steps=steps,
-            mag_ratios=list(ratios),
-        ),
-    )
-
-
-def mag_ratios(bench: Bench, *, samples: int, seed: int) -> list[float]:
-    """Return the ratios that MagCache measures and logs in its calibration mode."""
-    put = _of_diffusers(
-        bench.modality.host,
-        lambda steps: MagCacheConfig(calibrate=True, num_inference_steps=steps),
-    )
-    with quiet(), _logged("diffusers.hooks.mag_cache") as lines:
-        bench.run(put, samples=samples, seed=seed)
-    (line,) = (line for line in lines if "Results: [" in line)
-    return ast.literal_eval(line.split("Results: ")[1])
+    return attach
 
 
 @contextmanager
-def _logged(name: str) -> Generator[list[str]]:
-    """Note what a logger is told, down to remarks; samplers may hold back what is printed."""
-    logger, lines = logging.getLogger(name), []
-    level, propagate = logger.level, logger.propagate
-    handler = logging.Handler()
-    handler.emit = lambda record: lines.append(record.getMessage())
-    logger.addHandler(handler)
-    logger.setLevel(logging.INFO)
-    logger.propagate = False
-    yield lines
-    logger.removeHandler(handler)
-    logger.setLevel(level)
-    logger.propagate = propagate
+def driven(model: nn.Module, around: Around, evaluations: int) -> Generator[None]:
+    """Put `around` into force during every call of the denoiser, which is one evaluation."""
+    forward, count = model.forward, itertools.cycle(range(evaluations))
 
-
-def _of_diffusers(host: Host, config: Callable[[int], object]) -> Put:
-    @contextmanager
-    def put(sampler: Sampler) -> Generator[Working]:
-        with _diffusers(host, sampler, config(sampler.steps)):
-            yield Working(sampler=sampler)
-
-    return put
-
-
-@contextmanager
-def _diffusers(
-    host: Host,
-    sampler: Sampler,
-    config: object,
-    before: Callable[[int], None] = lambda evaluation: None,
-) -> Generator[None]:
-    """Put a cache on that does not ask for noise levels."""
-    model, ramp = sampler.denoiser, np.linspace(1.0, 0.0, sampler.steps, endpoint=False)
-    part = host.part(model)
-    with (
-        diffusers_cache(part, config, sigmas=ramp.tolist(), before=before) as around,
-        _driven(model, around),
-    ):
-        yield
-
-
-# ---------------------------------------------------------------------------- cache-dit
-
-
-def cache_dit(
-    host: Host, threshold: float, *, taylor_order: int | None, config: Mapping[str, Any]
-) -> Put:
-    """Return cache-dit's DBCache.
-
-    Args:
-        host: Where the blocks are.
-        threshold: Its `residual_diff_threshold`, below 1.
-        taylor_order: Also extrapolate, see `peers.cache_dit`.
-        config: Further fields of its configuration.
-    """
-
-    @contextmanager
-    def put(sampler: Sampler) -> Generator[Working]:
-        model = sampler.denoiser
-        given = {
-            "residual_diff_threshold": threshold,
-            "num_inference_steps": sampler.steps,
-            **config,
-        }
-        with (
-            quiet(),
-            peers.cache_dit(
-                host.part(model), given, taylor_order=taylor_order, blocks=host.listed(model)
-            ) as around,
-            _driven(model, around),
-        ):
-            yield Working(sampler=sampler)
-
-    return put
-
-
-@contextmanager
-def _driven(model: nn.Module, around: Around) -> Generator[None]:
-    """Put `around` into force during every call of the denoiser."""
-    before = model.__dict__.get("forward")
-    forward, count = model.forward, itertools.count()
-
-    def driven(*args: Any, **kwargs: Any) -> Any:
+    def call(*args: Any, **kwargs: Any) -> Any:
         with around(next(count)):
             return forward(*args, **kwargs)
 
-    model.__dict__["forward"] = driven
-    yield
-    if before is None:
-        del model.__dict__["forward"]
-    else:
-        model.__dict__["forward"] = before
+    with replaced(model, "forward", call):
+        yield
+
+
+# ---------------------------------------------------------------------------- rows
+
+
+def all_computed(evaluations: int) -> Row:
+    """Return a row that skips nothing."""
+    return (1,) * evaluations
+
+
+def one_reused(evaluations: int) -> Row:
+    """Return a row that skips the evaluation in the middle."""
+    return tuple(int(i != evaluations // 2) for i in range(evaluations))
+
+
+def spaced_row(evaluations: int, computed: int) -> Row:
+    """Return a row that computes so many evaluations, evenly spaced from the first to the last."""
+    places = np.linspace(0, evaluations - 1, computed).round().astype(int)
+    return tuple(int(i in set(places.tolist())) for i in range(evaluations))
+
+
+def evenly_spaced(evaluations: int, fraction: float) -> Row:
+    """Return a row that computes a fraction of the evaluations, the first and the last among them.
+
+    Args:
+        evaluations: Evaluations of one run, at least 2.
+        fraction: In [0, 1]; at least two are computed.
+    """
+    return spaced_row(evaluations, max(round(fraction * evaluations), 2))
+
+
+def spaced(fraction: float) -> RowOf:
+    """Return `evenly_spaced` rows of any number of evaluations."""
+    return lambda evaluations: evenly_spaced(evaluations, fraction)
+
+
+def named(policies: Sequence[Policy], only: Sequence[str]) -> list[Policy]:
+    """Return the policies of these names or keys, all if none is given; the plain one always.
+
+    Raises:
+        ValueError: There is no policy of a name.
+    """
+    known = {name for policy in policies for name in (policy.name, policy.key)}
+    if unknown := set(only) - known:
+        raise ValueError(f"no policy is called {sorted(unknown)}; there are {sorted(known)}")
+    wanted = {PLAIN.name, *only}
+    return [p for p in policies if not only or wanted & {p.name, p.key}]

@@ -13,7 +13,7 @@ import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -101,9 +101,15 @@ def table(rows: Sequence[Row], *, whole: bool = False) -> str:
     """Return rows as a Markdown table; if not `whole`, without the columns of `common`."""
     keys = dict.fromkeys(key for row in rows for key in row)
     shown = [key for key in keys if whole or key not in common(rows)]
-    lines = [shown, ["---"] * len(shown)]
-    lines += [[_cell(row[key]) if key in row else "" for key in shown] for row in rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return grid(shown, [[_cell(row[key]) if key in row else "" for key in shown] for row in rows])
+
+
+def grid(
+    titles: Sequence[str], lines: Iterable[Sequence[str]], *, right: Collection[int] = ()
+) -> str:
+    """Return a Markdown table; the columns of the numbers in `right` are aligned to the right."""
+    rule = ["---:" if index in right else "---" for index in range(len(titles))]
+    return "\n".join(f"| {' | '.join(line)} |" for line in (titles, rule, *lines))
 
 
 def common(rows: Sequence[Row]) -> dict[str, Any]:

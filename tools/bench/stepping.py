@@ -7,7 +7,7 @@ own, and what it asks is answered by whoever holds it, in their thread: the two 
 import contextvars
 import threading
 from collections.abc import Callable, Generator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import Any
@@ -129,11 +129,6 @@ class HaltedSampler:
         """End the last run; the next one begins at its first evaluation."""
         if self._halted is not None:
             self._halted.close()
-
-    def around(self, evaluation: int) -> AbstractContextManager[object]:
-        """Return what has to be in force during an evaluation: nothing."""
-        del evaluation
-        return nullcontext()
 
     def evaluate(self, evaluation: int) -> None:
         """Call the denoiser as the loop wants to."""

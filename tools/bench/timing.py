@@ -10,7 +10,6 @@ longer than one piece cancels; what lasts shorter is an outlier that the median 
 import random
 import time
 from collections.abc import Hashable, Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -29,10 +28,6 @@ class Run(Protocol):
 
     def start(self) -> None:
         """Begin a new run from the noise."""
-        ...
-
-    def around(self, evaluation: int) -> AbstractContextManager[object]:
-        """Give what has to be in force during an evaluation."""
         ...
 
     def evaluate(self, evaluation: int) -> None:
@@ -89,8 +84,7 @@ def _timed(run: Run, evaluations: Sequence[int], device: torch.device) -> float:
     """Return the seconds of evaluations, the solver's steps among them."""
     begin = _clock(device)
     for evaluation in evaluations:
-        with run.around(evaluation):
-            run.evaluate(evaluation)
+        run.evaluate(evaluation)
         run.advance(evaluation)
     return _clock(device) - begin
 

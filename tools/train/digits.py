@@ -64,7 +64,7 @@ from tqdm import tqdm
 from tools.bench.records import command
 from tools.train.training import (
     Budget,
-    follow,
+    averaging,
     keep_row,
     kept_rows,
     learning_rate,
@@ -408,6 +408,9 @@ class Training:
     seconds: float = 0.0
     loss: float = 1.0
 
+    def __post_init__(self) -> None:
+        self.following = averaging(self.average)
+
     def save(self, path: Path) -> None:
         """Write a checkpoint."""
         numbers = {"step": self.step, "seconds": self.seconds, "loss": self.loss}
@@ -421,6 +424,7 @@ class Training:
         for name in ("model", "average", "optimizer"):
             getattr(self, name).load_state_dict(saved[name])
         self.step, self.seconds, self.loss = saved["step"], saved["seconds"], saved["loss"]
+        self.following.optimization_step = self.step
         torch.set_rng_state(saved["random"])
 
 
@@ -442,7 +446,7 @@ def train_one_step(training: Training, batch: tuple[Tensor, ...], rate: float) -
     training.optimizer.step()
     training.step += 1
     training.loss += 0.01 * (loss.item() - training.loss)
-    follow(training.average, training.model, training.step)
+    training.following.step(training.model.parameters())
 
 
 def draw(pipeline: DiTPipeline, per_class: int, seed: int, steps: int) -> tuple[Tensor, Tensor]:

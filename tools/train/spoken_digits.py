@@ -63,8 +63,8 @@ from tools.train.spoken_words import (
 from tools.train.training import (
     Budget,
     Loss,
+    averaging,
     descend,
-    follow,
     keep_row,
     kept_rows,
     learning_rate,
@@ -424,6 +424,9 @@ class Training:
     seconds: float = 0.0
     loss: float = 0.0
 
+    def __post_init__(self) -> None:
+        self.following = averaging(self.average)
+
     def save(self, path: Path) -> None:
         """Write a checkpoint."""
         numbers = {"step": self.step, "seconds": self.seconds, "loss": self.loss}
@@ -440,6 +443,7 @@ class Training:
         for name, optimizer in self.optimizers.items():
             optimizer.load_state_dict(saved["optimizers"][name])
         self.step, self.seconds, self.loss = saved["step"], saved["seconds"], saved["loss"]
+        self.following.optimization_step = self.step
         torch.set_rng_state(saved["random"])
 
     def numbers(self) -> dict[str, Any]:
@@ -460,7 +464,7 @@ class Training:
             optimizer.step()
         self.step += 1
         self.loss += max(0.005, 1 / self.step) * (mean - self.loss)
-        follow(self.average, self.model, self.step)
+        self.following.step(self.model.parameters())
 
 
 def learned(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
 
 from tools.bench.records import command
@@ -63,12 +64,15 @@ def descend(losses: Sequence[Loss], weights: list[nn.Parameter]) -> float:
     return sum(values) / len(values)
 
 
-@torch.no_grad()
-def follow(average: nn.Module, model: nn.Module, step: int) -> None:
-    """Move the averaged weights towards the current ones (faster at the very start)."""
-    decay = min(0.999, (1 + step) / (10 + step))
-    for target, source in zip(average.parameters(), model.parameters(), strict=True):
-        target.lerp_(source, 1 - decay)
+def averaging(average: nn.Module) -> EMAModel:
+    """Return what moves the weights of `average` towards a model's, at each `step(parameters)`.
+
+    At step n (from 1) the average keeps min(0.999, (1 + n) / (10 + n)) of itself.
+    """
+    # One step earlier than by default: the first step too goes only part of the way.
+    made = EMAModel(average.parameters(), decay=0.999, update_after_step=-1)
+    made.shadow_params = list(average.parameters())  # in place of copies of them
+    return made
 
 
 def write_atomically(path: Path, content: bytes) -> None:

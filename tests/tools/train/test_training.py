@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from tools.train.muon import Muon, orthogonal
-from tools.train.training import Budget, descend, follow, keep_row, kept_rows, learning_rate
+from tools.train.training import Budget, averaging, descend, keep_row, kept_rows, learning_rate
 
 
 def test_learning_rate_warms_up_to_its_peak_and_ends_at_its_floor():
@@ -47,10 +47,13 @@ def test_losses_in_threads_give_the_gradient_of_their_mean():
 def test_average_starts_close_to_the_model_and_then_follows_slowly():
     model, average = nn.Linear(1, 1), nn.Linear(1, 1)
     nn.init.ones_(model.weight)
-    for step, expected in ((0, 0.9), (10**6, 0.001)):
+    following = averaging(average.requires_grad_(False))
+    for step in (1, 2, 3, 10**6):
         nn.init.zeros_(average.weight)
-        follow(average, model, step)
-        assert average.weight.item() == pytest.approx(expected)
+        following.optimization_step = step - 1
+        following.step(model.parameters())
+        kept = min(0.999, (1 + step) / (10 + step))
+        assert average.weight.item() == pytest.approx(1 - kept)
 
 
 @pytest.mark.parametrize("shape", [(8, 8), (32, 8), (8, 32)])

@@ -1,29 +1,40 @@
-"""Other people's caches as policies of speed benchmarks.
+"""Other people's caches attached to a model: where they go, and what drives them.
 
-Peers are imported when they are put on; one that is not installed, or that refuses the model, is
-reported. All are given the same work to skip as far as they let themselves be told: most take a
-fixed interval, and those that decide by looking at the data get a threshold that makes them skip
-where the row says, since random weights give them nothing sensible to look at. What deciding costs
-them is still paid.
+A peer is imported when it is attached; one that is not installed, or that refuses the model, says
+so by an error. What a peer needs during an evaluation is put into force by `driven`.
 """
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from diffusers.hooks.first_block_cache import FirstBlockCacheConfig
-from diffusers.hooks.mag_cache import MagCacheConfig
-from diffusers.hooks.pyramid_attention_broadcast import PyramidAttentionBroadcastConfig
-from diffusers.hooks.taylorseer_cache import TaylorSeerCacheConfig
+import numpy as np
 from torch import nn
 
 from tools.bench.baselines import peers
-from tools.bench.baselines.ours import Attach, Attached, RowOf, Setup, of_setup
-from tools.bench.baselines.peers import ALMOST_ALWAYS, ALWAYS, NEVER, diffusers_cache, hooks_of
+from tools.bench.policies import Attach, Attachable, Attached, Row, driven
 
-Config = Callable[[Setup, Callable[[], float]], Any]
-"""Makes a configuration from the setup and a function that tells the timestep, in [0, 1000)."""
+
+@dataclass(frozen=True, kw_only=True)
+class Call:
+    """What a configuration of diffusers' caches may depend on.
+
+    Attributes:
+        steps: Evaluations of one run.
+        dtype: Data type of the model.
+        timestep: Tells the timestep of the evaluation under way, in (0, 1000], falling.
+    """
+
+    steps: int
+    dtype: Any
+    timestep: Callable[[], float]
+
+
+Config = Callable[[Call], Any]
+"""Makes a configuration of one of diffusers' caches."""
+Before = Callable[[Any, int], None]
+"""Told before an evaluation: the part of the model that holds the blocks, and which evaluation."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,110 +57,93 @@ class Host:
         """Return the blocks, if cache-dit has to be told."""
         return None if self.known else getattr(self.part(model), self.blocks)
 
-    def dit_smoothcache(self, *components: str, row: RowOf = of_setup) -> Attach:
-        """Return the package of the paper on `components`."""
+    def dit_smoothcache(self, rows: Callable[[int], Mapping[str, Sequence[int]]]) -> Attach:
+        """Return the package of the paper.
+
+        Args:
+            rows: Returns for so many evaluations the row of each component, such as `attn1`.
+        """
 
         @contextmanager
-        def put(model: nn.Module, setup: Setup) -> Generator[Attached]:
-            schedule = dict.fromkeys(components, row(setup))
-            with peers.dit_smoothcache(model, schedule, block=self.block) as around:
-                yield Attached(around=around)
+        def attached(sampler: Attachable) -> Generator[Attached]:
+            model = sampler.denoiser
+            with (
+                peers.quiet(),
+                peers.dit_smoothcache(model, rows(sampler.steps), block=self.block) as around,
+                driven(model, around, sampler.steps),
+            ):
+                yield Attached(sampler=sampler)
 
-        return put
+        return attached
 
     def cache_dit(
-        self, *, blocks: int, row: RowOf = of_setup, threshold: float = ALMOST_ALWAYS
+        self, config: Callable[[int], Mapping[str, Any]], *, taylor_order: int | None = None
     ) -> Attach:
-        """Return cache-dit's DBCache with a mask of evaluations and `blocks` blocks computed."""
+        """Return cache-dit's DBCache.
+
+        Args:
+            config: Returns the fields of its configuration for so many evaluations.
+            taylor_order: Also extrapolate, see `peers.cache_dit`.
+        """
 
         @contextmanager
-        def put(model: nn.Module, setup: Setup) -> Generator[Attached]:
-            config = {
-                "Fn_compute_blocks": blocks,
-                "Bn_compute_blocks": 0,
-                "residual_diff_threshold": threshold,
-                "max_warmup_steps": 0,
-                "num_inference_steps": setup.evaluations,
-                "steps_computation_mask": list(row(setup)),
-                "steps_computation_policy": "dynamic",
-            }
-            with peers.cache_dit(self.part(model), config, blocks=self.listed(model)) as around:
-                yield Attached(around=around)
+        def attached(sampler: Attachable) -> Generator[Attached]:
+            model = sampler.denoiser
+            given = {"num_inference_steps": sampler.steps, **config(sampler.steps)}
+            part, blocks = self.part(model), self.listed(model)
+            with (
+                peers.quiet(),
+                peers.cache_dit(part, given, taylor_order=taylor_order, blocks=blocks) as around,
+                driven(model, around, sampler.steps),
+            ):
+                yield Attached(sampler=sampler)
 
-        return put
+        return attached
 
-    def hooks(self, config: Config, *, follow: RowOf | None = None) -> Attach:
+    def diffusers(
+        self, config: Config, *, before: Before = lambda part, evaluation: None
+    ) -> Attach:
         """Return one of diffusers' own caches.
 
         Args:
             config: Makes the configuration.
-            follow: Set the threshold before every evaluation, to skip where this row says.
+            before: Told before every evaluation; may turn the screws of hooks.
         """
 
         @contextmanager
-        def put(model: nn.Module, setup: Setup) -> Generator[Attached]:
-            part: Any = self.part(model)
-            place = {"evaluation": 0}
+        def attached(sampler: Attachable) -> Generator[Attached]:
+            model, steps = sampler.denoiser, sampler.steps
+            part, place = self.part(model), [0]
+            ramp = np.linspace(1.0, 0.0, steps, endpoint=False).tolist()
 
-            def before(evaluation: int) -> None:
-                place["evaluation"] = evaluation
-                if follow is not None:
-                    head, *_ = hooks_of(getattr(part, self.blocks)[0])
-                    head.threshold = NEVER if follow(setup)[evaluation] else ALWAYS
+            def told(evaluation: int) -> None:
+                place[0] = evaluation
+                before(part, evaluation)
 
-            with diffusers_cache(
-                part,
-                config(setup, lambda: 1000 * setup.sigmas[place["evaluation"]]),
-                sigmas=setup.sigmas,
-                before=before,
-            ) as around:
-                yield Attached(around=around)
+            dtype = next(model.parameters()).dtype
+            call = Call(steps=steps, dtype=dtype, timestep=lambda: 1000 * ramp[place[0]])
+            with (
+                peers.diffusers_cache(part, config(call), sigmas=ramp, before=told) as around,
+                driven(model, around, steps),
+            ):
+                yield Attached(sampler=sampler)
 
-        return put
-
-
-def pyramid(setup: Setup, timestep: Callable[[], float]) -> PyramidAttentionBroadcastConfig:
-    """Return pyramid attention broadcast on every second evaluation."""
-    del setup
-    return PyramidAttentionBroadcastConfig(
-        spatial_attention_block_skip_range=2,
-        spatial_attention_timestep_skip_range=(-1, 1001),
-        current_timestep_callback=timestep,  # pyright: ignore[reportArgumentType]
-    )
+        return attached
 
 
-def first_block(setup: Setup, timestep: Callable[[], float]) -> FirstBlockCacheConfig:
-    """Return first-block cache; the threshold is set later."""
-    del setup, timestep
-    return FirstBlockCacheConfig(threshold=NEVER)
+def masked(row: Row, *, blocks: int, threshold: float) -> dict[str, Any]:
+    """Return fields of cache-dit's configuration: a mask of evaluations, `blocks` always computed.
 
-
-def taylorseer(*, interval: int = 2, **given: Any) -> Config:
-    """Return TaylorSeer of order 1 at a fixed interval."""
-
-    def config(setup: Setup, timestep: Callable[[], float]) -> TaylorSeerCacheConfig:
-        del timestep
-        return TaylorSeerCacheConfig(
-            cache_interval=interval,
-            disable_cache_before_step=1,
-            max_order=1,
-            taylor_factors_dtype=setup.dtype,
-            **given,
-        )
-
-    return config
-
-
-def mag(*, skips: int = 1) -> Config:
-    """Return MagCache that skips `skips` evaluations after each that it computes."""
-
-    def config(setup: Setup, timestep: Callable[[], float]) -> MagCacheConfig:
-        del timestep
-        return MagCacheConfig(
-            mag_ratios=[1.0] * setup.evaluations,
-            max_skip_steps=skips,
-            retention_ratio=0.0,
-            num_inference_steps=setup.evaluations,
-        )
-
-    return config
+    Args:
+        row: 1 compute, 0 skip where the difference allows it.
+        blocks: How many of the first blocks are always computed.
+        threshold: Its `residual_diff_threshold`.
+    """
+    return {
+        "Fn_compute_blocks": blocks,
+        "Bn_compute_blocks": 0,
+        "residual_diff_threshold": threshold,
+        "max_warmup_steps": 0,
+        "steps_computation_mask": list(row),
+        "steps_computation_policy": "dynamic",
+    }

@@ -1,178 +1,142 @@
-"""What speed benchmarks compare: policies that are put on a copy of a model, and taken off again.
-
-This library's are here; those of other people depend on the model, see `models/`.
-"""
+"""This library's policies: a schedule at work, schedules of given rows, and what `plan` makes."""
 
 import warnings
-from collections.abc import Callable, Generator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, Literal
 
-import numpy as np
-import torch
-from smoothcache_core import Adapter, Schedule, SmoothCacheWarning, attach
+from smoothcache_core import Adapter, Calibration, Schedule, SmoothCacheWarning, attach, fit
 from smoothcache_core.adapters import DENOISER
-from smoothcache_core.runtime import CacheStats
+from smoothcache_core.cli.sampler import Sampler, known
+from smoothcache_core.planning import Planner
 from smoothcache_core.schedule import Fill
-from torch import nn
+from smoothcache_core.sources import smooth_to_compute
 
-from tools.bench.baselines.peers import Around
+from tools.bench.policies import Attach, Attachable, Attached, Row, RowOf
 
-Row = tuple[int, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Setup:
-    """What the policies of one benchmark have in common.
-
-    Attributes:
-        row: One entry per evaluation, 1 compute, 0 reuse.
-        sigmas: Noise level of each evaluation, falling, of a scale in [0, 1].
-        adapter: Where the sites of the model are.
-        scheduler: The sampler's scheduler, if it has one.
-        dtype: Data type of the model.
-    """
-
-    row: Row
-    sigmas: Sequence[float]
-    adapter: Adapter
-    dtype: torch.dtype
-    scheduler: Any = None
-
-    @property
-    def evaluations(self) -> int:
-        """Evaluations of one run."""
-        return len(self.row)
+Target = Literal["auto", "denoiser", "guidance", "site"]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Attached:
-    """A policy at work.
-
-    Attributes:
-        around: Gives what has to be in force during an evaluation.
-        schedule: This library's schedule.
-        stats: What this library's cache counted.
-    """
-
-    around: Around = lambda evaluation: nullcontext()
-    schedule: Schedule | None = None
-    stats: CacheStats | None = None
-
-
-RowOf = Callable[[Setup], Row]
-Attach = Callable[[Any, Setup], AbstractContextManager[Attached]]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Policy:
-    """One policy at one setting.
-
-    Attributes:
-        name: Its name in records.
-        setting: Its setting in words.
-        attach: Puts it on a model.
-        ours: Whether it is this library's.
-        looks_at_data: Whether it reads tensors to decide, so that it cannot run on shapes alone.
-    """
-
-    name: str
-    setting: str
-    attach: Attach
-    ours: bool = False
-    looks_at_data: bool = False
-
-    @property
-    def key(self) -> str:
-        """Name and setting."""
-        return f"{self.name} ({self.setting})"
-
-
-def of_setup(setup: Setup) -> Row:
-    """Return the row of the setup."""
-    return setup.row
-
-
-def all_computed(setup: Setup) -> Row:
-    """Return a row that skips nothing."""
-    return (1,) * setup.evaluations
-
-
-def one_reused(setup: Setup) -> Row:
-    """Return a row that skips the evaluation in the middle."""
-    return tuple(int(i != setup.evaluations // 2) for i in range(setup.evaluations))
-
-
-@contextmanager
-def plain(model: nn.Module, setup: Setup) -> Generator[Attached]:
-    """Change nothing."""
-    del model, setup
-    yield Attached()
-
-
-PLAIN = Policy(name="plain", setting="-", attach=plain)
-CONTROL = Policy(name="plain", setting="a second time, as a control", attach=plain)
-
-
-def evenly_spaced(evaluations: int, fraction: float) -> Row:
-    """Return a row that computes a fraction of the evaluations, the first and the last among them.
+def scheduled(schedule: Schedule, *, adapter: Adapter | None = None) -> Attach:
+    """Return this library's cache by a schedule.
 
     Args:
-        evaluations: Evaluations of one run, at least 2.
-        fraction: In [0, 1]; at least two are computed.
+        schedule: The schedule.
+        adapter: Where the sites are, if not where the sampler says.
     """
-    computed = max(round(fraction * evaluations), 2)
-    places = set(np.linspace(0, evaluations - 1, computed).round().astype(int).tolist())
-    return tuple(int(i in places) for i in range(evaluations))
+    return by_schedule(lambda evaluations: schedule, adapter=adapter)
 
 
-def spaced(fraction: float) -> RowOf:
-    """Return `evenly_spaced` rows of any setup."""
-
-    def row(setup: Setup) -> Row:
-        return evenly_spaced(setup.evaluations, fraction)
-
-    return row
-
-
-def smoothcache(*kinds: str, row: RowOf = of_setup) -> Attach:
-    """Return this library's cache on sites of `kinds`."""
+def by_schedule(
+    schedule_of: Callable[[int], Schedule], *, adapter: Adapter | None = None
+) -> Attach:
+    """Return this library's cache by the schedule that is made for the sampler's evaluations."""
 
     @contextmanager
-    def put(model: nn.Module, setup: Setup) -> Generator[Attached]:
-        rows: Any = dict.fromkeys(kinds, row(setup))
-        with _attached(model, setup, Schedule(evaluations=setup.evaluations, rows=rows)) as made:
-            yield made
+    def attached(sampler: Attachable) -> Generator[Attached]:
+        schedule = schedule_of(sampler.steps)
+        with warnings.catch_warnings(), sampler.around():
+            warnings.simplefilter("ignore", SmoothCacheWarning)  # batch, noise, rows are as meant
+            attachment = attach(
+                sampler.denoiser,
+                adapter or sampler.adapter,
+                schedule,
+                branches=sampler.branches,
+                scheduler=sampler.scheduler,
+                solver=sampler.solver_name,
+            )
+            try:
+                yield Attached(sampler=sampler, schedule=schedule, stats=attachment.stats)
+            finally:
+                attachment.detach(quietly=True)
 
-    return put
+    return attached
 
 
-def whole_evaluations(row: RowOf = of_setup) -> Attach:
+# ---------------------------------------------------------------------------- of given rows
+
+
+def smoothcache(*kinds: str, row: RowOf) -> Attach:
+    """Return this library's cache on sites of `kinds`, all by one row."""
+
+    def schedule(evaluations: int) -> Schedule:
+        rows: Any = dict.fromkeys(kinds, row(evaluations))
+        return Schedule(evaluations=evaluations, rows=rows)
+
+    return by_schedule(schedule)
+
+
+def whole_evaluations(row: RowOf) -> Attach:
     """Return this library's cache of whole evaluations, each filled by two terms and the latent."""
 
-    @contextmanager
-    def put(model: nn.Module, setup: Setup) -> Generator[Attached]:
-        schedule = Schedule(
-            evaluations=setup.evaluations,
-            rows={DENOISER.kind: row(setup)},
-            fills={DENOISER.kind: _two_terms(row(setup))},
+    def schedule(evaluations: int) -> Schedule:
+        return Schedule(
+            evaluations=evaluations,
+            rows={DENOISER.kind: row(evaluations)},
+            fills={DENOISER.kind: _two_terms(row(evaluations))},
         )
-        with _attached(model, setup, schedule) as made:
-            yield made
 
-    return put
-
-
-@contextmanager
-def _attached(model: nn.Module, setup: Setup, schedule: Schedule) -> Generator[Attached]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", SmoothCacheWarning)  # that all is computed is meant
-        attachment = attach(model, setup.adapter, schedule, scheduler=setup.scheduler)
-    yield Attached(schedule=schedule, stats=attachment.stats)
-    attachment.detach(quietly=True)
+    return by_schedule(schedule)
 
 
 def _two_terms(row: Row) -> Fill:
     skipped = [i for i, computed in enumerate(row) if not computed and sum(row[:i]) > 1]
     return Fill(terms=dict.fromkeys(skipped, (1.5, -0.5)), inputs=dict.fromkeys(skipped, 0.01))
+
+
+# ---------------------------------------------------------------------------- planned
+
+
+@dataclass(frozen=True, kw_only=True)
+class Material:
+    """What schedules may be made from.
+
+    Attributes:
+        calibration: What was measured on the calibration samples.
+        sampler: Samples them, all in one run, by a denoiser that nobody else uses.
+        seeds: Seeds of their runs.
+    """
+
+    calibration: Calibration
+    sampler: Sampler
+    seeds: Sequence[int]
+
+
+Plan = Callable[[Material, float], Schedule]
+"""Returns a schedule for a compute budget in (0, 1); a `ScheduleError` says that it cannot."""
+
+
+def our_policies() -> Mapping[str, Plan]:
+    """Return this library's policies by their names in records.
+
+    `planned` is what a user gets from `plan(calibration, compute=...)`, `planned-fitted` that after
+    `fit`; the others plan for one target each. `smoothcache-fitted` has the rows of SmoothCache and
+    fills of two outputs that `fit` found.
+    """
+    sites: Plan = partial(_planned, "site")
+    return {
+        "planned": partial(_planned, "auto"),
+        "planned-fitted": partial(_fitted, partial(_planned, "auto")),
+        "planned-denoiser": partial(_planned, "denoiser"),
+        "planned-guidance": partial(_planned, "guidance"),
+        "planned-sites": sites,
+        "planned-sites-fitted": partial(_fitted, sites),
+        "smoothcache-fitted": partial(_fitted, _smooth, terms=2),
+    }
+
+
+def _planned(target: Target, material: Material, budget: float) -> Schedule:
+    return Planner(material.calibration, target=target).to_compute(budget)
+
+
+def _smooth(material: Material, budget: float) -> Schedule:
+    return smooth_to_compute(material.calibration, compute=budget)
+
+
+def _fitted(plan: Plan, material: Material, budget: float, *, terms: int | None = None) -> Schedule:
+    sampler = material.sampler
+    with sampler.around():
+        schedule = plan(material, budget)
+        return fit(known(sampler), schedule, seeds=material.seeds, terms=terms, progress=False)

@@ -9,7 +9,7 @@ import logging
 import os
 import warnings
 from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +17,12 @@ from diffusers.hooks.hooks import HookRegistry
 from diffusers.models.cache_utils import CacheMixin
 from torch import nn
 
+from tools.bench.policies import Around
+
 ALWAYS, NEVER = 1e9, -1.0
 """Thresholds that make a cache deciding by a relative difference skip, or compute."""
 ALMOST_ALWAYS = 0.999
 """From 1.0 on cache-dit does not look at the difference at all."""
-
-Around = Callable[[int], AbstractContextManager[object]]
 
 
 @contextmanager
@@ -64,8 +64,10 @@ def dit_smoothcache(
             helper.reset_state()
         yield
 
-    yield around
-    helper.disable()
+    try:
+        yield around
+    finally:
+        helper.disable()
 
 
 @contextmanager
@@ -93,9 +95,6 @@ def diffusers_cache(
     own = type(model)
     model.__class__ = type(f"{own.__name__}WithCaches", (own, CacheMixin), {})
     cacheable: Any = model
-    cacheable.enable_cache(config)
-    if not any(hooks_of(module) for module in model.modules()):
-        raise ValueError(f"its configuration matches no module of {own.__name__}")
 
     @contextmanager
     def around(evaluation: int) -> Generator[None]:
@@ -110,8 +109,15 @@ def diffusers_cache(
         ):
             yield
 
-    yield around
-    cacheable.disable_cache()
+    try:
+        cacheable.enable_cache(config)
+        if not any(hooks_of(module) for module in model.modules()):
+            raise ValueError(f"its configuration matches no module of {own.__name__}")
+        yield around
+    finally:
+        if cacheable.is_cache_enabled:
+            cacheable.disable_cache()
+        model.__class__ = own
 
 
 def hooks_of(module: nn.Module) -> list[Any]:
@@ -159,5 +165,7 @@ def cache_dit(
             package.refresh_context(model, **settings)
         yield
 
-    yield around
-    package.disable_cache(target)
+    try:
+        yield around
+    finally:
+        package.disable_cache(target)

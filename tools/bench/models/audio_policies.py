@@ -7,16 +7,16 @@ from diffusers.hooks._helpers import TransformerBlockMetadata, TransformerBlockR
 from smoothcache_audio.stable_audio_tools import quiet_loading
 from torch import nn
 
-from tools.bench.baselines.hosts import Host, first_block, mag, pyramid, taylorseer
-from tools.bench.baselines.ours import (
-    CONTROL,
-    PLAIN,
-    Policy,
-    smoothcache,
-    spaced,
-    whole_evaluations,
+from tools.bench.baselines.diffusers_hooks import (
+    first_block_by,
+    mag_every,
+    pyramid,
+    taylorseer_every,
 )
+from tools.bench.baselines.hosts import Host, masked
+from tools.bench.baselines.ours import smoothcache, whole_evaluations
 from tools.bench.baselines.peers import ALWAYS
+from tools.bench.policies import CONTROL, PLAIN, Policy, spaced
 
 KINDS = ("self_attn", "cross_attn", "ff")
 ALL_SITES = ", ".join(KINDS)
@@ -68,39 +68,45 @@ def host() -> Host:
 def _peers() -> list[Policy]:
     place = host()
     modules = [r"layers\.\d+\.(self_attn|cross_attn|ff)"]
-    every = round(1 / LEAST)
+    every, row = round(1 / LEAST), spaced(LEAST)
     return [
         Policy(
             name="dit-smoothcache",
             setting=f"{ALL_SITES} at {LEAST:g}",
-            attach=place.dit_smoothcache(*KINDS, row=spaced(LEAST)),
+            attach=place.dit_smoothcache(
+                lambda evaluations: dict.fromkeys(KINDS, row(evaluations))
+            ),
         ),
         Policy(
             name="cache-dit",
             setting=f"DBCache, 1 block always computed, mask of evaluations at {LEAST:g}",
-            attach=place.cache_dit(blocks=1, row=spaced(LEAST), threshold=ALWAYS),
+            attach=place.cache_dit(
+                lambda evaluations: masked(row(evaluations), blocks=1, threshold=ALWAYS)
+            ),
             looks_at_data=True,
         ),
         Policy(
             name="taylorseer",
             setting=f"{ALL_SITES}, order 1, every {every}th evaluation",
-            attach=place.hooks(taylorseer(interval=every, cache_identifiers=modules)),
+            attach=place.diffusers(taylorseer_every(interval=every, cache_identifiers=modules)),
         ),
-        Policy(name="taylorseer", setting="default modules", attach=place.hooks(taylorseer())),
+        Policy(
+            name="taylorseer", setting="default modules", attach=place.diffusers(taylorseer_every())
+        ),
         Policy(
             name="first-block-cache",
             setting=f"all blocks but the first, mask of evaluations at {LEAST:g}",
-            attach=place.hooks(first_block, follow=spaced(LEAST)),
+            attach=first_block_by(place, row),
             looks_at_data=True,
         ),
         Policy(
             name="magcache",
             setting=f"all blocks, every {every}th evaluation",
-            attach=place.hooks(mag(skips=every - 1)),
+            attach=place.diffusers(mag_every(skips=every - 1)),
         ),
         Policy(
             name="pyramid-attention-broadcast",
             setting="default modules, every second evaluation",
-            attach=place.hooks(pyramid),
+            attach=place.diffusers(pyramid),
         ),
     ]

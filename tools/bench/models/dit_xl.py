@@ -1,16 +1,16 @@
 """The model and the sampling loop of the image speed benchmark."""
 
 from collections.abc import Generator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 from diffusers.models.transformers.dit_transformer_2d import DiTTransformer2DModel
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from smoothcache_image import DIT
 
-from tools.bench.baselines.ours import Attached, Policy, Setup
-from tools.bench.models.image_policies import falling_lags
+from tools.bench.policies import Attached, Policy
 
 CLASS_LABEL, NULL_LABEL = 207, 1000
 GUIDANCE = 4.0
@@ -54,45 +54,49 @@ class Sampler:
     """DDIM with classifier-free guidance as in `DiTPipeline`, stopped between evaluations.
 
     Args:
-        model: The denoiser, with or without a cache.
-        setup: The scheduler.
-        attached: The policy at work on it.
+        model: The denoiser; nobody else uses it.
+        evaluations: Evaluations of one run.
         seed: Seed of the noise.
+        images: Images of one run; each has a conditional and an unconditional row.
 
     Attributes:
         attached: The policy at work.
-        latent: The latent now, (1, 4, H, W).
+        latent: The latent now, (images, 4, H, W).
         output: The denoiser's last output.
     """
 
-    def __init__(
-        self, model: DiTTransformer2DModel, setup: Setup, attached: Attached, *, seed: int
-    ) -> None:
-        self.attached = attached
-        self._model = model
-        self._setup = setup
-        shape = (1, 4, model.config["sample_size"], model.config["sample_size"])
-        noise = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
-        self._noise = noise.to(device=model.device, dtype=setup.dtype)
-        self._labels = torch.tensor([CLASS_LABEL, NULL_LABEL], device=model.device)
-        self._timesteps = setup.scheduler.timesteps.to(model.device)
+    branches: tuple[str, ...] = ()
+    solver_name: str | None = None
+
+    def __init__(self, model: Any, evaluations: int, *, seed: int, images: int = 1) -> None:
+        self.denoiser = model
+        self.adapter = DIT
+        self.steps = evaluations
+        self.scheduler = DDIMScheduler(num_train_timesteps=1000, clip_sample=False)
+        self.attached = Attached(sampler=self)
+        weight = next(model.parameters())
+        shape = (images, 4, model.config["sample_size"], model.config["sample_size"])
+        self._noise = torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(weight)
+        labels = [CLASS_LABEL] * images + [NULL_LABEL] * images
+        self._labels = torch.tensor(labels, device=weight.device)
         self.start()
+        self._timesteps = self.scheduler.timesteps.to(weight.device)
+
+    def around(self) -> AbstractContextManager[object]:
+        """Return what to enter around everything that is done with the denoiser: nothing."""
+        return nullcontext()
 
     def start(self) -> None:
         """Begin a new run from the noise."""
-        self._setup.scheduler.set_timesteps(self._setup.evaluations)
+        self.scheduler.set_timesteps(self.steps)
         self.latent = self._noise
         self.output = self._noise
 
-    def around(self, evaluation: int) -> AbstractContextManager[object]:
-        """Return what the cache needs during an evaluation."""
-        return self.attached.around(evaluation)
-
     def evaluate(self, evaluation: int) -> None:
-        """Call the denoiser on both conditioning passes, (2, 4, H, W) to (2, 8, H, W)."""
+        """Call the denoiser on both conditioning passes, (2 B, 4, H, W) to (2 B, 8, H, W)."""
         both = torch.cat([self.latent, self.latent])
-        timestep = self._timesteps[evaluation].expand(2)
-        self.output = self._model(both, timestep=timestep, class_labels=self._labels).sample
+        timestep = self._timesteps[evaluation].expand(len(both))
+        self.output = self.denoiser(both, timestep=timestep, class_labels=self._labels).sample
 
     def advance(self, evaluation: int) -> None:
         """Guide, and make the solver's step.
@@ -100,34 +104,21 @@ class Sampler:
         Raises:
             ValueError: The denoiser's output has the wrong shape.
         """
-        expected = (2, 8, *self._noise.shape[2:])
+        images, _, *size = self._noise.shape
+        expected = (2 * images, 8, *size)
         if self.output.shape != expected:
             raise ValueError(f"returned {tuple(self.output.shape)} instead of {expected}")
         given, null = self.output[:, :4].chunk(2)
         noise = null + GUIDANCE * (given - null)
-        scheduler = self._setup.scheduler
-        timestep = scheduler.timesteps[evaluation]
-        (self.latent, *_) = scheduler.step(noise, timestep, self.latent, return_dict=False)
-
-
-def setup_for(evaluations: int, dtype: torch.dtype) -> Setup:
-    """Return a setup with a DDIM scheduler of its own."""
-    scheduler = DDIMScheduler(num_train_timesteps=1000, clip_sample=False)
-    scheduler.set_timesteps(evaluations)
-    return Setup(
-        row=falling_lags(evaluations),
-        sigmas=[int(timestep) / 1000 for timestep in scheduler.timesteps],
-        adapter=DIT,
-        scheduler=scheduler,
-        dtype=dtype,
-    )
+        timestep: Any = self.scheduler.timesteps[evaluation]
+        (self.latent, *_) = self.scheduler.step(noise, timestep, self.latent, return_dict=False)
 
 
 @contextmanager
 def sampling(
-    model: DiTTransformer2DModel, policy: Policy, evaluations: int, *, seed: int
+    model: Any, policy: Policy, evaluations: int, *, seed: int, images: int = 1
 ) -> Generator[Sampler]:
     """Run `model`, a copy that nobody else uses, under `policy`."""
-    setup = setup_for(evaluations, model.dtype)
-    with policy.attach(model, setup) as attached:
-        yield Sampler(model, setup, attached, seed=seed)
+    sampler = Sampler(model, evaluations, seed=seed, images=images)
+    with policy.attach(sampler) as sampler.attached:
+        yield sampler

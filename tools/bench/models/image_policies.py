@@ -1,28 +1,31 @@
 """What the image speed benchmark compares: the plain DiT, this library, and the peers' caches."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from diffusers.hooks.faster_cache import FasterCacheConfig
 from diffusers.hooks.sea_cache import SeaCacheConfig
 from diffusers.models.attention import BasicTransformerBlock
 
-from tools.bench.baselines.hosts import Config, Host, first_block, mag, pyramid, taylorseer
-from tools.bench.baselines.ours import (
+from tools.bench.baselines.diffusers_hooks import (
+    first_block_by,
+    mag_every,
+    pyramid,
+    taylorseer_every,
+)
+from tools.bench.baselines.hosts import Call, Config, Host, masked
+from tools.bench.baselines.ours import smoothcache, whole_evaluations
+from tools.bench.baselines.peers import ALMOST_ALWAYS, ALWAYS
+from tools.bench.policies import (
     CONTROL,
     PLAIN,
     Attach,
     Policy,
     Row,
-    Setup,
     all_computed,
-    of_setup,
     one_reused,
-    smoothcache,
     spaced,
-    whole_evaluations,
 )
-from tools.bench.baselines.peers import ALWAYS
 
 HOST = Host(block=BasicTransformerBlock, blocks="transformer_blocks")
 
@@ -41,8 +44,8 @@ def falling_lags(evaluations: int) -> Row:
     return tuple(int(i in computed) for i in range(evaluations))
 
 
-def _sea(setup: Setup, timestep: Callable[[], float]) -> SeaCacheConfig:
-    del setup, timestep
+def _sea(call: Call) -> SeaCacheConfig:
+    del call
     return SeaCacheConfig(
         threshold=ALWAYS,
         max_consecutive_cached=1,
@@ -53,8 +56,7 @@ def _sea(setup: Setup, timestep: Callable[[], float]) -> SeaCacheConfig:
 
 
 def _faster(*more: str) -> Config:
-    def config(setup: Setup, timestep: Callable[[], float]) -> FasterCacheConfig:
-        del setup
+    def config(call: Call) -> FasterCacheConfig:
         made = FasterCacheConfig(
             spatial_attention_block_skip_range=2,
             spatial_attention_timestep_skip_range=(-1, 1001),
@@ -62,7 +64,7 @@ def _faster(*more: str) -> Config:
             unconditional_batch_timestep_skip_range=(-1, 1001),
             attention_weight_callback=lambda module: 0.5,
             tensor_format="BCHW",
-            current_timestep_callback=timestep,  # pyright: ignore[reportArgumentType]
+            current_timestep_callback=call.timestep,  # pyright: ignore[reportArgumentType]
         )
         identifiers: Any = (*made._unconditional_conditional_input_kwargs_identifiers, *more)  # pyright: ignore[reportPrivateUsage]
         made._unconditional_conditional_input_kwargs_identifiers = identifiers  # pyright: ignore[reportPrivateUsage]
@@ -80,26 +82,34 @@ def policies() -> list[Policy]:
         PLAIN,
         CONTROL,
         *_ours(),
-        Policy(name="dit-smoothcache", setting="attn1", attach=HOST.dit_smoothcache("attn1")),
-        Policy(
-            name="dit-smoothcache", setting="attn1, ff", attach=HOST.dit_smoothcache("attn1", "ff")
-        ),
+        Policy(name="dit-smoothcache", setting="attn1", attach=_published("attn1")),
+        Policy(name="dit-smoothcache", setting="attn1, ff", attach=_published("attn1", "ff")),
         *_of_diffusers(),
         Policy(
             name="cache-dit",
             setting="DBCache, 1 block always computed, mask of evaluations",
-            attach=HOST.cache_dit(blocks=1),
+            attach=HOST.cache_dit(
+                lambda evaluations: masked(
+                    falling_lags(evaluations), blocks=1, threshold=ALMOST_ALWAYS
+                )
+            ),
             looks_at_data=True,
         ),
     ]
 
 
+def _published(*components: str) -> Attach:
+    return HOST.dit_smoothcache(
+        lambda evaluations: dict.fromkeys(components, falling_lags(evaluations))
+    )
+
+
 def _ours() -> Sequence[Policy]:
     settings: Mapping[str, Attach] = {
-        "attn1, ff": smoothcache("attn1", "ff"),
-        "whole evaluations, filled": whole_evaluations(),
+        "attn1, ff": smoothcache("attn1", "ff", row=falling_lags),
+        "whole evaluations, filled": whole_evaluations(falling_lags),
         "whole evaluations at 0.25, filled": whole_evaluations(spaced(0.25)),
-        "attn1": smoothcache("attn1"),
+        "attn1": smoothcache("attn1", row=falling_lags),
         "all computed": smoothcache("attn1", "ff", row=all_computed),
         "all sites wrapped, one evaluation reused": smoothcache("attn1", "ff", row=one_reused),
     }
@@ -115,35 +125,39 @@ def _of_diffusers() -> Sequence[Policy]:
         Policy(
             name="pyramid-attention-broadcast",
             setting="attn1, every second evaluation",
-            attach=HOST.hooks(pyramid),
+            attach=HOST.diffusers(pyramid),
         ),
         Policy(
             name="first-block-cache",
             setting="all blocks but the first",
-            attach=HOST.hooks(first_block, follow=of_setup),
+            attach=first_block_by(HOST, falling_lags),
             looks_at_data=True,
         ),
         Policy(
-            name="taylorseer", setting="default modules, order 1", attach=HOST.hooks(taylorseer())
+            name="taylorseer",
+            setting="default modules, order 1",
+            attach=HOST.diffusers(taylorseer_every()),
         ),
         Policy(
             name="taylorseer",
             setting="attn1, ff, order 1, every second evaluation",
-            attach=HOST.hooks(taylorseer(cache_identifiers=sites)),
+            attach=HOST.diffusers(taylorseer_every(cache_identifiers=sites)),
         ),
         Policy(
-            name="magcache", setting="all blocks, every second evaluation", attach=HOST.hooks(mag())
+            name="magcache",
+            setting="all blocks, every second evaluation",
+            attach=HOST.diffusers(mag_every()),
         ),
         Policy(
             name="seacache",
             setting="all blocks, every second evaluation",
-            attach=HOST.hooks(_sea),
+            attach=HOST.diffusers(_sea),
             looks_at_data=True,
         ),
-        Policy(name="fastercache", setting="default inputs", attach=HOST.hooks(_faster())),
+        Policy(name="fastercache", setting="default inputs", attach=HOST.diffusers(_faster())),
         Policy(
             name="fastercache",
             setting="class_labels among the inputs, every second evaluation",
-            attach=HOST.hooks(_faster("class_labels")),
+            attach=HOST.diffusers(_faster("class_labels")),
         ),
     ]

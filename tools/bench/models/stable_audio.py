@@ -1,8 +1,7 @@
 """The model and the sampling loop of the audio speed benchmark."""
 
-import math
 from collections.abc import Generator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +10,7 @@ from smoothcache_audio import STABLE_AUDIO_TOOLS
 from smoothcache_audio.stable_audio_tools import quiet_loading
 from torch import Tensor, nn
 
-from tools.bench.baselines.ours import Attached, Policy, Setup
+from tools.bench.policies import Attached, Policy
 from tools.bench.stepping import Denoise, Halted
 
 SOLVER = "dpmpp-3m-sde"
@@ -90,25 +89,30 @@ class Sampler:
     On shapes alone, that is on the meta device, the solver does not run.
 
     Args:
-        model: The denoiser, with or without a cache.
+        model: The denoiser; nobody else uses it.
         size: Size of a sample.
-        setup: Number of evaluations.
-        attached: The policy at work on it.
+        evaluations: Evaluations of one run.
         seed: Seed of all noise.
+        sounds: Sounds of one run; each is guided in one batch of two.
 
     Attributes:
         attached: The policy at work.
-        noise: What every run begins with, of standard deviation 1, (1, 64, T).
+        noise: What every run begins with, of standard deviation 1, (sounds, 64, T).
         options: What the denoiser is given besides the latent and the timestep.
         output: The denoiser's last output, guided.
     """
 
+    branches: tuple[str, ...] = ()
+    solver_name: str | None = None
+    scheduler: None = None
+
     def __init__(
-        self, model: nn.Module, size: Size, setup: Setup, attached: Attached, *, seed: int
+        self, model: nn.Module, size: Size, evaluations: int, *, seed: int, sounds: int = 1
     ) -> None:
-        self.attached = attached
-        self._model = model
-        self._evaluations = setup.evaluations
+        self.denoiser = model
+        self.adapter = STABLE_AUDIO_TOOLS
+        self.steps = evaluations
+        self.attached = Attached(sampler=self)
         self._seed = seed
         weight = next(model.parameters())
         generator = torch.Generator().manual_seed(seed)
@@ -116,10 +120,10 @@ class Sampler:
         def drawn(*shape: int) -> Tensor:
             return torch.randn(shape, generator=generator).to(weight)
 
-        self.noise = drawn(1, 64, size.latents)
+        self.noise = drawn(sounds, 64, size.latents)
         self.options: dict[str, Any] = {
-            "cross_attn_cond": drawn(1, TEXT_TOKENS, size.text_channels),
-            "global_embed": drawn(1, 1536),
+            "cross_attn_cond": drawn(sounds, TEXT_TOKENS, size.text_channels),
+            "global_embed": drawn(sounds, 1536),
             "cfg_scale": GUIDANCE,
         }
         self._halted: Halted | None = None
@@ -129,7 +133,7 @@ class Sampler:
 
     @property
     def latent(self) -> Tensor:
-        """The final latent, (1, 64, T).
+        """The final latent, (sounds, 64, T).
 
         Raises:
             ValueError: The run has not ended.
@@ -149,21 +153,21 @@ class Sampler:
         if self._halted is not None:
             self._halted.close()
 
-    def around(self, evaluation: int) -> AbstractContextManager[object]:
-        """Return what the cache needs during an evaluation."""
-        return self.attached.around(evaluation)
+    def around(self) -> AbstractContextManager[object]:
+        """Return what to enter around everything that is done with the denoiser: nothing."""
+        return nullcontext()
 
     def evaluate(self, evaluation: int) -> None:
-        """Call the denoiser, (1, 64, T) to (1, 64, T); it guides in one batch of two."""
+        """Call the denoiser, (B, 64, T) to (B, 64, T); it guides in one batch of twice as many."""
         del evaluation
         if self._halted is None:
-            latent, timestep = self.noise, self.noise.new_full((1,), 0.5)
+            latent, timestep = self.noise, self.noise.new_full((len(self.noise),), 0.5)
         else:
             question = self._halted.question
             if question is None:
                 raise ValueError("the run has ended")
             latent, timestep = question.args
-        self.output = self._model(latent, timestep, **self.options)
+        self.output = self.denoiser(latent, timestep, **self.options)
 
     def advance(self, evaluation: int) -> None:
         """Make the solver's step.
@@ -183,7 +187,7 @@ class Sampler:
     def _sample(self, denoise: Denoise) -> Tensor:
         """Run the solver as `sample_k` does, but without its progress bar."""
         library = _k_diffusion()
-        sigmas = sigmas_of(self._evaluations).to(self.noise.device)
+        sigmas = sigmas_of(self.steps).to(self.noise.device)
         torch.manual_seed(self._seed)  # the seed of the Brownian noise is drawn
         return library.sampling.sample_dpmpp_3m_sde(
             library.external.VDenoiser(denoise), self.noise * sigmas[0], sigmas, disable=True
@@ -211,24 +215,14 @@ def _k_diffusion() -> Any:
     return k_diffusion
 
 
-def setup_for(evaluations: int, dtype: torch.dtype) -> Setup:
-    """Return the setup of a run; its noise levels are the model's timesteps."""
-    timesteps = sigmas_of(evaluations)[:-1].atan() / math.pi * 2
-    return Setup(
-        row=(1,) * evaluations,
-        sigmas=timesteps.tolist(),
-        adapter=STABLE_AUDIO_TOOLS,
-        dtype=dtype,
-    )
-
-
 @contextmanager
 def sampling(
-    model: nn.Module, policy: Policy, evaluations: int, *, size: Size, seed: int
+    model: nn.Module, policy: Policy, evaluations: int, *, size: Size, seed: int, sounds: int = 1
 ) -> Generator[Sampler]:
     """Run `model`, a copy that nobody else uses, under `policy`."""
-    setup = setup_for(evaluations, next(model.parameters()).dtype)
-    with policy.attach(model, setup) as attached:
-        sampler = Sampler(model, size, setup, attached, seed=seed)
-        yield sampler
+    sampler = Sampler(model, size, evaluations, seed=seed, sounds=sounds)
+    try:
+        with policy.attach(sampler) as sampler.attached:
+            yield sampler
+    finally:
         sampler.close()

@@ -1,20 +1,39 @@
-"""Caching on compiled models: graphs, graph breaks, outputs, and time."""
+"""What does caching do on a compiled model: graphs, graph breaks, outputs, and time?
+
+The DiT of the benchmark of speed, of fewer layers: every block compiled by itself, and the whole.
+"""
 
 import itertools
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from diffusers.models.transformers.dit_transformer_2d import DiTTransformer2DModel
 from torch._dynamo.utils import counters
 
-from tools.bench.baselines.ours import Policy
 from tools.bench.models.dit_xl import Sampler, sampling
-from tools.bench.records import Row
+from tools.bench.options import dtype_of
+from tools.bench.policies import PLAIN, Policy
+from tools.bench.records import Record, Row
 from tools.bench.shared_weights import sharing
+from tools.bench.studies.speed import SEED, Settings, Subject, about, count, to_record
+from tools.bench.studies.speed_image import ImageSettings, image_subject
 from tools.bench.timing import Piece, judge, race
+
+QUESTION = "What does caching do on a compiled model: graphs, breaks, outputs and time?"
+
+NOTES = (
+    "regional: every block compiled by itself; whole: torch.compile(model), and the cache attached "
+    "to what it returns.",
+    "graphs and graph_breaks are torch's own counters over the first run; first_run_seconds is "
+    "that run with all compilation in it, possibly from torch's cache on disk.",
+    "speedup is over the plain model compiled in the same way, speedup_over_eager_plain over the "
+    "plain model not compiled; of_limit is speedup x compute.",
+    "rel_l2 is the relative L2 difference of the final latent from the same policy run eagerly.",
+)
 
 Way = Literal["eager", "regional", "whole"]
 Key = tuple[Way, Policy]
@@ -101,8 +120,7 @@ def _first_run(sampler: Sampler, evaluations: int) -> dict[str, Any]:
     begin = time.perf_counter()
     sampler.start()
     for evaluation in range(evaluations):
-        with sampler.around(evaluation):
-            sampler.evaluate(evaluation)
+        sampler.evaluate(evaluation)
         sampler.advance(evaluation)
     latent = sampler.latent.float().cpu()
     return {
@@ -143,3 +161,54 @@ def _row(
         **facts,
         "rel_l2": float((latent - wanted).norm() / wanted.norm()),
     }
+
+
+@torch.no_grad()
+def measure_compile(subject: Subject, settings: Settings, *, backend: str = "inductor") -> Record:
+    """Run the plain model and this library's cache compiled in each way; return the record."""
+    model = subject.build(torch.device(settings.device), dtype_of(settings.dtype))
+    keys = (PLAIN.key, "smoothcache (attn1, ff)")
+    chosen = [policy for policy in subject.policies if policy.key in keys]
+    rows = measure_ways(
+        model,
+        {policy: count(subject, model, policy, settings.evaluations) for policy in chosen},
+        backend=backend,
+        rounds=settings.rounds,
+        piece=settings.timed,
+        seed=SEED,
+        progress=settings.progress,
+    )
+    common: dict[str, Any] = about(subject, settings)
+    rows = [common | dict(row) for row in rows]
+    tolerance = TOLERANCE[dtype_of(settings.dtype)]
+    checks = {
+        "no graph breaks (fullgraph=True)": not any(row["graph_breaks"] for row in rows),
+        f"rel_l2 at most {tolerance:g} in every row": all(r["rel_l2"] <= tolerance for r in rows),
+    }
+    return to_record(
+        "compile",
+        QUESTION,
+        subject,
+        settings,
+        rows=rows,
+        checks=checks,
+        notes=NOTES,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompileSettings(ImageSettings):
+    """Settings of compiling.
+
+    Attributes:
+        layers: Blocks.
+        backend: Backend of torch.compile.
+    """
+
+    layers: int = 4
+    backend: str = "inductor"
+
+
+def measure(settings: CompileSettings) -> Record:
+    """Time caching on compiled models, count graphs and breaks, and compare outputs."""
+    return measure_compile(image_subject(settings.size), settings, backend=settings.backend)

@@ -10,9 +10,11 @@ import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import smoothcache_audio.cli
 import smoothcache_image.cli
+from cyclopts import Parameter
 from smoothcache_core import Report
 from smoothcache_core.cli.app import CommandLine
 from smoothcache_core.reports import ReportRow
@@ -87,10 +89,14 @@ def record(report: Report, modality: str) -> Record:
     )
 
 
-def main() -> None:
-    """Run the demo that was asked for and save its record."""
-    options = sys.argv[2:]
-    modality = options.pop(0) if options[:1] in [[name] for name in DEMOS] else "image"
+def main(*options: Annotated[str, Parameter(allow_leading_hyphen=True)]) -> None:
+    """Run the demo that was asked for and save its record.
+
+    Args:
+        *options: image or audio, image if neither is said, and options of its demo.
+    """
+    named = options[:1] in [(name,) for name in DEMOS]
+    modality, options = (options[0], options[1:]) if named else ("image", options)
     with tempfile.TemporaryDirectory() as folder:
         if status := DEMOS[modality].app.run(["demo", "--output", folder, *options]):
             sys.exit(status)

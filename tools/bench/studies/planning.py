@@ -15,11 +15,10 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Annotated, TypeVar
 
 import numpy as np
-import typer
+from cyclopts import Parameter
 from numpy.typing import NDArray
 from smoothcache_core import Calibration, Schedule, plan
 from smoothcache_core.adapters import Site
@@ -34,8 +33,7 @@ from smoothcache_core.schedule import Cost, Fingerprint, SiteCost
 from smoothcache_core.sources import plan_sites
 from tqdm import tqdm
 
-from tools.bench.options import set_threads, show
-from tools.bench.records import FOLDER, Record, Row, new_record
+from tools.bench.records import Record, Row, new_record
 
 Array = NDArray[np.float64]
 Way = Callable[..., Schedule]
@@ -280,15 +278,17 @@ def peak() -> dict[str, int]:
     return {"peak_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20)}
 
 
-def main(
-    evaluations: Annotated[int, typer.Option(help="Evaluations of the run.")] = 100,
-    blocks: Annotated[int, typer.Option(help="Blocks; each has two sites.")] = 250,
-    max_lag: Annotated[int, typer.Option(help="The largest lag calibrated.")] = 12,
-    compute: Annotated[list[float] | None, typer.Option(help="Compute fractions.")] = None,
-    threads: Annotated[int, typer.Option(help="CPU threads of torch.")] = 1,
-    output: Annotated[Path, typer.Option(help="Folder of the record.")] = FOLDER,
-) -> None:
-    """Measure, and write a record."""
-    set_threads(threads)
-    size = Size(evaluations=evaluations, blocks=blocks, max_lag=max_lag)
-    show(measure(size, compute or (0.5, 0.25)), output)
+@dataclass(frozen=True, kw_only=True)
+class Settings(Size):
+    """Settings of the study.
+
+    Attributes:
+        computes: Compute fractions.
+    """
+
+    computes: Annotated[Sequence[float], Parameter(name="--compute")] = (0.5, 0.25)
+
+
+def record(settings: Settings) -> Record:
+    """Time all plans, and return the record."""
+    return measure(settings, settings.computes)

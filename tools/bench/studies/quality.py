@@ -17,14 +17,21 @@ from smoothcache_core.errors import ScheduleError
 from torch import Tensor
 from tqdm import tqdm
 
+from tools.bench.baselines.ours import Plan, our_policies, scheduled
 from tools.bench.baselines.peers import quiet
-from tools.bench.baselines.plans import Plan, our_policies
-from tools.bench.bench import Bench, calibrated, load_bench, ode_solution, save_tensors
+from tools.bench.bench import (
+    CALIBRATION_SEED,
+    Bench,
+    calibrated,
+    load_bench,
+    ode_solution,
+    save_tensors,
+)
 from tools.bench.models.model import Modality
-from tools.bench.policies import scheduled
-from tools.bench.quality_settings import CALIBRATION_SEED, Settings, work_folder
-from tools.bench.studies.quality_policies import PLAIN, Family, Known, Policy, families, is_peer
-from tools.bench.studies.tuning import OutOfReachError, Trials, Tuner
+from tools.bench.policies import PLAIN, OutOfReachError, Policy
+from tools.bench.studies.quality_policies import Family, Known, families, is_peer
+from tools.bench.studies.quality_settings import Settings, work_folder
+from tools.bench.studies.tuning import Trials, Tuner
 
 TWICE = "plain runs from one seed are equal bit for bit"
 
@@ -160,7 +167,7 @@ def _prepared(settings: Settings, bench: Bench, folder: Path) -> tuple[Known, di
         progress=settings.progress,
     )
     reference, again = (
-        bench.run(PLAIN.put, samples=samples, seed=CALIBRATION_SEED) for _ in range(2)
+        bench.run(PLAIN.attach, samples=samples, seed=CALIBRATION_SEED) for _ in range(2)
     )
     rows = dict.fromkeys(calibration.kinds, (1,) * calibration.evaluations)
     everything = Schedule(evaluations=calibration.evaluations, rows=rows)
@@ -199,7 +206,7 @@ def _at_budget(
                 policies = list(family(known, budget))
                 if is_peer(label):
                     for policy in policies:
-                        known.bench.run(policy.put, samples=1, seed=CALIBRATION_SEED)
+                        known.bench.run(policy.attach, samples=1, seed=CALIBRATION_SEED)
         except accepted as error:
             refusals.add(budget, label, error)
         else:
@@ -219,7 +226,7 @@ def _sampled(
     """Return the blocks of every budget; the sets of samples go one after the other."""
     blocks: dict[float, list[Block]] = {budget: [] for budget in policies}
     runs = len(settings.seeds) * settings.repeats * sum(len(each) for each in policies.values())
-    bench.run(PLAIN.put, samples=settings.samples, seed=CALIBRATION_SEED)  # warm up
+    bench.run(PLAIN.attach, samples=settings.samples, seed=CALIBRATION_SEED)  # warm up
     with tqdm(total=runs, desc="sampling", unit="run", disable=not settings.progress) as bar:
         for index, seed in enumerate(settings.seeds):
             for budget, entries in policies.items():
@@ -259,7 +266,7 @@ def _block(
         for policy in (*entries[first:], *entries[:first]):
             bar.set_postfix_str(policy.label)
             with quiet():
-                run = bench.run(policy.put, samples=settings.samples, seed=seed)
+                run = bench.run(policy.attach, samples=settings.samples, seed=seed)
             before = cells.get(policy.label)
             cells[policy.label] = Cell(
                 latents=run.latents,

@@ -12,22 +12,14 @@ from smoothcache_core.errors import ScheduleError
 from smoothcache_core.schedule.provenance import described
 from smoothcache_core.sources import smooth, smooth_to_compute
 
+from tools.bench.baselines import diffusers_hooks
+from tools.bench.baselines.fora import fora
 from tools.bench.baselines.hosts import Host
-from tools.bench.baselines.peers import ALMOST_ALWAYS
-from tools.bench.baselines.plans import Material, Plan
-from tools.bench.bench import Bench, Put, plain
+from tools.bench.baselines.ours import Material, Plan, scheduled
+from tools.bench.baselines.peers import ALMOST_ALWAYS, quiet
+from tools.bench.bench import Bench
 from tools.bench.models.model import WithSteps
-from tools.bench.policies import (
-    cache_dit,
-    dit_smoothcache,
-    evenly_spaced,
-    fewer_steps,
-    first_block_cache,
-    mag_cache,
-    mag_ratios,
-    scheduled,
-    taylorseer,
-)
+from tools.bench.policies import Attach, Policy, fewer_steps
 from tools.bench.studies.tuning import FAR, Dial, Trial, Trials, Tuner, choose
 
 MAX_LAGS = (3, 10)
@@ -38,37 +30,6 @@ _MAG_OPTIONS = [
     for skips, kept in ((3, 0.2), (6, 0.1), (6, 0.0), (16, 0.0))
 ]
 _DBCACHE_OPTIONS = [{"warmup": warmup} for warmup in (8, 2)]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Policy:
-    """One policy at one budget.
-
-    Attributes:
-        name: Its name in records.
-        variant: Which of several of this name, the same at all budgets; may be empty.
-        setting: What was set for this budget, in words.
-        put: Puts it on a sampler.
-        ours: Whether it is this library's own method, not a published one.
-        evaluations: Evaluations of one run, if it takes other steps than the plain run.
-        schedule: The schedule, if this library's cache runs it.
-    """
-
-    name: str
-    put: Put
-    variant: str = ""
-    setting: str = ""
-    ours: bool = False
-    evaluations: int | None = None
-    schedule: Schedule | None = None
-
-    @property
-    def label(self) -> str:
-        """Name and variant."""
-        return f"{self.name} ({self.variant})" if self.variant else self.name
-
-
-PLAIN = Policy(name="plain", put=plain)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,7 +56,11 @@ class Known:
     @cached_property
     def mag_ratios(self) -> list[float]:
         """What MagCache measures."""
-        return mag_ratios(self.bench, samples=len(self.trials.reference), seed=self.trials.seed)
+        samples, seed = len(self.trials.reference), self.trials.seed
+        with quiet():
+            return diffusers_hooks.mag_ratios(
+                self.host, lambda attach: self.bench.run(attach, samples=samples, seed=seed)
+            )
 
 
 Family = Callable[[Known, float], Iterable[Policy]]
@@ -141,15 +106,15 @@ def _fewer_steps(
     steps = max(round(budget * known.bench.sampler.steps), 1)
 
     def trial(words: str) -> Trial:
-        put = fewer_steps(ways[words], steps)
-        return known.trials.of(f"fewer-steps {title} {steps} {words}", put)
+        attach = fewer_steps(ways[words], steps)
+        return known.trials.of(f"fewer-steps {title} {steps} {words}", attach)
 
     best = choose(list(ways), budget, trial)
     yield Policy(
         name="fewer-steps",
         variant=title,
         setting=", ".join([f"{steps} steps", *([best] if best else [])]),
-        put=fewer_steps(ways[best], steps),
+        attach=fewer_steps(ways[best], steps),
         evaluations=steps,
     )
 
@@ -158,19 +123,19 @@ def _fewer_steps(
 
 
 def _fora(known: Known, budget: float) -> Iterable[Policy]:
-    schedule = evenly_spaced(known.calibration, budget)
+    schedule = fora(known.calibration, budget)
     yield Policy(
-        name="fora", setting=_spacing(schedule), put=scheduled(schedule), schedule=schedule
+        name="fora", setting=_spacing(schedule), attach=scheduled(schedule), schedule=schedule
     )
 
 
 def _fora_taylor(order: int, known: Known, budget: float) -> Iterable[Policy]:
-    schedule = evenly_spaced(known.calibration, budget)
+    schedule = fora(known.calibration, budget)
     yield Policy(
         name="fora+taylor",
         variant=f"order {order}",
         setting=_spacing(schedule),
-        put=taylorseer(known.host, schedule, order),
+        attach=diffusers_hooks.taylorseer(known.host, schedule, order),
     )
 
 
@@ -184,7 +149,7 @@ def _smoothcache(max_lag: int, known: Known, budget: float) -> Iterable[Policy]:
         name="smoothcache",
         variant=f"K={max_lag}",
         setting=f"alpha {schedule.source.settings['alpha']:.4g}",
-        put=scheduled(schedule),
+        attach=scheduled(schedule),
         schedule=schedule,
     )
 
@@ -195,7 +160,7 @@ def _dit_smoothcache(known: Known, budget: float) -> Iterable[Policy]:
         name="dit-smoothcache",
         variant=f"K={MAX_LAGS[0]}",
         setting="the schedule of smoothcache",
-        put=dit_smoothcache(known.host, schedule),
+        attach=known.host.dit_smoothcache(lambda evaluations: schedule.exported("smoothcache-v1")),
     )
 
 
@@ -227,7 +192,7 @@ def _ours(name: str, plan: Plan, known: Known, budget: float) -> Iterable[Policy
     yield Policy(
         name=name,
         setting=described(schedule.source),
-        put=scheduled(schedule),
+        attach=scheduled(schedule),
         ours=True,
         schedule=schedule,
     )
@@ -239,7 +204,7 @@ def _ours(name: str, plan: Plan, known: Known, budget: float) -> Iterable[Policy
 def _first_block_cache(known: Known, budget: float) -> Iterable[Policy]:
     dial = Dial(
         name="first-block-cache",
-        put=lambda options, threshold: first_block_cache(known.host, threshold),
+        attach=lambda options, threshold: diffusers_hooks.first_block_cache(known.host, threshold),
         options=[{}],
         low=1e-4,
         high=10.0,
@@ -250,7 +215,7 @@ def _first_block_cache(known: Known, budget: float) -> Iterable[Policy]:
 def _mag_cache(known: Known, budget: float) -> Iterable[Policy]:
     dial = Dial(
         name="magcache",
-        put=lambda options, threshold: mag_cache(
+        attach=lambda options, threshold: diffusers_hooks.mag_cache(
             known.host, known.mag_ratios, threshold, **options
         ),
         options=_MAG_OPTIONS,
@@ -262,17 +227,18 @@ def _mag_cache(known: Known, budget: float) -> Iterable[Policy]:
 
 
 def _cache_dit(order: int | None, known: Known, budget: float) -> Iterable[Policy]:
-    def put(options: Mapping[str, Any], threshold: float) -> Put:
+    def attach(options: Mapping[str, Any], threshold: float) -> Attach:
         config = {
+            "residual_diff_threshold": threshold,
             "Fn_compute_blocks": 1,
             "Bn_compute_blocks": 0,
             "max_warmup_steps": options["warmup"],
         }
-        return cache_dit(known.host, threshold, taylor_order=order, config=config)
+        return known.host.cache_dit(lambda evaluations: config, taylor_order=order)
 
     dial = Dial(
         name=f"cache-dit {order}",
-        put=put,
+        attach=attach,
         options=_DBCACHE_OPTIONS,
         low=1e-4,
         high=ALMOST_ALWAYS,
@@ -288,5 +254,5 @@ def _tuned(
         name=name or dial.name,
         variant=variant,
         setting=str(found),
-        put=dial.put(found.options, found.threshold),
+        attach=dial.attach(found.options, found.threshold),
     )

@@ -1,4 +1,17 @@
-"""The record of the quality benchmark: rows, the table of errors over budgets, and the plot."""
+"""Which caching policy changes the samples least at equal compute?
+
+    python -m tools.bench quality image --solver ddim --steps 50
+    python -m tools.bench quality image --solver dpmsolver++ --steps 20
+    python -m tools.bench quality image --model digits-flow --steps 50
+    python -m tools.bench quality audio --solver dpmpp-3m-sde --steps 100
+    python -m tools.bench quality audio --solver dpmpp-2m --steps 50
+
+Samples the trained model that is shipped under every policy at several compute budgets, from the
+same noise, and compares what comes out with the plain run's samples. Writes a record into
+benchmarks/: a JSON file, a table and a plot.
+
+The peers are in requirements-bench.lock (`make bench-env`); those not installed are reported.
+"""
 
 import math
 import statistics
@@ -15,10 +28,12 @@ from smoothcache_core.schedule import Cost
 from torch import Tensor
 from tqdm import tqdm
 
-from tools.bench.quality_settings import CALIBRATION_SEED, Settings
-from tools.bench.records import Record, Row, new_record
-from tools.bench.studies.quality import Block, Measured
-from tools.bench.studies.quality_policies import PLAIN, Policy
+from tools.bench.bench import CALIBRATION_SEED
+from tools.bench.models.model import Modality
+from tools.bench.policies import PLAIN, Policy
+from tools.bench.records import Record, Row, grid, new_record
+from tools.bench.studies.quality import Block, Measured, measure
+from tools.bench.studies.quality_settings import Settings
 from tools.bench.studies.tuning import NEAR
 
 QUESTION = "Which policy changes the samples least at equal compute?"
@@ -46,6 +61,11 @@ NOTES = (
     "cache-dit is DBCache with the first block always computed, without and with its TaylorSeer "
     "calibrator.",
 )
+
+
+def record(modality: Modality, settings: Settings) -> Record:
+    """Measure, and return the record."""
+    return to_record(settings, measure(modality, settings))
 
 
 def to_record(settings: Settings, measured: Measured) -> Record:
@@ -219,13 +239,13 @@ def pivot(rows: Sequence[Row]) -> str:
     lines = _lines(rows)
     budgets = sorted({row["budget"] for line in lines.values() for row in line}, reverse=True)
     best = {budget: _best(rows, budget) for budget in budgets}
-    cells = [["policy", *(f"{budget:g}" for budget in budgets)]]
-    cells += [["---", *("---:" for _ in budgets)]]
+    cells = []
     for label in sorted(lines, key=lambda label: _standing(lines[label], best)):
         by_budget = {row["budget"]: row for row in lines[label]}
         shown = [_error(by_budget.get(budget), best[budget]) for budget in budgets]
         cells.append([_emphasised(label, lines[label]), *shown])
-    return "\n".join(f"| {' | '.join(line)} |" for line in cells)
+    titles = ["policy", *(f"{budget:g}" for budget in budgets)]
+    return grid(titles, cells, right=range(1, len(titles)))
 
 
 def _best(rows: Sequence[Row], budget: float) -> float:

@@ -9,27 +9,21 @@ call of it to the next is timed, the solver's steps and whatever else a pipeline
 record into benchmarks/.
 """
 
-import warnings
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Annotated
 
 import torch
-import typer
+from cyclopts import Parameter
 from smoothcache_core import Schedule
 
-from tools.bench.baselines.plans import Material, our_policies
-from tools.bench.bench import Bench, Put, calibrated, load_bench, plain
-from tools.bench.models.audio import audio
-from tools.bench.models.image import IMAGE
+from tools.bench.baselines.ours import Material, our_policies, scheduled
+from tools.bench.bench import CALIBRATION_SEED, Bench, calibrated, load_bench
 from tools.bench.models.model import Modality
-from tools.bench.options import set_threads, show
-from tools.bench.policies import scheduled
-from tools.bench.quality_settings import CALIBRATION_SEED
-from tools.bench.records import FOLDER, Record, Row, new_record
+from tools.bench.policies import Attach, plain
+from tools.bench.records import Record, Row, new_record
 from tools.bench.stepping import HaltedSampler, halted
 from tools.bench.studies.speed import times_of
 from tools.bench.timing import Seconds, judge, race
@@ -48,8 +42,6 @@ NOTES = (
 SEED = 1000
 PLAIN, CONTROL = "plain", "plain again"
 POLICIES = ("planned", "planned-denoiser", "planned-sites")
-MODELS = {"image": ("digits", "ddim"), "audio": ("spoken-digits", "dpmpp-2m")}
-"""Model and solver of every modality, unless told otherwise."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,8 +53,8 @@ class Settings:
         solver: Name of its solver.
         steps: Steps of the solver.
         batch: Samples of one run.
-        computes: Compute fractions to plan for.
-        policies: Which plans; see `our_policies`.
+        computes: Compute fractions to plan for, in (0, 1).
+        policies: Which plans, as in the benchmark of quality.
         calibration_samples: Samples to calibrate with, one batch.
         rounds: Runs of every plan, after one that is not counted.
         progress: Show progress bars.
@@ -75,8 +67,8 @@ class Settings:
     solver: str
     steps: int = 50
     batch: int = 32
-    computes: Sequence[float] = (0.5, 0.25)
-    policies: Sequence[str] = POLICIES
+    computes: Annotated[Sequence[float], Parameter(name="--compute")] = (0.5, 0.25)
+    policies: Annotated[Sequence[str], Parameter(name="--policy")] = POLICIES
     calibration_samples: int = 16
     rounds: int = 5
     progress: bool = True
@@ -92,6 +84,22 @@ class Settings:
                 raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
 
 
+@dataclass(frozen=True, kw_only=True)
+class ImageSettings(Settings):
+    """Settings on the digits model."""
+
+    model: str = "digits"
+    solver: str = "ddim"
+
+
+@dataclass(frozen=True, kw_only=True)
+class AudioSettings(Settings):
+    """Settings on the spoken-digits model."""
+
+    model: str = "spoken-digits"
+    solver: str = "dpmpp-2m"
+
+
 # ---------------------------------------------------------------------------- measuring
 
 
@@ -102,13 +110,14 @@ def measure(modality: Modality, settings: Settings) -> Record:
         modality, settings.model, settings.solver, steps=settings.steps, device="cpu"
     )
     plans = planned(bench, settings)
-    puts: dict[str, Put] = {PLAIN: plain, CONTROL: plain}
-    puts |= {name: scheduled(plan) for name, plan in plans.items()}
+    ways: dict[str, Attach] = {PLAIN: plain, CONTROL: plain}
+    ways |= {name: scheduled(plan) for name, plan in plans.items()}
     sampled = partial(bench.run, samples=settings.batch, seed=SEED)
-    expected = {name: sampled(put) for name, put in puts.items()}
+    expected = {name: sampled(attach) for name, attach in ways.items()}
     with ExitStack() as stack:
         runs = {
-            name: stack.enter_context(stopped(bench, settings, put)) for name, put in puts.items()
+            name: stack.enter_context(stopped(bench, settings, attach))
+            for name, attach in ways.items()
         }
         seconds = raced(settings, runs, next(iter(plans.values())).evaluations)
         same = all(torch.equal(run.latents, expected[name].latents) for name, run in runs.items())
@@ -154,9 +163,9 @@ def planned(bench: Bench, settings: Settings) -> dict[str, Schedule]:
 
 
 @contextmanager
-def stopped(bench: Bench, settings: Settings, put: Put) -> Generator[HaltedSampler]:
+def stopped(bench: Bench, settings: Settings, attach: Attach) -> Generator[HaltedSampler]:
     """Put a policy on a sampler, and stop that at every call of its denoiser."""
-    with put(bench.of_batch(settings.batch)) as working, halted(working.sampler, SEED) as run:
+    with attach(bench.of_batch(settings.batch)) as attached, halted(attached.sampler, SEED) as run:
         yield run
 
 
@@ -196,33 +205,3 @@ def row(
         "compute": compute,
         **times_of(verdict, compute),
     }
-
-
-def main(
-    modality: Annotated[str, typer.Argument(help="image or audio.")],
-    model: Annotated[str | None, typer.Option(help="A shipped model.")] = None,
-    solver: Annotated[str | None, typer.Option(help="Its solver.")] = None,
-    steps: Annotated[int, typer.Option(help="Steps of the solver.")] = 50,
-    batch: Annotated[int, typer.Option(help="Samples of one run.")] = 32,
-    compute: Annotated[list[float] | None, typer.Option(help="Compute fractions.")] = None,
-    policy: Annotated[list[str] | None, typer.Option(help="Plans, as in quality.")] = None,
-    rounds: Annotated[int, typer.Option(help="Runs of every plan.")] = 5,
-    threads: Annotated[int, typer.Option(help="CPU threads.")] = 1,
-    output: Annotated[Path, typer.Option(help="Folder of the record.")] = FOLDER,
-) -> None:
-    """Measure, and write a record."""
-    if modality not in MODELS:
-        raise typer.BadParameter(f"no modality is called {modality!r}; there are {list(MODELS)}")
-    warnings.filterwarnings("ignore", message="Should have t[ab]")  # torchsde, of rounding
-    set_threads(threads)
-    own_model, own_solver = MODELS[modality]
-    settings = Settings(
-        model=model or own_model,
-        solver=solver or own_solver,
-        steps=steps,
-        batch=batch,
-        computes=compute or (0.5, 0.25),
-        policies=policy or POLICIES,
-        rounds=rounds,
-    )
-    show(measure(IMAGE if modality == "image" else audio(), settings), output)

@@ -13,13 +13,10 @@ predicts. Writes a record into benchmarks/.
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Annotated
+from typing import Any
 
 import numpy as np
-import torch
-import typer
-from scipy.stats import rankdata
+from scipy.stats import spearmanr
 from smoothcache_core import Calibration, Schedule, cached, calibrate
 from smoothcache_core.calibrating.calibrate import PROBES, places_of
 from smoothcache_core.calibrating.run_sensitivity import measure_dynamics
@@ -34,8 +31,7 @@ from smoothcache_image.sampling import Sampler
 from torch import nn
 from tqdm import tqdm
 
-from tools.bench.options import show
-from tools.bench.records import FOLDER, Row, new_record
+from tools.bench.records import Record, Row, new_record
 
 QUESTION = (
     "Does the cheap estimate of sensitivities rank as the full measurement, and at what cost?"
@@ -58,6 +54,23 @@ NOTES = (
 CALIBRATION_SEED, PAIRS_SEED = 0, 0
 Pair = tuple[int, int]
 """Index of a site, and an evaluation from 1 on."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Settings of the study.
+
+    Attributes:
+        steps: Steps of the solver.
+        batch: Samples of the batch.
+        solver: ddim or dpmsolver++.
+        pairs: Pairs of site and evaluation to try.
+    """
+
+    steps: int = 50
+    batch: int = 8
+    solver: str = "ddim"
+    pairs: int = 50
 
 
 @dataclass
@@ -145,7 +158,8 @@ def row(name: str, made: Calibration, counter: Counter, full: Calibration) -> di
 
 def spearman(one: np.ndarray, other: np.ndarray) -> float:
     """Return the correlation of the ranks of two series, (n,) each."""
-    return float(np.corrcoef(rankdata(one), rankdata(other))[0, 1])
+    result: Any = spearmanr(one, other)
+    return float(result.statistic)
 
 
 def effects(calibration: Calibration) -> np.ndarray:
@@ -228,28 +242,21 @@ def row_of_truth(calibration: Calibration, counter: Counter) -> Row:
     return {"estimate": "true errors", "calls": calls, "rank_true": 1.0, "true_ratio": 1.0}
 
 
-def main(
-    steps: Annotated[int, typer.Option(help="Steps of the solver.")] = 50,
-    batch: Annotated[int, typer.Option(help="Samples of the batch.")] = 8,
-    solver: Annotated[str, typer.Option(help="ddim or dpmsolver++.")] = "ddim",
-    pairs: Annotated[int, typer.Option(help="Pairs of site and evaluation to try.")] = 50,
-    threads: Annotated[int, typer.Option(help="CPU threads.")] = 1,
-    output: Annotated[Path, typer.Option(help="Folder of the record.")] = FOLDER,
-) -> None:
-    """Measure, and write a record."""
-    torch.set_num_threads(threads)
-    rows = measure(steps, batch, solver, pairs)
-    record = new_record(
+def record(settings: Settings) -> Record:
+    """Measure, and return the record."""
+    return new_record(
         what="sensitivity",
         modality="image",
         question=QUESTION,
         packages=("torch", "diffusers", "smoothcache-core", "smoothcache-image"),
         seeds={"calibration": [CALIBRATION_SEED], "pairs": [PAIRS_SEED]},
         settings={
-            "model": "digits-dit", "solver": solver, "evaluations": steps, "batch": batch,
-            "pairs": pairs,
+            "model": "digits-dit",
+            "solver": settings.solver,
+            "evaluations": settings.steps,
+            "batch": settings.batch,
+            "pairs": settings.pairs,
         },
-        rows=rows,
+        rows=measure(settings.steps, settings.batch, settings.solver, settings.pairs),
         notes=NOTES,
-    )  # fmt: skip
-    show(record, output)
+    )

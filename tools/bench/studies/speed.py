@@ -4,18 +4,20 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Annotated, Any, Literal, Protocol
 
 import smoothcache_core as core
 import torch
+from cyclopts import Parameter
 from smoothcache_core import Adapter, calibrate
 from smoothcache_core.calibrating.flops import flop_counter
 from smoothcache_core.schedule import Cost
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from tools.bench.baselines.ours import PLAIN, Attached, Policy
 from tools.bench.baselines.peers import quiet
+from tools.bench.options import dtype_of
+from tools.bench.policies import PLAIN, Attachable, Attached, Policy, named
 from tools.bench.records import Record, Row, new_record
 from tools.bench.shared_weights import shapes_of, sharing
 from tools.bench.timing import Piece, Run, Seconds, Verdict, judge, race
@@ -41,7 +43,7 @@ NOTES = (
 )
 
 
-class Sampler(Run, Protocol):
+class Sampler(Run, Attachable, Protocol):
     """A sampler under one policy, stopped between evaluations."""
 
     attached: Attached
@@ -85,39 +87,30 @@ class Subject:
     notes: Sequence[str] = ()
     equals: Mapping[str, str] = field(default_factory=dict)
 
-    def chosen(self, only: Sequence[str]) -> list[Policy]:
-        """Return the policies of these names or keys, all if empty; the plain one always.
-
-        Raises:
-            ValueError: There is no policy of a name.
-        """
-        known = {name for policy in self.policies for name in (policy.name, policy.key)}
-        if unknown := set(only) - known:
-            raise ValueError(f"no policy is called {sorted(unknown)}; there are {sorted(known)}")
-        wanted = {PLAIN.name, *only}
-        return [p for p in self.policies if not only or wanted & {p.name, p.key}]
-
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
     """Settings of one benchmark.
 
     Attributes:
-        evaluations: Evaluations of one run.
-        rounds: Runs of every policy.
-        device: Where.
-        dtype: Data type of model and latent.
-        piece: What is timed at once.
-        only: Names or keys of the policies to run, all if empty; the plain model always runs.
+        evaluations: Evaluations of one run, at least 4.
+        rounds: Runs of every policy, at least 1.
+        device: cpu or cuda.
+        dtype: Data type of model and latent: float32, float16 or bfloat16.
+        piece: What is timed at once; auto is whole runs on a GPU, else evaluations.
+        only: Only these policies, by name or by name and setting; the plain model always runs.
         progress: Show progress bars.
+
+    Raises:
+        ValueError: A setting is impossible.
     """
 
     evaluations: int = 50
     rounds: int = 1
-    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
-    dtype: torch.dtype = torch.float32
-    piece: Piece = "evaluation"
-    only: Sequence[str] = ()
+    device: str = "cpu"
+    dtype: str = "float32"
+    piece: Piece | Literal["auto"] = "auto"
+    only: Annotated[Sequence[str], Parameter(name="--policy")] = ()
     progress: bool = True
 
     def __post_init__(self) -> None:
@@ -126,6 +119,14 @@ class Settings:
                 "evaluations must be at least 4 and rounds at least 1, "
                 f"got {self.evaluations} and {self.rounds}"
             )
+        dtype_of(self.dtype)
+
+    @property
+    def timed(self) -> Piece:
+        """What is timed at once."""
+        if self.piece != "auto":
+            return self.piece
+        return "run" if self.device.startswith("cuda") else "evaluation"
 
 
 @torch.no_grad()
@@ -135,8 +136,8 @@ def measure_speed(subject: Subject, settings: Settings) -> Record:
     Raises:
         ValueError: A policy to run is not known.
     """
-    chosen = subject.chosen(settings.only)
-    model = subject.build(settings.device, settings.dtype)
+    chosen = named(subject.policies, settings.only)
+    model = subject.build(torch.device(settings.device), dtype_of(settings.dtype))
     _say_budget(settings, chosen, _warm_up(subject, model, settings))
     counted, refused = _count_all(subject, model, chosen, settings)
     cost = cost_of(subject, model)
@@ -181,7 +182,7 @@ def count(
         sampler.start()
         steps = range(evaluations)
         for step in tqdm(steps, desc=f"counting {policy.name}", disable=not progress, leave=False):
-            with sampler.around(step), flop_counter() as counter:
+            with flop_counter() as counter:
                 sampler.evaluate(step)
             macs.append(counter.get_total_flops() // 2)
             sampler.advance(step)
@@ -233,7 +234,7 @@ def _warm_up(subject: Subject, model: nn.Module, settings: Settings) -> float:
             evaluations=3,
             rounds=1,
             piece="evaluation",
-            device=settings.device,
+            device=torch.device(settings.device),
             seed=SEED,
             progress=False,
         )
@@ -244,7 +245,7 @@ def _say_budget(settings: Settings, chosen: Sequence[Policy], seconds: float) ->
     """Print how long it will take, at two thirds of the plain model's time per policy."""
     if not settings.progress:
         return
-    rounds = settings.rounds + (settings.piece == "run")
+    rounds = settings.rounds + (settings.timed == "run")
     runs = rounds * len(chosen) + sum(policy.looks_at_data for policy in chosen)
     minutes = runs * settings.evaluations * seconds * 2 / 3 / 60
     print(
@@ -257,14 +258,14 @@ def _say_budget(settings: Settings, chosen: Sequence[Policy], seconds: float) ->
 def _race(samplers: Mapping[Policy, Sampler], settings: Settings) -> dict[str, Seconds]:
     """Time the samplers; whole runs get one unrecorded round first."""
     runs = {policy.key: sampler for policy, sampler in samplers.items()}
-    rounds = settings.rounds + (settings.piece == "run")
+    rounds = settings.rounds + (settings.timed == "run")
     with quiet():
         seconds = race(
             runs,
             evaluations=settings.evaluations,
             rounds=rounds,
-            piece=settings.piece,
-            device=settings.device,
+            piece=settings.timed,
+            device=torch.device(settings.device),
             seed=SEED,
             progress=settings.progress,
         )
@@ -281,8 +282,8 @@ def _row(
     cost: Cost,
 ) -> Row:
     macs, all_macs = counted[policy], counted[PLAIN]
-    kinds = macs if settings.piece == "evaluation" else [sum(macs)]
-    full = all_macs[0] if settings.piece == "evaluation" else sum(all_macs)
+    kinds = macs if settings.timed == "evaluation" else [sum(macs)]
+    full = all_macs[0] if settings.timed == "evaluation" else sum(all_macs)
     verdict = judge(seconds[policy.key], seconds[PLAIN.key], kinds)
     compute = sum(macs) / sum(all_macs)
     schedule, stats = sampler.attached.schedule, sampler.attached.stats
@@ -345,13 +346,13 @@ def to_record(
         modality=subject.modality,
         question=question,
         packages=subject.packages,
-        device=settings.device,
+        device=torch.device(settings.device),
         seeds={"calibration": [], "evaluation": [SEED]},
         settings={
-            "dtype": str(settings.dtype).removeprefix("torch."),
+            "dtype": settings.dtype,
             "batch": subject.batch,
             "rounds": settings.rounds,
-            "timed": f"each {settings.piece}, in lockstep, order shuffled",
+            "timed": f"each {settings.timed}, in lockstep, order shuffled",
             "weights": "random",
         },
         **measured,

@@ -1,13 +1,21 @@
-"""The audio model as a subject of speed benchmarks."""
+"""How much of its MAC saving does caching turn into time, on Stable Audio Open's transformer?
 
+As stable-audio-tools builds it, ten seconds, DPM-Solver++(3M) SDE, guidance in one batch of two,
+under every policy in lockstep, see `timing.py`. The weights are random: speed does not depend on
+them, and nothing is said on quality. The peers are in requirements-bench.lock (`make bench-env`);
+those not installed are reported.
+"""
+
+from dataclasses import dataclass
 from functools import partial
 
 from smoothcache_audio import STABLE_AUDIO_TOOLS
 
-from tools.bench.baselines.ours import CONTROL, PLAIN
 from tools.bench.models.audio_policies import ALL_SITES, LEAST, policies
 from tools.bench.models.stable_audio import SOLVER, Size, sampling, transformer
-from tools.bench.studies.speed import SEED, Subject
+from tools.bench.policies import CONTROL, PLAIN
+from tools.bench.records import Record
+from tools.bench.studies.speed import SEED, Settings, Subject, measure_speed
 
 PACKAGES = (
     "torch",
@@ -55,3 +63,30 @@ def audio_subject(size: Size | None = None) -> Subject:
         notes=NOTES,
         equals=EQUALS,
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class AudioSettings(Settings):
+    """Settings on Stable Audio Open's transformer.
+
+    Attributes:
+        layers: Blocks; 24 is full size.
+        heads: Heads of 64 channels; 24 is full size.
+        seconds: Length of the sound.
+        evaluations: Evaluations of one run, at least 4.
+    """
+
+    layers: int = 24
+    heads: int = 24
+    seconds: float = 10.0
+    evaluations: int = 100
+
+    @property
+    def size(self) -> Size:
+        """Size of the transformer and of a sound."""
+        return Size(layers=self.layers, heads=self.heads, seconds=self.seconds)
+
+
+def measure(settings: AudioSettings) -> Record:
+    """Time all policies side by side."""
+    return measure_speed(audio_subject(settings.size), settings)

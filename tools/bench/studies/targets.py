@@ -8,7 +8,6 @@ Writes a record into benchmarks/.
 """
 
 import statistics
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -17,7 +16,7 @@ from typing import Annotated, Any
 
 import numpy as np
 import torch
-import typer
+from cyclopts import Parameter
 from smoothcache_core import Adapter, Calibration, PatternAdapter, Schedule, SitePattern
 from smoothcache_core.adapters import DENOISER
 from smoothcache_core.errors import ScheduleError
@@ -28,12 +27,11 @@ from smoothcache_core.sources import plan_evaluations, plan_sites
 from torch import Tensor
 from tqdm import tqdm
 
-from tools.bench.baselines.ours import evenly_spaced
-from tools.bench.bench import Bench, calibrated, load_bench, plain
+from tools.bench.baselines.ours import scheduled
+from tools.bench.bench import CALIBRATION_SEED, Bench, calibrated, load_bench
 from tools.bench.models.audio import PACKAGES, audio
-from tools.bench.policies import scheduled
-from tools.bench.quality_settings import CALIBRATION_SEED
-from tools.bench.records import FOLDER, Record, Row, new_record
+from tools.bench.policies import evenly_spaced, plain
+from tools.bench.records import Record, Row, grid, new_record
 
 QUESTION = "Which targets and fills hold where the solver adds noise at every step?"
 NOTES = (
@@ -88,10 +86,10 @@ class Settings:
     model: str = "spoken-digits"
     steps: int = 100
     samples: int = 10
-    seeds: Sequence[int] = SEEDS
+    seeds: Annotated[Sequence[int], Parameter(name="--seed")] = SEEDS
     calibration_samples: int = 10
-    computes: Sequence[float] = COMPUTES
-    solvers: Sequence[str] = SOLVERS
+    computes: Annotated[Sequence[float], Parameter(name="--compute")] = COMPUTES
+    solvers: Annotated[Sequence[str], Parameter(name="--solver")] = SOLVERS
     progress: bool = True
 
 
@@ -219,11 +217,11 @@ class _Judge:
         self.compute = 1.0
 
     def _sampled(self, case: Case | None, seed: int) -> Tensor:
-        put = plain
+        attach = plain
         if case is not None:
             assert isinstance(case.schedule, Schedule)
-            put = scheduled(case.schedule, adapter=case.adapter)
-        run = self._bench.run(put, samples=self._settings.samples, seed=seed)
+            attach = scheduled(case.schedule, adapter=case.adapter)
+        run = self._bench.run(attach, samples=self._settings.samples, seed=seed)
         self.compute = self._bench.compute(run)
         return run.latents
 
@@ -269,6 +267,11 @@ def _refused(solver: str, case: Case) -> Row:
         "budget": case.budget,
         "reason": reason,
     }
+
+
+def record(settings: Settings) -> Record:
+    """Measure, and return the record."""
+    return to_record(settings, *measure(settings))
 
 
 def to_record(settings: Settings, rows: Sequence[Row], refused: Sequence[Row]) -> Record:
@@ -321,12 +324,12 @@ def pivot(rows: Sequence[Row]) -> str:
         column: min(row["rel_l2"] for row in found if (row["solver"], row["budget"]) == column)
         for column in columns
     }
-    titles = [f"{solver}, {budget:g}" for solver, budget in columns]
-    table = [["target", "fill", *titles], ["---", "---", *("---:" for _ in columns)]]
-    for line in lines:
-        shown = [_error(cells.get((*line, *column)), best[column]) for column in columns]
-        table.append([*line, *shown])
-    return "\n".join(f"| {' | '.join(row)} |" for row in table)
+    titles = ["target", "fill", *(f"{solver}, {budget:g}" for solver, budget in columns)]
+    shown = [
+        [*line, *(_error(cells.get((*line, *column)), best[column]) for column in columns)]
+        for line in lines
+    ]
+    return grid(titles, shown, right=range(2, len(titles)))
 
 
 def _error(row: Row | None, best: float) -> str:
@@ -335,33 +338,3 @@ def _error(row: Row | None, best: float) -> str:
     text = f"{row['rel_l2']:.2g}"
     text = f"**{text}**" if row["rel_l2"] == best else text
     return f"{text} ({row['predicted_error']:.2g})" if "predicted_error" in row else text
-
-
-def main(
-    model: Annotated[str, typer.Option(help="spoken-digits, or a folder.")] = "spoken-digits",
-    steps: Annotated[int, typer.Option(help="Steps of the solvers.")] = 100,
-    samples: Annotated[int, typer.Option(help="Samples of every evaluation seed.")] = 10,
-    seed: Annotated[list[int] | None, typer.Option(help="Evaluation seeds.")] = None,
-    calibration_samples: Annotated[int, typer.Option(help="Samples to calibrate with.")] = 10,
-    compute: Annotated[list[float] | None, typer.Option(help="Compute fractions.")] = None,
-    solver: Annotated[list[str] | None, typer.Option(help="Stochastic solvers.")] = None,
-    threads: Annotated[int, typer.Option(help="CPU threads.")] = 1,
-    output: Annotated[Path, typer.Option(help="Folder of the record.")] = FOLDER,
-) -> None:
-    """Measure, and write a record."""
-    warnings.filterwarnings("ignore", message="Should have t[ab]")  # torchsde, of rounding
-    torch.set_num_threads(threads)
-    settings = Settings(
-        model=model,
-        steps=steps,
-        samples=samples,
-        seeds=seed or SEEDS,
-        calibration_samples=calibration_samples,
-        computes=compute or COMPUTES,
-        solvers=solver or SOLVERS,
-    )
-    rows, refused = measure(settings)
-    record = to_record(settings, rows, refused)
-    path = save(record, output)
-    print(path.with_suffix(".md").read_text())
-    print(f"written to {path} and {path.with_suffix('.md').name}")

@@ -15,7 +15,8 @@ from typing import Any, TypeVar
 from smoothcache_core.metrics import relative_l2
 from torch import Tensor
 
-from tools.bench.bench import Bench, Put
+from tools.bench.bench import Bench
+from tools.bench.policies import Attach, OutOfReachError
 
 NEAR = 0.02
 """How far from the budget compute may be to count as equal."""
@@ -25,10 +26,6 @@ _BISECTIONS = 10
 
 Options = Mapping[str, Any]
 Found = TypeVar("Found")
-
-
-class OutOfReachError(Exception):
-    """A policy cannot meet a budget."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,18 +63,18 @@ class Trials:
             stored = json.loads(self.path.read_text())
             self.known.update({name: Trial(**values) for name, values in stored.items()})
 
-    def of(self, name: str, put: Put, *, one: bool = False) -> Trial:
+    def of(self, name: str, attach: Attach, *, one: bool = False) -> Trial:
         """Return the trial of a policy; one of the same name is not made again.
 
         Args:
             name: Name of the policy at its setting.
-            put: Puts it on a sampler.
+            attach: Attaches it.
             one: Try it on the first sample only, to learn what it computes.
         """
         key = f"{name} on one sample" if one else name
         if key not in self.known:
             reference = self.reference[:1] if one else self.reference
-            run = self.bench.run(put, samples=len(reference), seed=self.seed)
+            run = self.bench.run(attach, samples=len(reference), seed=self.seed)
             error = float(relative_l2(reference, run.latents).mean())
             self.known[key] = Trial(compute=self.bench.compute(run), error=error)
             self._save()
@@ -97,7 +94,7 @@ class Dial:
 
     Attributes:
         name: Name of the policy.
-        put: Makes it from options and a threshold.
+        attach: Makes it from options and a threshold.
         options: Options to choose from.
         low: Smallest threshold, above 0.
         high: Largest threshold.
@@ -105,7 +102,7 @@ class Dial:
     """
 
     name: str
-    put: Callable[[Options, float], Put]
+    attach: Callable[[Options, float], Attach]
     options: Sequence[Options]
     low: float
     high: float
@@ -151,12 +148,12 @@ class Tuner:
         name = f"{dial.name} {sorted(options.items())}"
         tried = self._tried.setdefault(name, {})
 
-        def put(threshold: float) -> Put:
-            return dial.put(options, threshold)
+        def attach(threshold: float) -> Attach:
+            return dial.attach(options, threshold)
 
         def attempt(threshold: float) -> None:
             tried[threshold] = self._trials.of(
-                f"{name} {threshold!r}", put(threshold), one=dial.blind
+                f"{name} {threshold!r}", attach(threshold), one=dial.blind
             )
 
         def distance(threshold: float) -> float:
@@ -172,7 +169,7 @@ class Tuner:
                     break
                 attempt(math.sqrt(low * high))
         nearest = min(tried, key=distance)
-        trial = self._trials.of(f"{name} {nearest!r}", put(nearest))
+        trial = self._trials.of(f"{name} {nearest!r}", attach(nearest))
         return Setting(options=options, threshold=nearest, trial=trial)
 
 

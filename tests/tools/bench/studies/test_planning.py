@@ -9,7 +9,7 @@ from smoothcache_core.numerics.reproducible_sum import joined
 from smoothcache_core.optimize.surrogate import is_noisy, reduced_run
 from smoothcache_core.planning import Limits
 
-from tools.bench.studies import planning
+from tools.bench import cli
 from tools.bench.studies.planning import FRONT, Size, made_up, measure, ways
 
 SMALL = Size(evaluations=12, blocks=3, max_lag=11)
@@ -108,7 +108,8 @@ def test_record_holds_every_way_at_every_compute():
 
 
 def test_record_is_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    planning.main(evaluations=12, blocks=1, max_lag=4, compute=[0.7], threads=0, output=tmp_path)
+    words = "planning --evaluations 12 --blocks 1 --max-lag 4 --compute 0.7 --threads 0 --output"
+    cli.main([*words.split(), str(tmp_path)])
     (record,) = tmp_path.glob("planning-*.json")
     assert f"written to {record}" in capsys.readouterr().out
 

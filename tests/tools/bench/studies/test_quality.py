@@ -1,6 +1,7 @@
 import json
 import math
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -11,37 +12,22 @@ from smoothcache_core.errors import ScheduleError
 from smoothcache_core.metrics import relative_l2
 from smoothcache_core.sources import interval
 from smoothcache_image import cached_pipeline
-from typer.testing import CliRunner
 
-from tools.bench import quality_command
-from tools.bench.baselines.plans import Material
+from tools.bench import cli
+from tools.bench.baselines import diffusers_hooks
+from tools.bench.baselines.fora import fora
+from tools.bench.baselines.ours import Material, scheduled
+from tools.bench.baselines.peers import quiet
 from tools.bench.bench import Bench, Run, load_bench, ode_solution
 from tools.bench.counting import counting, macs_by_leaf
 from tools.bench.models.image import IMAGE, solver_title
-from tools.bench.policies import (
-    dit_smoothcache,
-    evenly_spaced,
-    fewer_steps,
-    first_block_cache,
-    mag_ratios,
-    scheduled,
-    taylorseer,
-)
-from tools.bench.quality_settings import Settings, work_folder
+from tools.bench.policies import PLAIN, OutOfReachError, fewer_steps
 from tools.bench.records import Record
 from tools.bench.studies.quality import Measured, measure
-from tools.bench.studies.quality_policies import MAX_LAGS, PLAIN, families, is_peer
+from tools.bench.studies.quality_policies import MAX_LAGS, families, is_peer
 from tools.bench.studies.quality_record import pivot, save, to_record, trade_off
-from tools.bench.studies.tuning import (
-    FAR,
-    NEAR,
-    Dial,
-    OutOfReachError,
-    Trial,
-    Trials,
-    Tuner,
-    choose,
-)
+from tools.bench.studies.quality_settings import Settings, work_folder
+from tools.bench.studies.tuning import FAR, NEAR, Dial, Trial, Trials, Tuner, choose
 
 pytestmark = [
     pytest.mark.usefixtures("one_thread"),
@@ -99,12 +85,12 @@ def calibration(bench: Bench):
 
 @pytest.fixture(scope="module")
 def spaced(calibration: Calibration):
-    return evenly_spaced(calibration, 0.6)
+    return fora(calibration, 0.6)
 
 
 @pytest.fixture(scope="module")
 def plain(bench: Bench):
-    return bench.run(PLAIN.put, samples=2, seed=SEED)
+    return bench.run(PLAIN.attach, samples=2, seed=SEED)
 
 
 @pytest.fixture(scope="module")
@@ -142,8 +128,8 @@ def test_counted_compute_is_that_of_the_schedule(bench: Bench, spaced: Schedule)
 
 
 @pytest.mark.parametrize("budget", [0.25, 0.4, 0.5, 0.7, 0.99])
-def test_evenly_spaced_is_the_nearest_from_below(calibration: Calibration, budget: float):
-    schedule = evenly_spaced(calibration, budget)
+def test_fora_is_the_nearest_from_below(calibration: Calibration, budget: float):
+    schedule = fora(calibration, budget)
     (row,) = set(schedule.rows.values())
     one_more = calibration.cost.fraction() / calibration.evaluations
     assert schedule.compute_fraction() <= budget < schedule.compute_fraction() + one_more
@@ -151,34 +137,34 @@ def test_evenly_spaced_is_the_nearest_from_below(calibration: Calibration, budge
     assert row[-1] == int(sum(row) > 1)
 
 
-def test_evenly_spaced_refuses_what_is_out_of_reach(calibration: Calibration):
+def test_fora_refuses_what_is_out_of_reach(calibration: Calibration):
     with pytest.raises(OutOfReachError, match=r"computing once costs 0\.207"):
-        evenly_spaced(calibration, 0.2)
+        fora(calibration, 0.2)
 
 
 def test_settings_that_skip_nothing_give_the_plain_sample(
     bench: Bench, calibration: Calibration, plain: Run
 ):
     everything = interval(1, evaluations=STEPS, kinds=calibration.kinds)
-    puts = [
+    policies = [
         scheduled(everything),
-        taylorseer(HOST, everything, 2),
-        first_block_cache(HOST, -1.0),
+        diffusers_hooks.taylorseer(HOST, everything, 2),
+        diffusers_hooks.first_block_cache(HOST, -1.0),
         fewer_steps(lambda sampler, steps: replace(sampler, steps=steps), STEPS),
     ]
-    for put in puts:
-        run = bench.run(put, samples=2, seed=SEED)
+    for attach in policies:
+        run = bench.run(attach, samples=2, seed=SEED)
         assert torch.equal(run.latents, plain.latents)
         assert bench.compute(run) == 1.0
 
 
 def test_taylorseer_of_order_0_is_reuse(bench: Bench, spaced: Schedule, plain: Run):
     ours, theirs, first = (
-        bench.run(put, samples=2, seed=SEED)
-        for put in (
+        bench.run(attach, samples=2, seed=SEED)
+        for attach in (
             scheduled(spaced),
-            taylorseer(HOST, spaced, 0),
-            taylorseer(HOST, spaced, 1),
+            diffusers_hooks.taylorseer(HOST, spaced, 0),
+            diffusers_hooks.taylorseer(HOST, spaced, 1),
         )
     )
     assert torch.equal(ours.latents, theirs.latents)
@@ -190,15 +176,20 @@ def test_taylorseer_of_order_0_is_reuse(bench: Bench, spaced: Schedule, plain: R
 def test_dit_smoothcache_gives_the_samples_of_the_same_schedule(bench: Bench, spaced: Schedule):
     pytest.importorskip("SmoothCache")
     ours, theirs = (
-        bench.run(put, samples=2, seed=SEED)
-        for put in (scheduled(spaced), dit_smoothcache(HOST, spaced))
+        bench.run(attach, samples=2, seed=SEED)
+        for attach in (
+            scheduled(spaced),
+            HOST.dit_smoothcache(lambda steps: spaced.exported("smoothcache-v1")),
+        )
     )
     assert torch.equal(ours.latents, theirs.latents)
     assert ours.macs == theirs.macs
 
 
 def test_mag_cache_calibrates_itself(bench: Bench):
-    ratios = mag_ratios(bench, samples=2, seed=0)
+    run = partial(bench.run, samples=2, seed=0)
+    with quiet():
+        ratios = diffusers_hooks.mag_ratios(HOST, run)
     assert len(ratios) == STEPS
     assert ratios[0] == 1.0
     assert all(ratio > 0.0 and ratio != 1.0 for ratio in ratios[1:])
@@ -206,14 +197,14 @@ def test_mag_cache_calibrates_itself(bench: Bench):
 
 def test_runs_leave_the_testbed_as_it_was(bench: Bench, spaced: Schedule, plain: Run):
     model = bench.sampler.pipe.transformer
-    for put in (
+    for attach in (
         scheduled(spaced),
-        taylorseer(HOST, spaced, 1),
-        first_block_cache(HOST, 0.2),
+        diffusers_hooks.taylorseer(HOST, spaced, 1),
+        diffusers_hooks.first_block_cache(HOST, 0.2),
     ):
-        bench.run(put, samples=2, seed=SEED)
+        bench.run(attach, samples=2, seed=SEED)
     assert "forward" not in vars(model)
-    assert torch.equal(bench.run(PLAIN.put, samples=2, seed=SEED).latents, plain.latents)
+    assert torch.equal(bench.run(PLAIN.attach, samples=2, seed=SEED).latents, plain.latents)
 
 
 # ---------------------------------------------------------------------------- tuning
@@ -221,14 +212,14 @@ def test_runs_leave_the_testbed_as_it_was(bench: Bench, spaced: Schedule, plain:
 
 @pytest.fixture(scope="module")
 def trials(bench: Bench, tmp_path_factory: pytest.TempPathFactory):
-    reference = bench.run(PLAIN.put, samples=2, seed=0).latents
+    reference = bench.run(PLAIN.attach, samples=2, seed=0).latents
     path = tmp_path_factory.mktemp("trials") / "trials.json"
     return Trials(bench=bench, seed=0, reference=reference, path=path)
 
 
 FIRST_BLOCK = Dial(
     name="first-block-cache",
-    put=lambda options, threshold: first_block_cache(HOST, threshold),
+    attach=lambda options, threshold: diffusers_hooks.first_block_cache(HOST, threshold),
     options=[{}],
     low=1e-4,
     high=10.0,
@@ -239,10 +230,15 @@ FIRST_BLOCK = Dial(
 @pytest.mark.parametrize("budget", [0.8, 0.5])
 def test_tuned_threshold_is_as_near_as_any(trials: Trials, budget: float):
     found = Tuner(trials).best(FIRST_BLOCK, budget)
-    grid = [trials.of(f"grid {t}", first_block_cache(HOST, t)) for t in (0.1, 0.2, 0.3, 0.5, 0.8)]
+    grid = [
+        trials.of(f"grid {t}", diffusers_hooks.first_block_cache(HOST, t))
+        for t in (0.1, 0.2, 0.3, 0.5, 0.8)
+    ]
     nearest = min(abs(trial.compute - budget) for trial in grid)
     assert abs(found.trial.compute - budget) <= nearest
-    assert found.trial == trials.of(f"again {budget}", first_block_cache(HOST, found.threshold))
+    assert found.trial == trials.of(
+        f"again {budget}", diffusers_hooks.first_block_cache(HOST, found.threshold)
+    )
 
 
 def test_dial_that_does_not_reach_the_budget_is_refused(trials: Trials):
@@ -252,10 +248,10 @@ def test_dial_that_does_not_reach_the_budget_is_refused(trials: Trials):
 
 
 def test_trials_are_remembered(trials: Trials):
-    made = trials.of("remembered", first_block_cache(HOST, 0.3))
+    made = trials.of("remembered", diffusers_hooks.first_block_cache(HOST, 0.3))
     again = replace(trials, known={})
-    assert again.of("remembered", PLAIN.put) == made
-    assert again.of("another", PLAIN.put) == Trial(compute=1.0, error=0.0)
+    assert again.of("remembered", PLAIN.attach) == made
+    assert again.of("another", PLAIN.attach) == Trial(compute=1.0, error=0.0)
 
 
 def test_the_best_of_what_meets_the_budget_is_chosen():
@@ -420,12 +416,12 @@ def test_record_is_written_with_its_table_and_plot(record: Record, tmp_path: Pat
 
 @pytest.mark.slow
 def test_command_writes_a_record(tmp_path: Path):
-    words = "image --solver dpmsolver++ --steps 5 --budget 0.6 --samples 2 --seed 7 --policy fora "
+    words = "quality image --solver dpmsolver++ --steps 5 --budget 0.6 --samples 2 --seed 7 "
     words += (
-        f"--calibration-samples 1 --reference-steps 6 --work {tmp_path}/work --output {tmp_path}"
+        f"--policy fora --calibration-samples 1 --reference-steps 6 "
+        f"--work {tmp_path}/work --output {tmp_path}"
     )
-    result = CliRunner().invoke(quality_command.app, words.split())
-    assert result.exit_code == 0, result.output
+    cli.main(words.split())
     (path,) = tmp_path.glob("quality-*.json")
     rows = json.loads(path.read_text())["rows"]
     assert [row["policy"] for row in rows] == ["plain", "fora"]

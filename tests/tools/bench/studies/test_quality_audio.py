@@ -1,11 +1,11 @@
 import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 from smoothcache_core.cli.sampler import known
-from typer.testing import CliRunner
 
 pytest.importorskip("stable_audio_tools")
 
@@ -14,14 +14,18 @@ from smoothcache_core import Calibration, calibrate
 from smoothcache_core.metrics import relative_l2
 from smoothcache_core.sources import interval
 
-from tools.bench import quality_command
-from tools.bench.bench import Bench, load_bench, ode_solution, plain
+from tools.bench import cli
+from tools.bench.baselines import diffusers_hooks
+from tools.bench.baselines.fora import fora
+from tools.bench.baselines.ours import scheduled
+from tools.bench.baselines.peers import quiet
+from tools.bench.bench import Bench, load_bench, ode_solution
 from tools.bench.models.audio import audio
-from tools.bench.policies import evenly_spaced, fewer_steps, mag_ratios, scheduled, taylorseer
-from tools.bench.quality_settings import Settings
+from tools.bench.policies import fewer_steps, plain
 from tools.bench.studies import targets
 from tools.bench.studies.quality import measure
 from tools.bench.studies.quality_record import to_record
+from tools.bench.studies.quality_settings import Settings
 
 pytestmark = [
     pytest.mark.usefixtures("one_thread"),
@@ -80,26 +84,26 @@ def test_all_macs_of_an_evaluation_are_counted(bench: Bench, calibration: Calibr
 def test_settings_that_skip_nothing_give_the_plain_sample(bench: Bench, calibration: Calibration):
     everything = interval(1, evaluations=STEPS, kinds=calibration.kinds)
     (same, *_) = AUDIO.fewer(bench.sampler)["SDE-DPM-Solver++ 3M"].values()
-    puts = [
+    policies = [
         scheduled(everything),
-        taylorseer(AUDIO.host, everything, 2),
+        diffusers_hooks.taylorseer(AUDIO.host, everything, 2),
         fewer_steps(same, STEPS),
     ]
     expected = bench.run(plain, samples=SAMPLES, seed=SEED)
-    for put in puts:
-        run = bench.run(put, samples=SAMPLES, seed=SEED)
+    for attach in policies:
+        run = bench.run(attach, samples=SAMPLES, seed=SEED)
         assert torch.equal(run.latents, expected.latents)
         assert bench.compute(run) == 1.0
 
 
 def test_taylorseer_of_order_0_is_reuse(bench: Bench, calibration: Calibration):
-    schedule = evenly_spaced(calibration, 0.6)
+    schedule = fora(calibration, 0.6)
     ours, theirs, first = (
-        bench.run(put, samples=SAMPLES, seed=SEED)
-        for put in (
+        bench.run(attach, samples=SAMPLES, seed=SEED)
+        for attach in (
             scheduled(schedule),
-            taylorseer(AUDIO.host, schedule, 0),
-            taylorseer(AUDIO.host, schedule, 1),
+            diffusers_hooks.taylorseer(AUDIO.host, schedule, 0),
+            diffusers_hooks.taylorseer(AUDIO.host, schedule, 1),
         )
     )
     assert torch.equal(ours.latents, theirs.latents)
@@ -109,7 +113,9 @@ def test_taylorseer_of_order_0_is_reuse(bench: Bench, calibration: Calibration):
 
 
 def test_mag_cache_calibrates_itself(bench: Bench):
-    ratios = mag_ratios(bench, samples=SAMPLES, seed=0)
+    run = partial(bench.run, samples=SAMPLES, seed=0)
+    with quiet():
+        ratios = diffusers_hooks.mag_ratios(AUDIO.host, run)
     assert len(ratios) == STEPS
     assert ratios[0] == 1.0
     assert all(ratio > 0.0 for ratio in ratios)
@@ -157,10 +163,10 @@ def test_record_of_a_stochastic_solver(folder: Path, tmp_path: Path):
 
 @pytest.mark.slow
 def test_command_writes_a_record(folder: Path, tmp_path: Path):
-    words = f"audio --model {folder} --solver dpmpp-2m --steps 5 --budget 0.6 --samples 2 --seed 7 "
+    words = f"quality audio --model {folder} --solver dpmpp-2m --steps 5 --budget 0.6 "
+    words += "--samples 2 --seed 7 "
     words += f"--policy fora --calibration-samples 1 --reference-steps 6 --work {tmp_path}/work "
-    result = CliRunner().invoke(quality_command.app, [*words.split(), "--output", str(tmp_path)])
-    assert result.exit_code == 0, result.output
+    cli.main([*words.split(), "--output", str(tmp_path)])
     (path,) = tmp_path.glob("quality-audio-*.json")
     rows = json.loads(path.read_text())["rows"]
     assert [row["policy"] for row in rows] == ["plain", "fora"]

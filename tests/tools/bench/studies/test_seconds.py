@@ -3,14 +3,14 @@ from dataclasses import replace
 import pytest
 import torch
 from smoothcache_core import Schedule
-from typer.testing import CliRunner
 
+from tools.bench import cli
+from tools.bench.baselines.ours import scheduled
 from tools.bench.bench import Bench, load_bench
 from tools.bench.models.image import IMAGE
-from tools.bench.policies import scheduled
+from tools.bench.policies import plain
 from tools.bench.records import Record
 from tools.bench.stepping import HaltedSampler, halted
-from tools.bench.studies import seconds
 from tools.bench.studies.seconds import CONTROL, PLAIN, Settings, measure
 
 pytestmark = [
@@ -48,8 +48,7 @@ def record() -> Record:
 def run_once(run: HaltedSampler, evaluations: int = STEPS) -> None:
     run.start()
     for evaluation in range(evaluations):
-        with run.around(evaluation):
-            run.evaluate(evaluation)
+        run.evaluate(evaluation)
         run.advance(evaluation)
 
 
@@ -57,12 +56,12 @@ def run_once(run: HaltedSampler, evaluations: int = STEPS) -> None:
 
 
 def test_samplers_take_turns_and_give_what_they_give_alone(bench: Bench):
-    puts = {"plain": seconds.plain, "half": scheduled(HALF)}
-    alone = {name: bench.run(put, samples=2, seed=SEED) for name, put in puts.items()}
+    ways = {"plain": plain, "half": scheduled(HALF)}
+    alone = {name: bench.run(attach, samples=2, seed=SEED) for name, attach in ways.items()}
     assert not torch.equal(alone["plain"].latents, alone["half"].latents)
     with (
-        puts["plain"](bench.of_batch(2)) as one,
-        puts["half"](bench.of_batch(2)) as other,
+        ways["plain"](bench.of_batch(2)) as one,
+        ways["half"](bench.of_batch(2)) as other,
         halted(one.sampler, SEED) as first,
         halted(other.sampler, SEED) as second,
     ):
@@ -144,9 +143,13 @@ def test_impossible_settings_are_refused(changes: dict[str, object], message: st
         replace(SETTINGS, **changes)
 
 
-def test_modality_that_is_none_is_named():
-    app = seconds.typer.Typer()
-    app.command()(seconds.main)
-    result = CliRunner().invoke(app, ["video"])
-    assert result.exit_code == 2
-    assert "no modality is called 'video'" in " ".join(result.output.split())
+def test_modality_that_is_none_is_named(capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["seconds", "video"])
+    assert ended.value.code
+    assert 'Unknown command "video"' in " ".join(capsys.readouterr().err.split())
+
+
+def test_impossible_settings_end_the_command_with_one_line():
+    with pytest.raises(SystemExit, match=r"tools\.bench: rounds must be at least 1, got 0"):
+        cli.main(["seconds", "image", "--rounds", "0"])

@@ -12,9 +12,9 @@ from torch import Tensor
 
 pytest.importorskip("stable_audio_tools")
 
-from tools.bench.baselines.ours import PLAIN, Policy, evenly_spaced
 from tools.bench.models.audio_policies import KINDS, LEAST, PUBLISHED, policies
 from tools.bench.models.stable_audio import SIGMA_MAX, SIGMA_MIN, Size, sampling
+from tools.bench.policies import PLAIN, Policy, evenly_spaced
 from tools.bench.records import Record
 from tools.bench.stepping import Halted
 from tools.bench.studies.speed import SEED, Settings, cost_of, count, measure_speed
@@ -63,8 +63,7 @@ def test_sampler_is_that_of_the_library(model: torch.nn.Module):
     with torch.no_grad(), sampling(model, PLAIN, EVALUATIONS, size=SMALL, seed=SEED) as sampler:
         sampler.start()
         for evaluation in range(EVALUATIONS):
-            with sampler.around(evaluation):
-                sampler.evaluate(evaluation)
+            sampler.evaluate(evaluation)
             sampler.advance(evaluation)
         torch.manual_seed(SEED)
         expected: Any = sample_k(

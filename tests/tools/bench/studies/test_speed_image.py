@@ -1,5 +1,4 @@
 import json
-from contextlib import nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -9,13 +8,14 @@ import torch
 from diffusers.models.transformers.dit_transformer_2d import DiTTransformer2DModel
 from hypothesis import given, strategies as st
 
-from tools.bench.baselines.ours import Policy, evenly_spaced
 from tools.bench.models.dit_xl import Size
 from tools.bench.models.image_policies import falling_lags, policies
+from tools.bench.policies import Policy, evenly_spaced
 from tools.bench.records import Record, common
 from tools.bench.shared_weights import sharing
+from tools.bench.studies.compile import measure_compile
 from tools.bench.studies.speed import Settings, cost_of, count, measure_speed
-from tools.bench.studies.speed_image import image_subject, measure_compile
+from tools.bench.studies.speed_image import image_subject
 from tools.bench.timing import Piece, judge, race
 
 EVALUATIONS = 6
@@ -165,9 +165,6 @@ class Logging:
 
     def start(self):
         self.log.append((self.name, "start"))
-
-    def around(self, evaluation: int):
-        return nullcontext()
 
     def evaluate(self, evaluation: int):
         self.log.append((self.name, evaluation))

@@ -7,9 +7,12 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Annotated
 
 import torch
+from cyclopts import Parameter
 
+from tools.bench.bench import CALIBRATION_SEED
 from tools.bench.records import REPOSITORY, versions
 
 BUDGETS = (0.7, 0.5, 0.35, 0.25, 0.15)
@@ -21,7 +24,6 @@ _PACKAGES = (
     "dit-smoothcache",
     "cache-dit",
 )
-CALIBRATION_SEED = 0
 WORK = Path(tempfile.gettempdir()) / "smoothcache-bench-quality"
 
 
@@ -39,8 +41,8 @@ class Settings:
         calibration_samples: Samples to calibrate and to choose settings with, one batch.
         reference_steps: Evaluations of the run that stands for the exact solution.
         repeats: Timed runs of every policy from every seed.
-        device: Where.
-        only: Names of the policies to run, all if empty; the plain run is always among them.
+        device: cpu or cuda.
+        only: Only these policies; the plain run is always among them.
         work: Folder of what is kept between runs.
         resume: Go on with what an earlier run of the same settings and code has finished.
         progress: Show progress bars.
@@ -52,14 +54,14 @@ class Settings:
     model: str = "digits"
     solver: str = "default"
     steps: int = 50
-    budgets: Sequence[float] = BUDGETS
+    budgets: Annotated[Sequence[float], Parameter(name="--budget")] = BUDGETS
     samples: int = 32
-    seeds: Sequence[int] = (1000, 2000, 3000)
+    seeds: Annotated[Sequence[int], Parameter(name="--seed")] = (1000, 2000, 3000)
     calibration_samples: int = 16
     reference_steps: int = 1000
     repeats: int = 1
     device: str = "cpu"
-    only: Sequence[str] = ()
+    only: Annotated[Sequence[str], Parameter(name="--policy")] = ()
     work: Path = WORK
     resume: bool = False
     progress: bool = True
@@ -77,6 +79,22 @@ class Settings:
                 raise ValueError(f"{name} must be distinct, got {list(values)}")
         if CALIBRATION_SEED in self.seeds:
             raise ValueError(f"seed {CALIBRATION_SEED} calibrates, so it cannot judge")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AudioSettings(Settings):
+    """Settings of the benchmark of the spoken-digits model.
+
+    Attributes:
+        model: spoken-digits, or a folder.
+    """
+
+    model: str = "spoken-digits"
+    solver: str = "dpmpp-3m-sde"
+    steps: int = 100
+    samples: int = 20
+    calibration_samples: int = 10
+    reference_steps: int = 400
 
 
 def work_folder(settings: Settings, modality: str = "image") -> Path:
