@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from tools.bench import results
+from tools.bench.index import INDEX, index
 
 ROOT = Path(__file__).parents[1]
 FILES = [
@@ -39,6 +40,12 @@ def test_links_lead_somewhere(file: Path):
 def test_results_in_the_readme_are_those_of_the_records():
     text = results.README.read_text()
     assert results.rewritten(text) == text
+
+
+def test_index_lists_the_records_that_are_there():
+    assert INDEX.read_text() == index()
+    listed = re.findall(r"^\| \[(\S+)\]\(", INDEX.read_text(), re.MULTILINE)
+    assert sorted(listed) == sorted(file.stem for file in INDEX.parent.glob("*.json"))
 
 
 def test_all_results_are_those_of_the_records():

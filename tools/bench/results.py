@@ -1,4 +1,4 @@
-"""Writes the results in README.md, and all of docs/results.md, from the newest records.
+"""Writes the results in README.md, docs/results.md and benchmarks/README.md, from the records.
 
     python -m tools.bench results
 
@@ -9,7 +9,8 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from tools.bench.records import FOLDER, REPOSITORY
+from tools.bench.index import INDEX, index
+from tools.bench.records import FOLDER, REPOSITORY, grid
 
 README = REPOSITORY / "README.md"
 RESULTS = REPOSITORY / "docs" / "results.md"
@@ -49,13 +50,11 @@ def newest(what: str) -> list[tuple[str, dict[str, Any]]]:
 
 def table(rows: Sequence[dict[str, Any]], names: dict[str, str]) -> str:
     """Return rows as a Markdown table of the columns in `names`."""
-    lines = ["| policy | " + " | ".join(names.values()) + " |"]
-    lines.append("| --- |" + " ---: |" * len(names))
+    lines = []
     for row in rows:
-        cells = [shown(key, row.get(key)) for key in names]
         name = ": ".join(part for part in (row["policy"], row.get("setting", "-")) if part != "-")
-        lines.append(f"| {name} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+        lines.append([name, *(shown(key, row.get(key)) for key in names)])
+    return grid(["policy", *names.values()], lines, right=range(1, len(names) + 1))
 
 
 def shown(key: str, value: float | None) -> str:
@@ -73,14 +72,20 @@ def shown(key: str, value: float | None) -> str:
 
 def qualities() -> list[tuple[str, dict[str, Any]]]:
     """Return the newest quality record of every model, solver and number of evaluations."""
-    found: dict[tuple[object, ...], tuple[str, dict[str, Any]]] = {}
+    found: dict[tuple[Any, ...], tuple[str, dict[str, Any]]] = {}
     for name, record in records("quality"):
         plain = next(row for row in record["rows"] if row["policy"] == "plain")
         whole = len({row["budget"] for row in record["rows"]}) > FEW_BUDGETS
         if whole and not plain["full_size"]:
             known = (plain[key] for key in ("modality", "model", "solver", "evaluations"))
             found[tuple(known)] = name, record
-    return list(found.values())
+    return [found[known] for known in sorted(found, key=_order)]
+
+
+def _order(known: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Return what sorts models and solvers: image first, solvers that add noise last."""
+    modality, model, solver, evaluations = known
+    return MODALITIES.index(modality), solver.startswith("SDE"), model, solver, evaluations
 
 
 def errors(record: dict[str, Any]) -> str:
@@ -90,13 +95,13 @@ def errors(record: dict[str, Any]) -> str:
         if row["policy"] != "plain":
             cells.setdefault(row["policy"], {})[row["budget"]] = row
     budgets = sorted({budget for rows in cells.values() for budget in rows}, reverse=True)
-    lines = ["| policy | " + " | ".join(f"{b:g}" for b in budgets) + " |"]
-    lines.append("| --- |" + " ---: |" * len(budgets))
+    lines = []
     for policy, rows in sorted(cells.items(), key=lambda item: _error_at(item[1], RANKED_AT)):
         ours = next(iter(rows.values()))["ours"]
         name = f"**{policy}**" if ours else policy
-        lines.append(f"| {name} | " + " | ".join(_error(rows.get(b), b) for b in budgets) + " |")
-    return "\n".join(lines)
+        lines.append([name, *(_error(rows.get(b), b) for b in budgets)])
+    titles = ["policy", *(f"{b:g}" for b in budgets)]
+    return grid(titles, lines, right=range(1, len(titles)))
 
 
 def _error_at(rows: dict[float, dict[str, Any]], budget: float) -> float:
@@ -223,10 +228,8 @@ def results() -> str:
 
 def summary() -> str:
     """Return the errors of plans, of SmoothCache and of the best peer as a Markdown table."""
-    lines = [
-        "| model, solver | compute | `planned` | `fitted` | SmoothCache | best of the others |",
-        "| --- | ---: | ---: | ---: | ---: | --- |",
-    ]
+    titles = ["model, solver", "compute", "`planned`", "`fitted`", "SmoothCache"]
+    lines = []
     for _, record in qualities():
         for budget in SUMMED_UP_AT:
             rows = [row for row in record["rows"] if row["budget"] == budget]
@@ -235,10 +238,9 @@ def summary() -> str:
             others = [row for row in rows if not row["policy"].startswith(known)]
             best = min(others, key=_rel_l2)
             cells = [*(_error(row, budget) for row in kinds), _error(best, budget)]
-            lines.append(
-                f"| {_title(record)} | {budget:g} | {' | '.join(cells)}, {best['policy']} |"
-            )
-    return "\n".join(lines)
+            cells[-1] += f", {best['policy']}"
+            lines.append([_title(record), f"{budget:g}", *cells])
+    return grid([*titles, "best of the others"], lines, right=range(1, len(titles)))
 
 
 def _least(rows: Sequence[dict[str, Any]], *names: str) -> dict[str, Any] | None:
@@ -252,15 +254,14 @@ def _rel_l2(row: dict[str, Any]) -> float:
 
 def speed_summary() -> str:
     """Return what caches of ours make of full-size models as a Markdown table."""
-    lines = ["| model | skipped | compute | faster | of the MAC limit |"]
-    lines.append("| --- | --- | ---: | ---: | ---: |")
+    lines = []
     for _, record in newest("speed"):
         for row in record["rows"]:
             if row["ours"] and row["compute"] < 1 - OFF_BUDGET:
                 cells = [shown(key, row[key]) for key in SPEED_NAMES]
                 about = f"{row['model']}, {row['evaluations']} evaluations"
-                lines.append(f"| {about} | {row['setting']} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+                lines.append([about, row["setting"], *cells])
+    return grid(["model", "skipped", *SPEED_NAMES.values()], lines, right=range(2, 5))
 
 
 def section() -> str:
@@ -294,6 +295,7 @@ def rewritten(text: str) -> str:
 
 
 def main() -> None:
-    """Write them."""
+    """Write README.md's results, docs/results.md and benchmarks/README.md."""
+    INDEX.write_text(index())
     README.write_text(rewritten(README.read_text()))
     RESULTS.write_text(results())

@@ -1,0 +1,165 @@
+"""benchmarks/README.md: one line per record, with its question, its command and its answer.
+
+The answer is computed from the rows of the record, by what was measured.
+"""
+
+import json
+import statistics
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from tools.bench.records import FOLDER, grid
+
+INDEX = FOLDER / "README.md"
+HEAD = """# Records
+
+Written by `python -m tools.bench results`. One line per record; a record is a JSON file, the same
+as a table, and sometimes a plot. It is never edited. Of several that answer one question the newest
+is kept, and those that the docs refer to; older ones are in the history.
+"""
+_BUDGETS = (0.5, 0.25)
+_QUESTION = "How was the shipped model trained, and how good is it?"  # the first two do not say it
+
+Answer = Callable[[list[dict[str, Any]]], str]
+
+
+def index() -> str:
+    """Return the text of benchmarks/README.md."""
+    found = [(path.stem, json.loads(path.read_text())) for path in sorted(FOLDER.glob("*.json"))]
+    order = {what: place for place, what in enumerate(ANSWERS)}
+    found.sort(key=lambda each: (order[what_of(each[0])], each[1]["date"]))
+    lines = [
+        [
+            f"[{name}]({_page(name)})",
+            record.get("question") or _QUESTION,
+            f"`{record['command']}`".replace("|", "\\|"),
+            ANSWERS[what_of(name)](record["rows"]),
+        ]
+        for name, record in found
+    ]
+    return f"{HEAD}\n{grid(['record', 'question', 'command', 'answer'], lines)}\n"
+
+
+def what_of(name: str) -> str:
+    """Return what a record of this name measured."""
+    return name.split("-")[0]
+
+
+def _page(name: str) -> str:
+    """Return the file to open: the table where there is one."""
+    return f"{name}.md" if (FOLDER / f"{name}.md").exists() else f"{name}.json"
+
+
+# ---------------------------------------------------------------------------- answers
+
+
+def _quality(rows: list[dict[str, Any]]) -> str:
+    parts = []
+    for budget in _BUDGETS:
+        here = [row for row in rows if row["budget"] == budget]
+        ours = _least([row for row in here if row["ours"]])
+        others = _least([row for row in here if not row["ours"]])
+        if ours or others:
+            parts.append(f"error at {budget:g}: " + ", ".join(filter(None, (ours, others))))
+    return "; ".join(parts)
+
+
+def _least(rows: Sequence[dict[str, Any]]) -> str:
+    if not rows:
+        return ""
+    best = min(rows, key=lambda row: row["rel_l2"])
+    return f"{best['policy']} {best['rel_l2']:.2g}"
+
+
+def _speed(rows: list[dict[str, Any]]) -> str:
+    ours = [row for row in rows if row["ours"] and row["compute"] < 1.0]
+    best = max(ours, key=lambda row: row["speedup"])
+    setting = f" ({best['setting']})" if "setting" in best else ""
+    return f"{best['policy']}{setting}: {_times(best)}"
+
+
+def _times(row: dict[str, Any]) -> str:
+    return f"{row['speedup']:.2f} times as fast, {row['of_limit']:.2f} of the MAC limit"
+
+
+def _compile(rows: list[dict[str, Any]]) -> str:
+    breaks = sum(row["graph_breaks"] for row in rows)
+    each = [f"{row['compiled']} {row['speedup']:.2f}x" for row in rows if row["ours"]]
+    return f"{', '.join(each)} over the plain model compiled alike; {breaks} graph breaks"
+
+
+def _planning(rows: list[dict[str, Any]]) -> str:
+    single = max(row["seconds"] for row in rows if row["plans"] == 1)
+    front = [f"; {row['plans']} plans {row['seconds']:.0f} s" for row in rows if row["plans"] > 1]
+    return f"at most {single:.1f} s for one plan{''.join(front)}"
+
+
+def _sensitivity(rows: list[dict[str, Any]]) -> str:
+    full, cheap = rows[:2]
+    ranks = f"rank correlation {cheap['rank_sites']:.3f}"
+    return (
+        f"{cheap['estimate']}: {ranks} with the full one, {cheap['calls']} of {full['calls']} calls"
+    )
+
+
+def _transfer(rows: list[dict[str, Any]]) -> str:
+    return _by_plan(rows, "at other steps and guidance")
+
+
+def _length(rows: list[dict[str, Any]]) -> str:
+    return _by_plan(rows, "at four lengths")
+
+
+def _by_plan(rows: list[dict[str, Any]], where: str) -> str:
+    names = dict.fromkeys(row["planned_from"] for row in rows)
+    means = {
+        name: statistics.fmean(row["rel_l2"] for row in rows if row["planned_from"] == name)
+        for name in names
+    }
+    shown = ", ".join(f"{name} {mean:.2g}" for name, mean in means.items())
+    return f"mean error of plans {where}: {shown}"
+
+
+def _sde(rows: list[dict[str, Any]]) -> str:
+    parts = []
+    for budget in _BUDGETS:
+        here = [row for row in rows if row["budget"] == budget]
+        best = min(here, key=lambda row: row["rel_l2"])
+        parts.append(f"at {budget:g}: {best['target']} by {best['fill']} {best['rel_l2']:.2g}")
+    return f"least error {'; '.join(parts)}"
+
+
+def _channels(rows: list[dict[str, Any]]) -> str:
+    gains = [row["gain"] for row in rows]
+    return f"{min(gains):.1%} to {max(gains):.1%} less is left of an output"
+
+
+def _demo(rows: list[dict[str, Any]]) -> str:
+    return "; ".join(
+        f"{row['policy']}: {row['speedup']:.2f}x, error {row['rel_l2']:.2g}"
+        for row in rows
+        if row["ours"]
+    )
+
+
+def _train(rows: list[dict[str, Any]]) -> str:
+    checks = [row for row in rows if row["stage"].startswith("check")]
+    return "; ".join(f"{row['recognised']:.1%} of {row['samples']} recognised" for row in checks)
+
+
+ANSWERS: dict[str, Answer] = {
+    "quality": _quality,
+    "speed": _speed,
+    "compile": _compile,
+    "gpu": _speed,
+    "seconds": _speed,
+    "planning": _planning,
+    "sensitivity": _sensitivity,
+    "transfer": _transfer,
+    "length": _length,
+    "sde": _sde,
+    "channels": _channels,
+    "demo": _demo,
+    "train": _train,
+}
+"""How a record of each kind is summed up, in the order of the index."""
