@@ -28,10 +28,15 @@ class Size:
     @property
     def name(self) -> str:
         """Name of the model in records."""
-        if self == Size():
-            return "DiT-XL/2 256"
+        if self.is_full:
+            return f"DiT-XL/2 {8 * self.sample_size}"
         width = self.num_attention_heads * self.attention_head_dim
         return f"DiT {self.num_layers} x {width}, {8 * self.sample_size} px"
+
+    @property
+    def is_full(self) -> bool:
+        """Whether it is a published size: 256 or 512 pixels."""
+        return self in (Size(), Size(sample_size=64))
 
 
 def dit(

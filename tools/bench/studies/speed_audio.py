@@ -6,14 +6,16 @@ them, and nothing is said on quality. The peers are in requirements-bench.lock (
 those not installed are reported.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
 from smoothcache_audio import STABLE_AUDIO_TOOLS
 
-from tools.bench.models.audio_policies import ALL_SITES, LEAST, policies
+from tools.bench.models import audio_policies
+from tools.bench.models.audio_policies import ALL_SITES, LEAST
 from tools.bench.models.stable_audio import SOLVER, Size, sampling, transformer
-from tools.bench.policies import CONTROL, PLAIN
+from tools.bench.policies import CONTROL, PLAIN, Policy
 from tools.bench.records import Record
 from tools.bench.studies.speed import SEED, Settings, Subject, measure_speed
 
@@ -46,19 +48,28 @@ EQUALS = {
 }
 
 
-def audio_subject(size: Size | None = None) -> Subject:
-    """Return a transformer of a size, that of Stable Audio Open if not given."""
+def audio_subject(
+    size: Size | None = None, *, sounds: int = 1, policies: Sequence[Policy] = ()
+) -> Subject:
+    """Return Stable Audio Open's transformer.
+
+    Args:
+        size: Its size, that of Stable Audio Open if not given.
+        sounds: Sounds of one run.
+        policies: What is compared, the plain model first; those of the benchmark if not given.
+    """
     size = size or Size()
+    batch = "one sound" if sounds == 1 else f"{sounds} sounds"
     return Subject(
         modality="audio",
         model=size.name,
         full_size=size.is_full,
         solver=SOLVER,
-        batch=f"2 (one sound of {size.latents} latents, both conditioning passes)",
+        batch=f"{2 * sounds} ({batch} of {size.latents} latents, both conditioning passes)",
         adapter=STABLE_AUDIO_TOOLS,
         build=lambda device, dtype: transformer(size, device=device, dtype=dtype, seed=SEED),
-        sampling=partial(sampling, size=size, seed=SEED),
-        policies=policies(),
+        sampling=partial(sampling, size=size, seed=SEED, sounds=sounds),
+        policies=policies or audio_policies.policies(),
         packages=PACKAGES,
         notes=NOTES,
         equals=EQUALS,

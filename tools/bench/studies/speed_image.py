@@ -5,14 +5,15 @@ Samples by DDIM at 256 x 256, guidance in one batch of two, under every policy i
 The peers are in requirements-bench.lock (`make bench-env`); those not installed are reported.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
 from smoothcache_image import DIT
 
+from tools.bench.models import image_policies
 from tools.bench.models.dit_xl import Size, dit, sampling
-from tools.bench.models.image_policies import policies
-from tools.bench.policies import PLAIN
+from tools.bench.policies import PLAIN, Policy
 from tools.bench.records import Record
 from tools.bench.studies.speed import SEED, Settings, Subject, measure_speed
 
@@ -34,19 +35,28 @@ EQUALS = {
 }
 
 
-def image_subject(size: Size | None = None) -> Subject:
-    """Return a DiT of a size, that of DiT-XL/2 if not given, sampled by DDIM."""
+def image_subject(
+    size: Size | None = None, *, images: int = 1, policies: Sequence[Policy] = ()
+) -> Subject:
+    """Return a DiT sampled by DDIM.
+
+    Args:
+        size: Its size, that of DiT-XL/2 if not given.
+        images: Images of one run.
+        policies: What is compared, the plain model first; those of the benchmark if not given.
+    """
     size = size or Size()
+    batch = "one image" if images == 1 else f"{images} images"
     return Subject(
         modality="image",
         model=size.name,
-        full_size=size == Size(),
+        full_size=size.is_full,
         solver="DDIM",
-        batch="2 (one image, both conditioning passes)",
+        batch=f"{2 * images} ({batch}, both conditioning passes)",
         adapter=DIT,
         build=lambda device, dtype: dit(size, device=device, dtype=dtype, seed=SEED),
-        sampling=partial(sampling, seed=SEED),
-        policies=policies(),
+        sampling=partial(sampling, seed=SEED, images=images),
+        policies=policies or image_policies.policies(),
         packages=PACKAGES,
         notes=NOTES,
         equals=EQUALS,
