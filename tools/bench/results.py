@@ -214,7 +214,7 @@ def results() -> str:
         "# Results\n",
         "Written by `python -m tools.bench results` from the newest records in benchmarks/, which",
         "say what was measured and how to read it. There are no GPU figures yet:",
-        "`python -m tools.bench speed image --device cuda --dtype float16` makes them.\n",
+        "`python tools/gpu_check.py` makes them.\n",
         *quality(folder),
         *speed(folder),
         *seconds(folder),
@@ -281,8 +281,7 @@ def section() -> str:
         "them). The MAC limit is the speed-up if time were MACs alone.\n",
         speed_summary() + "\n",
         "[All results](docs/results.md), with every peer, budget and command. There are no GPU",
-        "figures yet; `python -m tools.bench speed image --device cuda --dtype float16` makes",
-        "them.",
+        "figures yet; `python tools/gpu_check.py` makes them.",
         END,
     ]
     return "\n".join(parts)

@@ -25,6 +25,7 @@ def test_small_check_runs_to_its_end():
     image, audio = measure(Settings(small=True, device="cpu", minutes=20.0))
     assert (image.modality, audio.modality) == ("image", "audio")
     for record in (image, audio):
+        assert record.rows, record.refused
         assert record.what == "gpu"
         assert all(record.checks.values())
         assert all(set(KEYS.split()) <= set(row) for row in record.rows)
