@@ -164,7 +164,7 @@ def measure_image(settings: ImageSettings) -> Record:
         batch=settings.batch,
     )
     start = Place(sampler=sampler, calibration_seeds=(1000, 1001), seeds=(0, 1, 2, 3))
-    known, _ = start.calibrated()
+    origin, _ = start.calibrated()
     return new_record(
         what="transfer",
         modality="image",
@@ -173,27 +173,27 @@ def measure_image(settings: ImageSettings) -> Record:
         seeds={"calibration": start.calibration_seeds, "evaluation": start.seeds},
         settings={"steps_of_the_calibration": settings.steps, "batch": settings.batch},
         rows=[
-            *_of_steps(start, known, settings.other_steps),
-            *_of_guidance(start, known, settings.other_guidance),
+            *_of_steps(start, origin, settings.other_steps),
+            *_of_guidance(start, origin, settings.other_guidance),
         ],
         notes=IMAGE_NOTES,
     )
 
 
-def _of_steps(start: Place, known: Calibration, numbers: Sequence[int]) -> Iterator[Row]:
+def _of_steps(start: Place, origin: Calibration, numbers: Sequence[int]) -> Iterator[Row]:
     """Yield rows of other numbers of steps."""
     for steps in numbers:
         place = start.at(steps=steps)
         plain = place.plain()
         for name, (made, seconds) in {
             "calibrated": place.calibrated(),
-            "transferred": place.transferred(known),
+            "transferred": place.transferred(origin),
         }.items():
             facts = {"planned_from": name, "seconds_calibration": seconds}
             yield from _image_rows(place, made, plain, facts)
 
 
-def _of_guidance(start: Place, known: Calibration, scales: Sequence[float]) -> Iterator[Row]:
+def _of_guidance(start: Place, origin: Calibration, scales: Sequence[float]) -> Iterator[Row]:
     """Yield rows of other guidance scales."""
     other = {"other_guidance": start.sampler.guidance}
     for guidance in scales:
@@ -202,9 +202,9 @@ def _of_guidance(start: Place, known: Calibration, scales: Sequence[float]) -> I
         own, seconds = place.calibrated()
         facts = {"planned_from": "calibrated", "seconds_calibration": seconds}
         yield from _image_rows(place, own, plain, facts)
-        yield from _image_rows(place, known, plain, {"planned_from": "other guidance", **other})
+        yield from _image_rows(place, origin, plain, {"planned_from": "other guidance", **other})
         if guidance > 1:  # at 1 there is one conditioning pass, and nothing to transfer from two
-            made, seconds = place.transferred(known)
+            made, seconds = place.transferred(origin)
             facts = {"planned_from": "transferred", "seconds_calibration": seconds}
             yield from _image_rows(place, made, plain, facts | other)
 
@@ -272,7 +272,7 @@ def measure_audio(settings: AudioSettings) -> Record:
     loaded = modality.load(settings.model, settings.solver, settings.steps, "cpu")
     sampler = modality.owned(loaded, settings.batch)
     start = Place(sampler=sampler, calibration_seeds=(1000,), seeds=(0, 1, 2))
-    known, _ = start.at(seconds=settings.seconds).calibrated()
+    origin, _ = start.at(seconds=settings.seconds).calibrated()
     lengths = tqdm(settings.lengths, unit="length", disable=not settings.progress)
     return new_record(
         what="length",
@@ -290,18 +290,18 @@ def measure_audio(settings: AudioSettings) -> Record:
         rows=[
             row
             for length in lengths
-            for row in _audio_rows(start.at(seconds=length), known, settings.compute)
+            for row in _audio_rows(start.at(seconds=length), origin, settings.compute)
         ],
         notes=AUDIO_NOTES,
     )
 
 
-def _audio_rows(place: Place, known: Calibration, compute: float) -> Iterator[Row]:
+def _audio_rows(place: Place, origin: Calibration, compute: float) -> Iterator[Row]:
     """Yield rows of one length."""
     plain = place.plain()
     own, _ = place.calibrated()
     for target in AUDIO_TARGETS:
-        for name, calibration in {"own length": own, "other length": known}.items():
+        for name, calibration in {"own length": own, "other length": origin}.items():
             judged = place.judged(calibration, plain, target, compute)
             yield {
                 "length_seconds": place.sampler.seconds,
