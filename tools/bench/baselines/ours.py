@@ -5,7 +5,7 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 from smoothcache_core import Adapter, Calibration, Schedule, SmoothCacheWarning, attach, fit
 from smoothcache_core.adapters import DENOISER
@@ -15,8 +15,6 @@ from smoothcache_core.schedule import Fill
 from smoothcache_core.sources import smooth_to_compute
 
 from tools.bench.policies import Attach, Attachable, Attached, Row, RowOf
-
-Target = Literal["auto", "denoiser", "guidance", "site"]
 
 
 def scheduled(schedule: Schedule, *, adapter: Adapter | None = None) -> Attach:
@@ -127,7 +125,7 @@ def our_policies() -> Mapping[str, Plan]:
     }
 
 
-def _planned(target: Target, material: Material, budget: float) -> Schedule:
+def _planned(target: str, material: Material, budget: float) -> Schedule:
     return Planner(material.calibration, target=target).to_compute(budget)
 
 
