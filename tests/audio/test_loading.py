@@ -180,4 +180,4 @@ def test_the_shipped_model_is_the_one_when_none_is_named():
     assert (model.sample_rate, model.sample_size) == (config["sample_rate"], config["sample_size"])
     sampler = prompt_sampler(model, conditions=[3], steps=2, solver="dpmpp-2m")
     latents = sampler(1)
-    assert sampler.waveforms(latents).shape == (1, 1, config["sample_size"])
+    assert sampler.decode(latents).shape == (1, 1, config["sample_size"])

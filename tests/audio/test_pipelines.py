@@ -34,7 +34,7 @@ from smoothcache_audio import (
     STABLE_AUDIO,
     STABLE_AUDIO_3,
     STABLE_AUDIO_TOOLS,
-    Sampler,
+    PromptSampler,
     cached_pipeline,
     prompt_sampler,
     sampler_of,
@@ -48,7 +48,6 @@ from smoothcache_core import (
     fit,
     plan,
 )
-from smoothcache_core.cli.sampler import known
 from smoothcache_core.errors import PipelineError, ScheduleError
 from smoothcache_core.sources import interval
 from torch import Tensor, nn
@@ -84,13 +83,13 @@ class Setting:
     affine: bool = True
     length_first: bool = False
 
-    def sampler(self, other: StableAudioPipeline, **settings: Any) -> Sampler:
+    def sampler(self, other: StableAudioPipeline, **settings: Any) -> PromptSampler:
         """Return a sampler of the pipeline, whose text encoder is that of another one."""
         model = next(case for case in CASES if case.adapter is self.adapter).model()
         torch.manual_seed(1)
         pipe = self.build(model, other)
         pipe.set_progress_bar_config(disable=True)
-        options = {"steps": len(ROW), "guidance": self.guidance, "batch": 2, "seconds": SECONDS}
+        options = {"steps": len(ROW), "guidance": self.guidance, "samples": 2, "seconds": SECONDS}
         return prompt_sampler(pipe, conditions=PROMPTS, **{**options, **settings})
 
 
@@ -195,8 +194,8 @@ def other(tmp_path_factory: pytest.TempPathFactory) -> StableAudioPipeline:
     return StableAudioPipeline.from_pretrained(folder)
 
 
-def schedule_for(sampler: Sampler) -> Schedule:
-    kinds = {site.kind for site in sampler.adapter.sites(sampler.denoiser)}
+def schedule_for(sampler: PromptSampler) -> Schedule:
+    kinds = {site.kind for site in sampler.adapter.sites(sampler.model)}
     return Schedule(evaluations=len(ROW), rows=dict.fromkeys(kinds, ROW))
 
 
@@ -208,7 +207,7 @@ def test_text_is_really_encoded(other: StableAudioPipeline):
 @every_setting
 def test_a_schedule_is_followed_exactly(setting: Setting, other: StableAudioPipeline):
     sampler = setting.sampler(other)
-    model, sites = sampler.denoiser, sampler.adapter.sites(sampler.denoiser)
+    model, sites = sampler.model, sampler.adapter.sites(sampler.model)
     with counted(model, sites) as plain_calls:
         plain = sampler(1)
     with hooked(model, sites, ROW, branches=setting.calls):
@@ -216,7 +215,7 @@ def test_a_schedule_is_followed_exactly(setting: Setting, other: StableAudioPipe
     before = snapshot(model)
     with (
         counted(model, sites) as calls,
-        cached_pipeline(sampler.model, schedule_for(sampler), branches=sampler.branches) as stats,
+        cached_pipeline(sampler.pipe, schedule_for(sampler), branches=sampler.branches) as stats,
     ):
         outputs, another, again = sampler(1), sampler(2), sampler(1)
     assert_restored(model, before)
@@ -239,7 +238,7 @@ def test_computing_everything_is_bit_identical(setting: Setting, other: StableAu
     everything = interval(1, evaluations=len(ROW), kinds=kinds)
     with (
         pytest.warns(SmoothCacheWarning, match="computes everything"),
-        cached_pipeline(sampler.model, everything, branches=sampler.branches),
+        cached_pipeline(sampler.pipe, everything, branches=sampler.branches),
     ):
         outputs = sampler(1)
     assert torch.equal(outputs, sampler(1))
@@ -250,14 +249,14 @@ def test_another_number_of_steps_is_refused_before_computing(
     setting: Setting, other: StableAudioPipeline
 ):
     sampler, more = setting.sampler(other), setting.sampler(other, steps=len(ROW) + 1)
-    sites = more.adapter.sites(more.denoiser)
+    sites = more.adapter.sites(more.model)
 
     def sample() -> None:
-        with cached_pipeline(more.model, schedule_for(sampler), branches=sampler.branches):
+        with cached_pipeline(more.pipe, schedule_for(sampler), branches=sampler.branches):
             more(1)
 
     with (
-        counted(more.denoiser, sites) as calls,
+        counted(more.model, sites) as calls,
         pytest.raises(ScheduleError, match="set to 6 evaluations, but the schedule has 5"),
     ):
         sample()
@@ -270,20 +269,20 @@ def test_latents_are_in_the_layout_of_the_denoiser(setting: Setting, other: Stab
     latents = sampler(1)
     assert latents.dtype == torch.float32
     assert latents.shape == ((2, 16, 8) if setting.length_first else (2, 8, 16))
-    sound = sampler.waveforms(latents)
+    sound = sampler.decode(latents)
     assert sound.shape == (2, 1, 16 * 8)
     assert sound.abs().max() <= 1
     assert sampler.sample_rate == SAMPLE_RATE
 
 
-def decoding(sampler: Sampler) -> Callable[[int], Tensor]:
+def decoding(sampler: PromptSampler) -> Callable[[int], Tensor]:
     """Return a sampler as a user writes it, who does not ask for latents."""
-    name = "audio_duration" if isinstance(sampler.model, AceStepPipeline) else None
+    name = "audio_duration" if isinstance(sampler.pipe, AceStepPipeline) else None
     lengths = {"StableAudioPipeline": "audio_end_in_s", "StableAudio3Pipeline": "duration"}
-    name = name or lengths.get(type(sampler.model).__name__, "audio_duration_s")
+    name = name or lengths.get(type(sampler.pipe).__name__, "audio_duration_s")
 
     def sample(seed: int) -> Tensor:
-        return sampler.model(
+        return sampler.pipe(
             prompt=list(PROMPTS[:1]),
             num_inference_steps=len(ROW),
             generator=torch.Generator().manual_seed(seed),
@@ -298,7 +297,7 @@ def decoding(sampler: Sampler) -> Callable[[int], Tensor]:
 @every_setting
 def test_calibrated_planned_fitted_and_applied(setting: Setting, other: StableAudioPipeline):
     sampler = setting.sampler(other)
-    taken = known(sampler)
+    taken = sampler
     calibration = calibrate(taken, seeds=[1], sensitivity=1, max_lag=3, progress=False)
     assert calibration.evaluations == len(ROW)
     assert calibration.fingerprint.guidance == {"guidance_scale": 3.0}
@@ -312,7 +311,7 @@ def test_calibrated_planned_fitted_and_applied(setting: Setting, other: StableAu
     fitted = fit(taken, schedule, seeds=[1], progress=False)
     with warnings.catch_warnings():
         warnings.simplefilter("error", SmoothCacheWarning)
-        with cached_pipeline(sampler.model, fitted, branches=sampler.branches) as stats:
+        with cached_pipeline(sampler.pipe, fitted, branches=sampler.branches) as stats:
             outputs = sampler(3)
     assert outputs.isfinite().all()
     assert 0 < stats.reuse_fraction < 1
@@ -323,7 +322,7 @@ def test_calibrated_planned_fitted_and_applied(setting: Setting, other: StableAu
 def test_what_is_decoded_is_the_final_latent(setting: Setting, other: StableAudioPipeline):
     """Turned into the denoiser's layout, else a solver that is affine would not look like one."""
     sampler = setting.sampler(other)
-    taken = sampler_of(sampler.model, decoding(sampler), branches=sampler.branches)
+    taken = sampler_of(sampler.pipe, decoding(sampler), branches=sampler.branches)
     calibration = calibrate(taken, seeds=[1], sensitivity=1, max_lag=1, progress=False)
     assert (calibration.dynamics is not None) == setting.affine
 

@@ -18,8 +18,7 @@ from smoothcache_audio import (
 )
 from smoothcache_audio.stable_audio_tools import FLOW_SOLVERS, V_SOLVERS, quiet
 from smoothcache_core import Schedule, SmoothCacheWarning, cached, calibrate, fit, plan
-from smoothcache_core.cli.sampler import known
-from smoothcache_core.errors import PipelineError, ScheduleError
+from smoothcache_core.errors import PipelineError, SamplerError, ScheduleError
 from smoothcache_core.schedule import Fill
 from smoothcache_core.sources import interval
 from torch import Tensor
@@ -41,7 +40,7 @@ def model_for(solver: str, *, decoding: bool = False) -> Any:
 
 
 def sampler_for(solver: str, **settings: Any) -> Any:
-    options = {"conditions": range(10), "steps": STEPS, "guidance": 3.0, "batch": 2}
+    options = {"conditions": range(10), "steps": STEPS, "guidance": 3.0, "samples": 2}
     return prompt_sampler(model_for(solver), solver=solver, **{**options, **settings})
 
 
@@ -61,16 +60,16 @@ def schedule_for(solver: str) -> Schedule:
 @every_solver
 def test_a_schedule_is_followed_exactly(solver: str):
     sampler, schedule = sampler_for(solver), schedule_for(solver)
-    model, row = sampler.denoiser, row_of(sampler.evaluations)
+    model, row = sampler.model, row_of(sampler.evaluations)
     sites = adapter_for(model).sites(model)
     with counted(model, sites) as plain_calls:
         plain = sampler(1)
     with hooked(model, sites, row):
         expected = sampler(1)
-    before = snapshot(sampler.model)
-    with counted(model, sites) as calls, cached_pipeline(sampler.model, schedule) as stats:
+    before = snapshot(sampler.pipe)
+    with counted(model, sites) as calls, cached_pipeline(sampler.pipe, schedule) as stats:
         outputs, again = sampler(1), sampler(1)
-    assert_restored(sampler.model, before)
+    assert_restored(sampler.pipe, before)
     assert set(plain_calls.values()) == {sampler.evaluations}
     assert set(calls.values()) == {2 * sum(row)}
     assert stats.computed == {site.path: 2 * sum(row) for site in sites}
@@ -88,7 +87,7 @@ def test_computing_everything_is_bit_identical(solver: str):
     everything = interval(1, evaluations=sampler.evaluations, kinds=KINDS)
     with (
         pytest.warns(SmoothCacheWarning, match="computes everything"),
-        cached_pipeline(sampler.model, everything),
+        cached_pipeline(sampler.pipe, everything),
     ):
         outputs = sampler(1)
     assert torch.equal(outputs, sampler(1))
@@ -101,7 +100,7 @@ def test_filled_evaluations_are_combined_from_guided_outputs(solver: str):
     filled = [evaluation for evaluation, computed in enumerate(row) if not computed]
     fill = Fill(terms=dict.fromkeys(filled, (0.9,)), inputs=dict.fromkeys(filled, 0.1))
     schedule = Schedule(evaluations=len(row), rows={"denoiser": row}, fills={"denoiser": fill})
-    model, kept = sampler.denoiser, torch.zeros(0)
+    model, kept = sampler.model, torch.zeros(0)
     seen: list[int] = []
 
     def by_hand(module: Any, args: tuple[Any, ...], kwargs: Any, output: Any) -> Any:
@@ -117,7 +116,7 @@ def test_filled_evaluations_are_combined_from_guided_outputs(solver: str):
     handle = model.register_forward_hook(by_hand, with_kwargs=True)
     expected = sampler(1)
     handle.remove()
-    with cached_pipeline(sampler.model, schedule) as stats:
+    with cached_pipeline(sampler.pipe, schedule) as stats:
         outputs = sampler(1)
     assert seen == [2] * len(row)
     assert stats.reused == {"denoiser": len(filled)}
@@ -129,15 +128,15 @@ def test_filled_evaluations_are_combined_from_guided_outputs(solver: str):
 def test_runs_of_other_lengths_and_batches_do_not_leak(solver: str):
     sampler, schedule = sampler_for(solver), schedule_for(solver)
     longer = sampler_for(solver, seconds=24 * PATCH / sampler.sample_rate)
-    single, unguided = sampler_for(solver, batch=1), sampler_for(solver, guidance=1.0)
+    single, unguided = sampler_for(solver, samples=1), sampler_for(solver, guidance=1.0)
     others = (longer, single, unguided)
 
     def alone(one: Any) -> Tensor:
-        with cached_pipeline(sampler.model, schedule):
+        with cached_pipeline(sampler.pipe, schedule):
             return one(2)
 
     expected = [alone(one) for one in (*others, sampler)]
-    with cached_pipeline(sampler.model, schedule) as stats:
+    with cached_pipeline(sampler.pipe, schedule) as stats:
         outputs = [one(2) for one in (*others, sampler)]
     assert all(torch.equal(*pair) for pair in zip(outputs, expected, strict=True))
     assert stats.runs == 4
@@ -150,7 +149,7 @@ def test_runs_of_other_lengths_and_batches_do_not_leak(solver: str):
 def test_another_number_of_steps_is_refused_and_forgotten(solver: str):
     sampler, schedule = sampler_for(solver), schedule_for(solver)
     more = sampler_for(solver, steps=STEPS + 2)
-    with cached_pipeline(sampler.model, schedule):
+    with cached_pipeline(sampler.pipe, schedule):
         expected = sampler(1)
         with pytest.raises(ScheduleError, match="the sampler made evaluation number"):
             more(1)
@@ -164,8 +163,8 @@ class Interrupted(Exception):
 @every_solver
 def test_an_interrupted_run_leaves_nothing(solver: str):
     sampler, schedule = sampler_for(solver), schedule_for(solver)
-    before = snapshot(sampler.model)
-    model = sampler.denoiser
+    before = snapshot(sampler.pipe)
+    model = sampler.model
     calls: list[int] = []
 
     def fail(*_: Any) -> None:
@@ -173,7 +172,7 @@ def test_an_interrupted_run_leaves_nothing(solver: str):
         if len(calls) == 2:
             raise Interrupted
 
-    with cached_pipeline(sampler.model, schedule):
+    with cached_pipeline(sampler.pipe, schedule):
         expected = sampler(1)
         site = model.get_submodule("transformer.project_in")
         handle = site.register_forward_pre_hook(fail)
@@ -181,7 +180,7 @@ def test_an_interrupted_run_leaves_nothing(solver: str):
             sampler(2)
         handle.remove()
         assert torch.equal(sampler(1), expected)
-    assert_restored(sampler.model, before)
+    assert_restored(sampler.pipe, before)
 
 
 def test_samplers_may_change_from_run_to_run():
@@ -209,10 +208,10 @@ def test_samplers_may_change_from_run_to_run():
 def test_calibrated_planned_fitted_and_applied(solver: str):
     per_step = {**V_SOLVERS, **FLOW_SOLVERS}[solver]
     sampler = sampler_for(solver, steps={1: 5, 2: 3, 4: 2}[per_step])
-    before = snapshot(sampler.model)
-    taken = known(sampler)
+    before = snapshot(sampler.pipe)
+    taken = sampler
     calibration = calibrate(taken, seeds=[1], sensitivity=1, max_lag=3, progress=False)
-    assert_restored(sampler.model, before)
+    assert_restored(sampler.pipe, before)
     assert calibration.evaluations == sampler.evaluations
     assert calibration.fingerprint.solver == sampler.solver_name
     assert calibration.fingerprint.guidance == {"cfg_scale": 3.0}
@@ -228,7 +227,7 @@ def test_calibrated_planned_fitted_and_applied(solver: str):
     for schedule in (sites, fitted):
         with warnings.catch_warnings():
             warnings.simplefilter("error", SmoothCacheWarning)
-            with cached_pipeline(sampler.model, schedule, solver=sampler.solver_name) as stats:
+            with cached_pipeline(sampler.pipe, schedule, solver=sampler.solver_name) as stats:
                 outputs = sampler(3)
         assert outputs.isfinite().all()
         assert 0 < stats.reuse_fraction < 1
@@ -267,10 +266,10 @@ def test_generate_is_cached_and_the_sampler_does_the_same():
         sigma_max=100.0,
     )
     plain = generate(model)
-    assert torch.equal(sampler.waveforms(sampler(5)), plain.clamp(-1, 1))
+    assert torch.equal(sampler.decode(sampler(5)), plain.clamp(-1, 1))
     with cached_pipeline(model, schedule) as stats:
         one, other = generate(model), generate(model)
-        sampled = sampler.waveforms(sampler(5))
+        sampled = sampler.decode(sampler(5))
     assert stats.runs == 3
     assert torch.equal(one, other)
     assert torch.equal(sampled, one.clamp(-1, 1))
@@ -347,15 +346,17 @@ def test_solvers_that_cannot_be_scheduled_are_refused():
 
 
 def test_the_default_solver_suits_the_objective():
-    assert prompt_sampler(model_for("v-ddim"), conditions=[1], steps=4).solver == "dpmpp-3m-sde"
-    assert prompt_sampler(model_for("rk4"), conditions=[1], steps=4).solver == "euler"
+    assert (
+        prompt_sampler(model_for("v-ddim"), conditions=[1], steps=4).sampler_type == "dpmpp-3m-sde"
+    )
+    assert prompt_sampler(model_for("rk4"), conditions=[1], steps=4).sampler_type == "euler"
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
         ({"conditions": []}, "there is nothing to sample"),
-        ({"steps": 0}, "at least 1, got 0 and 1"),
+        ({"steps": 0}, "a run has at least 1 step, got steps=0"),
         ({"seconds": 0.0}, "positive number of seconds"),
         ({"conditions": [10]}, "'digit' is a number from 0 to 9, not 10"),
         ({"conditions": ["rain"]}, "'rain' is no condition of this model.*'digit' \\(Int\\)"),
@@ -365,7 +366,7 @@ def test_the_default_solver_suits_the_objective():
 )
 def test_what_cannot_be_sampled_is_refused_at_once(settings: dict[str, Any], message: str):
     options: dict[str, Any] = {"conditions": [1], "steps": 4, **settings}
-    with pytest.raises(PipelineError, match=message):
+    with pytest.raises((PipelineError, SamplerError), match=message):
         prompt_sampler(model_for("dpmpp-2m"), **options)
 
 
@@ -406,8 +407,8 @@ def test_waveforms_are_as_long_as_asked():
     sampler = sampler_for("dpmpp-2m", seconds=0.0201)
     latents = sampler(1)
     assert latents.shape == (2, PATCH, 21)
-    assert sampler.waveforms(latents).shape == (2, 1, 21 * PATCH)
-    assert sampler.waveforms(10 * latents).abs().max() == 1.0
+    assert sampler.decode(latents).shape == (2, 1, 21 * PATCH)
+    assert sampler.decode(10 * latents).abs().max() == 1.0
 
 
 def test_cached_knows_no_scheduler_but_a_solver():
@@ -419,6 +420,6 @@ def test_cached_knows_no_scheduler_but_a_solver():
     other = sampler_for("k-lms")
     with (
         pytest.warns(SmoothCacheWarning, match=r"solver is 'k-lms\(sigma_min=0.3"),
-        cached(other.denoiser, other.adapter, schedule, solver=other.solver_name),
+        cached(other.model, other.adapter, schedule, solver=other.solver_name),
     ):
         other(1)

@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 import torch
 from smoothcache_core import Calibration, Schedule, cached, calibrate, plan
-from smoothcache_core.cli.sampler import known
 from smoothcache_core.sources import smooth_to_compute
 from smoothcache_image import adapter_for, load_pipeline
-from smoothcache_image.sampling import Sampler
+from smoothcache_image.sampling import PromptSampler, prompt_sampler
 from torch import Tensor
 
 pytestmark = [
@@ -21,23 +20,23 @@ CALIBRATED, UNSEEN = (0, 1), (100, 101)
 
 
 @pytest.fixture(scope="module")
-def sampler() -> Sampler:
+def sampler() -> PromptSampler:
     pipe: Any = load_pipeline(device="cpu", dtype="float32", solver="dpmsolver++")
     pipe.set_progress_bar_config(disable=True)
-    return Sampler(pipe=pipe, conditions=range(10), steps=STEPS, batch=BATCH)
+    return prompt_sampler(pipe, conditions=range(10), steps=STEPS, samples=BATCH)
 
 
 @pytest.fixture(scope="module")
-def calibration(sampler: Sampler) -> Calibration:
-    return calibrate(known(sampler), seeds=CALIBRATED, max_lag=4, sensitivity=1, progress=False)
+def calibration(sampler: PromptSampler) -> Calibration:
+    return calibrate(sampler, seeds=CALIBRATED, max_lag=4, sensitivity=1, progress=False)
 
 
 @pytest.fixture(scope="module")
-def plain(sampler: Sampler) -> Tensor:
+def plain(sampler: PromptSampler) -> Tensor:
     return torch.stack([sampler(seed) for seed in UNSEEN])
 
 
-def realised(sampler: Sampler, schedule: Schedule, plain: Tensor) -> float:
+def realised(sampler: PromptSampler, schedule: Schedule, plain: Tensor) -> float:
     """Return the relative error of the samples of unseen seeds."""
     pipe = sampler.pipe
     with cached(
@@ -60,7 +59,7 @@ def smoothcache(calibration: Calibration, compute: float) -> Schedule:
 
 @pytest.mark.parametrize("target", ["auto", "denoiser", "guidance", "site"])
 def test_a_plan_keeps_its_promise_and_beats_smoothcache(
-    sampler: Sampler, calibration: Calibration, plain: Tensor, target: str
+    sampler: PromptSampler, calibration: Calibration, plain: Tensor, target: str
 ):
     assert not calibration.remark
     schedule = plan(calibration, compute=0.5, target=target)

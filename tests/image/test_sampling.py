@@ -6,10 +6,10 @@ import torch
 from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
 from kit.image_folders import PIXELS, SIZE
 from smoothcache_core import calibrate
-from smoothcache_core.errors import PipelineError
+from smoothcache_core.errors import PipelineError, SamplerError
 from smoothcache_core.sources.interval import interval_of
 from smoothcache_image import cached_pipeline, load_pipeline, sampler_of
-from smoothcache_image.sampling import Sampler, choose_conditions, label_name
+from smoothcache_image.sampling import PromptSampler, choose_conditions, label_name, prompt_sampler
 from torch import Tensor
 
 diffusers_warns = pytest.mark.filterwarnings("ignore:__array__ implementation")  # under numpy 2
@@ -29,13 +29,14 @@ def lumina2(lumina2_folder: Path) -> Any:
     return pipe
 
 
-def dit_sampler(pipe: Any, **settings: Any) -> Sampler:
-    return Sampler(**{"pipe": pipe, "conditions": (0, 1, 2), "steps": 3, "batch": 2, **settings})
+def dit_sampler(pipe: Any, **settings: Any) -> PromptSampler:
+    given = {"conditions": (0, 1, 2), "steps": 3, "samples": 2}
+    return prompt_sampler(pipe, **given | settings)
 
 
-def lumina2_sampler(pipe: Any, **settings: Any) -> Sampler:
-    given = {"conditions": ("fox", "hen owl"), "steps": 3, "batch": 2, "size": SIZE}
-    return Sampler(**{"pipe": pipe, **given, **settings})
+def lumina2_sampler(pipe: Any, **settings: Any) -> PromptSampler:
+    given = {"conditions": ("fox", "hen owl"), "steps": 3, "samples": 2, "size": SIZE}
+    return prompt_sampler(pipe, **given | settings)
 
 
 # ---------------------------------------------------------------------------- samples
@@ -50,7 +51,7 @@ def test_pictures_are_those_of_the_pipeline(dit: Any):
         num_inference_steps=3,
         output_type="pt",
     ).images
-    assert torch.equal(sampler.images(sampler(4)), expected)
+    assert torch.equal(sampler.decode(sampler(4)), expected)
 
 
 def test_pictures_of_prompts_are_those_of_the_pipeline(lumina2: Any):
@@ -63,7 +64,7 @@ def test_pictures_of_prompts_are_those_of_the_pipeline(lumina2: Any):
         width=SIZE,
         output_type="pt",
     ).images
-    pictures = sampler.images(sampler(1))
+    pictures = sampler.decode(sampler(1))
     assert torch.equal(pictures, expected)
     assert pictures.shape == (2, 3, PIXELS, PIXELS)
 
@@ -131,7 +132,7 @@ def test_a_stochastic_solver_leaves_the_global_generator_alone(noisy: Any):
 @diffusers_warns
 def test_a_cached_run_has_the_noise_of_the_plain_run(noisy: Any):
     sampler = dit_sampler(noisy)
-    taken = sampler_of(noisy, sampler, samples=sampler.batch)
+    taken = sampler_of(noisy, sampler, samples=sampler.samples)
     calibration = calibrate(taken, seeds=[0], max_lag=1, progress=False)
     with cached_pipeline(noisy, interval_of(calibration, 2)):
         reused = sampler(0)
@@ -177,13 +178,13 @@ def test_conditions_go_round_over_the_runs(dit: Any):
     ("settings", "message"),
     [
         ({"conditions": ()}, "nothing to sample"),
-        ({"steps": 0}, "steps and batch must be at least 1, got 0 and 2"),
-        ({"batch": 0}, "steps and batch must be at least 1, got 3 and 0"),
+        ({"steps": 0}, "a run has at least 1 step, got steps=0"),
+        ({"samples": 0}, "a run has at least 1 sample, got samples=0"),
         ({"size": 16}, "DiTPipeline has one size of its own"),
     ],
 )
 def test_wrong_settings_are_refused(dit: Any, settings: dict[str, Any], message: str):
-    with pytest.raises(PipelineError, match=message):
+    with pytest.raises((PipelineError, SamplerError), match=message):
         dit_sampler(dit, **settings)
 
 

@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from smoothcache_core import Adapter, Calibration, calibrate
-from smoothcache_core.cli.sampler import known
 from torch import Tensor
 
 from tools.bench.counting import counting, macs_by_leaf
@@ -62,7 +61,7 @@ class Bench:
     def run(self, attach: Attach, *, samples: int, seed: int) -> Run:
         """Sample once under a policy."""
         sampler = self.of_batch(samples)
-        with counting(sampler.denoiser, self.macs) as counted, attach(sampler) as attached:
+        with counting(sampler.model, self.macs) as counted, attach(sampler) as attached:
             start = time.perf_counter()
             latents = attached.sampler(seed).cpu()
             seconds = time.perf_counter() - start
@@ -93,7 +92,7 @@ def load_bench(modality: Modality, model: str, solver: str, *, steps: int, devic
     sampler: Any = modality.load(model, solver, steps, device)
     bench = Bench(modality=modality, model=model, sampler=sampler, macs={}, plain_macs=0)
     two = replace(bench.of_batch(1), steps=2)
-    macs = macs_by_leaf(two.denoiser, lambda: two(0))
+    macs = macs_by_leaf(two.model, lambda: two(0))
     bench = replace(bench, macs=macs)
     return replace(bench, plain_macs=bench.run(plain, samples=1, seed=0).macs)
 
@@ -120,7 +119,7 @@ def calibrated(
     """
     sampler = bench.of_batch(samples)
     return calibrate(
-        replace(known(sampler), adapter=adapter or sampler.adapter),
+        replace(sampler, adapter=adapter or sampler.adapter),
         seeds=[CALIBRATION_SEED],
         max_lag=min(_MAX_LAG, sampler.steps - 1),
         checkpoint=checkpoint,
@@ -143,7 +142,7 @@ def ode_solution(bench: Bench, *, samples: int, seed: int, steps: int, folder: P
     """
     solver = bench.solver
     known = {
-        "weights": _weights_hash(bench.sampler.denoiser),
+        "weights": _weights_hash(bench.sampler.model),
         "solver": dict(solver.exact_settings),
         "guidance": bench.sampler.guidance,
         "call": [samples, seed, steps],

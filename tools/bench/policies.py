@@ -32,7 +32,7 @@ class Attachable(Protocol):
     """A sampler as far as policies know it: its denoiser, and what names its solver and passes."""
 
     @property
-    def denoiser(self) -> Any:
+    def model(self) -> Any:
         """The module that the solver calls."""
         ...
 

@@ -13,8 +13,8 @@ from queue import SimpleQueue
 from typing import Any
 
 import torch
-from smoothcache_core.cli.sampler import Sampler
 from smoothcache_core.patching import replaced
+from smoothcache_core.sampling import ConditionedSampler
 from torch import Tensor
 
 Denoise = Callable[..., Any]
@@ -107,7 +107,7 @@ class HaltedSampler:
         seed: Seed of the run.
     """
 
-    def __init__(self, sampler: Sampler, denoise: Denoise, seed: int) -> None:
+    def __init__(self, sampler: ConditionedSampler, denoise: Denoise, seed: int) -> None:
         self._sampler = sampler
         self._denoise = denoise
         self._seed = seed
@@ -150,14 +150,14 @@ class HaltedSampler:
         def forward(*args: Any, **kwargs: Any) -> Any:
             return ask(contextvars.copy_context(), *args, **kwargs)
 
-        with replaced(self._sampler.denoiser, "forward", forward):
+        with replaced(self._sampler.model, "forward", forward):
             return self._sampler(self._seed).cpu()
 
 
 @contextmanager
-def halted(sampler: Sampler, seed: int) -> Generator[HaltedSampler]:
+def halted(sampler: ConditionedSampler, seed: int) -> Generator[HaltedSampler]:
     """Stop a sampler, whose denoiser nobody else uses, at every call of it."""
-    made = HaltedSampler(sampler, sampler.denoiser.forward, seed)
+    made = HaltedSampler(sampler, sampler.model.forward, seed)
     try:
         yield made
     finally:

@@ -11,7 +11,6 @@ from kit.audio_models import LATENTS, PATCH, SAMPLE_RATE, stable_audio_tools_con
 from kit.audio_shell import STEPS, Shell
 from smoothcache_audio import load_model, prompt_sampler, stable_audio_tools
 from smoothcache_core import Calibration, Report, Schedule, transfer
-from smoothcache_core.cli.sampler import known
 
 # -------------------------------------------------------------- calibrate, transfer, plan, fit
 
@@ -52,7 +51,7 @@ def test_a_transferred_calibration_plans_for_the_new_steps(shell: Shell, calibra
     assert f"Next: smoothcache-audio plan {output} --compute 0.5" in said
     model = load_model(shell.model, device="cpu")
     sampler = prompt_sampler(model, conditions=range(10), steps=more)
-    expected = transfer(Calibration.load(calibrated), known(sampler))
+    expected = transfer(Calibration.load(calibrated), sampler)
     assert Calibration.load(output) == expected
     schedule = shell.plan(output, "--compute", 0.5) / "auto-compute0.5.json"
     assert Schedule.load(schedule).evaluations == more
@@ -126,7 +125,7 @@ def test_sounds_are_those_of_the_sampler(shell: Shell):
     sampler = prompt_sampler(model, conditions=[7, 4, 5], steps=2)
     for seed, (sound, rate) in enumerate(heard(files), start=3):
         assert rate == SAMPLE_RATE
-        expected = (sampler.waveforms(sampler(seed))[0, 0] * 32767).round()
+        expected = (sampler.decode(sampler(seed))[0, 0] * 32767).round()
         assert sound.tolist() == expected.tolist()
         assert len(sound) == LATENTS * PATCH
 

@@ -27,7 +27,7 @@ def test_what_is_given_counts(digits_folder: Path):
     given: dict[str, Any] = {"guidance": 4.0, "sigma_min": 0.1, "sigma_max": 80.0, "labels": "7"}
     sampler = SoundSource(model=str(digits_folder), device="cpu", **given).sampler(steps=3)
     assert (sampler.guidance, sampler.sigma_min, sampler.sigma_max) == (4.0, 0.1, 80.0)
-    assert (sampler.conditions, sampler.steps, sampler.batch) == ([7], 3, 1)
+    assert (sampler.conditions, sampler.steps, sampler.samples) == ([7], 3, 1)
 
 
 def test_another_model_than_the_shipped_one_has_the_settings_of_stable_audio_open(

@@ -5,19 +5,18 @@ import pytest
 import torch
 from kit.image_shell import STEPS, Shell
 from smoothcache_core import Calibration, Schedule, evaluate, fit
-from smoothcache_core.cli.sampler import known
 from smoothcache_core.schedule import Prediction
 from smoothcache_image import cached_pipeline, load_pipeline, sampler_of
-from smoothcache_image.sampling import Sampler
+from smoothcache_image.sampling import PromptSampler, prompt_sampler
 
 HALF = "denoiser-compute0.5.json"
 
 
 @pytest.fixture
-def sampler(dit_folder: Path) -> Sampler:
+def sampler(dit_folder: Path) -> PromptSampler:
     pipe = load_pipeline(dit_folder, device="cpu")
     pipe.set_progress_bar_config(disable=True)
-    return Sampler(pipe=pipe, conditions=(0, 1, 2), steps=STEPS)
+    return prompt_sampler(pipe, conditions=(0, 1, 2), steps=STEPS)
 
 
 def promise(schedule: Schedule) -> Prediction:
@@ -29,7 +28,7 @@ def promise(schedule: Schedule) -> Prediction:
 
 
 def test_fit_measures_the_error_that_the_fitted_schedule_makes(
-    shell: Shell, planned: Path, sampler: Sampler
+    shell: Shell, planned: Path, sampler: PromptSampler
 ):
     output = shell.folder / "fitted.json"
     words = ("--model", shell.model, "--samples", 4, "--seed", 7, "--output", output)
@@ -43,7 +42,7 @@ def test_fit_measures_the_error_that_the_fitted_schedule_makes(
     assert "Measured on 4 samples." in said
     unseen = after.changed(source=before.source)
     policies = {"fitted": unseen}
-    report = evaluate(known(sampler), policies, seeds=range(7, 11), warmup=0, progress=False)
+    report = evaluate(sampler, policies, seeds=range(7, 11), warmup=0, progress=False)
     assert promise(after).error == pytest.approx(report.row("fitted").rel_l2, rel=1e-5)
 
 
@@ -108,7 +107,7 @@ def test_what_cannot_be_fitted_is_refused_before_the_model_is_loaded(shell: Shel
 # ---------------------------------------------------------------------------- in Python
 
 
-def test_pipelines_are_fitted_though_sample_returns_pictures(planned: Path, sampler: Sampler):
+def test_pipelines_are_fitted_though_sample_returns_pictures(planned: Path, sampler: PromptSampler):
     schedule = Schedule.load(planned / HALF)
     pipe = sampler.pipe
     before = dict(vars(pipe.vae))
@@ -119,12 +118,12 @@ def test_pipelines_are_fitted_though_sample_returns_pictures(planned: Path, samp
         return pipe(labels, generator=generator, num_inference_steps=STEPS).images
 
     found = fit(sampler_of(pipe, sample), schedule, seeds=[3, 4], progress=False)
-    expected = fit(known(sampler), schedule, seeds=[3, 4], progress=False)
+    expected = fit(sampler, schedule, seeds=[3, 4], progress=False)
     assert found == expected
     assert vars(pipe.vae) == before
 
 
-def test_a_fitted_schedule_lands_nearer_than_reuse(planned: Path, sampler: Sampler):
+def test_a_fitted_schedule_lands_nearer_than_reuse(planned: Path, sampler: PromptSampler):
     schedule = Schedule.load(planned / HALF)
     taken = sampler_of(sampler.pipe, sampler)
     fitted = fit(taken, schedule, seeds=range(3), progress=False)

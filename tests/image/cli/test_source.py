@@ -16,21 +16,21 @@ def source(model: str, **settings: Any) -> PictureSource:
 @pytest.mark.parametrize("name", SHIPPED)
 def test_a_shipped_model_has_a_guidance_and_a_batch_of_its_own(name: str):
     sampler = source(name).sampler(steps=2)
-    assert (sampler.guidance, sampler.batch) == (1.5, 10)
+    assert (sampler.guidance, sampler.samples) == (1.5, 10)
     assert source(name).seeds == range(5, 7)
     assert source(name, samples=14).run_samples == 7
 
 
 def test_another_model_has_neither(dit_folder: Path):
     sampler = source(str(dit_folder)).sampler(steps=2)
-    assert (sampler.guidance, sampler.batch) == (None, 1)
+    assert (sampler.guidance, sampler.samples) == (None, 1)
     assert source(str(dit_folder)).seeds == range(5, 25)
 
 
 @pytest.mark.parametrize("name", SHIPPED)
 def test_what_is_given_counts(name: str):
     sampler = source(name, guidance=1.0, batch=4).sampler(steps=2)
-    assert (sampler.guidance, sampler.batch) == (1.0, 4)
+    assert (sampler.guidance, sampler.samples) == (1.0, 4)
 
 
 def test_a_batch_that_leaves_samples_over_is_refused():

@@ -6,25 +6,24 @@ import pytest
 import torch
 from kit.image_shell import STEPS, Shell
 from smoothcache_core import Calibration, Schedule, calibrate, transfer
-from smoothcache_core.cli.sampler import known
 from smoothcache_image import load_pipeline, sampler_of
-from smoothcache_image.sampling import Sampler
+from smoothcache_image.sampling import PromptSampler, prompt_sampler
 
 MORE = STEPS + 2
 
 
 @pytest.fixture
-def sampler(dit_folder: Path) -> Sampler:
+def sampler(dit_folder: Path) -> PromptSampler:
     pipe = load_pipeline(dit_folder, device="cpu")
     pipe.set_progress_bar_config(disable=True)
-    return Sampler(pipe=pipe, conditions=(0, 1, 2), steps=MORE)
+    return prompt_sampler(pipe, conditions=(0, 1, 2), steps=MORE)
 
 
 # ---------------------------------------------------------------------------- the command
 
 
 def test_a_transferred_calibration_plans_for_the_new_steps(
-    shell: Shell, calibrated: Path, sampler: Sampler
+    shell: Shell, calibrated: Path, sampler: PromptSampler
 ):
     output = shell.folder / "t.safetensors"
     before = calibrated.read_bytes()
@@ -124,7 +123,7 @@ def test_what_was_transferred_is_not_transferred_again(shell: Shell, calibrated:
 
 
 def test_pipelines_are_transferred_though_sample_returns_pictures(
-    calibrated: Path, sampler: Sampler
+    calibrated: Path, sampler: PromptSampler
 ):
     calibration = Calibration.load(calibrated)
     pipe = sampler.pipe
@@ -136,7 +135,7 @@ def test_pipelines_are_transferred_though_sample_returns_pictures(
         return pipe(labels, generator=generator, num_inference_steps=MORE).images
 
     found = transfer(calibration, sampler_of(pipe, sample), seed=3)
-    expected = transfer(calibration, known(sampler), seed=3)
+    expected = transfer(calibration, sampler, seed=3)
     assert found == expected
     assert found.dynamics is not None
     assert found.dynamics.response.knows_end

@@ -66,7 +66,7 @@ class Host:
 
         @contextmanager
         def attached(sampler: Attachable) -> Generator[Attached]:
-            model = sampler.denoiser
+            model = sampler.model
             with (
                 peers.quiet(),
                 peers.dit_smoothcache(model, rows(sampler.steps), block=self.block) as around,
@@ -88,7 +88,7 @@ class Host:
 
         @contextmanager
         def attached(sampler: Attachable) -> Generator[Attached]:
-            model = sampler.denoiser
+            model = sampler.model
             given = {"num_inference_steps": sampler.steps, **config(sampler.steps)}
             part, blocks = self.part(model), self.listed(model)
             with (
@@ -112,7 +112,7 @@ class Host:
 
         @contextmanager
         def attached(sampler: Attachable) -> Generator[Attached]:
-            model, steps = sampler.denoiser, sampler.steps
+            model, steps = sampler.model, sampler.steps
             part, place = self.part(model), [0]
             ramp = np.linspace(1.0, 0.0, steps, endpoint=False).tolist()
 

@@ -9,8 +9,8 @@ from typing import Any
 
 from smoothcache_core import Adapter, Calibration, Schedule, SmoothCacheWarning, attach, fit
 from smoothcache_core.adapters import DENOISER
-from smoothcache_core.cli.sampler import Sampler, known
 from smoothcache_core.planning import Planner
+from smoothcache_core.sampling import ConditionedSampler
 from smoothcache_core.schedule import Fill
 from smoothcache_core.sources import smooth_to_compute
 
@@ -38,7 +38,7 @@ def by_schedule(
         with warnings.catch_warnings(), sampler.around():
             warnings.simplefilter("ignore", SmoothCacheWarning)  # batch, noise, rows are as meant
             attachment = attach(
-                sampler.denoiser,
+                sampler.model,
                 adapter or sampler.adapter,
                 schedule,
                 branches=sampler.branches,
@@ -98,7 +98,7 @@ class Material:
     """
 
     calibration: Calibration
-    sampler: Sampler
+    sampler: ConditionedSampler
     seeds: Sequence[int]
 
 
@@ -137,4 +137,4 @@ def _fitted(plan: Plan, material: Material, budget: float, *, terms: int | None 
     sampler = material.sampler
     with sampler.around():
         schedule = plan(material, budget)
-        return fit(known(sampler), schedule, seeds=material.seeds, terms=terms, progress=False)
+        return fit(sampler, schedule, seeds=material.seeds, terms=terms, progress=False)

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
-from smoothcache_audio import Sampler, load_model, prompt_sampler
+from smoothcache_audio import PromptSampler, load_model, prompt_sampler
 from smoothcache_audio.conditions import choose_conditions
 from smoothcache_audio.judging import sound_judging
 from smoothcache_audio.loading import SHIPPED_GUIDANCE, SHIPPED_SIGMAS
@@ -47,7 +47,7 @@ NOTES = (
 )
 
 
-def _load(model: str, solver: str, steps: int, device: str) -> Sampler:
+def _load(model: str, solver: str, steps: int, device: str) -> PromptSampler:
     if solver not in solvers_of("v"):
         raise ValueError(f"no solver is called {solver!r}; there are {sorted(solvers_of('v'))}")
     loaded = load_model(model, library="stable-audio-tools", device=device, dtype="float32")
@@ -63,18 +63,18 @@ def _load(model: str, solver: str, steps: int, device: str) -> Sampler:
     )
 
 
-def _owned(sampler: Sampler, samples: int) -> Sampler:
-    model = sampler.model
+def _owned(sampler: PromptSampler, samples: int) -> PromptSampler:
+    model = sampler.pipe
     copied = sharing(model, keep=(model.pretransform, model.conditioner))
-    return replace(sampler, model=copied, batch=samples)
+    return replace(sampler, pipe=copied, samples=samples)
 
 
-def _solver(sampler: Sampler) -> Solver:
+def _solver(sampler: PromptSampler) -> Solver:
     return Solver(
-        title=solver_title(sampler.solver),
-        is_stochastic=sampler.solver.endswith("-sde"),
+        title=solver_title(sampler.sampler_type),
+        is_stochastic=sampler.sampler_type.endswith("-sde"),
         exact=partial(_by, EXACT),
-        exact_settings={"solver": replace(sampler, solver=EXACT).solver_name or EXACT},
+        exact_settings={"solver": replace(sampler, sampler_type=EXACT).solver_name or EXACT},
     )
 
 
@@ -83,18 +83,18 @@ def solver_title(name: str) -> str:
     return _TITLES.get(name, name)
 
 
-def _fewer(sampler: Sampler) -> Mapping[str, Mapping[str, WithSteps]]:
+def _fewer(sampler: PromptSampler) -> Mapping[str, Mapping[str, WithSteps]]:
     """Return the own solver and that of second order, of the same noise."""
-    noise = "-sde" if sampler.solver.endswith("-sde") else ""
-    names = dict.fromkeys((sampler.solver, f"dpmpp-2m{noise}"))
+    noise = "-sde" if sampler.sampler_type.endswith("-sde") else ""
+    names = dict.fromkeys((sampler.sampler_type, f"dpmpp-2m{noise}"))
     return {solver_title(name): {"": partial(_by, name)} for name in names}
 
 
-def _by(solver: str, sampler: Sampler, steps: int) -> Sampler:
-    return replace(sampler, solver=solver, steps=steps)
+def _by(solver: str, sampler: PromptSampler, steps: int) -> PromptSampler:
+    return replace(sampler, sampler_type=solver, steps=steps)
 
 
-def _judged(sampler: Sampler, seeds: Sequence[int]) -> Judgement:
+def _judged(sampler: PromptSampler, seeds: Sequence[int]) -> Judgement:
     judging = sound_judging(sampler, seeds, True)
     return Judgement(metrics=judging.metrics, summaries=judging.summaries)
 

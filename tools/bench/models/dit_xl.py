@@ -74,7 +74,7 @@ class Sampler:
     solver_name: str | None = None
 
     def __init__(self, model: Any, evaluations: int, *, seed: int, images: int = 1) -> None:
-        self.denoiser = model
+        self.model = model
         self.adapter = DIT
         self.steps = evaluations
         self.scheduler = DDIMScheduler(num_train_timesteps=1000, clip_sample=False)
@@ -101,7 +101,7 @@ class Sampler:
         """Call the denoiser on both conditioning passes, (2 B, 4, H, W) to (2 B, 8, H, W)."""
         both = torch.cat([self.latent, self.latent])
         timestep = self._timesteps[evaluation].expand(len(both))
-        self.output = self.denoiser(both, timestep=timestep, class_labels=self._labels).sample
+        self.output = self.model(both, timestep=timestep, class_labels=self._labels).sample
 
     def advance(self, evaluation: int) -> None:
         """Guide, and make the solver's step.

@@ -10,7 +10,7 @@ from smoothcache_core.evaluation import RecentlyDecoded
 from smoothcache_image import load_pipeline
 from smoothcache_image.loading import DIGITS_GUIDANCE, Solver as SolverName, with_solver
 from smoothcache_image.metrics import digit_summaries, picture_metrics
-from smoothcache_image.sampling import Sampler
+from smoothcache_image.sampling import PromptSampler, prompt_sampler
 
 from tools.bench.models.image_policies import HOST
 from tools.bench.models.model import Judgement, Modality, Solver, WithSteps
@@ -29,27 +29,29 @@ NOTES = (
 )
 
 
-def _load(model: str, solver: str, steps: int, device: str) -> Sampler:
+def _load(model: str, solver: str, steps: int, device: str) -> PromptSampler:
     solvers: Sequence[SolverName] = get_args(SolverName)
     if solver not in solvers:
         raise ValueError(f"no solver is called {solver!r}; there are {list(solvers)}")
     chosen = solvers[solvers.index(solver)]
     pipe: Any = load_pipeline(model, device=device, dtype="float32", solver=chosen)
     pipe.set_progress_bar_config(disable=True)
-    return Sampler(pipe=pipe, conditions=CLASSES, steps=steps, guidance=DIGITS_GUIDANCE, batch=1)
+    return prompt_sampler(
+        pipe, conditions=CLASSES, steps=steps, guidance=DIGITS_GUIDANCE, samples=1
+    )
 
 
-def _owned(sampler: Sampler, samples: int) -> Sampler:
+def _owned(sampler: PromptSampler, samples: int) -> PromptSampler:
     """Return a copy that can run at the same time as others, stopped between evaluations."""
     pipe = copy.copy(sampler.pipe)
     pipe.transformer = sharing(sampler.pipe.transformer)
     pipe.scheduler = copy.deepcopy(sampler.pipe.scheduler)  # solvers remember outputs
     pipe.vae = copy.copy(sampler.pipe.vae)  # on which a sampler puts off decoding
-    return replace(sampler, pipe=pipe, batch=samples)
+    return replace(sampler, pipe=pipe, samples=samples)
 
 
-def _judged(sampler: Sampler, seeds: Sequence[int]) -> Judgement:
-    decode = RecentlyDecoded(sampler.images, batch=sampler.batch)
+def _judged(sampler: PromptSampler, seeds: Sequence[int]) -> Judgement:
+    decode = RecentlyDecoded(sampler.decode, batch=sampler.samples)
     labels = [label for seed in seeds for label in sampler.conditions_of(seed)]
     return Judgement(metrics=picture_metrics(decode), summaries=digit_summaries(decode, labels))
 
@@ -69,19 +71,19 @@ def solver_title(scheduler: Any) -> str:
     return f"{noise}DPM-Solver++ {config['solver_order']}M"
 
 
-def _solver(sampler: Sampler) -> Solver:
-    exact = _exact_scheduler(sampler.scheduler)
+def _solver(sampler: PromptSampler) -> Solver:
+    exact = _exact_scheduler(sampler.pipe.scheduler)
     return Solver(
-        title=solver_title(sampler.scheduler),
-        is_stochastic=sampler.scheduler.config.get("algorithm_type", "").startswith("sde"),
+        title=solver_title(sampler.pipe.scheduler),
+        is_stochastic=sampler.pipe.scheduler.config.get("algorithm_type", "").startswith("sde"),
         exact=partial(_by, lambda: exact),
         exact_settings={key: str(value) for key, value in sorted(exact.config.items())},
     )
 
 
-def _fewer(sampler: Sampler) -> Mapping[str, Mapping[str, WithSteps]]:
+def _fewer(sampler: PromptSampler) -> Mapping[str, Mapping[str, WithSteps]]:
     """Return the own solver, and good other ones, at all spacings of timesteps they know."""
-    own = sampler.scheduler
+    own = sampler.pipe.scheduler
     found = [own] if _is_flow(own) else [own, with_solver(own, "ddim")]
     found.append(with_solver(own, "dpmsolver++"))
     return {solver_title(scheduler): _spaced(scheduler) for scheduler in found}
@@ -96,7 +98,7 @@ def _spaced(scheduler: Any) -> dict[str, WithSteps]:
     }
 
 
-def _by(scheduler: Callable[[], Any], sampler: Sampler, steps: int) -> Sampler:
+def _by(scheduler: Callable[[], Any], sampler: PromptSampler, steps: int) -> PromptSampler:
     sampler.pipe.scheduler = scheduler()
     return replace(sampler, steps=steps)
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from smoothcache_core.cli.sampler import Sampler
+from smoothcache_core.sampling import ConditionedSampler
 from torch import Tensor
 
 from tools.bench.baselines.hosts import Host
@@ -64,7 +64,7 @@ class Modality:
 
     name: str
     packages: Sequence[str]
-    load: Callable[[str, str, int, str], Sampler]
+    load: Callable[[str, str, int, str], ConditionedSampler]
     owned: Callable[[Any, int], Any]
     solver: Callable[[Any], Solver]
     fewer: Callable[[Any], Mapping[str, Mapping[str, WithSteps]]]

@@ -109,7 +109,7 @@ class Sampler:
     def __init__(
         self, model: nn.Module, size: Size, evaluations: int, *, seed: int, sounds: int = 1
     ) -> None:
-        self.denoiser = model
+        self.model = model
         self.adapter = STABLE_AUDIO_TOOLS
         self.steps = evaluations
         self.attached = Attached(sampler=self)
@@ -167,7 +167,7 @@ class Sampler:
             if question is None:
                 raise ValueError("the run has ended")
             latent, timestep = question.args
-        self.output = self.denoiser(latent, timestep, **self.options)
+        self.output = self.model(latent, timestep, **self.options)
 
     def advance(self, evaluation: int) -> None:
         """Make the solver's step.

@@ -342,7 +342,7 @@ def macs_of(testbed: Testbed, model: Any) -> Mapping[str, int]:
     """Return the MACs of one batch row in a call of every layer."""
     with testbed.subject.sampling(sharing(model), PLAIN, 4) as plain:
         plain.start()
-        return macs_by_leaf(plain.denoiser, lambda: plain.evaluate(0))
+        return macs_by_leaf(plain.model, lambda: plain.evaluate(0))
 
 
 def _run(sampler: Sampler, evaluations: int, around: Callable[[], Any]) -> None:
@@ -374,7 +374,7 @@ def _second_run(
     waits: list[int] = []
     on_gpu = sampler.latent.is_cuda
     with ExitStack() as stack:
-        tally = stack.enter_context(counting(sampler.denoiser, counted)) if counted else None
+        tally = stack.enter_context(counting(sampler.model, counted)) if counted else None
         if on_gpu:
             torch.cuda.synchronize()
             torch.cuda.reset_peak_memory_stats()

@@ -27,10 +27,9 @@ from smoothcache_core import (
     plan,
     transfer,
 )
-from smoothcache_core.cli.sampler import known
 from smoothcache_core.metrics import relative_l2
 from smoothcache_image import load_pipeline
-from smoothcache_image.sampling import Sampler as ImageSampler
+from smoothcache_image.sampling import prompt_sampler
 from torch import Tensor
 from tqdm import tqdm
 
@@ -65,14 +64,14 @@ class Place:
         """Return a calibration, and the seconds of the processor it took."""
         start = time.process_time()
         found = calibrate(
-            known(self.sampler), seeds=self.calibration_seeds, max_lag=_MAX_LAG, progress=False
+            self.sampler, seeds=self.calibration_seeds, max_lag=_MAX_LAG, progress=False
         )
         return found, time.process_time() - start
 
     def transferred(self, calibration: Calibration) -> tuple[Calibration, float]:
         """Return a calibration transferred to the sampler's steps, and the seconds it took."""
         start = time.process_time()
-        found = transfer(calibration, known(self.sampler))
+        found = transfer(calibration, self.sampler)
         return found, time.process_time() - start
 
     def plain(self) -> Tensor:
@@ -88,7 +87,7 @@ class Place:
         sampler = self.sampler
         with sampler.around(), warnings.catch_warnings(record=True) as told:
             warnings.simplefilter("always", SmoothCacheWarning)
-            with cached(sampler.denoiser, sampler.adapter, schedule, scheduler=sampler.scheduler):
+            with cached(sampler.model, sampler.adapter, schedule, scheduler=sampler.scheduler):
                 found = self._sampled()
         mine = [each for each in told if issubclass(each.category, SmoothCacheWarning)]
         return found, "; ".join(dict.fromkeys(str(each.message) for each in mine))
@@ -156,12 +155,12 @@ def measure_image(settings: ImageSettings) -> Record:
     """Use plans for the digits model at other steps and at other guidance."""
     pipe = load_pipeline("digits", device="cpu", dtype="float32", solver="ddim")
     pipe.set_progress_bar_config(disable=True)
-    sampler = ImageSampler(
-        pipe=pipe,
+    sampler = prompt_sampler(
+        pipe,
         conditions=range(10),
         steps=settings.steps,
         guidance=settings.guidance,
-        batch=settings.batch,
+        samples=settings.batch,
     )
     start = Place(sampler=sampler, calibration_seeds=(1000, 1001), seeds=(0, 1, 2, 3))
     origin, _ = start.calibrated()

@@ -21,13 +21,12 @@ from smoothcache_core import Calibration, Schedule, cached, calibrate
 from smoothcache_core.calibrating.calibrate import PROBES, places_of
 from smoothcache_core.calibrating.run_sensitivity import measure_dynamics
 from smoothcache_core.calibrating.site_sensitivity import BLOCKS, measure_influence
-from smoothcache_core.cli.sampler import known
 from smoothcache_core.numerics.reproducible_sum import joined
 from smoothcache_core.sampling.recording import record as record_run
 from smoothcache_core.sources import plan_sites
 from smoothcache_core.sources.prediction import with_prediction
 from smoothcache_image import load_pipeline
-from smoothcache_image.sampling import Sampler
+from smoothcache_image.sampling import PromptSampler, prompt_sampler
 from torch import nn
 from tqdm import tqdm
 
@@ -98,8 +97,8 @@ def measure(steps: int, batch: int, solver: str, pairs: int) -> list[Row]:
     """Return one row for each estimate, and one for the truth."""
     pipe = load_pipeline("digits", solver=solver)  # pyright: ignore[reportArgumentType]
     pipe.set_progress_bar_config(disable=True)
-    sampler = Sampler(pipe=pipe, conditions=range(10), steps=steps, guidance=1.5, batch=batch)
-    plain = calibrate(known(sampler), seeds=[CALIBRATION_SEED], max_lag=12, sensitivity=0)
+    sampler = prompt_sampler(pipe, conditions=range(10), steps=steps, guidance=1.5, samples=batch)
+    plain = calibrate(sampler, seeds=[CALIBRATION_SEED], max_lag=12, sensitivity=0)
     found = {}
     for name, (places, blocks) in settings_of(steps, len(plain.sites)).items():
         with counted(pipe.transformer) as counter:
@@ -126,10 +125,10 @@ def settings_of(steps: int, every: int) -> dict[str, tuple[list[int], int]]:
 
 
 def add_sensitivity(
-    plain: Calibration, sampler: Sampler, places: list[int], blocks: int
+    plain: Calibration, sampler: PromptSampler, places: list[int], blocks: int
 ) -> Calibration:
     """Return the calibration with sensitivities measured at `places`, on so many blocks a kind."""
-    taken = known(sampler)
+    taken = sampler
     run = record_run(taken, CALIBRATION_SEED)
     dynamics = measure_dynamics(taken, run, taken.samples, probes=places, conditional=None)
     assert plain.products is not None
@@ -201,11 +200,11 @@ def reusing(calibration: Calibration, pair: Pair) -> Schedule:
     )
 
 
-def true_errors(sampler: Sampler, schedules: Sequence[Schedule]) -> np.ndarray:
+def true_errors(sampler: PromptSampler, schedules: Sequence[Schedule]) -> np.ndarray:
     """Return the relative L2 error of all final samples of the calibrated run, (schedules,)."""
     plain, errors = sampler(CALIBRATION_SEED).double(), []
     for schedule in tqdm(schedules, unit="pair"):
-        with cached(sampler.denoiser, sampler.adapter, schedule, scheduler=sampler.scheduler):
+        with cached(sampler.model, sampler.adapter, schedule, scheduler=sampler.scheduler):
             found = sampler(CALIBRATION_SEED).double()
         errors.append(float((found - plain).norm() / plain.norm()))
     return np.array(errors)

@@ -34,7 +34,7 @@ from .published import (
 )
 
 # Sampling from seeds.
-from .sampling import Sampler as Sampler, prompt_sampler as prompt_sampler
+from .sampling import PromptSampler as PromptSampler, prompt_sampler as prompt_sampler
 
 # Sounds as files and pictures.
 from .sounds import (

@@ -30,7 +30,7 @@ from smoothcache_audio.loading import (
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from smoothcache_audio.sampling import Sampler
+    from smoothcache_audio.sampling import PromptSampler
 
 __all__ = ["app", "main"]
 
@@ -122,7 +122,7 @@ class SoundSource(Source):
             raise CommandError(f"solver {self.solver!r} never makes {evaluations} evaluations")
         return steps
 
-    def sampler(self, *, steps: int) -> Sampler:
+    def sampler(self, *, steps: int) -> PromptSampler:
         """Load the model and return its sampler."""
         from smoothcache_audio.conditions import choose_conditions
         from smoothcache_audio.loading import load_model
@@ -138,7 +138,7 @@ class SoundSource(Source):
             ),
             steps=steps,
             guidance=own if self.guidance is None else self.guidance,
-            batch=self.run_samples,
+            samples=self.run_samples,
             seconds=self.seconds,
             solver=self.solver,
             sigma_min=least if self.sigma_min is None else self.sigma_min,
@@ -177,14 +177,14 @@ _EXAMPLES = {
 }
 
 
-def _judging(sampler: Sampler, seeds: Sequence[int], digits: bool) -> Judging:
+def _judging(sampler: PromptSampler, seeds: Sequence[int], digits: bool) -> Judging:
     from smoothcache_audio.judging import sound_judging
 
     return sound_judging(sampler, seeds, digits)
 
 
 def _save(
-    sampler: Sampler, seeds: Sequence[int], latents: Sequence[Tensor], folder: Path
+    sampler: PromptSampler, seeds: Sequence[int], latents: Sequence[Tensor], folder: Path
 ) -> list[Path]:
     from smoothcache_audio.judging import save_sounds
 

@@ -20,7 +20,7 @@ from smoothcache_audio import classifier as spoken
 from smoothcache_audio.conditions import digit_of
 from smoothcache_audio.loading import DIGITS
 from smoothcache_audio.metrics import digit_metrics, digit_summaries, waveform_metrics
-from smoothcache_audio.sampling import Sampler
+from smoothcache_audio.sampling import PromptSampler
 from smoothcache_audio.sounds import SoundRow, save_wav, spectrogram_sheet, waveform_overlay
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ number of samples, so compare it between policies only.
 """
 
 
-def sound_judging(sampler: Sampler, seeds: Sequence[int], digits: bool) -> Judging:
+def sound_judging(sampler: PromptSampler, seeds: Sequence[int], digits: bool) -> Judging:
     """Return what becomes of sounds.
 
     Args:
@@ -57,7 +57,7 @@ def sound_judging(sampler: Sampler, seeds: Sequence[int], digits: bool) -> Judgi
         seeds: Runs that are made.
         digits: Whether they are the shipped model's digits, which can be recognised.
     """
-    decode = RecentlyDecoded(sampler.waveforms, batch=sampler.batch)
+    decode = RecentlyDecoded(sampler.decode, batch=sampler.samples)
     conditions = [each for seed in seeds for each in sampler.conditions_of(seed)]
     captions = [_name(sampler, condition) for condition in conditions[:_HEARD]]
 
@@ -114,19 +114,19 @@ def sound_judging(sampler: Sampler, seeds: Sequence[int], digits: bool) -> Judgi
 
 
 def save_sounds(
-    sampler: Sampler, seeds: Sequence[int], latents: Iterable[Tensor], folder: Path
+    sampler: PromptSampler, seeds: Sequence[int], latents: Iterable[Tensor], folder: Path
 ) -> list[Path]:
     """Write the sounds of some runs into a folder, as WAV files, and return the files."""
     files: list[Path] = []
     for seed, part in zip(seeds, latents, strict=True):
-        sounds = zip(sampler.conditions_of(seed), sampler.waveforms(part), strict=True)
+        sounds = zip(sampler.conditions_of(seed), sampler.decode(part), strict=True)
         for condition, sound in sounds:
             file = folder / f"{file_stem(len(files), _name(sampler, condition))}.wav"
             files.append(save_wav(sound, file, sample_rate=sampler.sample_rate))
     return files
 
 
-def _name(sampler: Sampler, condition: Any) -> str:
+def _name(sampler: PromptSampler, condition: Any) -> str:
     """Return the name of what a sound is; of a shipped model's, the word."""
     if isinstance(condition, dict):
         return DIGITS[digit_of(condition)]

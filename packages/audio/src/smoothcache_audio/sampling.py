@@ -1,7 +1,7 @@
 """Sampling an audio model from seeds, with the autoencoder's decoding kept apart.
 
-`Sampler` is what calibrating, fitting and judging need; `prompt_sampler` makes the one that fits a
-model: of stable-audio-tools, or a pipeline of diffusers.
+`prompt_sampler` makes the sampler that fits a model: of stable-audio-tools, or a pipeline of
+diffusers.
 """
 
 from __future__ import annotations
@@ -9,19 +9,19 @@ from __future__ import annotations
 import copy
 import inspect
 import math
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Generator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from types import MappingProxyType
 from typing import Any
 
 import torch
-from smoothcache_core import Adapter
-from smoothcache_core.calls.clock import Scheduler
+from smoothcache_core import Sampler
 from smoothcache_core.errors import PipelineError
 from smoothcache_core.pipelines import devices_of, pipeline_announcing, seeded_globally
+from smoothcache_core.sampling import ConditionedSampler
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -63,65 +63,54 @@ class _Progress:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sampler(ABC):
-    """Samples one batch per seed; made by `prompt_sampler`.
-
-    The n-th sample of all (n = seed x batch + row) has condition n, counted round.
+class PromptSampler(ConditionedSampler):
+    """Samples an audio model; `prompt_sampler` makes the one that fits.
 
     Attributes:
-        model: What `load_model` returned.
-        conditions: Class numbers, prompts, or dictionaries of what the model is conditioned on.
-        steps: Steps of the solver.
+        pipe: What `load_model` returned: a model of stable-audio-tools, or a diffusers pipeline.
         guidance: Strength of classifier-free guidance; None is the library's own.
-        batch: Samples of one call.
         seconds: Length of the samples; None is the model's own.
-        solver: Name of the solver.
-        sigma_min: Noise that the solver ends with, for stable-audio-tools.
-        sigma_max: Noise that the solver begins with, for stable-audio-tools.
+        sampler_type: Name of the solver in stable-audio-tools; `"default"` is replaced by that
+            which suits the model's objective. A pipeline of diffusers has its own, `"default"`.
+        sigma_min: Noise that the solver ends with, above 0, for stable-audio-tools.
+        sigma_max: Noise that the solver begins with, above `sigma_min`, for stable-audio-tools.
 
     Raises:
         PipelineError: The model does not take what is asked.
+        SamplerError: See `ConditionedSampler`.
     """
 
-    model: Any
-    conditions: Sequence[Any]
-    steps: int
+    pipe: Any
     guidance: float | None = None
-    batch: int = 1
     seconds: float | None = None
-    solver: str = DEFAULT
+    sampler_type: str = DEFAULT
     sigma_min: float = SIGMA_MIN
     sigma_max: float = SIGMA_MAX
     progress: _Progress = field(default_factory=_Progress, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        if not self.conditions:
-            raise PipelineError("there is nothing to sample: give class numbers or prompts")
-        if self.steps < 1 or self.batch < 1:
-            raise PipelineError(
-                f"steps and batch must be at least 1, got {self.steps} and {self.batch}"
-            )
+        super().__post_init__()
         if self.seconds is not None and not 0 < self.seconds < float("inf"):
             raise PipelineError(f"a sample has a positive number of seconds, not {self.seconds}")
 
     @abstractmethod
-    def __call__(self, seed: int) -> Tensor:
+    def latents(self, seed: int) -> Tensor:
         """Return what the solver ends with for `seed`: the input of the autoencoder's decoder.
 
         Noise that the solver adds depends on `seed` alone too. Torch's global generators are
         afterwards as they were before.
 
         Returns:
-            Float32 latents, in the layout of the denoiser's: (batch, channels, length), or (batch,
-            length, channels) for ACE-Step and LongCat-AudioDiT.
+            Float32 latents, in the layout of the denoiser's: (samples, channels, length), or
+            (samples, length, channels) for ACE-Step and LongCat-AudioDiT.
         """
 
     @abstractmethod
     def waveforms(self, latents: Tensor) -> Tensor:
-        """Decode what a call returned.
+        """Decode final latents, (n, ...).
 
         Returns:
-            Float32 waveforms, (batch, channels, samples), values in [-1, 1].
+            Float32 waveforms, (n, channels, audio samples), values in [-1, 1].
         """
 
     @property
@@ -129,56 +118,11 @@ class Sampler(ABC):
     def sample_rate(self) -> int:
         """Audio samples per second."""
 
-    @property
-    @abstractmethod
-    def evaluations(self) -> int:
-        """Evaluations of one run, known before sampling."""
-
-    @property
-    @abstractmethod
-    def solver_name(self) -> str | None:
-        """Name of the solver and of what changes its evaluations; None if a scheduler has it."""
-
-    @property
-    @abstractmethod
-    def scheduler(self) -> Scheduler | None:
-        """The pipeline's scheduler; None for stable-audio-tools."""
-
-    @property
-    @abstractmethod
-    def branches(self) -> tuple[str, ...]:
-        """Names of the conditioning passes, if guidance makes calls that are not announced."""
-
-    @property
-    def denoiser(self) -> nn.Module:
-        """The module that the solver calls."""
-        return denoiser_of(self.model)
-
-    @property
-    def adapter(self) -> Adapter:
-        """Where the denoiser's sites are."""
-        return adapter_for(self.denoiser)
-
-    def around(self) -> AbstractContextManager[object]:
-        """Return what to enter around everything that is done with the denoiser."""
-        if is_stable_audio_tools(self.model):
-            return runs_announced(self.model)
-        return pipeline_announcing(self.model)
-
-    def conditions_of(self, seed: int) -> list[Any]:
-        """Return the conditions of the samples of `seed`."""
-        first = seed * self.batch
-        return [self.conditions[n % len(self.conditions)] for n in range(first, first + self.batch)]
-
     def label(self, condition: Any) -> str:
         """Return the name of a condition, short enough for a caption or a file name."""
         if isinstance(condition, Mapping):
             return ", ".join(f"{name} {value}" for name, value in condition.items())[:_SHORT]
         return str(condition)[:_SHORT]
-
-    def show_progress(self, shown: bool) -> None:
-        """Show a progress bar of the steps of every run from now on, or none."""
-        self.progress.shown = shown
 
 
 def prompt_sampler(
@@ -187,44 +131,46 @@ def prompt_sampler(
     conditions: Sequence[Any],
     steps: int,
     guidance: float | None = None,
-    batch: int = 1,
+    samples: int = 1,
     seconds: float | None = None,
     solver: str = DEFAULT,
     sigma_min: float = SIGMA_MIN,
     sigma_max: float = SIGMA_MAX,
-) -> Sampler:
-    """Return the sampler of a model.
+) -> PromptSampler:
+    """Return the sampler of a model that sounds like prompts or classes.
 
     Example:
         >>> sampler = prompt_sampler(load_model(), conditions=range(10), steps=100, guidance=2.5)
-        >>> sound = sampler.waveforms(sampler(seed=0))
+        >>> sound = sampler.decode(sampler.final_latent(0))
 
     Args:
         model: What `load_model` returned.
-        conditions: See `Sampler`.
-        steps: See `Sampler`.
-        guidance: See `Sampler`.
-        batch: See `Sampler`.
-        seconds: See `Sampler`.
+        conditions: Class numbers, prompts, or dictionaries of what the model is conditioned on;
+            sample n of all has condition n, counted round.
+        steps: Steps of the solver, at least 1.
+        guidance: Strength of classifier-free guidance; None is the library's own.
+        samples: Samples of one run, at least 1.
+        seconds: Length of the samples, above 0; None is the model's own.
         solver: For stable-audio-tools its name for the solver, such as `"dpmpp-3m-sde"`;
             `"default"` is the one that suits the model's objective. A pipeline of diffusers has its
             own.
-        sigma_min: See `Sampler`.
-        sigma_max: See `Sampler`.
+        sigma_min: Noise that solvers of stable-audio-tools end with, above 0.
+        sigma_max: Noise that solvers of stable-audio-tools begin with, above `sigma_min`.
 
     Raises:
         PipelineError: The model does not take what is asked, or its solver has no fixed number of
             evaluations.
+        SamplerError: There are no conditions, or less than a step or a sample.
     """
     kind = _StableAudioTools if is_stable_audio_tools(model) else _Pipeline
     return kind(
-        model=model,
+        pipe=model,
         conditions=conditions,
         steps=steps,
         guidance=guidance,
-        batch=batch,
+        samples=samples,
         seconds=seconds,
-        solver=solver,
+        sampler_type=solver,
         sigma_min=sigma_min,
         sigma_max=sigma_max,
     )
@@ -234,15 +180,15 @@ def prompt_sampler(
 
 
 @dataclass(frozen=True, kw_only=True)
-class _StableAudioTools(Sampler):
+class _StableAudioTools(PromptSampler):
     """Samples a model of stable-audio-tools by `generate_diffusion_cond`."""
 
     def __post_init__(self) -> None:
+        objective = self.pipe.diffusion_objective
+        if self.sampler_type == DEFAULT:
+            object.__setattr__(self, "sampler_type", DEFAULT_SOLVERS[objective])
         super().__post_init__()
-        objective = self.model.diffusion_objective
-        if self.solver == DEFAULT:
-            object.__setattr__(self, "solver", DEFAULT_SOLVERS[objective])
-        check_solver(self.solver, objective, self.steps)
+        check_solver(self.sampler_type, objective, self.steps)
         if not 0 < self.sigma_min < self.sigma_max:
             raise PipelineError(
                 "the noise must go from sigma_max down to sigma_min above 0, got "
@@ -251,32 +197,44 @@ class _StableAudioTools(Sampler):
         for condition in self.conditions:
             self._condition(condition)
 
-    def __call__(self, seed: int) -> Tensor:
+    def plain_sampler(self) -> Sampler:
+        denoiser = denoiser_of(self.pipe)
+        return Sampler(
+            model=denoiser,
+            adapter=adapter_for(denoiser),
+            run=self.latents,
+            decode=self.waveforms,
+            solver=self._solver_name,
+            samples=self.samples,
+            around=partial(runs_announced, self.pipe),
+        )
+
+    def latents(self, seed: int) -> Tensor:
         if seed < 0:
             raise PipelineError(f"seeds begin at 0, got {seed}")
         require()
-        device = next(self.model.model.parameters()).device
+        device = next(self.pipe.model.parameters()).device
         conditioning = [self._condition(condition) for condition in self.conditions_of(seed)]
         options: dict[str, Any] = {} if self.guidance is None else {"cfg_scale": self.guidance}
         with (
             self._steps_shown() as step,
             quiet(),
             backends_kept(),
-            seeded_globally(devices_of([self.model]), seed),
+            seeded_globally(devices_of([self.pipe]), seed),
             torch.no_grad(),
         ):
             from stable_audio_tools.inference.generation import generate_diffusion_cond
 
             latents = generate_diffusion_cond(
-                self.model,
+                self.pipe,
                 steps=self.steps,
                 conditioning=conditioning,  # pyright: ignore[reportArgumentType] annotated as a dictionary
-                batch_size=self.batch,
+                batch_size=self.samples,
                 sample_size=self.audio_samples,
                 seed=seed,
                 device=str(device),
                 return_latents=True,
-                sampler_type=self.solver,
+                sampler_type=self.sampler_type,
                 sigma_min=self.sigma_min,
                 sigma_max=self.sigma_max,
                 callback=step,
@@ -292,44 +250,40 @@ class _StableAudioTools(Sampler):
 
     @torch.no_grad()
     def waveforms(self, latents: Tensor) -> Tensor:
-        decoder = self.model.pretransform
+        decoder = self.pipe.pretransform
         if decoder is None:
             return latents.float().clamp(-1, 1)
-        weight = next(decoder.parameters(), next(self.model.parameters()))
+        weight = next(decoder.parameters(), next(self.pipe.parameters()))
         return decoder.decode(latents.to(weight)).float().clamp(-1, 1)
 
     @property
     def audio_samples(self) -> int:
         """Audio samples of one sample, a whole number of latents."""
-        wanted = getattr(self.model, "sample_size", None)
+        wanted = getattr(self.pipe, "sample_size", None)
         if self.seconds is not None:
             wanted = round(self.seconds * self.sample_rate)
         if wanted is None:
             raise PipelineError("this model does not tell its length: give the seconds")
-        unit = self.model.min_input_length
+        unit = self.pipe.min_input_length
         return max(-(-wanted // unit), 1) * unit
 
     @property
     def sample_rate(self) -> int:
-        return self.model.sample_rate
+        return self.pipe.sample_rate
 
     @property
     def evaluations(self) -> int:
-        return evaluations_of(self.solver, self.model.diffusion_objective, self.steps)
+        return evaluations_of(self.sampler_type, self.pipe.diffusion_objective, self.steps)
+
+    def show_progress(self, shown: bool) -> None:
+        self.progress.shown = shown
 
     @property
-    def solver_name(self) -> str:
-        if self.solver not in solvers_of("v"):
-            return self.solver
-        return f"{self.solver}(sigma_min={self.sigma_min:g}, sigma_max={self.sigma_max:g})"
-
-    @property
-    def scheduler(self) -> None:
-        return None
-
-    @property
-    def branches(self) -> tuple[str, ...]:
-        return ()
+    def _solver_name(self) -> str:
+        """Name of the solver and of what changes its evaluations."""
+        if self.sampler_type not in solvers_of("v"):
+            return self.sampler_type
+        return f"{self.sampler_type}(sigma_min={self.sigma_min:g}, sigma_max={self.sigma_max:g})"
 
     def _condition(self, condition: Any) -> dict[str, Any]:
         """Return everything that one sample is conditioned on.
@@ -337,7 +291,7 @@ class _StableAudioTools(Sampler):
         Raises:
             PipelineError: The condition is none of this model's.
         """
-        conditioners: Mapping[str, nn.Module] = dict(self.model.conditioner.conditioners)
+        conditioners: Mapping[str, nn.Module] = dict(self.pipe.conditioner.conditioners)
         given = dict(condition) if isinstance(condition, Mapping) else {}
         seconds = self.audio_samples / self.sample_rate
         given = {"seconds_start": 0.0, "seconds_total": seconds, **given}
@@ -381,18 +335,17 @@ def _check_class(name: str, conditioner: Any, value: Any) -> None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Pipeline(Sampler):
+class _Pipeline(PromptSampler):
     """Samples a pipeline of diffusers."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        denoiser_of(self.model)
-        name, arguments = type(self.model).__name__, self._arguments
-        if self.solver != DEFAULT:
+        name, arguments = type(self.pipe).__name__, self._arguments
+        if self.sampler_type != DEFAULT:
             raise PipelineError(
                 f"{name} is sampled by the scheduler that it has, "
-                f"{type(self.model.scheduler).__name__}; solver must be {DEFAULT!r}, not "
-                f"{self.solver!r}"
+                f"{type(self.pipe.scheduler).__name__}; solver must be {DEFAULT!r}, not "
+                f"{self.sampler_type!r}"
             )
         if "prompt" not in arguments:
             raise PipelineError(f"{name} takes no prompts, but {sorted(arguments)}")
@@ -408,16 +361,29 @@ class _Pipeline(Sampler):
                 f"{name} makes sounds of up to {self._longest:g} seconds, not of {self.seconds:g}"
             )
 
-    def __call__(self, seed: int) -> Tensor:
+    def plain_sampler(self) -> Sampler:
+        denoiser = denoiser_of(self.pipe)
+        return Sampler(
+            model=denoiser,
+            adapter=adapter_for(denoiser),
+            run=self.latents,
+            decode=self.waveforms,
+            scheduler=self.pipe.scheduler,
+            branches=self._branches,
+            samples=self.samples,
+            around=partial(pipeline_announcing, self.pipe),
+        )
+
+    def latents(self, seed: int) -> Tensor:
         options: dict[str, Any] = {}
         if self.seconds is not None and self._length is not None:
             options[self._length] = self.seconds
         if self.guidance is not None:
             options["guidance_scale"] = self.guidance
-        pipe = self.model
+        pipe = self.pipe
         modules = [part for part in pipe.components.values() if isinstance(part, nn.Module)]
         if "lyrics" in self._arguments:
-            options["lyrics"] = [""] * self.batch
+            options["lyrics"] = [""] * self.samples
         with (
             pipeline_announcing(pipe),
             rounding_ignored(),
@@ -434,30 +400,30 @@ class _Pipeline(Sampler):
 
     @torch.no_grad()
     def waveforms(self, latents: Tensor) -> Tensor:
-        vae = self.model.vae
+        vae = self.pipe.vae
         weight = next(vae.parameters())
-        turned = latents.transpose(1, 2) if is_length_first(self.model) else latents
+        turned = latents.transpose(1, 2) if is_length_first(self.pipe) else latents
         decoded = vae.decode(turned.to(weight)).sample.float().clamp(-1, 1)
         if self.seconds is None:
             return decoded
         return decoded[..., : round(self.seconds * self.sample_rate)]
 
     def show_progress(self, shown: bool) -> None:
-        self.model.set_progress_bar_config(
+        self.pipe.set_progress_bar_config(
             desc="steps", leave=False, disable=None if shown else True
         )
 
     @property
     def sample_rate(self) -> int:
-        config = self.model.vae.config
+        config = self.pipe.vae.config
         found = next((config[name] for name in _RATES if name in config), None)
         if found is None:
-            raise PipelineError(f"{type(self.model.vae).__name__} does not tell its sample rate")
+            raise PipelineError(f"{type(self.pipe.vae).__name__} does not tell its sample rate")
         return int(found)
 
     @property
     def evaluations(self) -> int:
-        scheduler = self.model.scheduler
+        scheduler = self.pipe.scheduler
         if getattr(scheduler, "order", 1) == 1:
             return self.steps
         tried = copy.deepcopy(scheduler)
@@ -465,31 +431,25 @@ class _Pipeline(Sampler):
         return len(tried.timesteps)
 
     @property
-    def solver_name(self) -> None:
-        return None
-
-    @property
-    def scheduler(self) -> Scheduler:
-        return self.model.scheduler
-
-    @property
-    def branches(self) -> tuple[str, ...]:
+    def _branches(self) -> tuple[str, ...]:
+        """Names of the conditioning passes, if guidance makes calls that are not announced."""
+        passes = SEQUENTIAL_GUIDANCE.get(type(self.pipe).__name__, ())
         scale = self.guidance
-        if scale is None:
+        if passes and scale is None:
             scale = self._arguments["guidance_scale"].default
-        return SEQUENTIAL_GUIDANCE.get(type(self.model).__name__, ()) if scale > 1 else ()
+        return passes if scale is not None and scale > 1 else ()
 
     @cached_property
     def _arguments(self) -> dict[str, inspect.Parameter]:
-        return dict(inspect.signature(type(self.model).__call__).parameters)
+        return dict(inspect.signature(type(self.pipe).__call__).parameters)
 
     @property
     def _longest(self) -> float:
         """Seconds of the longest sound, infinite where the pipeline does not limit it."""
-        latents = getattr(self.model.transformer.config, "sample_size", None)
+        latents = getattr(self.pipe.transformer.config, "sample_size", None)
         if self._length != "audio_end_in_s" or latents is None:
             return math.inf
-        return latents * self.model.vae.hop_length / self.sample_rate
+        return latents * self.pipe.vae.hop_length / self.sample_rate
 
     @property
     def _length(self) -> str | None:

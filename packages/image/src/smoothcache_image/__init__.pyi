@@ -20,5 +20,8 @@ from .loading import digits_folder as digits_folder, load_pipeline as load_pipel
 # What is known of how to run one, and running it by a schedule.
 from .pipelines import cached_pipeline as cached_pipeline, sampler_of as sampler_of
 
+# Sampling from seeds.
+from .sampling import PromptSampler as PromptSampler, prompt_sampler as prompt_sampler
+
 __all__: list[str]
 __version__: str

@@ -22,7 +22,7 @@ from smoothcache_image.loading import DIGITS, DIGITS_GUIDANCE, SHIPPED, Solver
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from smoothcache_image.sampling import Sampler
+    from smoothcache_image.sampling import PromptSampler
 
 __all__ = ["app", "main"]
 
@@ -74,20 +74,20 @@ class PictureSource(Source):
     solver: SolverOption = "default"
     size: Size = None
 
-    def sampler(self, *, steps: int) -> Sampler:
+    def sampler(self, *, steps: int) -> PromptSampler:
         """Load the model and return its sampler."""
         from smoothcache_image.loading import load_pipeline
-        from smoothcache_image.sampling import Sampler, choose_conditions
+        from smoothcache_image.sampling import choose_conditions, prompt_sampler
 
         pipe = load_pipeline(self.model, device=self.device, dtype=self.dtype, solver=self.solver)
         pipe.set_progress_bar_config(desc="steps", leave=False, disable=None)
         own = DIGITS_GUIDANCE if self.shipped else None
-        return Sampler(
-            pipe=pipe,
+        return prompt_sampler(
+            pipe,
             conditions=choose_conditions(pipe, labels=self.labels, prompts=self.prompts),
             steps=steps,
             guidance=own if self.guidance is None else self.guidance,
-            batch=self.run_samples,
+            samples=self.run_samples,
             size=self.size,
         )
 
@@ -115,14 +115,14 @@ _EXAMPLES = {
 }
 
 
-def _judging(sampler: Sampler, seeds: Sequence[int], digits: bool) -> Judging:
+def _judging(sampler: PromptSampler, seeds: Sequence[int], digits: bool) -> Judging:
     from smoothcache_image.judging import picture_judging
 
     return picture_judging(sampler, seeds, digits)
 
 
 def _save(
-    sampler: Sampler, seeds: Sequence[int], latents: Sequence[Tensor], folder: Path
+    sampler: PromptSampler, seeds: Sequence[int], latents: Sequence[Tensor], folder: Path
 ) -> list[Path]:
     from smoothcache_image.judging import save_pictures
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from smoothcache_image.metrics import digit_summaries, picture_metrics
 from smoothcache_image.pictures import PictureRow, sample_sheet
-from smoothcache_image.sampling import Sampler
+from smoothcache_image.sampling import PromptSampler
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -37,7 +37,7 @@ scikit-learn; it falls with the number of samples, so compare it between policie
 """
 
 
-def picture_judging(sampler: Sampler, seeds: Sequence[int], digits: bool) -> Judging:
+def picture_judging(sampler: PromptSampler, seeds: Sequence[int], digits: bool) -> Judging:
     """Return what becomes of pictures.
 
     Args:
@@ -45,7 +45,7 @@ def picture_judging(sampler: Sampler, seeds: Sequence[int], digits: bool) -> Jud
         seeds: Runs that are made.
         digits: Whether they are the shipped model's digits, which can be recognised.
     """
-    decode = RecentlyDecoded(sampler.images, batch=sampler.batch)
+    decode = RecentlyDecoded(sampler.decode, batch=sampler.samples)
     conditions = [each for seed in seeds for each in sampler.conditions_of(seed)]
     captions = [sampler.label(condition) for condition in conditions[:_SHOWN]]
 
@@ -75,7 +75,7 @@ def picture_judging(sampler: Sampler, seeds: Sequence[int], digits: bool) -> Jud
 
 
 def save_pictures(
-    sampler: Sampler, seeds: Sequence[int], latents: Iterable[Tensor], folder: Path
+    sampler: PromptSampler, seeds: Sequence[int], latents: Iterable[Tensor], folder: Path
 ) -> list[Path]:
     """Write the pictures of some runs into a folder, and return the files."""
     from torchvision.utils import save_image
@@ -83,7 +83,7 @@ def save_pictures(
     files: list[Path] = []
     for seed, part in zip(seeds, latents, strict=True):
         for condition, picture in zip(
-            sampler.conditions_of(seed), sampler.images(part), strict=True
+            sampler.conditions_of(seed), sampler.decode(part), strict=True
         ):
             files.append(folder / f"{file_stem(len(files), sampler.label(condition))}.png")
             save_image(picture, files[-1])

@@ -5,16 +5,17 @@ from __future__ import annotations
 import inspect
 import random
 from collections.abc import Generator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from smoothcache_core import Adapter
+from smoothcache_core import Sampler
 from smoothcache_core.errors import PipelineError
 from smoothcache_core.patching import replaced
 from smoothcache_core.pipelines import devices_of, pipeline_announcing, seeded_globally
 from smoothcache_core.pipelines.labels import chosen_classes
+from smoothcache_core.sampling import ConditionedSampler
 from torch import Tensor, nn
 
 from smoothcache_image.adapters import adapter_for
@@ -28,37 +29,25 @@ _IN_ORDER = 100  # classes: with more, neighbours are alike (ImageNet), so they 
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sampler:
-    """Samples one batch per seed.
-
-    The n-th sample of all (n = seed x batch + row) has condition n, counted round.
+class PromptSampler(ConditionedSampler):
+    """Samples a diffusers pipeline; `prompt_sampler` makes one.
 
     Attributes:
         pipe: A pipeline that takes `class_labels` or `prompt`.
-        conditions: Class numbers, or prompts.
-        steps: Steps of the solver.
         guidance: Strength of classifier-free guidance; None is the pipeline's own.
-        batch: Samples of one call.
         size: Height and width in pixels; None is the pipeline's own.
 
     Raises:
         PipelineError: The pipeline does not take what is asked.
+        SamplerError: See `ConditionedSampler`.
     """
 
     pipe: Any
-    conditions: Sequence[int] | Sequence[str]
-    steps: int
     guidance: float | None = None
-    batch: int = 1
     size: int | None = None
 
     def __post_init__(self) -> None:
-        if not self.conditions:
-            raise PipelineError("there is nothing to sample: give class labels or prompts")
-        if self.steps < 1 or self.batch < 1:
-            raise PipelineError(
-                f"steps and batch must be at least 1, got {self.steps} and {self.batch}"
-            )
+        super().__post_init__()
         names = call_arguments(self.pipe)
         if self.size is not None and "height" not in names:
             raise PipelineError(
@@ -67,14 +56,27 @@ class Sampler:
         if self.guidance is not None and "guidance_scale" not in names:
             raise PipelineError(f"{type(self.pipe).__name__} takes no guidance")
 
-    def __call__(self, seed: int) -> Tensor:
+    def plain_sampler(self) -> Sampler:
+        """Return the sampler without its conditions, with `decode`."""
+        denoiser = denoiser_of(self.pipe)
+        return Sampler(
+            model=denoiser,
+            adapter=adapter_for(denoiser),
+            run=self.latents,
+            decode=self.images,
+            scheduler=self.pipe.scheduler,
+            branches=self._branches,
+            samples=self.samples,
+        )
+
+    def latents(self, seed: int) -> Tensor:
         """Return what the solver ends with for `seed`: the input of the autoencoder's decoder.
 
         Noise that the solver adds depends on `seed` alone too, also where the pipeline leaves it to
         torch's global generators; these are afterwards as they were before.
 
         Returns:
-            Float32 latents, (batch, channels, height, width), or with a frame dimension before
+            Float32 latents, (samples, channels, height, width), or with a frame dimension before
             height where the autoencoder is one for video.
         """
         generator = torch.Generator("cpu").manual_seed(seed)
@@ -96,17 +98,12 @@ class Sampler:
             )
         return latents[0].float()
 
-    def conditions_of(self, seed: int) -> list[Any]:
-        """Return the class numbers or prompts of the samples of `seed`."""
-        first = seed * self.batch
-        return [self.conditions[n % len(self.conditions)] for n in range(first, first + self.batch)]
-
     @torch.no_grad()
     def images(self, latents: Tensor) -> Tensor:
-        """Decode what a call returned.
+        """Decode final latents, (n, ...).
 
         Returns:
-            Float32 pictures, (batch, 3, height, width), values in [0, 1].
+            Float32 pictures, (n, 3, height, width), values in [0, 1].
         """
         vae = self.pipe.vae
         decoded = vae.decode(latents.to(vae.device, vae.dtype), return_dict=False)[0]
@@ -118,10 +115,6 @@ class Sampler:
         """Return the name of a class, or of a prompt, short enough for a caption or a file name."""
         return label_name(self.pipe, condition)
 
-    def around(self) -> AbstractContextManager[object]:
-        """Return what to enter around everything that is done with the denoiser: nothing."""
-        return nullcontext()
-
     def show_progress(self, shown: bool) -> None:
         """Show a progress bar of the steps of every run from now on, or none."""
         self.pipe.set_progress_bar_config(
@@ -129,38 +122,19 @@ class Sampler:
         )
 
     @property
-    def denoiser(self) -> nn.Module:
-        """The denoiser of the pipeline."""
-        return denoiser_of(self.pipe)
-
-    @property
-    def adapter(self) -> Adapter:
-        """Where the sites of the denoiser are."""
-        return adapter_for(self.denoiser)
-
-    @property
-    def scheduler(self) -> Any:
-        """The scheduler of the pipeline, which names the solver too."""
-        return self.pipe.scheduler
-
-    @property
-    def solver_name(self) -> None:
-        """None: the scheduler names it."""
-        return
-
-    @property
     def evaluations(self) -> int | None:
         """Evaluations of one run, where a step makes one; None where it may make more."""
         return self.steps if getattr(self.pipe.scheduler, "order", 1) == 1 else None
 
     @property
-    def branches(self) -> tuple[str, ...]:
+    def _branches(self) -> tuple[str, ...]:
         """Names of the conditioning passes, if guidance makes calls that are not announced."""
+        if type(self.pipe).__name__ not in SEQUENTIAL_GUIDANCE:
+            return ()
         scale = self.guidance
         if scale is None:
             scale = call_arguments(self.pipe)["guidance_scale"].default
-        sequential = type(self.pipe).__name__ in SEQUENTIAL_GUIDANCE
-        return ("cond", "uncond") if sequential and scale > 1 else ()
+        return ("cond", "uncond") if scale > 1 else ()
 
     def _condition(self, seed: int) -> dict[str, Any]:
         name = "class_labels" if takes_labels(self.pipe) else "prompt"
@@ -173,6 +147,43 @@ class Sampler:
         if self.guidance is not None:
             options |= _guidance(self.pipe, self.guidance)
         return options
+
+
+def prompt_sampler(
+    pipe: Any,
+    *,
+    conditions: Sequence[int] | Sequence[str],
+    steps: int,
+    guidance: float | None = None,
+    samples: int = 1,
+    size: int | None = None,
+) -> PromptSampler:
+    """Return the sampler of a pipeline that shows class labels or prompts.
+
+    Example:
+        >>> sampler = prompt_sampler(load_pipeline("digits"), conditions=range(10), steps=50)
+        >>> picture = sampler.decode(sampler.final_latent(0))
+
+    Args:
+        pipe: A diffusers pipeline that takes `class_labels` or `prompt`.
+        conditions: Class numbers, or prompts; sample n of all has condition n, counted round.
+        steps: Steps of the solver, at least 1.
+        guidance: Strength of classifier-free guidance; None is the pipeline's own.
+        samples: Samples of one run, at least 1.
+        size: Height and width in pixels; None is the pipeline's own.
+
+    Raises:
+        PipelineError: The pipeline does not take what is asked.
+        SamplerError: There are no conditions, or less than a step or a sample.
+    """
+    return PromptSampler(
+        pipe=pipe,
+        conditions=conditions,
+        steps=steps,
+        guidance=guidance,
+        samples=samples,
+        size=size,
+    )
 
 
 def call_arguments(pipe: Any) -> dict[str, inspect.Parameter]:

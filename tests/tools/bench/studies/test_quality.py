@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 import torch
 from smoothcache_core import Calibration, Schedule, calibrate
-from smoothcache_core.cli.sampler import known
 from smoothcache_core.errors import ScheduleError
 from smoothcache_core.metrics import relative_l2
 from smoothcache_core.sources import interval
@@ -80,7 +79,7 @@ def bench():
 @pytest.fixture(scope="module")
 def calibration(bench: Bench):
     sampler = bench.of_batch(2)
-    return calibrate(known(sampler), seeds=[0], max_lag=3, progress=False)
+    return calibrate(sampler, seeds=[0], max_lag=3, progress=False)
 
 
 @pytest.fixture(scope="module")

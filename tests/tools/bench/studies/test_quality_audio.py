@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from smoothcache_core.cli.sampler import known
 
 pytest.importorskip("stable_audio_tools")
 
@@ -54,7 +53,7 @@ def bench(folder: Path):
 @pytest.fixture(scope="module")
 def calibration(bench: Bench):
     sampler = bench.of_batch(SAMPLES)
-    return calibrate(known(sampler), seeds=[0], max_lag=3, sensitivity=0, progress=False)
+    return calibrate(sampler, seeds=[0], max_lag=3, sensitivity=0, progress=False)
 
 
 def settings(folder: Path, work: Path, **changes: object) -> Settings:

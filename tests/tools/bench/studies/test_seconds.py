@@ -79,10 +79,10 @@ def test_samplers_take_turns_and_give_what_they_give_alone(bench: Bench):
 @pytest.mark.parametrize("evaluations", [0, 2, STEPS])
 def test_denoiser_is_as_before_wherever_a_run_ends(bench: Bench, evaluations: int):
     sampler = bench.of_batch(1)
-    before = dict(vars(sampler.denoiser))
+    before = dict(vars(sampler.model))
     with halted(sampler, SEED) as run:
         run_once(run, evaluations)
-    assert vars(sampler.denoiser) == before
+    assert vars(sampler.model) == before
     assert torch.equal(sampler(SEED), bench.of_batch(1)(SEED))
 
 
@@ -103,10 +103,10 @@ def test_error_of_the_denoiser_reaches_who_asks(bench: Bench):
     def broken(*args: object, **kwargs: object) -> None:
         raise RuntimeError("broken")
 
-    sampler.denoiser.forward = broken
+    sampler.model.forward = broken
     with halted(sampler, SEED) as run, pytest.raises(RuntimeError, match="broken"):
         run.evaluate(0)
-    assert sampler.denoiser.forward is broken
+    assert sampler.model.forward is broken
 
 
 # ---------------------------------------------------------------------------- the record

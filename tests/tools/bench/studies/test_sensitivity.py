@@ -3,9 +3,8 @@
 import numpy as np
 import pytest
 from smoothcache_core import Calibration, calibrate
-from smoothcache_core.cli.sampler import known
 from smoothcache_image import load_pipeline
-from smoothcache_image.sampling import Sampler
+from smoothcache_image.sampling import PromptSampler, prompt_sampler
 from torch import Tensor
 
 from tools.bench.studies import sensitivity as script
@@ -17,18 +16,18 @@ STEPS, BATCH = 5, 2
 
 
 @pytest.fixture(scope="module")
-def sampler() -> Sampler:
+def sampler() -> PromptSampler:
     pipe = load_pipeline("digits")
     pipe.set_progress_bar_config(disable=True)
-    return Sampler(pipe=pipe, conditions=range(10), steps=STEPS, guidance=1.5, batch=BATCH)
+    return prompt_sampler(pipe, conditions=range(10), steps=STEPS, guidance=1.5, samples=BATCH)
 
 
 @pytest.fixture(scope="module")
-def calibration(sampler: Sampler) -> Calibration:
-    return calibrate(known(sampler), seeds=[0], max_lag=3, progress=False)
+def calibration(sampler: PromptSampler) -> Calibration:
+    return calibrate(sampler, seeds=[0], max_lag=3, progress=False)
 
 
-def with_older_output(sampler: Sampler, path: str, evaluation: int) -> Tensor:
+def with_older_output(sampler: PromptSampler, path: str, evaluation: int) -> Tensor:
     """Sample, giving a site's output of the evaluation before at one evaluation."""
     outputs: list[Tensor] = []
 
@@ -36,7 +35,7 @@ def with_older_output(sampler: Sampler, path: str, evaluation: int) -> Tensor:
         outputs.append(output.clone())
         return outputs[-2] if len(outputs) == evaluation + 1 else None
 
-    handle = sampler.denoiser.get_submodule(path).register_forward_hook(replaced)
+    handle = sampler.model.get_submodule(path).register_forward_hook(replaced)
     try:
         return sampler(0)
     finally:
@@ -60,7 +59,7 @@ def test_schedule_of_a_pair_reuses_once(calibration: Calibration):
             assert filled == ([evaluation] if place == index else [])
 
 
-def test_true_error_is_what_an_older_output_does(calibration: Calibration, sampler: Sampler):
+def test_true_error_is_what_an_older_output_does(calibration: Calibration, sampler: PromptSampler):
     pairs = [(3, 1), (0, STEPS - 1), (len(calibration.sites) - 1, 2)]
     found = true_errors(sampler, [reusing(calibration, pair) for pair in pairs])
     plain = sampler(0)
@@ -82,8 +81,8 @@ def test_predicted_error_is_influence_times_effect_times_change(calibration: Cal
         assert error == pytest.approx(expected, rel=1e-6)
 
 
-def test_calls_are_counted_until_the_end(sampler: Sampler):
-    with counted(sampler.denoiser) as counter:
+def test_calls_are_counted_until_the_end(sampler: PromptSampler):
+    with counted(sampler.model) as counter:
         sampler(0)
     sampler(0)
     assert counter.calls == STEPS

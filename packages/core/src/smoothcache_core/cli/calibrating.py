@@ -12,7 +12,6 @@ from smoothcache_core import Calibration, calibrate
 from smoothcache_core.cli.commands.calibrate import Calibrate
 from smoothcache_core.cli.loading import check_steps
 from smoothcache_core.cli.ranks import Ranks, launched_ranks
-from smoothcache_core.cli.sampler import known
 from smoothcache_core.cli.source import Source
 from smoothcache_core.errors import CommandError
 
@@ -82,7 +81,7 @@ def _calibrated(
         check_steps(source, sampler, part.evaluations, file)
     sampler.show_progress(ranks.rank == 0)
     return calibrate(
-        known(sampler),
+        sampler,
         seeds=source.seeds,
         max_lag=settings.max_lag,
         sensitivity=settings.sensitivity,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import glob
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rich import box
@@ -15,12 +15,12 @@ from smoothcache_core import Calibration, Report, Schedule, evaluate
 from smoothcache_core.cli.commands.evaluate import Evaluate
 from smoothcache_core.cli.loading import sampler_for
 from smoothcache_core.cli.modality import Judging, Modality
-from smoothcache_core.cli.sampler import Sampler, known
 from smoothcache_core.cli.tables import print_table, source_of
 from smoothcache_core.errors import CommandError
 from smoothcache_core.planning import Planner, Point
 from smoothcache_core.reports import ReportRow, load_peers
 from smoothcache_core.reports.folder import write_report
+from smoothcache_core.sampling import ConditionedSampler
 
 SHEET = "samples.png"
 """Name of the picture to look at first."""
@@ -76,7 +76,7 @@ class Evaluation:
 
 
 def evaluated(
-    sampler: Sampler,
+    sampler: ConditionedSampler,
     schedules: Mapping[str, Schedule],
     judging: Judging,
     *,
@@ -100,7 +100,7 @@ def evaluated(
         SmoothCacheError: See `smoothcache_core.evaluate`.
     """
     report = evaluate(
-        known(sampler),
+        replace(sampler.plain_sampler(), decode=None),  # the metrics of a modality decode
         schedules,
         seeds=seeds,
         metrics=judging.metrics,

@@ -10,10 +10,10 @@ from rich.console import Console
 from smoothcache_core import Schedule, fit
 from smoothcache_core.adapters import DENOISER, GUIDANCE
 from smoothcache_core.cli.commands.fit import Fit
-from smoothcache_core.cli.loading import sampler_for
-from smoothcache_core.cli.sampler import Sampler, known
+from smoothcache_core.cli.loading import sampler_for, with_passes
 from smoothcache_core.cli.tables import show_schedules
 from smoothcache_core.errors import CommandError
+from smoothcache_core.sampling import ConditionedSampler
 
 
 def fit_to_file(command: str, settings: Fit) -> None:
@@ -55,7 +55,7 @@ def fit_to_file(command: str, settings: Fit) -> None:
 
 
 def fitted_to(
-    sampler: Sampler,
+    sampler: ConditionedSampler,
     schedule: Schedule,
     *,
     seeds: Sequence[int],
@@ -66,7 +66,7 @@ def fitted_to(
 ) -> Schedule:
     """Return a schedule fitted to the runs of a sampler, and refined if there are trials."""
     return fit(
-        known(sampler, schedule.fingerprint.branches),
+        with_passes(sampler, schedule.fingerprint),
         schedule,
         seeds=seeds,
         terms=terms,

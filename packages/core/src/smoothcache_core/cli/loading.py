@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
-from smoothcache_core import Schedule
-from smoothcache_core.cli.sampler import Sampler
+from smoothcache_core import Sampler, Schedule
 from smoothcache_core.cli.source import Source
 from smoothcache_core.errors import CommandError
+from smoothcache_core.sampling import ConditionedSampler
+from smoothcache_core.schedule import Fingerprint
 
 
-def sampler_for(source: Source, plans: Mapping[Path, Schedule]) -> Sampler:
+def sampler_for(source: Source, plans: Mapping[Path, Schedule]) -> ConditionedSampler:
     """Load a model, with the steps that the schedules are for if none are given.
 
     Raises:
@@ -26,7 +28,7 @@ def sampler_for(source: Source, plans: Mapping[Path, Schedule]) -> Sampler:
     return sampler
 
 
-def check_steps(source: Source, sampler: Sampler, evaluations: int, file: Path) -> None:
+def check_steps(source: Source, sampler: ConditionedSampler, evaluations: int, file: Path) -> None:
     """Refuse a number of steps that is known not to make the evaluations that a file is for.
 
     Raises:
@@ -36,8 +38,15 @@ def check_steps(source: Source, sampler: Sampler, evaluations: int, file: Path) 
     if made is None or made == evaluations:
         return
     scheduler = sampler.scheduler
-    solver = sampler.solver_name if scheduler is None else type(scheduler).__name__
+    solver = sampler.solver if scheduler is None else type(scheduler).__name__
     raise CommandError(
         f"{str(file)!r} is for {evaluations} evaluations, but {solver} makes {made} in "
         f"{sampler.steps} steps; set the steps to {source.steps_for(evaluations)}"
     )
+
+
+def with_passes(sampler: ConditionedSampler, known: Fingerprint) -> Sampler:
+    """Return a sampler that names conditioning passes: its own, or those that a file is of."""
+    if sampler.branches or not known.branches:
+        return sampler
+    return replace(sampler.plain_sampler(), branches=known.branches)

@@ -14,7 +14,6 @@ from smoothcache_core.adapters import DENOISER, GUIDANCE
 from smoothcache_core.cli.commands.sample import Sample
 from smoothcache_core.cli.loading import sampler_for
 from smoothcache_core.cli.modality import Modality
-from smoothcache_core.cli.sampler import known
 from smoothcache_core.pipelines import cached_sampler
 from smoothcache_core.runtime import CacheStats
 
@@ -32,7 +31,7 @@ def sample_to_folder(modality: Modality, settings: Sample) -> None:
     source, output, schedule = settings.source, settings.output, settings.schedule
     plan = None if schedule is None else Schedule.load(schedule)
     sampler = sampler_for(source, {} if schedule is None or plan is None else {schedule: plan})
-    context = nullcontext() if plan is None else cached_sampler(known(sampler), plan)
+    context = nullcontext() if plan is None else cached_sampler(sampler, plan)
     with context as stats:
         start = time.perf_counter()
         latents = [sampler(seed) for seed in tqdm(source.seeds, desc="sampling", unit="run")]

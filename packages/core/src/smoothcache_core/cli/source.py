@@ -11,7 +11,7 @@ from smoothcache_core.cli import options as opt
 from smoothcache_core.errors import CommandError
 
 if TYPE_CHECKING:
-    from smoothcache_core.cli.sampler import Sampler
+    from smoothcache_core.sampling import ConditionedSampler
 
 
 _SHIPPED_BATCH = 10
@@ -85,7 +85,7 @@ class Source(ABC):
         return evaluations
 
     @abstractmethod
-    def sampler(self, *, steps: int) -> Sampler:
+    def sampler(self, *, steps: int) -> ConditionedSampler:
         """Load the model and return its sampler."""
 
 

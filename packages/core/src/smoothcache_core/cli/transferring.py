@@ -8,7 +8,7 @@ from rich.console import Console
 
 from smoothcache_core import Calibration, transfer
 from smoothcache_core.cli.commands.transfer import Transfer
-from smoothcache_core.cli.sampler import known
+from smoothcache_core.cli.loading import with_passes
 from smoothcache_core.errors import CommandError
 
 
@@ -31,7 +31,7 @@ def transfer_to_file(command: str, settings: Transfer) -> None:
     sampler.show_progress(False)
     console = Console(soft_wrap=True, highlight=False)
     with console.status("transferring"):
-        taken = known(sampler, calibration.fingerprint.branches)
+        taken = with_passes(sampler, calibration.fingerprint)
         transferred = transfer(calibration, taken, seed=source.seed)
     transferred.save(output)
     console.print(

@@ -1,5 +1,6 @@
 """How one run of a sampler is made, recorded and seeded."""
 
+from smoothcache_core.sampling.conditioned import ConditionedSampler
 from smoothcache_core.sampling.sampler import Sampler
 
-__all__ = ["Sampler"]
+__all__ = ["ConditionedSampler", "Sampler"]

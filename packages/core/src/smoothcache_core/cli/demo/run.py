@@ -21,10 +21,10 @@ from smoothcache_core.cli.demo.threads import use_fastest_threads
 from smoothcache_core.cli.evaluating import Evaluation, evaluated
 from smoothcache_core.cli.fitting import fitted_to
 from smoothcache_core.cli.modality import Modality
-from smoothcache_core.cli.sampler import Sampler, known
 from smoothcache_core.cli.source import Source
 from smoothcache_core.cli.tables import print_table
 from smoothcache_core.planning import Planner, Point
+from smoothcache_core.sampling import ConditionedSampler
 
 
 def run_demo(modality: Modality, settings: Demo) -> Evaluation:
@@ -65,7 +65,7 @@ class _Demo:
     modality: Modality
     source: Source
     settings: Demo
-    sampler: Sampler
+    sampler: ConditionedSampler
     console: Console
 
     @property
@@ -79,9 +79,9 @@ class _Demo:
         return math.ceil(self.settings.samples / self.runs)
 
     @property
-    def judged(self) -> Sampler:
+    def judged(self) -> ConditionedSampler:
         """The sampler of the runs that judge."""
-        return replace(self.sampler, batch=self.run_samples)
+        return replace(self.sampler, samples=self.run_samples)
 
     def set_threads(self) -> int:
         """Set the number of threads, and return it."""
@@ -95,7 +95,7 @@ class _Demo:
         sampler, seed = self.sampler, self.source.seed
         self.console.print(
             f"[bold]1/4 calibrate[/]: what changes from step to step, and what would errors do? "
-            f"{sampler.batch} samples, {sampler.steps} steps, seed {seed}, {threads} "
+            f"{sampler.samples} samples, {sampler.steps} steps, seed {seed}, {threads} "
             f"thread{'s' if threads > 1 else ''}"
         )
         with tqdm(desc="calibrating", unit="run") as bar:
@@ -106,7 +106,7 @@ class _Demo:
                 return latents
 
             return calibrate(
-                replace(known(sampler), run=counted),
+                replace(sampler.plain_sampler(), run=counted),
                 seeds=[seed],
                 max_lag=self.settings.max_lag,
                 progress=False,  # all in one run, and then runs for the sensitivities
@@ -131,7 +131,7 @@ class _Demo:
         first, runs, sampler = self.source.seed + 1, self.runs, self.judged
         seeds = range(first, first + runs)
         self.console.print(
-            f"[bold]4/4 judge[/]: {runs * sampler.batch} new samples (seeds {seeds[0]}.."
+            f"[bold]4/4 judge[/]: {runs * sampler.samples} new samples (seeds {seeds[0]}.."
             f"{seeds[-1]}), plain and by every schedule from the same noise"
         )
         return evaluated(
