@@ -9,7 +9,8 @@ from smoothcache_core import calibrate
 from smoothcache_core.errors import PipelineError, SamplerError
 from smoothcache_core.sources.interval import interval_of
 from smoothcache_image import cached_pipeline, load_pipeline, sampler_of
-from smoothcache_image.sampling import PromptSampler, choose_conditions, label_name, prompt_sampler
+from smoothcache_image.conditions import choose_conditions, label_name
+from smoothcache_image.sampling import PromptSampler, prompt_sampler
 from torch import Tensor
 
 diffusers_warns = pytest.mark.filterwarnings("ignore:__array__ implementation")  # under numpy 2

@@ -119,7 +119,7 @@ def calibrated(
     """
     sampler = bench.of_batch(samples)
     return calibrate(
-        replace(sampler, adapter=adapter or sampler.adapter),
+        replace(sampler.plain_sampler(), adapter=adapter or sampler.adapter),
         seeds=[CALIBRATION_SEED],
         max_lag=min(_MAX_LAG, sampler.steps - 1),
         checkpoint=checkpoint,

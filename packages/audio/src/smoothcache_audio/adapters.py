@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from smoothcache_core import PatternAdapter, SitePattern
 from smoothcache_core.adapters import find_adapter
+from smoothcache_core.pipelines import PipelineClass
 from torch import Tensor, nn
 
 _ALWAYS = (0, 1)
@@ -131,6 +132,25 @@ ADAPTERS: tuple[PatternAdapter, ...] = tuple(
     value for value in tuple(globals().values()) if isinstance(value, PatternAdapter)
 )
 """Every adapter of this package: the values above, in their order."""
+
+PIPELINES = (
+    PipelineClass(name="StableAudioPipeline", length_argument="audio_end_in_s", bounded=True),
+    PipelineClass(name="StableAudio3Pipeline", length_argument="duration"),
+    PipelineClass(
+        name="AceStepPipeline",
+        length_argument="audio_duration",
+        length_first=True,
+        texts=("lyrics",),
+    ),
+    PipelineClass(
+        name="LongCatAudioDiTPipeline",
+        passes=("cond", "uncond"),
+        length_argument="audio_duration_s",
+        length_first=True,
+        rate="sample_rate",
+    ),
+)
+"""What is known about classes of pipelines; of others, what `PipelineClass` has by default."""
 
 
 def adapter_for(model: nn.Module) -> PatternAdapter:

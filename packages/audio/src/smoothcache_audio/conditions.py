@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from smoothcache_core.errors import PipelineError
+from smoothcache_core.pipelines.conditioned import prompts_for, refuse_prompts
 from smoothcache_core.pipelines.labels import chosen_classes
 
 from smoothcache_audio.loading import DIGITS, WORD_SECONDS
@@ -31,13 +31,8 @@ def choose_conditions(
     """
     classes = _classes(model)
     if classes is None:
-        if labels is not None:
-            raise PipelineError("this model takes prompts, not class labels")
-        if not prompts:
-            raise PipelineError("this model takes prompts: give at least one")
-        return list(prompts)
-    if prompts:
-        raise PipelineError("this model takes class labels, not prompts")
+        return prompts_for("this model", labels=labels, prompts=prompts)
+    refuse_prompts("this model", prompts)
     names = {name: number for number, name in enumerate(DIGITS)} if digits else {}
     chosen = chosen_classes(labels or f"0-{classes - 1}", names=names, count=classes)
     if not digits:

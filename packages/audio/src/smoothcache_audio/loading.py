@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
@@ -47,11 +46,9 @@ def shipped_folder(model: str = SPOKEN_DIGITS) -> Path:
     Raises:
         PipelineError: No such model comes with this package.
     """
-    from smoothcache_core.pipelines.loading import quoted
+    from smoothcache_core.pipelines import loading
 
-    if model not in SHIPPED:
-        raise PipelineError(f"the shipped models are {quoted(SHIPPED)}, not {model!r}")
-    return Path(str(resources.files("smoothcache_audio") / "data" / SHIPPED[model]))
+    return loading.shipped_folder("smoothcache_audio", SHIPPED, model)
 
 
 def load_model(
@@ -85,19 +82,12 @@ def load_model(
             by a transformer.
     """
     import torch
-    from smoothcache_core.pipelines.loading import device_named, dtype_named, first_line, quoted
+    from smoothcache_core.pipelines.loading import device_named, dtype_named, told_in_one_line
 
     place = device_named(device)
     source = _source(model, library)
-    try:
+    with told_in_one_line(model, SHIPPED, library=source.library):
         return source.load(place, dtype_named(dtype, place, accelerated=torch.float16))
-    except PipelineError:
-        raise
-    except Exception as error:  # both libraries, the hub's client and its transport have one each
-        raise PipelineError(
-            f"cannot load model {str(model)!r} with {source.library} (a folder, a name on the "
-            f"model hub, or one of {quoted(SHIPPED)}): {first_line(error)}"
-        ) from error
 
 
 @dataclass(frozen=True)
@@ -231,11 +221,8 @@ def _read_config(file: Path) -> dict[str, Any]:
 def _load_pipeline(source: str | Path, device: torch.device, dtype: torch.dtype) -> Any:
     from diffusers.pipelines.pipeline_utils import DiffusionPipeline
     from diffusers.utils import logging as diffusers_log
-    from smoothcache_core.pipelines.loading import quietly
+    from smoothcache_core.pipelines.loading import load_diffusers
     from transformers.utils import logging as transformers_log
 
-    with quietly(diffusers_log, transformers_log):
-        pipe = DiffusionPipeline.from_pretrained(
-            str(source), torch_dtype=dtype, local_files_only=isinstance(source, Path)
-        )
-    return pipe.to(device)
+    logs = diffusers_log, transformers_log
+    return load_diffusers(DiffusionPipeline, source, dtype=dtype, logs=logs).to(device)

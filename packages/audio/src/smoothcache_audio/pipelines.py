@@ -9,19 +9,17 @@ from typing import Any
 
 from smoothcache_core import Sampler, Schedule
 from smoothcache_core.errors import PipelineError
-from smoothcache_core.pipelines import cached_sampler, pipeline_announcing, pipeline_sampler
+from smoothcache_core.pipelines import cached_sampler, diffusers_sampler, pipeline_sampler
+from smoothcache_core.pipelines.diffusers_shaped import known_class, part_of
 from smoothcache_core.runtime import CacheStats
-from torch import Tensor, nn
+from torch import nn
 
-from smoothcache_audio.adapters import adapter_for
+from smoothcache_audio.adapters import PIPELINES, adapter_for
 from smoothcache_audio.stable_audio_tools import (
     denoiser_in,
     is_stable_audio_tools,
     runs_announced,
 )
-
-LENGTH_FIRST = ("AceStepPipeline", "LongCatAudioDiTPipeline")
-"""Pipelines whose denoiser's latent is (batch, length, channels), as opposed to their decoder's."""
 
 
 def denoiser_of(model: Any) -> nn.Module:
@@ -32,18 +30,13 @@ def denoiser_of(model: Any) -> nn.Module:
     """
     if is_stable_audio_tools(model):
         return denoiser_in(model)
-    components = getattr(model, "components", {})
-    if components.get("transformer") is None:
+    found = part_of(model, "transformer")
+    if found is None:
         raise PipelineError(
             f"{type(model).__name__} is neither a model that stable-audio-tools' factory built for "
             "generation nor a diffusers pipeline with a transformer"
         )
-    return components["transformer"]
-
-
-def is_length_first(pipe: Any) -> bool:
-    """Return whether the latent of a pipeline's denoiser is (batch, length, channels)."""
-    return type(pipe).__name__ in LENGTH_FIRST
+    return found
 
 
 def sampler_of(
@@ -90,17 +83,15 @@ def sampler_of(
             samples=samples,
             around=partial(runs_announced, model),
         )
-    return pipeline_sampler(
+    return diffusers_sampler(
+        model,
         denoiser,
         adapter,
         sample,
-        decoder=model.components.get("vae"),
-        latent_of=_transposed if is_length_first(model) else None,
-        scheduler=model.scheduler,
+        known=known_class(model, PIPELINES),
         solver=solver,
-        branches=tuple(branches),
+        branches=branches,
         samples=samples,
-        around=partial(pipeline_announcing, model),
     )
 
 
@@ -133,10 +124,6 @@ def cached_pipeline(
     """
     known = sampler_of(model, _never)
     return cached_sampler(known, schedule, branches=branches, solver=solver)
-
-
-def _transposed(latents: Tensor) -> Tensor:
-    return latents.transpose(1, 2)
 
 
 def _never(seed: int) -> None:

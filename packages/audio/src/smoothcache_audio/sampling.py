@@ -7,26 +7,35 @@ diffusers.
 from __future__ import annotations
 
 import copy
-import inspect
 import math
 from abc import abstractmethod
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property, partial
-from types import MappingProxyType
+from functools import partial
 from typing import Any
 
 import torch
 from smoothcache_core import Sampler
 from smoothcache_core.errors import PipelineError
-from smoothcache_core.pipelines import devices_of, pipeline_announcing, seeded_globally
-from smoothcache_core.sampling import ConditionedSampler
+from smoothcache_core.pipelines import (
+    ConditionedSampler,
+    PipelineClass,
+    devices_of,
+    pipeline_announcing,
+    seeded_globally,
+)
+from smoothcache_core.pipelines.diffusers_shaped import (
+    call_arguments,
+    called_with_seed,
+    known_class,
+    show_steps,
+)
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from smoothcache_audio.adapters import adapter_for
-from smoothcache_audio.pipelines import denoiser_of, is_length_first
+from smoothcache_audio.adapters import PIPELINES, adapter_for
+from smoothcache_audio.pipelines import denoiser_of
 from smoothcache_audio.stable_audio_tools import (
     DEFAULT_SOLVERS,
     backends_kept,
@@ -46,14 +55,6 @@ DEFAULT = "default"
 SIGMA_MIN, SIGMA_MAX = 0.3, 500.0
 """Noise that solvers of stable-audio-tools end and begin with: those of Stable Audio Open."""
 
-SEQUENTIAL_GUIDANCE: Mapping[str, tuple[str, ...]] = MappingProxyType(
-    {"LongCatAudioDiTPipeline": ("cond", "uncond")}
-)
-"""Pipelines whose guidance makes calls of its own without announcing them, in their order."""
-
-_LENGTHS = ("audio_end_in_s", "duration", "audio_duration", "audio_duration_s")
-_RATES = ("sampling_rate", "sample_rate")
-_SOLVER_NOISE = 0x9E3779B9  # keeps a solver's noise apart from the latents' that it starts from
 _SHORT = 40
 
 
@@ -68,7 +69,6 @@ class PromptSampler(ConditionedSampler):
 
     Attributes:
         pipe: What `load_model` returned: a model of stable-audio-tools, or a diffusers pipeline.
-        guidance: Strength of classifier-free guidance; None is the library's own.
         seconds: Length of the samples; None is the model's own.
         sampler_type: Name of the solver in stable-audio-tools; `"default"` is replaced by that
             which suits the model's objective. A pipeline of diffusers has its own, `"default"`.
@@ -81,7 +81,6 @@ class PromptSampler(ConditionedSampler):
     """
 
     pipe: Any
-    guidance: float | None = None
     seconds: float | None = None
     sampler_type: str = DEFAULT
     sigma_min: float = SIGMA_MIN
@@ -118,11 +117,20 @@ class PromptSampler(ConditionedSampler):
     def sample_rate(self) -> int:
         """Audio samples per second."""
 
+    @property
+    @abstractmethod
+    def evaluations(self) -> int:
+        """Evaluations of one run, known before sampling."""
+
     def label(self, condition: Any) -> str:
         """Return the name of a condition, short enough for a caption or a file name."""
         if isinstance(condition, Mapping):
             return ", ".join(f"{name} {value}" for name, value in condition.items())[:_SHORT]
         return str(condition)[:_SHORT]
+
+    def show_progress(self, shown: bool) -> None:
+        """Show a progress bar of the steps of every run from now on, or none."""
+        self.progress.shown = shown
 
 
 def prompt_sampler(
@@ -275,9 +283,6 @@ class _StableAudioTools(PromptSampler):
     def evaluations(self) -> int:
         return evaluations_of(self.sampler_type, self.pipe.diffusion_objective, self.steps)
 
-    def show_progress(self, shown: bool) -> None:
-        self.progress.shown = shown
-
     @property
     def _solver_name(self) -> str:
         """Name of the solver and of what changes its evaluations."""
@@ -352,9 +357,9 @@ class _Pipeline(PromptSampler):
         wrong = [c for c in self.conditions if not isinstance(c, str)]
         if wrong:
             raise PipelineError(f"{name} takes prompts, not {wrong[0]!r}")
-        if self.guidance is not None and "guidance_scale" not in arguments:
+        if self.guidance is not None and self._known.guidance_argument not in arguments:
             raise PipelineError(f"{name} takes no guidance")
-        if self.seconds is not None and self._length is None:
+        if self.seconds is not None and self._known.length_argument is None:
             raise PipelineError(f"{name} has one length of its own; omit the seconds")
         if self.seconds is not None and self.seconds > self._longest:
             raise PipelineError(
@@ -369,32 +374,20 @@ class _Pipeline(PromptSampler):
             run=self.latents,
             decode=self.waveforms,
             scheduler=self.pipe.scheduler,
-            branches=self._branches,
+            branches=self._known.passes_at(self.pipe, self.guidance),
             samples=self.samples,
             around=partial(pipeline_announcing, self.pipe),
         )
 
     def latents(self, seed: int) -> Tensor:
-        options: dict[str, Any] = {}
-        if self.seconds is not None and self._length is not None:
-            options[self._length] = self.seconds
-        if self.guidance is not None:
-            options["guidance_scale"] = self.guidance
-        pipe = self.pipe
-        modules = [part for part in pipe.components.values() if isinstance(part, nn.Module)]
-        if "lyrics" in self._arguments:
-            options["lyrics"] = [""] * self.samples
-        with (
-            pipeline_announcing(pipe),
-            rounding_ignored(),
-            seeded_globally(devices_of(modules, pipe._execution_device), seed ^ _SOLVER_NOISE),
-        ):
-            result = pipe(
+        with rounding_ignored():
+            result = called_with_seed(
+                self.pipe,
+                seed,
                 prompt=self.conditions_of(seed),
-                generator=torch.Generator("cpu").manual_seed(seed),
                 num_inference_steps=self.steps,
                 output_type="latent",
-                **options,
+                **self._options,
             )
         return result.audios.float()
 
@@ -402,24 +395,21 @@ class _Pipeline(PromptSampler):
     def waveforms(self, latents: Tensor) -> Tensor:
         vae = self.pipe.vae
         weight = next(vae.parameters())
-        turned = latents.transpose(1, 2) if is_length_first(self.pipe) else latents
+        turned = latents.transpose(1, 2) if self._known.length_first else latents
         decoded = vae.decode(turned.to(weight)).sample.float().clamp(-1, 1)
         if self.seconds is None:
             return decoded
         return decoded[..., : round(self.seconds * self.sample_rate)]
 
     def show_progress(self, shown: bool) -> None:
-        self.pipe.set_progress_bar_config(
-            desc="steps", leave=False, disable=None if shown else True
-        )
+        show_steps(self.pipe, shown)
 
     @property
     def sample_rate(self) -> int:
         config = self.pipe.vae.config
-        found = next((config[name] for name in _RATES if name in config), None)
-        if found is None:
+        if self._known.rate not in config:
             raise PipelineError(f"{type(self.pipe.vae).__name__} does not tell its sample rate")
-        return int(found)
+        return int(config[self._known.rate])
 
     @property
     def evaluations(self) -> int:
@@ -431,27 +421,27 @@ class _Pipeline(PromptSampler):
         return len(tried.timesteps)
 
     @property
-    def _branches(self) -> tuple[str, ...]:
-        """Names of the conditioning passes, if guidance makes calls that are not announced."""
-        passes = SEQUENTIAL_GUIDANCE.get(type(self.pipe).__name__, ())
-        scale = self.guidance
-        if passes and scale is None:
-            scale = self._arguments["guidance_scale"].default
-        return passes if scale is not None and scale > 1 else ()
+    def _known(self) -> PipelineClass:
+        """What is known about the class of the pipeline."""
+        return known_class(self.pipe, PIPELINES)
 
-    @cached_property
-    def _arguments(self) -> dict[str, inspect.Parameter]:
-        return dict(inspect.signature(type(self.pipe).__call__).parameters)
+    @property
+    def _arguments(self) -> Mapping[str, object]:
+        return call_arguments(self.pipe)
+
+    @property
+    def _options(self) -> dict[str, Any]:
+        """Arguments of a call that are there only if they are asked for, or wanted."""
+        known = self._known
+        options: dict[str, Any] = {name: [""] * self.samples for name in known.texts}
+        if self.seconds is not None and known.length_argument is not None:
+            options[known.length_argument] = self.seconds
+        return {**options, **known.with_guidance(self.guidance)}
 
     @property
     def _longest(self) -> float:
         """Seconds of the longest sound, infinite where the pipeline does not limit it."""
         latents = getattr(self.pipe.transformer.config, "sample_size", None)
-        if self._length != "audio_end_in_s" or latents is None:
+        if not self._known.bounded or latents is None:
             return math.inf
         return latents * self.pipe.vae.hop_length / self.sample_rate
-
-    @property
-    def _length(self) -> str | None:
-        """Name of the argument that sets the length in seconds, if there is one."""
-        return next((name for name in _LENGTHS if name in self._arguments), None)

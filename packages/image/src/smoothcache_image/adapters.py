@@ -8,6 +8,7 @@ conditional one.
 
 from smoothcache_core import PatternAdapter, SitePattern
 from smoothcache_core.adapters import find_adapter
+from smoothcache_core.pipelines import PipelineClass
 from torch import nn
 
 DIT = PatternAdapter(
@@ -154,6 +155,17 @@ ADAPTERS: tuple[PatternAdapter, ...] = tuple(
     value for value in tuple(globals().values()) if isinstance(value, PatternAdapter)
 )
 """Every adapter of this package: the values above, in their order."""
+
+PIPELINES = (
+    PipelineClass(name="Lumina2Pipeline", passes=("cond", "uncond")),
+    # its `guidance_scale` is for distilled models; guidance is off without a negative prompt
+    PipelineClass(
+        name="QwenImagePipeline",
+        guidance_argument="true_cfg_scale",
+        guidance_needs={"negative_prompt": " "},
+    ),
+)
+"""What is known about classes of pipelines; of others, what `PipelineClass` has by default."""
 
 
 def adapter_for(model: nn.Module) -> PatternAdapter:

@@ -76,8 +76,9 @@ class PictureSource(Source):
 
     def sampler(self, *, steps: int) -> PromptSampler:
         """Load the model and return its sampler."""
+        from smoothcache_image.conditions import choose_conditions
         from smoothcache_image.loading import load_pipeline
-        from smoothcache_image.sampling import choose_conditions, prompt_sampler
+        from smoothcache_image.sampling import prompt_sampler
 
         pipe = load_pipeline(self.model, device=self.device, dtype=self.dtype, solver=self.solver)
         pipe.set_progress_bar_config(desc="steps", leave=False, disable=None)

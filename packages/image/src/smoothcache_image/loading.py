@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib import resources
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
@@ -35,11 +34,9 @@ def digits_folder(model: str = DIGITS) -> Path:
     Raises:
         PipelineError: No such model comes with this package.
     """
-    from smoothcache_core.pipelines.loading import quoted
+    from smoothcache_core.pipelines.loading import shipped_folder
 
-    if model not in SHIPPED:
-        raise PipelineError(f"the shipped models are {quoted(SHIPPED)}, not {model!r}")
-    return Path(str(resources.files("smoothcache_image") / "data" / SHIPPED[model]))
+    return shipped_folder("smoothcache_image", SHIPPED, model)
 
 
 def load_pipeline(
@@ -66,24 +63,16 @@ def load_pipeline(
     from smoothcache_core.pipelines.loading import (
         device_named,
         dtype_named,
-        first_line,
-        quietly,
-        quoted,
+        load_diffusers,
+        told_in_one_line,
     )
     from transformers.utils import logging as transformers_log
 
     place = device_named(device)
-    source, local = _source(model)
-    try:
-        with quietly(diffusers_log, transformers_log):
-            pipe = DiffusionPipeline.from_pretrained(
-                source, torch_dtype=dtype_named(dtype, place), local_files_only=local
-            )
-    except Exception as error:  # diffusers, the hub's client and its transport have one each
-        raise PipelineError(
-            f"cannot load model {str(model)!r} (a folder, a name on the model hub, or one of "
-            f"{quoted(SHIPPED)}): {first_line(error)}"
-        ) from error
+    source, kind = _source(model), dtype_named(dtype, place)
+    with told_in_one_line(model, SHIPPED):
+        logs = diffusers_log, transformers_log
+        pipe = load_diffusers(DiffusionPipeline, source, dtype=kind, logs=logs)
     pipe.scheduler = with_solver(pipe.scheduler, solver)
     return pipe.to(place)
 
@@ -118,13 +107,13 @@ def with_solver(scheduler: Any, solver: Solver) -> Any:
     return DPMSolverMultistepScheduler.from_config(config, algorithm_type=solver, solver_order=2)
 
 
-def _source(model: str | Path) -> tuple[str, bool]:
-    """Return what to load, and whether it is a folder."""
+def _source(model: str | Path) -> Path | str:
+    """Return what to load: a folder, or a name on the model hub."""
     from smoothcache_core.pipelines.loading import folder_or_name
 
     if str(model) in SHIPPED:
-        return str(digits_folder(str(model))), True
+        return digits_folder(str(model))
     place = folder_or_name(model, SHIPPED, folder="pipeline folder")
     if isinstance(place, Path) and not (place / "model_index.json").exists():
         raise PipelineError(f"{str(model)!r} is not a pipeline folder: it has no model_index.json")
-    return str(place), isinstance(place, Path)
+    return place

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from functools import partial
 from typing import Any
 
 from smoothcache_core import Sampler, Schedule
 from smoothcache_core.errors import PipelineError
-from smoothcache_core.pipelines import cached_sampler, pipeline_announcing, pipeline_sampler
+from smoothcache_core.pipelines import cached_sampler, diffusers_sampler
+from smoothcache_core.pipelines.diffusers_shaped import known_class, part_of
 from smoothcache_core.runtime import CacheStats
 from torch import nn
 
-from smoothcache_image.adapters import adapter_for
+from smoothcache_image.adapters import PIPELINES, adapter_for
 
 
 def denoiser_of(pipe: Any) -> nn.Module:
@@ -22,13 +22,13 @@ def denoiser_of(pipe: Any) -> nn.Module:
     Raises:
         PipelineError: It has none.
     """
-    for name in ("transformer", "unet"):
-        module = pipe.components.get(name)
-        if module is not None:
-            return module
-    raise PipelineError(
-        f"{type(pipe).__name__} has neither a transformer nor a unet, but {sorted(pipe.components)}"
-    )
+    found = part_of(pipe, "transformer", "unet")
+    if found is None:
+        raise PipelineError(
+            f"{type(pipe).__name__} has neither a transformer nor a unet, but "
+            f"{sorted(pipe.components)}"
+        )
+    return found
 
 
 def sampler_of(
@@ -63,16 +63,15 @@ def sampler_of(
         SamplerError: `samples` is below 1.
     """
     denoiser = denoiser_of(pipe)
-    return pipeline_sampler(
+    return diffusers_sampler(
+        pipe,
         denoiser,
         adapter_for(denoiser),
         sample,
-        decoder=pipe.components.get("vae"),
-        scheduler=pipe.scheduler,
+        known=known_class(pipe, PIPELINES),
         solver=solver,
-        branches=tuple(branches),
+        branches=branches,
         samples=samples,
-        around=partial(pipeline_announcing, pipe),
     )
 
 

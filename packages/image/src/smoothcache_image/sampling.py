@@ -2,39 +2,34 @@
 
 from __future__ import annotations
 
-import inspect
-import random
-from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from smoothcache_core import Sampler
 from smoothcache_core.errors import PipelineError
-from smoothcache_core.patching import replaced
-from smoothcache_core.pipelines import devices_of, pipeline_announcing, seeded_globally
-from smoothcache_core.pipelines.labels import chosen_classes
-from smoothcache_core.sampling import ConditionedSampler
-from torch import Tensor, nn
+from smoothcache_core.pipelines import ConditionedSampler, PipelineClass
+from smoothcache_core.pipelines.diffusers_shaped import (
+    call_arguments,
+    called_with_seed,
+    known_class,
+    show_steps,
+)
+from smoothcache_core.pipelines.pipelines import heard
+from torch import Tensor
 
-from smoothcache_image.adapters import adapter_for
+from smoothcache_image.adapters import PIPELINES, adapter_for
+from smoothcache_image.conditions import label_name, takes_labels
 from smoothcache_image.pipelines import denoiser_of
-
-SEQUENTIAL_GUIDANCE = ("Lumina2Pipeline",)
-"""Pipelines whose guidance makes two calls per evaluation without announcing them."""
-
-_SOLVER_NOISE = 0x9E3779B9  # keeps a solver's noise apart from the latents' that it starts from
-_IN_ORDER = 100  # classes: with more, neighbours are alike (ImageNet), so they are shuffled
 
 
 @dataclass(frozen=True, kw_only=True)
 class PromptSampler(ConditionedSampler):
-    """Samples a diffusers pipeline; `prompt_sampler` makes one.
+    """Samples a diffusers pipeline of pictures; `prompt_sampler` makes one.
 
     Attributes:
         pipe: A pipeline that takes `class_labels` or `prompt`.
-        guidance: Strength of classifier-free guidance; None is the pipeline's own.
         size: Height and width in pixels; None is the pipeline's own.
 
     Raises:
@@ -43,7 +38,6 @@ class PromptSampler(ConditionedSampler):
     """
 
     pipe: Any
-    guidance: float | None = None
     size: int | None = None
 
     def __post_init__(self) -> None:
@@ -53,7 +47,7 @@ class PromptSampler(ConditionedSampler):
             raise PipelineError(
                 f"{type(self.pipe).__name__} has one size of its own; omit the size"
             )
-        if self.guidance is not None and "guidance_scale" not in names:
+        if self.guidance is not None and self._known.guidance_argument not in names:
             raise PipelineError(f"{type(self.pipe).__name__} takes no guidance")
 
     def plain_sampler(self) -> Sampler:
@@ -65,7 +59,7 @@ class PromptSampler(ConditionedSampler):
             run=self.latents,
             decode=self.images,
             scheduler=self.pipe.scheduler,
-            branches=self._branches,
+            branches=self._known.passes_at(self.pipe, self.guidance),
             samples=self.samples,
         )
 
@@ -79,16 +73,12 @@ class PromptSampler(ConditionedSampler):
             Float32 latents, (samples, channels, height, width), or with a frame dimension before
             height where the autoencoder is one for video.
         """
-        generator = torch.Generator("cpu").manual_seed(seed)
-        with (
-            pipeline_announcing(self.pipe),
-            seeded_globally(_devices(self.pipe), seed ^ _SOLVER_NOISE),
-            _decoding_put_off(self.pipe.vae) as latents,
-        ):
-            self.pipe(
+        with heard(self.pipe.vae, _black) as latents:
+            called_with_seed(
+                self.pipe,
+                seed,
                 **self._condition(seed),
                 **self._options(),
-                generator=generator,
                 num_inference_steps=self.steps,
                 output_type="pt",
             )
@@ -117,9 +107,7 @@ class PromptSampler(ConditionedSampler):
 
     def show_progress(self, shown: bool) -> None:
         """Show a progress bar of the steps of every run from now on, or none."""
-        self.pipe.set_progress_bar_config(
-            desc="steps", leave=False, disable=None if shown else True
-        )
+        show_steps(self.pipe, shown)
 
     @property
     def evaluations(self) -> int | None:
@@ -127,26 +115,17 @@ class PromptSampler(ConditionedSampler):
         return self.steps if getattr(self.pipe.scheduler, "order", 1) == 1 else None
 
     @property
-    def _branches(self) -> tuple[str, ...]:
-        """Names of the conditioning passes, if guidance makes calls that are not announced."""
-        if type(self.pipe).__name__ not in SEQUENTIAL_GUIDANCE:
-            return ()
-        scale = self.guidance
-        if scale is None:
-            scale = call_arguments(self.pipe)["guidance_scale"].default
-        return ("cond", "uncond") if scale > 1 else ()
+    def _known(self) -> PipelineClass:
+        """What is known about the class of the pipeline."""
+        return known_class(self.pipe, PIPELINES)
 
     def _condition(self, seed: int) -> dict[str, Any]:
         name = "class_labels" if takes_labels(self.pipe) else "prompt"
         return {name: self.conditions_of(seed)}
 
     def _options(self) -> dict[str, Any]:
-        options: dict[str, Any] = {}
-        if self.size is not None:
-            options |= {"height": self.size, "width": self.size}
-        if self.guidance is not None:
-            options |= _guidance(self.pipe, self.guidance)
-        return options
+        size = {} if self.size is None else {"height": self.size, "width": self.size}
+        return {**size, **self._known.with_guidance(self.guidance)}
 
 
 def prompt_sampler(
@@ -186,112 +165,14 @@ def prompt_sampler(
     )
 
 
-def call_arguments(pipe: Any) -> dict[str, inspect.Parameter]:
-    """Return the arguments that calling a pipeline takes."""
-    return dict(inspect.signature(type(pipe).__call__).parameters)
-
-
-def takes_labels(pipe: Any) -> bool:
-    """Return whether a pipeline is class-conditional.
-
-    Raises:
-        PipelineError: It takes neither class labels nor prompts.
-    """
-    names = call_arguments(pipe)
-    if "class_labels" in names:
-        return True
-    if "prompt" in names:
-        return False
-    raise PipelineError(
-        f"{type(pipe).__name__} takes neither class labels nor prompts, but {sorted(names)}"
-    )
-
-
-def choose_conditions(pipe: Any, *, labels: str | None, prompts: Sequence[str]) -> list[Any]:
-    """Return the conditions to sample, from what a user gave.
-
-    Args:
-        pipe: The pipeline.
-        labels: Class numbers, ranges `"0-9"` or names, separated by commas; None for all classes.
-        prompts: Prompts, for text-conditional pipelines.
-
-    Raises:
-        PipelineError: The pipeline takes the other kind, or does not know a class.
-    """
-    name = type(pipe).__name__
-    if not takes_labels(pipe):
-        if labels is not None:
-            raise PipelineError(f"{name} takes prompts, not class labels")
-        if not prompts:
-            raise PipelineError(f"{name} takes prompts: give at least one")
-        return list(prompts)
-    if prompts:
-        raise PipelineError(f"{name} takes class labels, not prompts")
-    if labels is None:
-        return _all_classes(pipe)
-    return chosen_classes(labels, names=_named_classes(pipe), count=_class_count(pipe))
-
-
-def label_name(pipe: Any, condition: int | str) -> str:
-    """Return the name of a class, or of a prompt, short enough for a caption or a file name."""
-    if isinstance(condition, str):
-        return condition[:40]
-    names = {number: name for name, number in reversed(_named_classes(pipe).items())}
-    return names.get(condition, str(condition))
-
-
-def _all_classes(pipe: Any) -> list[int]:
-    numbers = sorted(set(_named_classes(pipe).values()))
-    if not numbers:
-        raise PipelineError(f"{type(pipe).__name__} does not list its classes: give class labels")
-    if len(numbers) > _IN_ORDER:
-        random.Random(0).shuffle(numbers)
-    return numbers
-
-
-def _class_count(pipe: Any) -> int:
-    known = _named_classes(pipe)
-    return max(known.values()) + 1 if known else pipe.transformer.config.num_embeds_ada_norm
-
-
-def _named_classes(pipe: Any) -> dict[str, int]:
-    return pipe.labels
-
-
-def _guidance(pipe: Any, scale: float) -> dict[str, Any]:
-    """Return the arguments that set classifier-free guidance.
-
-    Where `guidance_scale` is for distilled models only and off by default (Qwen-Image), it is
-    `true_cfg_scale`, and that needs a negative prompt.
-    """
-    names = call_arguments(pipe)
-    if names["guidance_scale"].default is None and "true_cfg_scale" in names:
-        return {"true_cfg_scale": scale, "negative_prompt": " "}
-    return {"guidance_scale": scale}
-
-
-def _devices(pipe: Any) -> list[torch.device]:
-    """Return the CPU, and the devices that the parts of a pipeline are on or are run on."""
-    modules = [part for part in pipe.components.values() if isinstance(part, nn.Module)]
-    return devices_of(modules, pipe._execution_device)
-
-
-@contextmanager
-def _decoding_put_off(vae: Any) -> Generator[list[Tensor]]:
-    """Catch what a pipeline gives to its autoencoder's decoder, and give it black pictures.
+def _black(latents: Tensor, *args: Any, return_dict: bool = True, **kwargs: Any) -> Any:
+    """Give black pictures in place of decoded ones.
 
     Every pipeline scales and unpacks its latents in a way of its own before decoding, and not all
-    can leave decoding out.
+    can leave decoding out; decoded pictures are not needed while sampling.
     """
-    caught: list[Tensor] = []
+    from diffusers.models.autoencoders.vae import DecoderOutput
 
-    def decode(latents: Tensor, *args: Any, return_dict: bool = True, **kwargs: Any) -> Any:
-        from diffusers.models.autoencoders.vae import DecoderOutput
-
-        del args, kwargs
-        caught.append(latents)
-        black = latents.new_zeros((latents.shape[0], 3, *latents.shape[2:]))
-        return DecoderOutput(sample=black) if return_dict else (black,)
-
-    with replaced(vae, "decode", decode):
-        yield caught
+    del args, kwargs
+    black = latents.new_zeros((latents.shape[0], 3, *latents.shape[2:]))
+    return DecoderOutput(sample=black) if return_dict else (black,)

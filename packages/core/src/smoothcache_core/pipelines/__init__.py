@@ -2,13 +2,18 @@
 
 from smoothcache_core.calls.guidance import announcing_guidance
 from smoothcache_core.pipelines.announcing import pipeline_announcing
+from smoothcache_core.pipelines.diffusers_shaped import PipelineClass, diffusers_sampler
 from smoothcache_core.pipelines.pipelines import cached_sampler, pipeline_sampler
+from smoothcache_core.sampling.conditioned import ConditionedSampler
 from smoothcache_core.sampling.seeding import devices_of, seeded_globally
 
 __all__ = [
+    "ConditionedSampler",
+    "PipelineClass",
     "announcing_guidance",
     "cached_sampler",
     "devices_of",
+    "diffusers_sampler",
     "pipeline_announcing",
     "pipeline_sampler",
     "seeded_globally",

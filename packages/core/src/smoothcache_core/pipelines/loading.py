@@ -2,8 +2,9 @@
 
 import textwrap
 import warnings
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
+from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
@@ -81,6 +82,65 @@ def first_line(error: BaseException) -> str:
     """Return the first line of what an error says, shortened; its class if it says nothing."""
     lines = str(error).strip().splitlines()
     return textwrap.shorten(lines[0], 240) if lines else type(error).__name__
+
+
+def shipped_folder(package: str, shipped: Mapping[str, str], model: str) -> Path:
+    """Return the folder of a model that comes with a package.
+
+    Args:
+        package: Import name of the package.
+        shipped: Folders inside its `data`, by the names of the models.
+        model: Name of the model.
+
+    Raises:
+        PipelineError: No such model comes with the package.
+    """
+    if model not in shipped:
+        raise PipelineError(f"the shipped models are {quoted(shipped)}, not {model!r}")
+    return Path(str(resources.files(package) / "data" / shipped[model]))
+
+
+@contextmanager
+def told_in_one_line(
+    model: str | Path, shipped: Iterable[str], *, library: str | None = None
+) -> Generator[None]:
+    """Say in one line that a model cannot be loaded, whatever the libraries raise.
+
+    Args:
+        model: What a user gave.
+        shipped: Names of the models that come with the package.
+        library: What it is loaded with, if there is a choice.
+
+    Raises:
+        PipelineError: It cannot.
+    """
+    try:
+        yield
+    except PipelineError:
+        raise
+    except Exception as error:  # the libraries, the hub's client and its transport have one each
+        by = "" if library is None else f" with {library}"
+        raise PipelineError(
+            f"cannot load model {str(model)!r}{by} (a folder, a name on the model hub, or one of "
+            f"{quoted(shipped)}): {first_line(error)}"
+        ) from error
+
+
+def load_diffusers(
+    loader: Any, source: str | Path, *, dtype: torch.dtype, logs: Sequence[Any]
+) -> Any:
+    """Load a pipeline in the manner of diffusers, without a word.
+
+    Args:
+        loader: Class with a method `from_pretrained`.
+        source: A folder, or a name on the model hub.
+        dtype: Data type of the weights.
+        logs: See `quietly`.
+    """
+    with quietly(*logs):
+        return loader.from_pretrained(
+            str(source), torch_dtype=dtype, local_files_only=isinstance(source, Path)
+        )
 
 
 @contextmanager

@@ -109,13 +109,18 @@ def cached_sampler(
 
 
 @contextmanager
-def heard(decoder: Any) -> Generator[list[Tensor]]:
-    """Note the latents that a decoder is given; none if there is no decoder."""
+def heard(decoder: Any, answer: Callable[..., object] | None = None) -> Generator[list[Tensor]]:
+    """Note the latents that a decoder is given; none if there is no decoder.
+
+    Args:
+        decoder: Object with a method `decode(latents, ...)`; None if there is none.
+        answer: Called in place of that method; None lets it decode.
+    """
     latents: list[Tensor] = []
     if decoder is None:
         yield latents
         return
-    decode = decoder.decode
+    decode = decoder.decode if answer is None else answer
 
     def noting(z: Tensor, *args: Any, **kwargs: Any) -> Any:
         latents.append(z)

@@ -25,6 +25,7 @@ class ConditionedSampler(Sampler, ABC):
     Attributes:
         conditions: What to show: class numbers, prompts, or what else the model takes; at least 1.
         steps: Steps of the solver, at least 1.
+        guidance: Strength of classifier-free guidance; None is the model's own.
         decode: Turns final latents (n, ...) into samples, (n, ...).
 
     Raises:
@@ -33,6 +34,7 @@ class ConditionedSampler(Sampler, ABC):
 
     conditions: Sequence[Any]
     steps: int
+    guidance: float | None = None
     model: nn.Module = field(init=False, repr=False, compare=False)
     adapter: Adapter = field(init=False, repr=False, compare=False)
     run: Callable[[int], object] = field(init=False, repr=False, compare=False)
