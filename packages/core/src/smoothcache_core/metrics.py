@@ -9,9 +9,13 @@ from smoothcache_core.errors import EvaluationError
 def relative_l2(reference: Tensor, candidate: Tensor) -> Tensor:
     """Return ||candidate - reference||_2 / ||reference||_2 of every sample.
 
+    Example:
+        >>> relative_l2(torch.tensor([[3.0, 4.0]]), torch.tensor([[3.0, 4.5]]))
+        tensor([0.1000], dtype=torch.float64)
+
     Args:
-        reference: Samples, (B, ...).
-        candidate: What they became, same shape.
+        reference: Samples of the plain run, (B, ...).
+        candidate: Samples to compare with them, same shape.
 
     Returns:
         (B,) float64, at least 0: 0 where both are zero, infinite where only the reference is.
@@ -29,8 +33,8 @@ def psnr_db(reference: Tensor, candidate: Tensor, *, data_range: float) -> Tenso
     """Return the peak signal-to-noise ratio of every sample, 10 log10(data_range^2 / MSE).
 
     Args:
-        reference: Samples, (B, ...).
-        candidate: What they became, same shape.
+        reference: Samples of the plain run, (B, ...).
+        candidate: Samples to compare with them, same shape.
         data_range: Largest value minus smallest value that a sample can have, above 0.
 
     Returns:
@@ -55,8 +59,8 @@ def frechet_distance(features_a: Tensor, features_b: Tensor) -> float:
     X_a X_b^T, so no square root of a singular matrix is taken and fewer rows than features will do.
 
     Args:
-        features_a: (N, F), at least 2 rows.
-        features_b: (M, F), at least 2 rows.
+        features_a: Features of one set of samples, (N, F), at least 2 rows.
+        features_b: Features of the other, (M, F), at least 2 rows.
 
     Returns:
         The distance, at least 0.

@@ -33,11 +33,11 @@ class Patch:
     """An attribute that an object is given of its own, in its `__dict__`.
 
     Args:
-        owner: The object.
+        owner: Whose attribute it is: a module, or any other object with a `__dict__`.
         name: Name of the attribute.
         value: What it is until `undo`.
-        moves_to: Further names under which hooks of other libraries may keep what they found
-            under `name`; accelerate moves `forward` to `_old_forward`.
+        moves_to: Further names under which hooks of other libraries may keep what they found under
+            `name`; accelerate moves `forward` to `_old_forward`.
         refusal: Message of the error if something is on top.
     """
 

@@ -21,13 +21,19 @@ _MISSING = object()
 class SitePattern:
     """A path pattern and the kind of the sites it finds.
 
+    Example:
+        >>> SitePattern("blocks.*", "block").target
+        'output'
+        >>> delta = SitePattern("blocks.*.ff", "ff", target="delta", inputs=("hidden_states",))
+
     Attributes:
-        path: Module path whose segments may hold the wildcards of `fnmatch`; a wildcard
-            never crosses a dot. The first wildcard names the block index.
-        kind: Kind of the sites found.
+        path: Module path whose segments may hold the wildcards of `fnmatch`; a wildcard never
+            crosses a dot. The first wildcard names the block index.
+        kind: Kind of the sites found: what schedules and tables call them, such as `"attn"`.
         target: What is cached of them: the `"output"`, or the `"delta"`, output minus input.
-        inputs: For a delta, the names of the forward arguments that correspond to the outputs.
-        optional: Whether some models of the family have nothing there.
+        inputs: For a delta, the names of the forward arguments that correspond to the outputs, one
+            for each output; not used for an output.
+        optional: Whether some models of the family have nothing there; if not, that is an error.
     """
 
     path: str
@@ -44,9 +50,14 @@ class SpanPattern:
     Its target is the delta: the output of its last block minus the input of its first. Where it is
     filled, none of its blocks is computed.
 
+    Example:
+        All blocks but the first and the last become one site:
+
+        >>> span = SpanPattern("blocks", "middle", first=1, last=-2, inputs=("hidden_states",))
+
     Attributes:
-        path: Path of the list.
-        kind: Kind of the site found.
+        path: Path of the list of blocks, without wildcards.
+        kind: Kind of the site found: what schedules and tables call it, such as `"middle"`.
         first: Index of the first block; from the end of the list if negative.
         last: Index of the last block, which belongs to the span; from the end if negative.
         inputs: Names of the forward arguments that correspond to the outputs, the same for all
@@ -61,6 +72,10 @@ class SpanPattern:
 
     def site(self, model: nn.Module, adapter: str) -> Site | None:
         """Return the site in `model`, or None if nothing is at the path.
+
+        Args:
+            model: The denoiser, not its compiled wrapper.
+            adapter: Name of the adapter, for the error.
 
         Raises:
             AdapterError: The list has no such blocks.
@@ -94,15 +109,18 @@ class PatternAdapter:
     """An adapter that is only data: path patterns and a few argument names.
 
     Example:
-        >>> PatternAdapter(
+        >>> adapter = PatternAdapter(
         ...     name="my-dit",
         ...     patterns=(SitePattern("blocks.*.attn", "attn"), SitePattern("blocks.*.mlp", "mlp")),
+        ...     classes=("MyTransformer2DModel",),
         ... )
 
     Attributes:
-        name: Name of the family.
-        patterns: Where the sites are, in execution order inside a block.
-        classes: Names of the model classes this adapter is meant for.
+        name: Name of the family, recorded in calibrations and schedules; a schedule of another name
+            is refused.
+        patterns: Where the sites are, at least one, in execution order inside a block.
+        classes: Names of the model classes this adapter is meant for, by which `find_adapter` finds
+            it; none if it is given by hand.
         latent: Name of the denoiser's forward argument that holds the noisy latent.
         timestep: Name of the denoiser's forward argument that holds the timestep.
         guidance: Which half of the batch is conditional, where guidance is batched; None where it
@@ -118,6 +136,12 @@ class PatternAdapter:
 
     def sites(self, model: nn.Module) -> tuple[Site, ...]:
         """Return the sites of `model`; components that are `None` are skipped.
+
+        Args:
+            model: The denoiser, not its compiled wrapper.
+
+        Returns:
+            The sites in the order of `patterns`, and of the modules inside a pattern; at least one.
 
         Raises:
             AdapterError: A pattern matches nothing, no site is left, or two sites are one module.
@@ -141,7 +165,13 @@ class PatternAdapter:
     def variant(
         self, model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> Hashable:
-        """Return None: only the latent decides on the layout inside these denoisers."""
+        """Return None: only the latent decides on the layout inside these denoisers.
+
+        Args:
+            model: The denoiser, not its compiled wrapper.
+            args: Positional arguments of the call.
+            kwargs: Keyword arguments of the call.
+        """
         del model, args, kwargs
 
     def _match(self, model: nn.Module, pattern: SitePattern | SpanPattern) -> list[Site] | None:

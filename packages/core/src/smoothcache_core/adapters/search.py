@@ -17,11 +17,13 @@ def find_adapter(model: nn.Module, adapters: Iterable[PatternAdapter]) -> Patter
     """Return the adapter of a denoiser, found by the name of its class or of a base class.
 
     Example:
-        >>> adapter = find_adapter(pipe.transformer, smoothcache_image.ADAPTERS)
+        >>> find_adapter(model, [adapter]).name
+        'toy'
 
     Args:
-        model: The denoiser, compiled or not.
-        adapters: Where to look; an adapter is meant for the classes that it names.
+        model: The denoiser that the sampler calls, compiled or not.
+        adapters: Where to look, such as `smoothcache_image.ADAPTERS`; of two that name a class, the
+            later one.
 
     Raises:
         AdapterError: No adapter is meant for a class of this name.

@@ -22,6 +22,10 @@ Guidance = Literal["cond-first", "uncond-first"]
 class Site:
     """One cacheable submodule of a denoiser.
 
+    Example:
+        >>> Site(path="transformer_blocks.3.attn1", kind="attn1", block=3).row_keys()
+        ('transformer_blocks.3.attn1', 'attn1-3', 'attn1')
+
     Attributes:
         path: Full module path inside the denoiser, for example `"transformer_blocks.3.attn1"`;
             empty for the denoiser itself.
@@ -32,6 +36,7 @@ class Site:
             unconditional output of the denoiser).
         inputs: For a delta, the names of the forward arguments that correspond to the outputs.
         last: For the delta of a span of blocks, the path of its last block; `path` is the first.
+            Empty if the site is one module.
     """
 
     path: str
@@ -79,11 +84,20 @@ class Adapter(Protocol):
 
     `PatternAdapter` has all of them.
 
+    Example:
+        A `PatternAdapter` is one. What patterns cannot say, a class of one's own can:
+
+        >>> class MyAdapter(PatternAdapter):
+        ...     def variant(self, model, args, kwargs):
+        ...         return kwargs.get("num_frames")  # the layout inside depends on it
+        >>> adapter: Adapter = MyAdapter(name="mine", patterns=(SitePattern("blocks.*", "block"),))
+
     Attributes:
         name: Name of the family, recorded in calibrations and schedules.
         latent: Name of the denoiser's forward argument that holds the noisy latent.
         timestep: Name of the denoiser's forward argument that holds the timestep.
-        guidance: Which half of the batch is conditional, where guidance is batched.
+        guidance: Which half of the batch is conditional, where guidance is batched: `"cond-first"`
+            or `"uncond-first"`; None where it is not batched, or not known.
     """
 
     @property
@@ -113,6 +127,9 @@ class Adapter(Protocol):
     def sites(self, model: nn.Module) -> Sequence[Site]:
         """Return the sites of `model`, kind by kind or in execution order.
 
+        Args:
+            model: The denoiser, not its compiled wrapper.
+
         Raises:
             AdapterError: The model does not have what this adapter expects.
         """
@@ -127,7 +144,7 @@ class Adapter(Protocol):
         evaluation, and should not wait for the device. None if there is nothing.
 
         Args:
-            model: The denoiser.
+            model: The denoiser, not its compiled wrapper.
             args: Positional arguments of the call.
             kwargs: Keyword arguments of the call.
         """

@@ -36,9 +36,10 @@ def measure_dynamics(
     """Measure one plain trajectory.
 
     Args:
-        sampler: The model and its sampler.
-        plain: The trajectory.
-        samples: Samples in it.
+        sampler: How a run is made; its model is called once more for each probe and evaluation
+            after it.
+        plain: The plain run's recorded trajectory.
+        samples: Samples in it, at least 1.
         probes: Evaluations, from 1 on, whose output is perturbed before the run is continued.
         conditional: Index of the conditional pass if the adapter says so.
 

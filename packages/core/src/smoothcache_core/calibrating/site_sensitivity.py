@@ -40,10 +40,10 @@ def measure_influence(
     """Replace one output at a time by its predecessor, at some evaluations of one run.
 
     Args:
-        sampler: The model and its sampler.
-        plain: Its trajectory.
+        sampler: How a run is made; its model is called again.
+        plain: The plain run's recorded trajectory.
         response: What the solver makes of outputs; tells the weights of guidance.
-        sites: The sites.
+        sites: All sites of the model, in the order of `products`.
         products: Mean inner products of the sites' outputs in this run, (sites, E, lags + 1).
         evaluations: Where to measure, from 1 on.
         blocks: The most blocks of a kind to measure; the others are interpolated.

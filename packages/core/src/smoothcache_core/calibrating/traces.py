@@ -37,11 +37,11 @@ class Trace:
     """What one site did in the run so far.
 
     Attributes:
-        path: The site's.
+        path: Path of the site in the denoiser.
         place: When it was first called, among the sites; below 0 until then.
         pairs: Keyed by (branch, lag, evaluation).
-        history: Outputs that later ones are compared with, and their evaluations, keyed by
-            (branch, call in the evaluation).
+        history: Outputs that later ones are compared with, and their evaluations, keyed by (branch,
+            call in the evaluation).
         products: Inner products with the output `lag` before, keyed by (lag, evaluation).
         entries: How many entries each of these is of.
         calls: Calls in the evaluation under way.

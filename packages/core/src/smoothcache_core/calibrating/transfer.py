@@ -62,15 +62,24 @@ def transfer(
     guidance included, should be as it was calibrated.
 
     Example:
-        >>> calibration = calibrate(at_50_steps, seeds=range(4))
-        >>> schedule = plan(transfer(calibration, at_30_steps), speedup=2.0)
+        A run of 6 evaluations in place of the 8 that were calibrated:
+
+        >>> def run_of_6(seed: int) -> torch.Tensor:
+        ...     latent = torch.randn(2, 4, generator=torch.Generator().manual_seed(seed))
+        ...     for step in range(6):
+        ...         latent = latent - model(latent, 1 - step / 6) / 6
+        ...     return latent
+        >>> at_6_steps = dataclasses.replace(sampler, run=run_of_6)
+        >>> schedule = plan(transfer(calibration, at_6_steps), compute=0.7)
+        >>> schedule.evaluations
+        6
 
     Args:
-        calibration: Measured, from `calibrate`.
+        calibration: Measured, from `calibrate` with sensitivities; not itself transferred.
         sampler: How a run is made at the new number of evaluations: at least 4, at most twice the
-            calibrated one. Its model is not compiled. Its scheduler, if it has one, tells the
-            log-SNR of timesteps.
-        seed: What to sample with.
+            calibrated one. Its model is not compiled. If it has a scheduler, times are the log-SNR
+            that it gives for timesteps.
+        seed: Seed of the run that the solver is measured with; any will do.
 
     Returns:
         A calibration whose fingerprint says what it was transferred from, as that of every schedule

@@ -47,23 +47,38 @@ class Calibration:
     With o_i the output of a site at evaluation i, the error at lag k is
     ||o_i - o_{i+k}||_1 / ||o_{i+k}||_1 (SmoothCache, arXiv 2411.10510, eq. 4), per sample.
 
+    Example:
+        >>> calibration = calibrate(sampler, seeds=[4, 5], progress=False)
+        >>> calibration.curves(per="kind")["block"].shape  # (lags, evaluations)
+        (12, 8)
+        >>> path = calibration.save("calibration.safetensors")
+        >>> more = calibrate(sampler, seeds=[6], progress=False)
+        >>> Calibration.merge(Calibration.load(path), more).seeds
+        (4, 5, 6)
+
     Attributes:
-        sites: The sites, in the adapter's order.
+        sites: The sites, in the adapter's order; one dimension of the arrays below.
         branches: Names of the conditioning passes; `("",)` if there is one.
-        totals: Sum of the errors over samples, (sites, branches, lags, evaluations). Entry
-            [s, b, k - 1, i] compares evaluation i with i + k; NaN where i + k is past the end, or
-            where the branch pauses.
+        totals: Sum of the errors over samples, (sites, branches, lags, evaluations). Entry [s, b, k
+            - 1, i] compares evaluation i with i + k; NaN where i + k is past the end, or where the
+            branch pauses.
         squares: Sum of their squares, same shape.
-        samples: Number of samples summed.
+        samples: Number of samples summed, at least 1.
         seeds: Seeds of the runs recorded, ascending.
-        fingerprint: What was measured.
-        cost: MACs and bytes at the measured shapes.
+        fingerprint: What was measured: model, adapter, solver, evaluations and shapes.
+        cost: MACs and bytes of one evaluation at the measured shapes.
         products: Inner products of the outputs of every site, per entry, summed over samples in
             exact parts, (3, sites, evaluations, lags + 1). Entry [s, i, k] is of evaluations i and
-            i - k over all branches.
-        dynamics: What was learned of whole runs.
-        influence: How much errors of the sites' outputs move the denoiser's output.
-        remark: Why there are no `dynamics`, if that was tried.
+            i - k over all branches. None where no sensitivities were asked for.
+        dynamics: What was learned of whole runs: the solver, and how the denoiser answers to
+            errors; None without sensitivities.
+        influence: How much errors of the sites' outputs move the denoiser's output; None without
+            sensitivities.
+        remark: Why there are no `dynamics`, if that was tried; else empty.
+
+    Raises:
+        CalibrationError: Shapes do not fit, there is no sample, or a number is negative, NaN or
+            infinite where it cannot be.
     """
 
     sites: tuple[Site, ...]
@@ -154,6 +169,9 @@ class Calibration:
     def merge(cls, *parts: Self) -> Self:
         """Return the calibration of all samples of `parts`; exactly the same in any order.
 
+        Args:
+            parts: Calibrations of the same thing on different seeds, at least one.
+
         Raises:
             CalibrationError: Nothing to merge, a seed occurs twice, or the parts were measured
                 on different things.
@@ -204,7 +222,14 @@ class Calibration:
     # ------------------------------------------------------------------ files
 
     def save(self, path: str | Path) -> Path:
-        """Write the calibration as a safetensors file, in one step."""
+        """Write the calibration as a safetensors file, in one step.
+
+        Args:
+            path: Where to; folders that are not there are made.
+
+        Returns:
+            The path.
+        """
         header = self._header()
         if self.dynamics is not None:
             header["dynamics"] = self.dynamics.header() | {"seconds": self.dynamics.seconds}
@@ -224,6 +249,9 @@ class Calibration:
     @classmethod
     def load(cls, path: str | Path) -> Self:
         """Read a calibration file.
+
+        Args:
+            path: A file that `save` wrote, of format version 2.
 
         Raises:
             CalibrationError: The file is missing, damaged, or not a calibration of this version.

@@ -37,8 +37,8 @@ def announcing_guidance(**scales: float) -> Generator[None]:
     functions of the modality packages do this by themselves.
 
     Example:
-        >>> with announcing_guidance(guidance_scale=4.0):
-        ...     latents = my_sampling_loop(model, scale=4.0)
+        >>> with announcing_guidance(guidance_scale=4.0), cached(model, adapter, schedule):
+        ...     latent = run(0)
 
     Args:
         scales: Strengths by name, 1 for none.

@@ -40,10 +40,10 @@ def class_summaries(
     """Return the summaries of samples that a classifier can name.
 
     Args:
-        decode: Latents to what the classifier takes, see `RecentlyDecoded`.
+        decode: Latents (n, ...) to what the classifier takes (n, ...), such as a `RecentlyDecoded`.
         labels: The class that each sample was asked to show, in the order of the samples.
-        logits: The classifier: decoded samples to scores (n, classes).
-        features: Decoded samples to features (n, F).
+        logits: The classifier: decoded samples (n, ...) to scores (n, classes).
+        features: Features of the classifier: decoded samples (n, ...) to (n, F).
         real: Features of real examples, (m, F), at least 2 rows.
 
     Returns:
@@ -66,10 +66,11 @@ def class_divergence(decode: Decode, *, logits: Decode) -> Metric:
     """Return the metric of what a classifier thinks otherwise than of the plain run's sample.
 
     Args:
-        decode: Latents to what the classifier takes, see `RecentlyDecoded`.
-        logits: The classifier: decoded samples to scores (n, classes).
+        decode: Latents (n, ...) to what the classifier takes (n, ...), such as a `RecentlyDecoded`.
+        logits: The classifier: decoded samples (n, ...) to scores (n, classes).
 
     Returns:
-        The Kullback-Leibler divergence, see `kl_divergence`.
+        A metric of `evaluate`: the Kullback-Leibler divergence of the classifier's answers, (n,) in
+        nats, see `kl_divergence`.
     """
     return lambda plain, other: kl_divergence(logits(decode(plain)), logits(decode(other)))

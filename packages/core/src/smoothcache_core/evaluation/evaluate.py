@@ -48,12 +48,16 @@ def evaluate(
     is the reference of that seed. Putting a cache on, decoding and measuring are not timed.
 
     Example:
-        >>> report = evaluate(sampler, {"smooth": schedule}, seeds=range(100, 108))
-        >>> report.write("evaluation", schedules={"smooth": schedule})
+        >>> report = evaluate(sampler, {"half": schedule}, seeds=range(100, 104), progress=False)
+        >>> [row.policy for row in report.rows]
+        ['plain', 'half']
+        >>> report.row("half").rel_l2 < 1.0
+        True
 
     Args:
-        sampler: How a run is made. Its model may be compiled, but not inside a run.
-        schedules: What to compare, by name.
+        sampler: How a run is made. Its model may be compiled, but not inside a run. It must return
+            the final latent.
+        schedules: What to compare, by name, in the order of the rows; `"plain"` is taken.
         seeds: Runs to make, distinct, and none of them a seed the schedules were calibrated with.
         metrics: Functions of the reference and a policy's samples, (samples, ...) each and decoded
             if the sampler decodes, that return one value per sample, (samples,). Relative L2 is
@@ -61,16 +65,16 @@ def evaluate(
         summaries: Functions of all samples of a policy, decoded if the sampler decodes, on the CPU
             and in the order of the seeds.
         ours: Names of the policies that are this library's own methods, not published ones.
-        cost: MACs per site; those of each schedule if not given.
+        cost: MACs per site to count compute with; those of each schedule if not given.
         warmup: Untimed runs of every policy, on the first seed, before the timed ones; at least 0.
         progress: Show a progress bar.
         keep_samples: How many samples of every policy `Report.samples` shall hold, decoded if the
-            sampler decodes; True for all.
+            sampler decodes; True for all, False for none.
         calibration_samples: How many samples the schedules were calibrated with, to be written
             down.
 
     Returns:
-        The report. The model is as it was before.
+        The report, the plain run first. The model is as it was before.
 
     Raises:
         EvaluationError: The seeds, names or numbers are wrong, or a metric returns something else

@@ -22,6 +22,13 @@ FILLS: tuple[FillRule, ...] = (
 def fill_named(name: str) -> FillRule:
     """Return the rule of a name, as schedules record it: `"reuse"`, `"linear-2"`, `"taylor-1"`.
 
+    Example:
+        >>> fill_named("taylor-1").terms
+        2
+
+    Args:
+        name: Name of a rule, with its number of terms or its order.
+
     Raises:
         ScheduleError: There is no such rule; names those that there are.
     """

@@ -12,11 +12,15 @@ from smoothcache_core.schedule.schedule import MOST_TERMS
 def linear(terms: int = 2) -> FillRule:
     """Return the rule that combines the last outputs by calibrated coefficients.
 
+    For every site and evaluation they minimise ||y - sum_j c_j x_j||^2 over the calibration
+    samples, y the output to be filled and x_j those computed before it, with a small ridge towards
+    plain reuse.
+
     Example:
         >>> schedule = plan(calibration, compute=0.6, target="site", fill=linear(2))
 
     Args:
-        terms: 1 to `MOST_TERMS` outputs. One is a mere scale and cannot follow a slope.
+        terms: 1 to `MOST_TERMS` computed outputs. One is a mere scale and cannot follow a slope.
 
     Raises:
         ScheduleError: `terms` is out of range.

@@ -7,7 +7,7 @@ from smoothcache_core.numerics.arrays import Array
 
 
 def reuse() -> FillRule:
-    """Return the rule that gives the output computed last.
+    """Return the rule that gives the output computed last (SmoothCache, FORA).
 
     Example:
         >>> schedule = plan(calibration, compute=0.6, target="site", fill=reuse())

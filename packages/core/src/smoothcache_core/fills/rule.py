@@ -32,9 +32,11 @@ class FillRule:
     the coefficients of the schedule, and its predicted error, are of all 3.
 
     Attributes:
-        name: Its name, recorded in schedules.
-        terms: The most computed outputs that it combines, 1 to `MOST_TERMS`.
-        coefficients: Gives the coefficients.
+        name: Its name, recorded in schedules, such as `"linear-2"`.
+        terms: The most computed outputs that it combines, 1 to `MOST_TERMS`; fewer are there at the
+            first skipped evaluations.
+        coefficients: Gives the coefficients from inner products and places of the outputs, for many
+            fills at once; see `Coefficients`.
     """
 
     name: str
@@ -46,8 +48,12 @@ def residual(grams: Array, coefficients: Array) -> Array:
     """Return the root mean square of what a fill leaves, (...).
 
     Args:
-        grams: (..., k + 1, k + 1), see `Coefficients`.
-        coefficients: (..., k).
+        grams: Inner products (..., k + 1, k + 1) of the wanted output and the k computed ones,
+            divided by the number of their entries.
+        coefficients: Coefficients of the computed outputs, (..., k).
+
+    Returns:
+        (...), at least 0: the root mean square of y - sum_j c_j x_j, by the inner products alone.
     """
     signed = np.concatenate((np.ones_like(coefficients[..., :1]), -coefficients), axis=-1)
     squares = np.einsum("...i,...ij,...j->...", signed, grams, signed)
@@ -55,5 +61,9 @@ def residual(grams: Array, coefficients: Array) -> Array:
 
 
 def rounded(coefficients: Array | Sequence[float]) -> tuple[float, ...]:
-    """Return coefficients with as many digits as float32 has, which keeps files short."""
+    """Return coefficients with as many digits as float32 has, which keeps files short.
+
+    Args:
+        coefficients: Coefficients of one fill, (k,).
+    """
     return tuple(float(f"{value:.8g}") for value in coefficients)

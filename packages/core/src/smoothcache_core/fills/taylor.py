@@ -16,6 +16,9 @@ from smoothcache_core.schedule.schedule import MOST_TERMS
 def taylor(order: int = 1) -> FillRule:
     """Return the rule that extrapolates a polynomial of `order` through the last outputs.
 
+    It is TaylorSeer's (arXiv 2503.06923), by Lagrange's formula, so the outputs may be unevenly
+    spaced.
+
     Example:
         >>> schedule = plan(calibration, compute=0.6, target="site", fill=taylor(1))
 

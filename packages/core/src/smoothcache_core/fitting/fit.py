@@ -48,7 +48,9 @@ def fit(
     costs the computed evaluations of one run per seed.
 
     Example:
-        >>> schedule = fit(sampler, plan(calibration, compute=0.35), seeds=range(4))
+        >>> fitted = fit(sampler, plan(calibration, compute=0.5), seeds=range(8), progress=False)
+        >>> fitted.prediction.measured
+        True
 
     Args:
         sampler: How a run is made. Its model is not compiled.

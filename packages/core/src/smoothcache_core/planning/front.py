@@ -10,10 +10,10 @@ class Point:
     """One schedule of a front.
 
     Attributes:
-        name: How it was planned.
-        schedule: The schedule.
-        compute: Its compute fraction.
-        error: Its predicted error.
+        name: Name of the source that planned it, see `sources.SOURCES`.
+        schedule: The schedule that was planned.
+        compute: Its MACs over those of the plain run, in (0, 1].
+        error: Its predicted relative L2 error of the final sample, at least 0.
         best: Whether no other point has both less compute and less error.
     """
 
@@ -30,7 +30,7 @@ class Choice:
 
     Attributes:
         points: Schedules of all targets for many budgets, by falling compute.
-        chosen: One of them.
+        chosen: The one of them that computes least within the error that was asked for.
         why: Why that one, in a sentence or two.
     """
 

@@ -32,12 +32,21 @@ def plan(
     limits: Limits | None = None,
     fill: FillRule | None = None,
 ) -> Schedule:
-    """Return the best schedule for what is asked.
+    """Return the schedule with the least predicted error for a budget of compute, or the reverse.
+
+    Exactly one of `compute`, `speedup` and `error` says what is asked for. How schedules are
+    searched and errors predicted is in docs/how-it-works.md. Warns where caching helps little:
+    nothing can be skipped, or the run has 6 evaluations or fewer.
 
     Example:
         >>> schedule = plan(calibration, compute=0.5)
-        >>> schedule = plan(calibration, speedup=2.0)
+        >>> schedule.compute_fraction() <= 0.5
+        True
+        >>> schedule = plan(calibration, speedup=1.5)
         >>> schedule = plan(calibration, error=0.02)
+        >>> schedule.prediction.error <= 0.02
+        True
+        >>> from smoothcache_core.fills import taylor
         >>> schedule = plan(calibration, compute=0.6, target="site", fill=taylor(1))
 
     Args:
@@ -50,9 +59,13 @@ def plan(
             (`"denoiser"`), these and unconditional passes (`"guidance"`), or sublayers planned per
             `"site"`, `"kind"` or `"evaluation"`, by SmoothCache's rule (`"smooth"`) or at regular
             intervals (`"interval"`); `"auto"` takes what is predicted to be best.
-        limits: What must be kept to.
+        limits: Evaluations, memory and lags that the schedule must keep to; only the first
+            evaluation is sure to be computed if not given.
         fill: How skipped outputs of sublayers are made, see `fills`; by calibrated coefficients of
             up to three outputs if not given. `"auto"` then compares only what takes a rule.
+
+    Returns:
+        A schedule with a fingerprint, costs and a prediction of its error.
 
     Raises:
         ScheduleError: Not exactly one of compute, speedup and error is given, it is out of range or
@@ -94,11 +107,17 @@ def _tell_if_useless(schedule: Schedule) -> None:
 class Planner:
     """Plans one calibration for several budgets; remembers what it searched.
 
+    Example:
+        >>> planner = Planner(calibration)
+        >>> [round(planner.to_compute(part).compute_fraction(), 2) for part in (0.75, 0.5)]
+        [0.75, 0.5]
+
     Args:
-        calibration: What was measured.
-        target: See `plan`.
-        limits: What every plan must keep to.
-        fill: See `plan`.
+        calibration: Measured with sensitivities.
+        target: Name of a schedule source in `sources.SOURCES`; `"auto"` compares those that can
+            plan this calibration.
+        limits: What every plan must keep to; the defaults of `Limits` if not given.
+        fill: How skipped outputs of sites are made, see `fills`; the sources choose if not given.
 
     Raises:
         ScheduleError: There is no such target, it takes no fill rule, no run can keep to the
@@ -134,6 +153,13 @@ class Planner:
     def candidates(self, compute: float) -> dict[str, Schedule]:
         """Return the schedules of all targets for one compute fraction, the best first.
 
+        Args:
+            compute: The most MACs over those of the plain run, in (0, 1].
+
+        Returns:
+            Schedules by the names of their sources, by rising predicted error; those over
+            `max_bytes` are left out.
+
         Raises:
             ScheduleError: No target can be planned; says why.
         """
@@ -148,13 +174,23 @@ class Planner:
         return dict(sorted(found.items(), key=lambda item: predicted_error(item[1])))
 
     def to_compute(self, compute: float) -> Schedule:
-        """Return the schedule with the least predicted error within a compute fraction."""
+        """Return the schedule with the least predicted error within a compute fraction.
+
+        Args:
+            compute: The most MACs over those of the plain run, in (0, 1].
+
+        Raises:
+            ScheduleError: No target can be planned; says why.
+        """
         return next(iter(self.candidates(compute).values()))
 
     def to_error(self, error: float) -> Schedule:
         """Return the schedule that computes least with at most a predicted error.
 
         It is found by bisection over half evaluations, as if errors rose whenever compute falls.
+
+        Args:
+            error: The most predicted relative L2 error of the final sample, above 0.
 
         Raises:
             ScheduleError: `error` is not positive, or no schedule that skips anything keeps to it.
@@ -177,7 +213,11 @@ class Planner:
         return best
 
     def front(self, computes: Iterable[float] = COMPUTES) -> list[Point]:
-        """Return schedules of all targets for many budgets, by falling compute."""
+        """Return schedules of all targets for many budgets, by falling compute.
+
+        Args:
+            computes: Compute fractions to plan for, in (0, 1]; those out of reach are left out.
+        """
         plans = [(name, self._plan(name, compute)) for compute in computes for name in self._makers]
         points = [
             _point(name, made)
@@ -198,7 +238,8 @@ def _chosen(calibration: Calibration, target: str, *, filled: bool) -> tuple[Sou
 
     Args:
         calibration: What `auto` must be able to plan.
-        target: See `plan`.
+        target: Name of a schedule source in `sources.SOURCES`; `"auto"` compares those that can
+            plan this calibration.
         filled: Whether a fill rule was given; only sources that take one are good then.
     """
     if target == "auto":
@@ -237,12 +278,20 @@ def auto(
 ) -> Choice:
     """Compare all targets at many budgets, and choose what computes least within an error.
 
+    Example:
+        >>> choice = auto(calibration, error=0.05)
+        >>> choice.chosen.error <= 0.05
+        True
+
     Args:
         calibration: Measured with sensitivities.
-        error: The most predicted relative L2 error of the final sample.
+        error: The most predicted relative L2 error of the final sample, above 0.
         computes: Compute fractions to plan for, in (0, 1].
-        limits: What every plan must keep to.
-        fill: See `plan`.
+        limits: What every plan must keep to; the defaults of `Limits` if not given.
+        fill: How skipped outputs of sites are made, see `fills`; the sources choose if not given.
+
+    Returns:
+        All schedules, the chosen one, and why it was chosen.
 
     Raises:
         ScheduleError: Nothing that skips anything keeps the error, or the calibration lacks what is

@@ -31,6 +31,12 @@ def error_curves(calibration: Calibration) -> "Figure":
     A line is the mean over the sites and branches of a kind. The band around it is one standard
     deviation over samples (of each site, averaged), where there is more than one sample. The panels
     share their axes; the errors are on a logarithmic axis if they differ by more than a factor.
+
+    Args:
+        calibration: Measured with errors of sites at one lag or more.
+
+    Returns:
+        A matplotlib figure, for `save_figure`.
     """
     means = _per_kind(calibration, calibration.mean())
     spreads = _per_kind(calibration, calibration.spread())

@@ -95,17 +95,23 @@ def write_report(
 ) -> tuple[Path, ...]:
     """Write `report.json`, pictures, and `report.md`, which shows them, each in one step.
 
+    Example:
+        >>> report = evaluate(sampler, {"half": schedule}, seeds=[100, 101], progress=False)
+        >>> files = write_report(report, "evaluation", schedules={"half": schedule})
+        >>> files[0].name, files[-1].name
+        ('report.json', 'report.md')
+
     Args:
-        report: What to write.
+        report: What was measured.
         folder: Where to; made if it is not there.
         schedules: Policies to draw a map of computed and reused outputs of, by name.
-        calibration: Errors to draw; also tells the maps all sites.
-        pictures: Further files by name, for example `"samples.png"`: a figure, or the bytes of
-            a file.
+        calibration: Errors to draw; its sites are those of the maps too.
+        pictures: Further files by name, for example `"samples.png"`: a figure, or the bytes of a
+            file.
         notes: Markdown to end `report.md` with.
         points: Plans to draw beside what was measured, see `Planner.front`.
-        chosen: One of them, to be marked.
-        peers: Other methods' rows to draw there too, see `load_peers`.
+        chosen: One of `points`, to be marked.
+        peers: Other methods' rows to draw beside them, see `load_peers`.
 
     Returns:
         The files written, `report.md` last.

@@ -22,6 +22,10 @@ def load_peers(path: str | Path, *, evaluations: int | None = None) -> tuple[Rep
             and `rel_l2`.
         evaluations: Evaluations of the plain run that the record must have been measured with.
 
+    Returns:
+        One row for each of the others, in the order of the record; times and metrics that are not
+        recorded are NaN or empty.
+
     Raises:
         EvaluationError: The file is missing, is no such record, has no row of another method, or
             is of another number of evaluations.

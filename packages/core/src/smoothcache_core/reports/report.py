@@ -19,23 +19,33 @@ FORMAT = "smoothcache-report"
 class Report(BaseModel):
     """Policies compared on the same seeds. Made by `evaluate`; equal if all that is saved is equal.
 
+    Example:
+        >>> from smoothcache_core.reports import to_markdown
+        >>> report = evaluate(sampler, {"half": schedule}, seeds=[100, 101], progress=False)
+        >>> report.row("half").rel_l2 < 1.0
+        True
+        >>> table = to_markdown(report)
+        >>> Report.load(report.save("report.json")) == report
+        True
+
     Attributes:
-        format: Always `"smoothcache-report"`.
+        format: Name of the file format, always `"smoothcache-report"`.
         version: Version of the file format.
         rows: One per policy, the plain run first.
-        seeds: Evaluation seeds.
-        calibration_seeds: Seeds that the schedules were calibrated with.
+        seeds: Seeds of the runs, in the order in which they were made.
+        calibration_seeds: Seeds that the schedules were calibrated with, ascending; none of them is
+            in `seeds`.
         calibration_samples: Samples that the schedules were calibrated with, if that was told.
         warmup: Untimed runs of every policy before the timed ones.
         num_samples: Samples of every policy, over all seeds.
-        sample_shape: Shape of one sample.
-        sample_dtype: Data type of the samples.
+        sample_shape: Shape of one sample, without the batch dimension.
+        sample_dtype: Data type of the samples, such as `"torch.float32"`.
         plain_repeat_rel_l2: Mean relative L2 distance between two plain runs of the first seed:
             what of `rel_l2` is not the cache's doing. None without a warm-up.
-        fingerprint: What was run.
-        device: What it ran on.
-        versions: Versions of the packages that matter.
-        date: When it ended.
+        fingerprint: What was run: model, adapter, solver and evaluations.
+        device: What it ran on: name of the accelerator, or the processor and its threads.
+        versions: Versions of the packages that matter, by name.
+        date: When it ended, with its time zone.
         samples: The samples that `evaluate` was asked to keep, tensors (k, ...) by policy; not
             saved.
     """
@@ -67,6 +77,9 @@ class Report(BaseModel):
     def row(self, policy: str) -> ReportRow:
         """Return the row of a policy.
 
+        Args:
+            policy: Name of a policy; `"plain"` is the run that computes everything.
+
         Raises:
             EvaluationError: There is no such policy.
         """
@@ -82,12 +95,22 @@ class Report(BaseModel):
         return json_text(json.loads(self.model_dump_json()), _on_one_line) + "\n"
 
     def save(self, path: str | Path) -> Path:
-        """Write the report as JSON, in one step."""
+        """Write the report as JSON, in one step.
+
+        Args:
+            path: Where to; folders that are not there are made.
+
+        Returns:
+            The path.
+        """
         return write_atomically(path, self.to_json().encode())
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
         """Read a report file.
+
+        Args:
+            path: A JSON file that `save` wrote.
 
         Raises:
             EvaluationError: The file is missing, damaged, or not a report of this version.

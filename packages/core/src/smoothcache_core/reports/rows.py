@@ -39,28 +39,29 @@ class ReportRow(BaseModel):
     Attributes:
         policy: Name of the policy; `"plain"` computes everything, without a cache.
         ours: Whether it is a method of this library's own, not a published one.
-        solver: Name of the solver.
+        solver: Name of the solver, with its settings.
         evaluations: Denoiser evaluations of one run, per branch.
-        compute: MACs over the MACs of the plain run, for the whole denoiser.
+        compute: MACs over the MACs of the plain run, for the whole denoiser, in (0, 1].
         seconds: Median time of one call of the sampler.
-        seconds_each: The time of every seed's call.
+        seconds_each: Seconds of every seed's call, in the order of the seeds.
         speedup: Median over the seeds of plain seconds over this policy's.
         of_limit: `speedup * compute`: 1 if time were MACs alone.
-        rel_l2: Mean relative L2 distance from the plain samples.
+        rel_l2: Mean relative L2 distance of the final latents from those of the plain run, at least
+            0.
         rel_l2_spread: Its standard deviation over samples.
         rel_l2_low: Lower end of the 95 % bootstrap interval of `rel_l2`; None for one sample.
-        rel_l2_high: Upper end.
+        rel_l2_high: Upper end of that interval; None for one sample.
         psnr_db: Mean peak signal-to-noise ratio against the plain samples, in decibels.
-        frechet: Frechet distance of features from a reference set.
-        accuracy: Fraction of samples that a classifier recognises.
+        frechet: Frechet distance of features from a reference set, at least 0.
+        accuracy: Fraction of samples that a classifier recognises, in [0, 1].
         metrics: Every metric, those named above included, by name.
         summaries: Every summary of all samples, those named above included, by name.
         bytes_peak: Most bytes of cached outputs held after any evaluation.
         computed: Site calls computed, over all timed runs.
         reused: Site calls answered from the cache, over all timed runs.
-        recomputed: Planned reuses that had to be computed.
+        recomputed: Planned reuses that had to be computed because nothing usable was cached.
         source: How the schedule was made.
-        prediction: What the schedule promised.
+        prediction: What the schedule promised of its error, bytes and seconds.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

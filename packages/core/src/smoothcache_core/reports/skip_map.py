@@ -26,9 +26,12 @@ def skip_map(schedule: Schedule, sites: Sequence[Site], *, name: str | None = No
     Where whole evaluations or unconditional passes are skipped, that is drawn instead of sites.
 
     Args:
-        schedule: The schedule.
-        sites: The sites to draw, at least one.
+        schedule: What is drawn: its rows, one line for each site.
+        sites: The sites to draw, at least one, such as those of a calibration.
         name: What to call the schedule in the title; how it was made if not given.
+
+    Returns:
+        A matplotlib figure, for `save_figure`.
 
     Raises:
         EvaluationError: There are no sites.

@@ -40,7 +40,20 @@ def png(figure: "Figure") -> bytes:
 
 
 def save_figure(figure: "Figure", path: str | Path) -> Path:
-    """Write a figure as a PNG file, in one step."""
+    """Write a figure as a PNG file, in one step.
+
+    Example:
+        >>> from smoothcache_core.reports import skip_map
+        >>> save_figure(skip_map(schedule, calibration.sites), "skip-map.png").name
+        'skip-map.png'
+
+    Args:
+        figure: Any figure of matplotlib.
+        path: Where to; folders that are not there are made.
+
+    Returns:
+        The path.
+    """
     return write_atomically(path, png(figure))
 
 

@@ -150,8 +150,11 @@ def to_markdown(report: Report, *, pictures: Mapping[str, str] | None = None) ->
     """Return a table of the rows, with what was measured and how.
 
     Args:
-        report: What to show.
-        pictures: Files to show below, by caption.
+        report: What was measured.
+        pictures: File names of pictures to show below, by caption; none if not given.
+
+    Returns:
+        Markdown text.
     """
     environment = Environment(
         loader=PackageLoader("smoothcache_core"),

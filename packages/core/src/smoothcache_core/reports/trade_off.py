@@ -150,6 +150,12 @@ def predicted_and_measured(rows: "Sequence[ReportRow]") -> "Figure":
     Predictions that were measured on calibration seeds are filled, those estimated from
     sensitivities are not.
 
+    Args:
+        rows: Rows of a report; those without a prediction are left out.
+
+    Returns:
+        A matplotlib figure, for `save_figure`.
+
     Raises:
         EvaluationError: No row has a prediction.
     """

@@ -32,9 +32,23 @@ def warn(message: str) -> None:
 class Attachment:
     """A schedule at work on a model. Made by `attach`.
 
+    Args:
+        model: The denoiser the sampler calls, compiled or not.
+        adapter: How its calls are read.
+        schedule: What to compute and what to fill.
+        recipes: The schedule compiled for every site, for the denoiser and for the guidance
+            difference, in this order.
+        branches: Names of the conditioning passes, if they are calls of their own that nobody
+            announces.
+        scheduler: The pipeline's scheduler, if it has one.
+
     Attributes:
-        stats: What the cache did so far.
-        schedule: The schedule.
+        schedule: What it computes and fills.
+        stats: What the cache did so far; see `CacheStats`.
+
+    Raises:
+        AttachError: The model has a cache already, or cannot be restored.
+        ScheduleError: One filled site is inside another, or guidance cannot be filled here.
     """
 
     def __init__(
@@ -103,7 +117,7 @@ class Attachment:
         """Restore the model exactly, and tell the user if the cache was of no use.
 
         Args:
-            quietly: Do not tell.
+            quietly: Do not warn of a cache that saw no call, a part of a run, or reused nothing.
 
         Raises:
             AttachError: Somebody wrapped the model on top of the cache; nothing was changed.
@@ -130,7 +144,16 @@ class Attachment:
     # ------------------------------------------------------------------ driver
 
     def begin(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Step:
-        """Prepare for one call of the denoiser; return what to do with it."""
+        """Prepare for one call of the denoiser; return what to do with it.
+
+        Args:
+            args: Positional arguments of the call.
+            kwargs: Keyword arguments of the call.
+
+        Raises:
+            AttachError: Another call is under way, in another thread.
+            ScheduleError: The run has another number of evaluations than the schedule.
+        """
         if not self._under_way.acquire(blocking=False):
             raise AttachError(
                 "the denoiser was called while a call was under way; a cached model serves one "
@@ -184,7 +207,14 @@ class Attachment:
             )
 
     def end(self, output: Any) -> Any:
-        """Take what is needed later, count, and release what is not needed any more."""
+        """Take what is needed later, count, and release what is not needed any more.
+
+        Args:
+            output: What the denoiser gave.
+
+        Returns:
+            What the caller of the denoiser gets: the same, unless a part of it is filled.
+        """
         try:
             self._sites.collect(self._tick)
             output = self._denoiser_cache.end(output)

@@ -29,14 +29,20 @@ def cached(
 ) -> Generator[CacheStats]:
     """Run `model` by `schedule` inside a `with` block; the model is restored exactly at its end.
 
+    There may be any number of runs in it; nothing is reused from one run in the next. One thread at
+    a time may call the model.
+
     Example:
-        >>> with cached(pipe.transformer, adapter, schedule, scheduler=pipe.scheduler) as stats:
-        ...     images = pipe(class_labels=[207], num_inference_steps=50).images
+        >>> with cached(model, adapter, schedule) as stats:
+        ...     latent = run(0)
+        >>> stats.evaluations, stats.reuse_fraction > 0.0
+        (8, True)
 
     Args:
         model: The denoiser the sampler calls. Compile it before, not inside.
-        adapter: Where its sites are.
-        schedule: What to compute and what to reuse.
+        adapter: Where the sites of the model are, and how its calls are read.
+        schedule: What to compute and what to fill. It must be for this model and adapter, and name
+            none but the model's sites.
         branches: Names of the conditioning passes, if guidance makes one call for each and the
             pipeline does not announce them by `cache_context`.
         scheduler: The pipeline's scheduler, if it has one. With it a new run is recognised for
@@ -71,7 +77,32 @@ def attach(
     scheduler: Scheduler | None = None,
     solver: str | None = None,
 ) -> Attachment:
-    """Put the cache on and leave it on, for servers; see `cached` for the arguments and errors."""
+    """Put the cache on and leave it on until `Attachment.detach`, for servers; else take `cached`.
+
+    Example:
+        >>> attachment = attach(model, adapter, schedule)
+        >>> latent = run(0)
+        >>> attachment.stats.runs
+        1
+        >>> attachment.detach()
+
+    Args:
+        model: The denoiser the sampler calls. Compile it before, not afterwards.
+        adapter: Where the sites of the model are, and how its calls are read.
+        schedule: What to compute and what to fill; for this model and adapter.
+        branches: Names of the conditioning passes, if guidance makes one call for each and the
+            pipeline does not announce them by `cache_context`.
+        scheduler: The pipeline's scheduler, if it has one; see `cached`.
+        solver: Name of the solver; taken from `scheduler` if not given.
+
+    Returns:
+        What detaches the cache, and counts what it does.
+
+    Raises:
+        AdapterError: The adapter does not fit the model.
+        AttachError: The model has a cache already, or was changed so that it cannot be restored.
+        ScheduleError: The schedule does not fit the model.
+    """
     check_adapter(adapter)
     inside = denoiser(model)
     sites = tuple(adapter.sites(inside))

@@ -16,13 +16,13 @@ class CacheStats:
             of sites, or `"denoiser"` and `"guidance"` if the schedule is of the whole model.
         reused: Evaluations, of all branches, in which each site was filled from the cache, by plain
             reuse or by a combination.
-        runs: Runs seen.
+        runs: Runs begun, the present one included.
         evaluations: Calls of the denoiser seen, all branches counted, the answered ones too.
-        recomputed: Planned fills that had to be computed because nothing usable was kept
-            (the batch changed inside a run, or a branch joined late or paused).
-        bytes_held: Bytes of cached tensors held now.
-        bytes_peak: The most held after any evaluation; where passes are calls of their own, after
-            all of them, which is known when the next evaluation begins.
+        recomputed: Planned fills that had to be computed because nothing usable was kept (the batch
+            changed inside a run, or a branch joined late or paused).
+        bytes_held: Bytes of cached tensors held now; 0 after `detach`.
+        bytes_peak: The most bytes held after any evaluation; where passes are calls of their own,
+            after all of them, which is known when the next evaluation begins.
     """
 
     computed: dict[str, int] = field(default_factory=dict)
@@ -40,7 +40,12 @@ class CacheStats:
         return reused / (reused + computed) if reused + computed else 0.0
 
     def count(self, name: str, *, filled: bool) -> None:
-        """Count one evaluation of a site."""
+        """Count one evaluation of a site.
+
+        Args:
+            name: Path of the site, or `"denoiser"` or `"guidance"`.
+            filled: Whether it was filled, not computed.
+        """
         counts = self.reused if filled else self.computed
         counts[name] = counts.get(name, 0) + 1
 

@@ -12,20 +12,22 @@ class Fingerprint(BaseModel):
     """What was measured. Fields that are not known are None and are not compared.
 
     Attributes:
-        model_class: Class name of the denoiser.
+        model_class: Class name of the denoiser, such as `"DiTTransformer2DModel"`.
         config_hash: Hash of its configuration, or of its parameter names and shapes.
-        weights: Projections of a few of its parameters by their names, see `weight_projections`.
-        adapter: Name of the adapter.
+        weights: Projections of a few of its parameters by their names, see `weight_projections`;
+            they tell two models of one class apart.
+        adapter: Name of the adapter that found the sites.
         solver: Name of the solver, with the settings that change its evaluations.
-        evaluations: Denoiser evaluations of one run, per branch.
+        evaluations: Denoiser evaluations of one run, per branch, at least 1.
         timesteps: The timesteps of the evaluations, where the host knew them.
         branches: Names of the conditioning passes evaluated by calls of their own.
-        latent_shape: Shape of the latent without its batch dimension.
+        latent_shape: Shape of the latent without its batch dimension, such as (4, 32, 32).
         dtype: Data type of the latent, for example `"float16"`.
-        guidance: Strengths of guidance by the names that pipelines or denoisers give them.
-        versions: Versions of the packages that matter.
-        transferred_from: Evaluations of the runs that were measured, if it was carried over to
-            other ones, see `transfer`.
+        guidance: Strengths of guidance by the names that pipelines or denoisers give them, such as
+            `guidance_scale`.
+        versions: Versions of the packages that matter, by name; they are recorded, not compared.
+        transferred_from: Evaluations of the runs that were measured, if the calibration was
+            resampled to other ones, see `transfer`; None if it was measured as it is.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -45,17 +47,37 @@ class Fingerprint(BaseModel):
     transferred_from: int | None = None
 
     def conflicts(self, other: "Fingerprint") -> list[str]:
-        """Return why something with fingerprint `other` must be refused; empty if it fits."""
+        """Return why something with fingerprint `other` must be refused; empty if it fits.
+
+        Args:
+            other: Fingerprint of the live model or run.
+
+        Returns:
+            One reason for each of class, configuration, adapter and evaluations that is known of
+            both and differs.
+        """
         return _differences(self, other, ("model_class", "config_hash", "adapter", "evaluations"))
 
     def remarks(self, other: "Fingerprint") -> list[str]:
-        """Return what differs in `other` without making it wrong."""
+        """Return what differs in `other` without making it wrong.
+
+        Args:
+            other: Fingerprint of the live model or run.
+
+        Returns:
+            One remark for each of weights, solver, branches, latent shape, data type and guidance
+            that is known of both and differs.
+        """
         return _differences(
             self, other, ("weights", "solver", "branches", "latent_shape", "dtype", "guidance")
         )
 
     def mismatches(self, other: "Fingerprint") -> list[str]:
-        """Return how `other` is not the same, unknown fields included and versions left out."""
+        """Return how `other` is not the same, unknown fields included and versions left out.
+
+        Args:
+            other: Fingerprint of what should be the same measurement.
+        """
         names = [name for name in type(self).model_fields if name not in ("versions", "timesteps")]
         reasons = [_difference(self, other, name) for name in names]
         timesteps = [] if self.timesteps == other.timesteps else ["the timesteps differ"]

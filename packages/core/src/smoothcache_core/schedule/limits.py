@@ -17,12 +17,14 @@ class Limits:
 
     Attributes:
         first: How many of the first evaluations are computed, at least 1.
-        pinned: More evaluations that are computed, counted from 0.
+        pinned: More evaluations that are computed, counted from 0; none if not given.
         max_lag: The most evaluations skipped in a row, at least 1. If not given, whole evaluations
             may be skipped any number of times in a row; sites as often as was calibrated, or half
             of that where a fill combines several outputs.
-        max_bytes: The most bytes of cached tensors, at least 0.
+        max_bytes: The most bytes of cached tensors held after any evaluation, at least 0; no limit
+            if not given.
         max_rows: The most distinct rows of sites, at least 1; each is a graph of a compiled model.
+            No limit if not given.
 
     Raises:
         ScheduleError: A limit is out of range.
@@ -49,7 +51,14 @@ class Limits:
             raise ScheduleError(f"pinned evaluations are counted from 0, got {before}")
 
     def check(self, evaluations: int) -> None:
-        """Raise `ScheduleError` if no run of so many evaluations can keep to them."""
+        """Refuse limits that no run of so many evaluations can keep to.
+
+        Args:
+            evaluations: Evaluations of a run.
+
+        Raises:
+            ScheduleError: `first` or a pinned evaluation is past the end.
+        """
         if self.first > evaluations:
             raise ScheduleError(f"first is from 1 to {evaluations} evaluations, got {self.first}")
         outside = sorted(i for i in self.pinned if i >= evaluations)
@@ -64,7 +73,15 @@ class Limits:
         return frozenset({*range(self.first), *self.pinned})
 
     def fewest(self, evaluations: int) -> frozenset[int]:
-        """Return the fewest evaluations that can be computed, of a run of so many."""
+        """Return the fewest evaluations that can be computed, of a run of so many.
+
+        Args:
+            evaluations: Evaluations of a run.
+
+        Returns:
+            Indices of evaluations, from 0: those computed in any case, and as many between them as
+            `max_lag` needs.
+        """
         step = (self.max_lag or evaluations) + 1
         edges = [*sorted(self.computed), evaluations]
         return frozenset(

@@ -10,10 +10,17 @@ Setting = float | int | str | bool | None
 class Provenance(BaseModel):
     """How a schedule was made.
 
+    Example:
+        >>> schedule.source.name, schedule.source.settings["compute"]
+        ('whole', 0.5)
+
     Attributes:
-        name: The rule, for example `"smooth"` or `"interval"`.
-        settings: Its settings.
-        seeds: Seeds of the calibration runs it was planned from.
+        name: The source that made it: `"smooth"`, `"interval"`, `"planned"` (sites), `"whole"`
+            (whole evaluations), or `"imported"`.
+        settings: Settings of that source by name, such as `alpha`, `compute` or `fill`: numbers,
+            text, or None.
+        seeds: Seeds of the calibration runs it was planned from, ascending; empty if it was not
+            planned from any.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -37,13 +44,13 @@ class Prediction(BaseModel):
     """What a schedule promises.
 
     Attributes:
-        error: Relative L2 error of the final sample against the plain run's.
+        error: Relative L2 error of the final sample against the plain run's, at least 0.
         low: Lower end of the 95 % confidence interval of `error`, if known.
-        high: Upper end.
+        high: Upper end of that interval, if known.
         measured: Whether `error` was measured by running the schedule on calibration seeds, rather
             than estimated from sensitivities.
         bytes: The most bytes of cached tensors held between evaluations, if known.
-        seconds: Seconds of one run, all evaluations, if known.
+        seconds: Seconds of one run, all evaluations, on the machine of the calibration; if known.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

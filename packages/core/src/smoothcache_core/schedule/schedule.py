@@ -41,14 +41,21 @@ FORMAT = "smoothcache-schedule"
 class Fill(BaseModel):
     """How the skipped outputs of one row are made: a linear combination of computed ones.
 
+    Example:
+        At evaluation 2, the straight line through the two outputs computed last:
+
+        >>> line = Fill(terms={2: (2.0, -1.0)})
+        >>> schedule = Schedule(evaluations=3, rows={"attn": (1, 1, 0)}, fills={"attn": line})
+
     Attributes:
-        terms: For each skipped evaluation the coefficients of the outputs computed last, the newest
-            first, 1 to `MOST_TERMS` of them. Evaluations that are not listed reuse the newest.
+        terms: For each skipped evaluation (from 0) the coefficients of the outputs computed last,
+            the newest first, 1 to `MOST_TERMS` of them. Evaluations that are not listed reuse the
+            newest.
         inputs: For skipped evaluations of the denoiser, the coefficient of the latent that it would
-            have been given.
+            have been given; 0 where not listed.
         anchors: For skipped evaluations of the denoiser, the coefficient of the latent that the
-            newest computed evaluation was given. With both coefficients a fill sees what was added
-            to the latent since, the noise of a stochastic solver above all.
+            newest computed evaluation was given; 0 where not listed. With both coefficients a fill
+            sees what was added to the latent since, the noise of a stochastic solver above all.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -72,10 +79,18 @@ class Changes(TypedDict, total=False):
 class Schedule(BaseModel):
     """Which evaluations of which sites are computed, and how all others are filled.
 
+    Example:
+        Attention is reused at every other evaluation, all else is computed:
+
+        >>> schedule = Schedule(evaluations=4, rows={"attn": (1, 0, 1, 0)})
+        >>> path = schedule.save("schedule.json")
+        >>> Schedule.load(path) == schedule
+        True
+
     Attributes:
-        format: Always `"smoothcache-schedule"`.
+        format: Name of the file format, always `"smoothcache-schedule"`.
         version: Version of the file format; files of version 2 are read as well.
-        evaluations: Denoiser evaluations of one run, per branch.
+        evaluations: Denoiser evaluations of one run, per branch, at least 1.
         rows: For each key one entry per evaluation, 1 compute, 0 fill. A key is a site's path, a
             kind and block (`"attn-3"`) or a kind (`"attn"`); the most specific key wins, and a site
             without a key is always computed. Every row starts with 1. The key `"denoiser"` stands
@@ -83,10 +98,10 @@ class Schedule(BaseModel):
             there are no rows of sites.
         fills: For keys as in `rows`, how skipped outputs are made; without one the output computed
             last is reused.
-        source: How the schedule was made.
-        fingerprint: What it was planned for.
+        source: How the schedule was made; `"imported"` if nobody said.
+        fingerprint: What it was planned for: a model that conflicts with it is refused.
         cost: MACs per site and in all, if known.
-        prediction: What it promises, if known.
+        prediction: What it promises of its error, memory and time, if known.
 
     Raises:
         ScheduleError: From every constructor, if the content is invalid.
@@ -168,7 +183,7 @@ class Schedule(BaseModel):
         """Return the schedule with other values, validated like any schedule.
 
         Example:
-            >>> slower = schedule.changed(rows={"attn": (1, 0, 1)}, fills={}, prediction=None)
+            >>> slower = schedule.changed(rows={"denoiser": (1,) * 8}, fills={}, prediction=None)
 
         Args:
             changes: New values by the names of fields; the others stay.
@@ -181,25 +196,50 @@ class Schedule(BaseModel):
     # ------------------------------------------------------------------ what it means for a model
 
     def row(self, site: Site) -> Row:
-        """Return the row of `site`: one entry per evaluation, 1 compute, 0 reuse."""
+        """Return the row of `site`: one entry per evaluation, 1 compute, 0 reuse.
+
+        Args:
+            site: A site of the model, or `DENOISER`, or `GUIDANCE`.
+
+        Returns:
+            (evaluations,); all ones if no key names the site.
+        """
         for key in site.row_keys():
             if key in self.rows:
                 return self.rows[key]
         return (1,) * self.evaluations
 
     def fill(self, site: Site) -> Fill:
-        """Return how the skipped outputs of `site` are made."""
+        """Return how the skipped outputs of `site` are made.
+
+        Args:
+            site: A site of the model, or `DENOISER`, or `GUIDANCE`.
+
+        Returns:
+            Its fill; one without terms, which is plain reuse, if none is given.
+        """
         found = next((self.fills[key] for key in site.row_keys() if key in self.fills), None)
         return found or Fill(terms={})
 
     def terms(self, site: Site) -> tuple[tuple[float, ...], ...]:
-        """Return the coefficients of `site` at every evaluation, empty where it is computed."""
+        """Return the coefficients of `site` at every evaluation.
+
+        Args:
+            site: A site of the model, or `DENOISER`, or `GUIDANCE`.
+
+        Returns:
+            (evaluations,) tuples: empty where the site is computed, else the coefficients of the
+            outputs computed last, the newest first; (1.0,) is plain reuse.
+        """
         given = self.fill(site).terms
         row = self.row(site)
         return tuple(() if computed else given.get(i, PLAIN) for i, computed in enumerate(row))
 
     def timeline(self, site: Site) -> Timeline:
         """Return what happens to `site` at every evaluation.
+
+        Args:
+            site: A site of the model, or `DENOISER`, or `GUIDANCE`.
 
         Raises:
             ScheduleError: A fill has more terms than outputs are computed before it.
@@ -212,7 +252,11 @@ class Schedule(BaseModel):
         return timeline(present, site.kind)
 
     def unknown_keys(self, sites: Sequence[Site]) -> list[str]:
-        """Return the keys that name none of `sites`, and not the whole model either."""
+        """Return the keys that name none of `sites`, and not the whole model either.
+
+        Args:
+            sites: All sites of a model.
+        """
         names = {key for site in (*sites, DENOISER, GUIDANCE) for key in site.row_keys()}
         return [key for key in (*self.rows, *self.fills) if key not in names]
 
@@ -245,7 +289,17 @@ class Schedule(BaseModel):
         return (whole - saved - cost.total * halves / 2) / whole
 
     def predicted_speedup(self, cost: Cost | None = None) -> float:
-        """Return plain MACs over computed MACs: the speed-up if time were MACs alone."""
+        """Return plain MACs over computed MACs: the speed-up if time were MACs alone.
+
+        Args:
+            cost: Costs to count with; the schedule's own if not given.
+
+        Returns:
+            At least 1.
+
+        Raises:
+            ScheduleError: No cost is known, it is 0, or nothing is computed.
+        """
         return 1.0 / self.compute_fraction(cost)
 
     def predicted_bytes(self, cost: Cost | None = None) -> int:
@@ -277,7 +331,14 @@ class Schedule(BaseModel):
     # ------------------------------------------------------------------ files
 
     def save(self, path: str | Path) -> Path:
-        """Write the schedule as JSON, in one step."""
+        """Write the schedule as JSON, in one step.
+
+        Args:
+            path: Where to; folders that are not there are made.
+
+        Returns:
+            The path.
+        """
         return write_atomically(path, self.to_json().encode())
 
     def to_json(self) -> str:
@@ -287,6 +348,9 @@ class Schedule(BaseModel):
     @classmethod
     def load(cls, path: str | Path) -> Self:
         """Read a schedule file: this library's JSON, or one of another format, see `FORMATS`.
+
+        Args:
+            path: A JSON file.
 
         Raises:
             ScheduleError: The file is missing, is not JSON, or is not a valid schedule.

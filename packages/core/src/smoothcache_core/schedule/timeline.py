@@ -34,7 +34,7 @@ class Timeline:
         modes: Mode at every evaluation.
         sources: The computed evaluations that each filled evaluation is made of, the newest first;
             empty where nothing is filled.
-        weights: Their coefficients.
+        weights: Coefficients of these outputs, one for each.
         last_use: For every evaluation the last one that uses its output, itself if none does.
     """
 

@@ -30,8 +30,8 @@ class EvaluationPlanner:
         guidance: Whether the unconditional pass may be skipped where the rest is computed.
         terms: The most computed outputs a fill combines, 1 to `MOST_TERMS`.
         use_input: Whether fills also use the latent.
-        use_anchor: Whether they use the latent of the evaluation computed last as well; None is
-            where the solver adds noise, which is where it tells anything.
+        use_anchor: Whether fills use the latent of the evaluation computed last as well. If not
+            given, they do where the solver adds noise, which is where it tells anything.
         limits: What must be kept to; the last evaluation is computed too if the calibration did not
             see the final sample. Distinct rows and bytes are not looked at.
 
@@ -121,6 +121,8 @@ def plan_evaluations(
 
     Example:
         >>> schedule = plan_evaluations(calibration, compute=0.5, limits=Limits(first=2))
+        >>> schedule.row(DENOISER)[:2]
+        (1, 1)
 
     Args:
         calibration: Measured with sensitivities.
@@ -128,9 +130,13 @@ def plan_evaluations(
         guidance: Whether the unconditional pass may be skipped where the rest is computed.
         terms: The most computed outputs a fill combines, 1 to `MOST_TERMS`.
         use_input: Whether fills also use the latent.
-        use_anchor: Whether they use the latent of the evaluation computed last as well; None is
-            where the solver adds noise, which is where it tells anything.
-        limits: What must be kept to; bytes and distinct rows are not looked at.
+        use_anchor: Whether fills use the latent of the evaluation computed last as well. If not
+            given, they do where the solver adds noise, which is where it tells anything.
+        limits: Evaluations and lags that the schedule must keep to; bytes and distinct rows are not
+            looked at.
+
+    Returns:
+        A schedule of at most `compute`, with its fills and its predicted error.
 
     Raises:
         ScheduleError: The calibration lacks what is needed, or the budget is out of reach.

@@ -30,10 +30,10 @@ def interval(
 
     Args:
         every: Distance between computed evaluations, at least 1; 1 computes everything.
-        evaluations: Evaluations of one run.
-        kinds: Kinds of site to cache.
-        fingerprint: What the schedule is for, if known (a calibration's, say).
-        cost: MACs per site, if known.
+        evaluations: Evaluations of one run, at least 1.
+        kinds: Kinds of site to cache, at least one.
+        fingerprint: What the schedule is for, such as a calibration's; not compared if not given.
+        cost: MACs per site; without it the schedule has no compute fraction.
 
     Raises:
         ScheduleError: `every` or `evaluations` is below 1, or there are no kinds.

@@ -41,7 +41,7 @@ class SourceKind:
     Attributes:
         name: Its name as a target of `plan`, and in tables.
         title: What it skips, or whose rule it is, for readers.
-        plan: Begins to plan a calibration.
+        plan: Begins to plan a calibration; see `BeginPlanning`.
         needs: Returns what a calibration lacks to be planned like this; empty if nothing.
         made: Returns whether a schedule was made like this, by its provenance.
         takes_fill: Whether it can be told how skipped outputs are made.

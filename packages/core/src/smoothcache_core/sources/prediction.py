@@ -46,12 +46,16 @@ def with_prediction(calibration: Calibration, schedule: Schedule) -> Schedule:
 
     Example:
         >>> schedule = with_prediction(calibration, smooth(calibration, alpha=0.2))
-        >>> schedule.prediction.error  # relative L2 of the final sample
-        0.013
+        >>> schedule.prediction.error < 1.0  # relative L2 of the final sample
+        True
 
     Args:
         calibration: What was measured.
-        schedule: Any schedule of sites, SmoothCache's included.
+        schedule: Any schedule of sites, SmoothCache's included, for the run that was calibrated.
+
+    Returns:
+        The schedule with a prediction of its error, bytes and seconds; as it is where that cannot
+        be predicted.
     """
     dynamics = calibration.dynamics
     if dynamics is None or calibration.influence is None or not dynamics.measured:

@@ -38,19 +38,28 @@ def plan_sites(
 ) -> Schedule:
     """Return the schedule of sites with the least predicted effect within a budget.
 
+    Rows are found by dynamic programming on segments between computed evaluations, shared out by
+    Lagrangian relaxation of a multiple-choice knapsack (docs/how-it-works.md).
+
     Example:
+        >>> from smoothcache_core.fills import taylor
         >>> schedule = plan_sites(calibration, compute=0.6, fill=taylor(1), per="kind")
 
     Args:
         calibration: Measured with sensitivities.
-        compute: MACs over those of the plain run, in (0, 1].
+        compute: The most MACs over those of the plain run, in (0, 1].
         fill: How skipped outputs are made; two calibrated terms if not given.
-        per: What shares a row: nothing, the sites of a kind, or all sites.
+        per: What shares a row: nothing (`"site"`), the sites of a `"kind"`, or all sites of an
+            `"evaluation"`.
         objective: What is minimised over sites and evaluations: the `"sum"` of effects, the sum of
             their `"squares"`, the largest (`"minimax"`), or the sum of `"relative"` errors, which
             knows nothing of the final sample.
-        prices: Price of computing once, by kind or path (measured seconds, say); MACs if None.
-        limits: What must be kept to.
+        prices: Price of computing once, by kind or path, above 0 (measured seconds, say); MACs if
+            not given.
+        limits: Evaluations, lags, memory and distinct rows that the schedule must keep to.
+
+    Returns:
+        A schedule of at most `compute`, with its fills and its predicted error.
 
     Raises:
         ScheduleError: The calibration lacks what is needed, a setting is wrong, or the budget is

@@ -29,7 +29,9 @@ def smooth(
     per: Per = "kind",
     strict: bool = False,
 ) -> Schedule:
-    """Reuse as long as the calibrated relative error stays within `alpha` (arXiv 2411.10510).
+    """Reuse as long as the calibrated relative error stays within `alpha` (SmoothCache).
+
+    The rule is that of arXiv 2411.10510, section 3.2, on the errors of its equation 4; see `scan`.
 
     Example:
         >>> schedule = smooth(calibration, alpha=0.18, max_lag=3)
@@ -37,10 +39,13 @@ def smooth(
     Args:
         calibration: Measured errors, at least at lag 1.
         alpha: Largest relative L1 error allowed, at least 0; 0.08 to 0.35 is usual.
-        max_lag: Longest reuse; all that was calibrated if not given.
+        max_lag: Longest reuse, from 1 to what was calibrated; all of that if not given.
         per: Decide per `"kind"` on the mean over its sites, as SmoothCache does, or per `"site"`.
-        strict: Also require the errors at all shorter lags to be within `alpha`. The published
-            scan checks the longest only.
+        strict: Also require the errors at all shorter lags to be within `alpha`. The published scan
+            checks the longest only.
+
+    Returns:
+        A schedule without a prediction of its error; see `with_prediction`.
 
     Raises:
         ScheduleError: `alpha` is negative or infinite, or `max_lag` is not in what was calibrated.
@@ -80,10 +85,13 @@ def scan(errors: Sequence[Sequence[float]] | Array, alpha: float, *, strict: boo
         (1, 0, 1, 1)
 
     Args:
-        errors: (lags, evaluations); entry [k - 1][i] is the error of reusing i's output at i + k.
-            Entries with i + k past the end are ignored.
-        alpha: Largest error allowed.
-        strict: Require it of all lags 1..k.
+        errors: (lags, evaluations); entry [k - 1][i] is the error of reusing i's output at i + k,
+            at least 0. Entries with i + k past the end are ignored.
+        alpha: Largest error allowed, at least 0.
+        strict: Require it of all lags 1..k, where the published scan looks at lag k alone.
+
+    Returns:
+        (evaluations,), 1 compute, 0 reuse.
     """
     evaluations = len(errors[0])
     row = [1] * evaluations
@@ -124,9 +132,13 @@ def smooth_to_compute(
     Args:
         calibration: Measured errors, with costs.
         compute: Wanted MACs over the MACs of the plain run, in (0, 1].
-        max_lag: Longest reuse; all that was calibrated if not given.
+        max_lag: Longest reuse, from 1 to what was calibrated; all of that if not given.
         per: Decide per `"kind"`, as SmoothCache does, or per `"site"`.
-        strict: Also require the errors at all shorter lags to be within `alpha`.
+        strict: Also require the errors at all shorter lags to be within `alpha`, unlike the
+            published scan.
+
+    Returns:
+        A schedule that computes at most `compute`, without a prediction of its error.
 
     Raises:
         ScheduleError: `compute` is out of range, or below what the lags allow.

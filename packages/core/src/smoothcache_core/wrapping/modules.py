@@ -57,7 +57,7 @@ def wrap_module(
     """Let `mixin` run before the `forward` of `module`.
 
     Args:
-        module: The module.
+        module: What is wrapped: a site, or a block of a span.
         path: Its path, for errors.
         mixin: Class whose `forward` calls that of `super()`.
         attributes: What it reads and writes, by name.
@@ -86,7 +86,7 @@ def forward_patch(
     """Put `ours` where calls of `module` pass.
 
     Args:
-        module: The module.
+        module: What is called: a site, or the denoiser.
         ours: Calls what was at `place`.
         place: Name of the attribute, see `instance_place`.
         path: Path of the module, for errors; empty for the denoiser itself.

@@ -41,12 +41,12 @@ class WrappedSite:
 
     Args:
         model: The denoiser, not its compiled wrapper.
-        site: The site.
+        site: What of the model is wrapped, and whether its output or its delta is cached.
         probe: For measuring: what sees its outputs. Without it the site caches.
 
     Attributes:
-        site: The site.
-        mode: What was last prepared.
+        site: What is wrapped, as it was given.
+        mode: What the site does in the evaluation under way, see `schedule.timeline`.
 
     Raises:
         AttachError: A delta names forward arguments that are none.
