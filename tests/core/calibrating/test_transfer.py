@@ -27,10 +27,15 @@ from smoothcache_core import (
     calibrate,
     transfer,
 )
-from smoothcache_core.calibrating.resampling import Times, carried_products
+from smoothcache_core.calibrating.resampling import Times, resampled_products
 from smoothcache_core.calibrating.time_axis import time_of
 from smoothcache_core.errors import CalibrationError, ScheduleError
-from smoothcache_core.numerics.interpolation import held, linear_basis, roughness, spline_basis
+from smoothcache_core.numerics.interpolation import (
+    clamped_linear,
+    linear_basis,
+    roughness,
+    spline_basis,
+)
 from smoothcache_core.numerics.reproducible_sum import joined
 from smoothcache_core.sources import (
     interval,
@@ -184,7 +189,7 @@ def test_transfer_to_the_same_evaluations_changes_nothing():
 
 
 @pytest.mark.parametrize("steps", [7, 9, 16])
-def test_polynomials_of_time_are_carried_over_exactly(steps: int):
+def test_polynomials_of_time_are_resampled_exactly(steps: int):
     cubic, line = Curve(polynomial(3)), Curve(polynomial(1))
     new, direct = both(cubic, 10, steps)
     np.testing.assert_allclose(gram(new), gram(direct), rtol=1e-4, atol=1e-5)
@@ -624,7 +629,7 @@ def test_linear_weights_are_of_two_neighbours():
 
 def test_held_values_go_no_farther_than_the_ends():
     values = np.array([KNOTS, 2 * KNOTS])
-    found = held(KNOTS, values, np.array([-3.0, 1.15, 9.0]))
+    found = clamped_linear(KNOTS, values, np.array([-3.0, 1.15, 9.0]))
     np.testing.assert_allclose(found, [[-1.0, 1.15, 2.6], [-2.0, 2.3, 5.2]])
 
 
@@ -657,10 +662,10 @@ def test_products_between_the_knots_are_those_of_smooth_vectors_with_the_same_ro
         rough = 0.1 * generator.normal(size=(len(times), entries))
         return np.stack((np.ones_like(times), times), axis=1) @ lines + rough
 
-    carried = carried_products(band(at(knots))[None], Times(old=knots, new=places))[0]
-    expected = band(at(places))[:, : carried.shape[1]]
-    np.testing.assert_allclose(carried, expected, atol=0.01)
-    change = carried[1:, 0] + carried[:-1, 0] - 2 * carried[1:, 1]
+    resampled = resampled_products(band(at(knots))[None], Times(old=knots, new=places))[0]
+    expected = band(at(places))[:, : resampled.shape[1]]
+    np.testing.assert_allclose(resampled, expected, atol=0.01)
+    change = resampled[1:, 0] + resampled[:-1, 0] - 2 * resampled[1:, 1]
     direct = expected[1:, 0] + expected[:-1, 0] - 2 * expected[1:, 1]
     np.testing.assert_allclose(change, direct, rtol=0.1)
 

@@ -14,8 +14,8 @@ from smoothcache_core.optimize.programme import at_most_rows, minimax, within_bu
 from smoothcache_core.optimize.segments import (
     least_where,
     row_of_count,
+    segments_of,
     solve_lagrangian,
-    stretches_of,
     sums_by_count,
 )
 
@@ -27,22 +27,22 @@ FEW = settings(max_examples=60, deadline=None)
 def least_spend(effects: Array, prices: Array, pinned: Rows) -> float:
     """Return the least `spend` that the pinned evaluations, A and forbidden effects allow."""
     effects, prices, pinned = checked_problem(effects, prices, pinned)
-    return least_where(np.isfinite(stretches_of(effects, pinned)), prices)
+    return least_where(np.isfinite(segments_of(effects, pinned)), prices)
 
 
 def cheapest(effects: Array, prices: Array, multiplier: float, pinned: Rows) -> Rows:
     """Return the rows, (G, E), of the least sum of effects + multiplier * spend."""
     effects, prices, pinned = checked_problem(effects, prices, pinned)
-    return solve_lagrangian(stretches_of(effects, pinned), multiplier * prices)
+    return solve_lagrangian(segments_of(effects, pinned), multiplier * prices)
 
 
 def exact_count(effects: Array, pinned: Rows, count: int, *, fewer: bool = False) -> Rows | None:
     """Return the row, (E,), of the least effect that computes `count` evaluations, or fewer."""
     effects, _, pinned = checked_problem(effects[None], np.ones(1), pinned)
-    stretches = stretches_of(effects, pinned)[..., 0]
-    sums = sums_by_count(stretches, count)
+    segments = segments_of(effects, pinned)[..., 0]
+    sums = sums_by_count(segments, count)
     best = int(sums[0, 0].argmin()) if fewer else count
-    return None if np.isinf(sums[0, 0, best]) else row_of_count(stretches, sums, best)
+    return None if np.isinf(sums[0, 0, best]) else row_of_count(segments, sums, best)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,6 +16,7 @@ from smoothcache_core.pipelines import PipelineClass
 from torch import Tensor, nn
 
 _ALWAYS = (0, 1)
+"""The interval of progress in which a denoiser guides unless it is given another one: all of it."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,6 +22,7 @@ REFERENCE = "reference_features"
 """Name, in that file, of the features of real clips."""
 
 _WINDOW, _HOP, _BANDS = 512, 160, 40
+"""Samples of a window (32 ms) and a hop (10 ms), and mel bands: as the packaged weights expect."""
 
 
 class SpokenDigitClassifier(nn.Module):

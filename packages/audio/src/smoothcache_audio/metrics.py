@@ -29,9 +29,13 @@ AUDIBLE_DB = 80.0
 """How far below the loudest part of a plain sound something counts; the rest is silence."""
 
 WINDOW_SECONDS = 0.046
+"""Length of a window of spectra: 1024 samples at 22.05 kHz, as HiFi-GAN has, or 2048 at 44.1."""
 MEL_BANDS = 80
+"""Bands of mel spectra, as HiFi-GAN has them (arXiv 2010.05646)."""
 SMALLEST_MEL_AMPLITUDE = 1e-5
+"""Amplitudes below are taken for this before the logarithm, as HiFi-GAN's code does."""
 SMALLEST_STFT_POWER = 1e-7
+"""Powers below are taken for this before the logarithm, as in the code of arXiv 1910.11480."""
 RESOLUTIONS = ((1024, 120, 600), (2048, 240, 1200), (512, 50, 240))
 """FFT size, hop and window length in samples, as published (arXiv 1910.11480)."""
 

@@ -41,9 +41,16 @@ Metric = Callable[[Tensor, Tensor], Tensor]
 Summary = Callable[[Tensor], float]
 
 _PEAK = 10 ** (-1 / 20)
+"""Largest value that a sound is scaled to: -1 dB of full scale, so that levels do not count."""
+
 _CLAP_RATE, _PASST_RATE, _OPENL3_RATE = 48_000, 32_000, 48_000
+"""Samples per second that each network was trained with."""
+
 _PASST_SECONDS, _PASST_HOP_SECONDS = 10, 5
+"""Length of what PaSST hears at once, and the distance of two such parts of a longer sound."""
+
 _OPENL3_HOP_SECONDS = 0.5
+"""Distance of OpenL3's windows of one second, of which a half is shared by two."""
 
 
 # ---------------------------------------------------------------------------- CLAP score

@@ -25,8 +25,11 @@ if TYPE_CHECKING:
 
 QUIET, CACHED = "#777777", "#d55e00"
 LARGEST_DIFFERENCE_DB = 30.0
-_FULL_SCALE = 32767
-_POINTS = 1500  # of a waveform, each a lowest and a highest value
+"""Differences of levels above this are drawn alike: that is another sound."""
+
+_FULL_SCALE = 32767  # the largest sample of a 16-bit file
+
+_POINTS = 1500  # of a waveform, each a lowest and a highest value: more than a picture has pixels
 
 
 @dataclass(frozen=True, kw_only=True)

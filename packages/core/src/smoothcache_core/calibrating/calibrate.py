@@ -29,11 +29,15 @@ logger = logging.getLogger(__name__)
 
 
 PLANNING_LAG = 12
-"""Largest lag that is measured unless told otherwise; plans of sites skip up to half as many."""
+"""Largest lag that is measured unless told otherwise. A fill of two outputs looks back twice as far
+as it skips, so plans of sites skip up to half as many evaluations in a row; every lag more keeps
+another copy of all outputs of sites while calibrating."""
 
 
 PROBES = 6
-"""Evaluations at which a run is perturbed to measure sensitivity."""
+"""Evaluations at which a run is perturbed to measure sensitivity. Each continues the run to its
+end, half a run on average, so six take as long as three runs; in between, sensitivities are
+interpolated."""
 
 
 _NO_FINAL = "`run` returns no final latent, so what the last evaluation does to it is not known"
@@ -140,15 +144,15 @@ def _calibrated(
     fingerprint = model_fingerprint(sampler.model, sampler.adapter.name)
     fingerprint = fingerprint.model_copy(update={"solver": sampler.solver_name})
     chosen = _chosen(sensitivity, todo)
-    done = _resume(checkpoint, fingerprint, max_lag, whole=bool(chosen))
+    done = _resume(checkpoint, fingerprint, max_lag, trajectories=bool(chosen))
     remaining = [seed for seed in todo if done is None or seed not in done.seeds]
-    recorder = Recorder(sampler, max_lag, fingerprint, references, whole=bool(chosen))
-    whole = _Whole(sampler, chosen)
+    recorder = Recorder(sampler, max_lag, fingerprint, references, trajectories=bool(chosen))
+    statistics = _RunStatistics(sampler, chosen)
     with tqdm(remaining, desc="calibrating", unit="run", disable=not progress) as bar:
         for seed in bar:
             part, plain = recorder.run(seed)
             if chosen:
-                part = whole.add(part, plain)
+                part = statistics.add(part, plain)
             done = part if done is None else Calibration.merge(done, part)
             if checkpoint is not None:
                 done.save(checkpoint)
@@ -179,7 +183,7 @@ def _chosen(sensitivity: int | Collection[int], seeds: Sequence[int]) -> set[int
 
 
 def _resume(
-    checkpoint: str | Path | None, fingerprint: Fingerprint, max_lag: int, *, whole: bool
+    checkpoint: str | Path | None, fingerprint: Fingerprint, max_lag: int, *, trajectories: bool
 ) -> Calibration | None:
     if checkpoint is None or not Path(checkpoint).exists():
         return None
@@ -189,9 +193,9 @@ def _resume(
         reasons.append(f"solver is {done.fingerprint.solver!r}, not {fingerprint.solver!r}")
     if done.max_lag != max_lag:
         reasons.append(f"max_lag is {done.max_lag}, not {max_lag}")
-    if whole and done.dynamics is None and not done.remark:
+    if trajectories and done.dynamics is None and not done.remark:
         reasons.append("it has no sensitivities; give `sensitivity=0`")
-    if not whole and done.dynamics is not None:
+    if not trajectories and done.dynamics is not None:
         reasons.append("it has sensitivities, which would be lost with `sensitivity=0`")
     if reasons:
         raise CalibrationError(
@@ -201,7 +205,7 @@ def _resume(
     return done
 
 
-class _Whole:
+class _RunStatistics:
     """Adds what is learned of whole runs to the calibrations of single runs."""
 
     def __init__(self, sampler: Sampler, chosen: Collection[int]) -> None:

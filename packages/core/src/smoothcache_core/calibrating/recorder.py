@@ -45,7 +45,7 @@ class Recorder:
         fingerprint: Fingerprint,
         references: Literal["device", "cpu"],
         *,
-        whole: bool,
+        trajectories: bool,
     ) -> None:
         self._sampler = sampler
         self._model = sampler.model
@@ -55,7 +55,7 @@ class Recorder:
         self._comparison = Comparison(
             max_lag=max_lag, samples=sampler.samples, references=references
         )
-        self._whole = whole
+        self._trajectories = trajectories
         self._cost: Cost | None = None
 
     def run(self, seed: int) -> tuple[Calibration, Trajectory | CalibrationError]:
@@ -84,7 +84,7 @@ class Recorder:
         return self._result(seed), self._trajectory(seed, final)
 
     def _trajectory(self, seed: int, final: Tensor | None) -> Trajectory | CalibrationError:
-        if not self._whole:
+        if not self._trajectories:
             return CalibrationError("whole runs were not recorded")
         if self._unfit is not None:
             return self._unfit
@@ -108,7 +108,7 @@ class Recorder:
         if tick.evaluation == len(self._timesteps):
             self._timesteps.append(_timestep(call))
         self._begin_evaluation(tick, call)
-        if self._whole and self._unfit is None:
+        if self._trajectories and self._unfit is None:
             self._see(self._reader.latent(args, kwargs))
         return Step(args, kwargs)
 
@@ -138,7 +138,7 @@ class Recorder:
             )
         if self._tick.evaluation == 0:
             self._output_bytes += Structure.of(output).bytes
-        if self._whole and self._unfit is None:
+        if self._trajectories and self._unfit is None:
             self._record(output)
         return output
 

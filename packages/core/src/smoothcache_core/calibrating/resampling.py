@@ -1,7 +1,7 @@
-"""What calibration measured at one set of timesteps, carried over to another.
+"""What calibration measured at one set of timesteps, resampled at another.
 
 All this is of functions of time: the plain run's latents and outputs, the outputs of sites, the
-denoiser's gain, influences. Products of vectors are carried over as the products of
+denoiser's gain, influences. Products of vectors are resampled as the products of
 interpolated vectors, with what is not smooth of them apart; see `numerics/interpolation.py`.
 """
 
@@ -16,10 +16,17 @@ from smoothcache_core.calibration.dynamics import Dynamics
 from smoothcache_core.calibration.influence import Influence
 from smoothcache_core.calibration.response import Response
 from smoothcache_core.numerics.arrays import Array
-from smoothcache_core.numerics.interpolation import held, linear_basis, roughness, spline_basis
+from smoothcache_core.numerics.interpolation import (
+    clamped_linear,
+    linear_basis,
+    roughness,
+    spline_basis,
+)
 from smoothcache_core.numerics.reproducible_sum import cut, joined
 
 _HUGE = 1e9
+"""Stands for an infinite ratio, which interpolation would turn into NaN. Errors times it are far
+above `calibration.LARGEST`, from which they count as infinite."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -33,7 +40,7 @@ class Times:
 # ---------------------------------------------------------------------------- the run as a whole
 
 
-def carried_dynamics(dynamics: Dynamics, times: Times, response: Response, seed: int) -> Dynamics:
+def resampled_dynamics(dynamics: Dynamics, times: Times, response: Response, seed: int) -> Dynamics:
     """Return the statistics of whole runs at the new times.
 
     Args:
@@ -62,16 +69,16 @@ def carried_dynamics(dynamics: Dynamics, times: Times, response: Response, seed:
 
 
 def _gram(gram: Array, times: Times, parts: int) -> Array:
-    """Carry over the products of latents, final sample and outputs, ordered as in `ReducedRun`."""
+    """Resample the products of latents, final sample and outputs, ordered as in `ReducedRun`."""
     old, new = len(times.old), len(times.new)
     basis = spline_basis(times.old, times.new)
-    whole = np.zeros((new * (1 + parts) + 1, old * (1 + parts) + 1))
-    whole[:new, :old] = basis
-    whole[new, old] = 1.0
-    whole[new + 1 :, old + 1 :] = np.kron(np.eye(parts), basis)
+    weights = np.zeros((new * (1 + parts) + 1, old * (1 + parts) + 1))
+    weights[:new, :old] = basis
+    weights[new, old] = 1.0
+    weights[new + 1 :, old + 1 :] = np.kron(np.eye(parts), basis)
     rough = _rough_outputs(gram, times.old, parts)
     smooth = gram - _spread(rough)
-    return whole @ smooth @ whole.T + _spread(held(times.old, rough, times.new))
+    return weights @ smooth @ weights.T + _spread(clamped_linear(times.old, rough, times.new))
 
 
 def _rough_outputs(gram: Array, times: Array, parts: int) -> Array:
@@ -99,7 +106,7 @@ def _gain(dynamics: Dynamics, times: Times) -> tuple[Array, Array]:
         shape = len(times.new), dynamics.response.weights.shape[1]
         return np.zeros(shape), np.ones(shape)
     both = np.stack((dynamics.gain(), dynamics.r_squared()))[:, known]
-    gain, r_squared = held(times.old[known], both.transpose(0, 2, 1), times.new)
+    gain, r_squared = clamped_linear(times.old[known], both.transpose(0, 2, 1), times.new)
     return gain.T, r_squared.T
 
 
@@ -108,21 +115,21 @@ def _effects(dynamics: Dynamics, times: Times, response: Response) -> Array:
     steps = np.abs(np.diagonal(dynamics.response.matrix))
     known = np.flatnonzero(steps > 1e-9 * steps.max())
     logs = np.log(dynamics.final_sensitivity()[known] / steps[known])
-    per_step = np.exp(held(times.old[known], logs, times.new))
+    per_step = np.exp(clamped_linear(times.old[known], logs, times.new))
     return per_step * np.abs(np.diagonal(response.matrix))
 
 
 # ---------------------------------------------------------------------------- sites
 
 
-def carried_influence(influence: Influence, sites: Sequence[Site], times: Times) -> Influence:
+def resampled_influence(influence: Influence, sites: Sequence[Site], times: Times) -> Influence:
     """Return the influence of every site at the new times."""
-    values = np.exp(held(times.old, np.log(influence.values(sites)), times.new))
+    values = np.exp(clamped_linear(times.old, np.log(influence.values(sites)), times.new))
     return Influence(totals=cut(values), counts=np.ones(values.shape, dtype=np.int64))
 
 
-def carried_products(products: Array, times: Times) -> Array:
-    """Carry over the products of sites' outputs, (sites, E, lags + 1).
+def resampled_products(products: Array, times: Times) -> Array:
+    """Resample the products of sites' outputs, (sites, E, lags + 1).
 
     Outputs are interpolated between two neighbours. The largest new lag is the one for which no
     more than the old lags is needed; there may be no lag but 0.
@@ -134,13 +141,13 @@ def carried_products(products: Array, times: Times) -> Array:
     full[np.arange(old), np.arange(old)] -= rough
     basis = linear_basis(times.old, times.new)
     most = _longest(basis, longest)
-    whole = np.einsum("ia,abs,jb->ijs", basis, full, basis, optimize=True)
-    carried = np.zeros((sites, new, most + 1))
+    between = np.einsum("ia,abs,jb->ijs", basis, full, basis, optimize=True)
+    resampled = np.zeros((sites, new, most + 1))
     for lag in range(most + 1):
         later = np.arange(lag, new)
-        carried[:, later, lag] = whole[later, later - lag].T
-    carried[:, :, 0] += held(times.old, rough.T, times.new)
-    return carried
+        resampled[:, later, lag] = between[later, later - lag].T
+    resampled[:, :, 0] += clamped_linear(times.old, rough.T, times.new)
+    return resampled
 
 
 def _full(products: Array) -> Array:
@@ -164,7 +171,9 @@ def _longest(basis: Array, longest: int) -> int:
     return lag
 
 
-def carried_errors(calibration: Calibration, products: Array, times: Times) -> tuple[Array, Array]:
+def resampled_errors(
+    calibration: Calibration, products: Array, times: Times
+) -> tuple[Array, Array]:
     """Return sums of SmoothCache's errors and of their squares at the new times.
 
     Measured are relative L1 errors, products tell relative L2 errors. The ratio of the two changes
@@ -172,7 +181,7 @@ def carried_errors(calibration: Calibration, products: Array, times: Times) -> t
 
     Args:
         calibration: What was measured, with products.
-        products: Mean products at the new times, see `carried_products`.
+        products: Mean products at the new times, see `resampled_products`.
         times: The old and the new grid of solver times, (E,) each, ascending.
 
     Returns:
@@ -190,8 +199,8 @@ def carried_errors(calibration: Calibration, products: Array, times: Times) -> t
         old = int(np.clip(old, 1, min(calibration.max_lag, len(times.old) - 2)))
         knots, places = times.old[:-old], times.new[:-lag]
         where = slice(None), slice(None), lag - 1, slice(len(places))
-        errors[where] *= held(knots, ratios[:, :, old - 1, : len(knots)], places)
-        spread = held(knots, spreads[:, :, old - 1, : len(knots)], places)
+        errors[where] *= clamped_linear(knots, ratios[:, :, old - 1, : len(knots)], places)
+        spread = clamped_linear(knots, spreads[:, :, old - 1, : len(knots)], places)
         squares[where] = errors[where] ** 2 * np.maximum(spread, 1.0)
     return quantised(errors) * samples, quantised(squares) * samples
 

@@ -20,6 +20,8 @@ from smoothcache_core.sampling.sampler import Sampler
 from smoothcache_core.sampling.trajectory import Trajectory
 
 _CHUNK = 65536
+"""Entries of every vector that are converted to float64 at once: half a megabyte of each, where a
+copy of all vectors of a large latent would take more memory than the run."""
 
 
 # ---------------------------------------------------------------------------- measuring

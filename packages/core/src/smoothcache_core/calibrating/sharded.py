@@ -63,11 +63,11 @@ def shared_out(
             checkpoint=None if file is None else _part(file, ranks),
         )  # fmt: skip
         parts = ranks.together(lambda: own() if share else None)
-        whole = Calibration.merge(*(part for part in (done, *parts) if part is not None))
+        merged = Calibration.merge(*(part for part in (done, *parts) if part is not None))
         if file is not None:
-            ranks.together(lambda: whole.save(file) if ranks.rank == 0 else None)
+            ranks.together(lambda: merged.save(file) if ranks.rank == 0 else None)
             ranks.together(lambda: _remove_parts(file))
-        return whole
+        return merged
 
 
 # ---------------------------------------------------------------------------- ranks
@@ -231,8 +231,8 @@ def _continued(
         return run(seeds=Calibration.load(file).seeds, checkpoint=file, progress=False)
 
     def found() -> list[Calibration]:
-        whole = [checkpoint] if checkpoint.exists() else []
-        return [checked(file) for file in [*whole, *_parts(checkpoint)]]
+        complete = [checkpoint] if checkpoint.exists() else []
+        return [checked(file) for file in [*complete, *_parts(checkpoint)]]
 
     def settle() -> None:
         if ranks.rank == 0 and not (checkpoint.exists() and Calibration.load(checkpoint) == done):

@@ -24,7 +24,9 @@ from smoothcache_core.schedule.timeline import COMPUTE, REUSE, STORE
 from smoothcache_core.wrapping.denoiser import Step, Wrapping
 
 BLOCKS = 8
-"""Blocks of one kind that are measured; the others are interpolated."""
+"""Blocks of one kind that are measured, each by one evaluation per probe; the others are
+interpolated. On the digits model that is 246 denoiser calls instead of 2205, with rank correlation
+0.91 to measuring everything (docs/how-it-works.md)."""
 
 
 def measure_influence(
@@ -92,7 +94,7 @@ class _Replacing:
         self._modes = [COMPUTE] * len(sites)
         self._values: dict[str, list[tuple[Output, ...]]] = {}
         self._branch = ""
-        self._moved: dict[tuple[int, int], Tensor] = {}
+        self._changes: dict[tuple[int, int], Tensor] = {}
 
     def measure(self) -> dict[tuple[int, int], float]:
         """Return how far the guided output moved, by (site, evaluation)."""
@@ -100,7 +102,7 @@ class _Replacing:
             recorded_calls(self._sampler, self._plain.seed, self._reply)
         finally:
             self._wrapping.remove()
-        return {key: float(m.double().square().mean().sqrt()) for key, m in self._moved.items()}
+        return {key: float(m.double().square().mean().sqrt()) for key, m in self._changes.items()}
 
     def _reply(self, number: int, tick: Tick, model: Callable[[], Any]) -> Structure:
         answer = self._plain.calls[number].answer
@@ -126,9 +128,9 @@ class _Replacing:
         first = number % calls * parts
         change = outputs - self._plain.outputs[tick.evaluation, first : first + parts]
         weights = torch.from_numpy(self._weights[tick.evaluation, first : first + parts]).float()
-        moved = (weights @ change)[self._entries]
-        known = self._moved.get((index, tick.evaluation))
-        self._moved[index, tick.evaluation] = moved if known is None else known + moved
+        changed = (weights @ change)[self._entries]
+        known = self._changes.get((index, tick.evaluation))
+        self._changes[index, tick.evaluation] = changed if known is None else known + changed
 
     # -- driver of the wrapped model
 

@@ -23,25 +23,27 @@ from smoothcache_core.sampling.sampler import Sampler
 from smoothcache_core.sampling.trajectory import Trajectory
 
 AFFINE = 1e-2
-"""Largest relative residual of the solver's response; above, it is not affine in the outputs."""
+"""Largest relative residual of the solver's response; above, it is not affine in the outputs. An
+affine solver leaves what rounding does; one that clips, rescales or draws noise from elsewhere
+leaves more."""
 
 
-_AFFINE_COARSE = 5e-2  # where half precision rounds the latents
+_AFFINE_COARSE = 5e-2  # where half precision rounds the latents, by up to 4e-3 in bfloat16
 
 
-_AMPLITUDE = 0.3  # of the outputs' own size
+_AMPLITUDE = 0.3  # of the outputs' own size: well above rounding; an affine solver takes any
 
 
-_AMPLITUDE_COARSE = 4.0  # above what rounding does
+_AMPLITUDE_COARSE = 4.0  # likewise in half precision, whose rounding would hide less
 
 
-_ENTRIES = 16384  # as many of a large latent are enough for the fit
+_ENTRIES = 16384  # of a large latent: each is an equation for the same few hundred unknowns
 
 
-_EQUATIONS = 2.0  # per unknown
+_EQUATIONS = 2.0  # per unknown, at least, so that the residual can tell a solver that is not affine
 
 
-_SURE = 5.0  # standard deviations; a coefficient below is taken for 0
+_SURE = 5.0  # standard deviations, which chance exceeds once in 10^6; below, it is taken for 0
 
 
 def measure_response(sampler: Sampler, plain: Trajectory) -> Response:

@@ -12,10 +12,10 @@ Time = Callable[[Array], Array]
 """Gives the time of timesteps, larger for later ones or the other way round."""
 
 
-_FLOW_END = 1e-3  # keeps the ends of a flow, where the log-SNR is infinite, within reach
+_FLOW_END = 1e-3  # keeps the log-SNR at the ends of a flow, which is infinite, within 6.9 of 0
 
 
-_TINY = 1e-8
+_TINY = 1e-8  # keeps the logarithm of an alpha of 0 or 1 finite
 
 
 def time_of(scheduler: object, timesteps: Array) -> Time:

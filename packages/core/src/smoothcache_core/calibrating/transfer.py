@@ -17,10 +17,10 @@ from torch import Tensor
 from smoothcache_core.adapters.compiled import is_compiled
 from smoothcache_core.calibrating.resampling import (
     Times,
-    carried_dynamics,
-    carried_errors,
-    carried_influence,
-    carried_products,
+    resampled_dynamics,
+    resampled_errors,
+    resampled_influence,
+    resampled_products,
 )
 from smoothcache_core.calibrating.solver_response import measure_response
 from smoothcache_core.calibrating.time_axis import time_of
@@ -39,10 +39,12 @@ from smoothcache_core.schedule.fingerprint import Fingerprint
 from smoothcache_core.wrapping.modules import layered
 
 FEWEST = 4
+"""Evaluations of either run: a cubic spline goes through four values."""
 
 
 MOST = 2.0
-"""Evaluations, over those that were calibrated."""
+"""Evaluations, over those that were calibrated. Up to here one new evaluation falls between two
+calibrated ones; records go up to 1.5."""
 
 
 REACH = 0.6
@@ -92,24 +94,24 @@ def transfer(
     """
     with sampler.around():
         _check(calibration, sampler)
-        made_up = _MadeUp(calibration, sampler)
-        plain = _try(sampler, made_up, seed)
-        _check_run(calibration, plain, made_up.first)
-        timesteps = _timesteps(made_up, plain)
+        synthetic = _SyntheticDenoiser(calibration, sampler)
+        plain = _try(sampler, synthetic, seed)
+        _check_run(calibration, plain, synthetic.first)
+        timesteps = _timesteps(synthetic, plain)
         times = _times(calibration, sampler.scheduler, timesteps)
         response = measure_response(sampler, plain)
-    fingerprint = _fingerprint(calibration, sampler.solver_name, timesteps, made_up.first)
-    return _carried(calibration, times, response, seed, fingerprint)
+    fingerprint = _fingerprint(calibration, sampler.solver_name, timesteps, synthetic.first)
+    return _resampled(calibration, times, response, seed, fingerprint)
 
 
-def _carried(
+def _resampled(
     calibration: Calibration, times: Times, response: Response, seed: int, fingerprint: Fingerprint
 ) -> Calibration:
     assert calibration.dynamics is not None
     assert calibration.products is not None
     samples = calibration.samples
-    products = carried_products(joined(calibration.products) / samples, times)
-    totals, squares = carried_errors(calibration, products, times)
+    products = resampled_products(joined(calibration.products) / samples, times)
+    totals, squares = resampled_errors(calibration, products, times)
     influence = calibration.influence
     lags = totals.shape[2]
     return replace(
@@ -117,8 +119,8 @@ def _carried(
         totals=totals,
         squares=squares,
         products=cut(products * samples) if lags else None,
-        dynamics=carried_dynamics(calibration.dynamics, times, response, seed),
-        influence=influence and carried_influence(influence, calibration.sites, times),
+        dynamics=resampled_dynamics(calibration.dynamics, times, response, seed),
+        influence=influence and resampled_influence(influence, calibration.sites, times),
         fingerprint=fingerprint,
         remark=calibration.remark if lags else _no_lags(calibration, times),
     )
@@ -155,7 +157,7 @@ class _Output(NamedTuple):
     sample: Tensor | list[Tensor]
 
 
-class _MadeUp:
+class _SyntheticDenoiser:
     """Answers the denoiser's calls with random numbers in the form of its outputs.
 
     Attributes:
@@ -220,8 +222,8 @@ def _timestep(call: Call) -> float | None:
     return float(call.tensor.reshape(-1)[0])
 
 
-def _try(sampler: Sampler, made_up: _MadeUp, seed: int) -> Trajectory:
-    with layered(sampler.model, made_up.answer):
+def _try(sampler: Sampler, synthetic: _SyntheticDenoiser, seed: int) -> Trajectory:
+    with layered(sampler.model, synthetic.answer):
         try:
             plain = record(sampler, seed)
         except SmoothCacheError:
@@ -311,10 +313,10 @@ def _check_run(calibration: Calibration, plain: Trajectory, first: Call | None) 
         )
 
 
-def _timesteps(made_up: _MadeUp, plain: Trajectory) -> Array:
+def _timesteps(synthetic: _SyntheticDenoiser, plain: Trajectory) -> Array:
     """Return the timestep of every evaluation, (E,)."""
     calls = len(plain.calls) // plain.evaluations
-    found = [value for value in made_up.timesteps[::calls] if value is not None]
+    found = [value for value in synthetic.timesteps[::calls] if value is not None]
     if len(found) != plain.evaluations:
         raise CalibrationError(
             "the denoiser is called without timesteps; calibrate at the new number of evaluations"

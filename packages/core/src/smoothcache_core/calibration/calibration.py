@@ -31,6 +31,7 @@ FORMAT = "smoothcache-calibration"
 
 
 VERSION = 2
+"""Version of the file format, see docs/file-formats.md."""
 
 
 LARGEST = 16.0
@@ -38,6 +39,8 @@ LARGEST = 16.0
 
 
 _GRID = 2.0**32
+"""Errors are rounded to multiples of 1 / `_GRID`, finer than float32 tells errors of 1. With at
+most `LARGEST` they have 36 bits, so the 53 bits of float64 add up 2^17 samples exactly."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -69,7 +72,7 @@ class Calibration:
         cost: MACs and bytes of one evaluation at the measured shapes.
         products: Inner products of the outputs of every site, per entry, summed over samples in
             exact parts, (3, sites, evaluations, lags + 1). Entry [s, i, k] is of evaluations i and
-            i - k over all branches. None where no sensitivities were asked for.
+            i - k over all branches. None if they are not known.
         dynamics: What was learned of whole runs: the solver, and how the denoiser answers to
             errors; None without sensitivities.
         influence: How much errors of the sites' outputs move the denoiser's output; None without

@@ -77,9 +77,9 @@ class Dynamics:
 
     def r_squared(self) -> Array:
         """Return the share of the outputs' changes that the gain explains, (E, parts), 0 to 1."""
-        whole = joined(self.sum_dx2)[:, None] * joined(self.sum_dy2)
+        product = joined(self.sum_dx2)[:, None] * joined(self.sum_dy2)
         known = joined(self.sum_dxdy) ** 2
-        return np.divide(known, whole, out=np.ones_like(whole), where=whole > 0)
+        return np.divide(known, product, out=np.ones_like(product), where=product > 0)
 
     def final_sensitivity(self) -> Array:
         """Return the sensitivity of the final sample to a change of the guided output, (E,).

@@ -150,8 +150,8 @@ class Clock:
             return False
         evaluation, last = self._calls[branch]
         missed = self._evaluation - evaluation > 1
-        moved = (last.layout, last.variant) != (call.layout, call.variant)
-        return missed or moved or self._doubtful
+        changed = (last.layout, last.variant) != (call.layout, call.variant)
+        return missed or changed or self._doubtful
 
     def _note_timestep(self, call: Call, new_run: bool) -> None:
         if call.timestep is not None:

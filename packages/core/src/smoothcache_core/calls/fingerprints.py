@@ -84,14 +84,14 @@ def call_fingerprint(call: Call) -> Fingerprint:
 def solver_name(scheduler: object) -> str:
     """Return the class name of a scheduler and the settings that tell solvers apart."""
     config: Mapping[str, Any] = getattr(scheduler, "config", {})
-    told = (
+    known = (
         "algorithm_type",
         "solver_order",
         "timestep_spacing",
         "use_karras_sigmas",
         "prediction_type",
     )
-    settings = [f"{name}={config[name]}" for name in told if name in config]
+    settings = [f"{name}={config[name]}" for name in known if name in config]
     return f"{type(scheduler).__name__}({', '.join(settings)})"
 
 

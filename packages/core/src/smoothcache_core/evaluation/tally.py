@@ -125,7 +125,7 @@ class Judge:
         rows = [
             self._row(policy, fingerprint, policy.name in ours, cost) for policy in self.policies
         ]
-        self._tell_noise(rows)
+        self._warn_of_noise(rows)
         schedules = [policy.schedule for policy in self.policies if policy.schedule is not None]
         assert self.last is not None
         return Report(
@@ -194,7 +194,7 @@ class Judge:
         kept = {name: torch.cat(tally.latents)[:limit] for name, tally in self.tallies.items()}
         return {name: self.decode(latents) for name, latents in kept.items()}
 
-    def _tell_noise(self, rows: Sequence[ReportRow]) -> None:
+    def _warn_of_noise(self, rows: Sequence[ReportRow]) -> None:
         """Warn of policies that differ from plain hardly more than plain differs from itself."""
         if not self.repeat:
             return

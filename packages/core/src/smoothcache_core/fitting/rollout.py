@@ -112,8 +112,8 @@ class CachedRun:
         end = needed(flat_final(final, self.plain.latents.shape[1]))
         samples = self._sampler.samples
         plain = needed(self.plain.final).double().reshape(samples, -1)
-        moved = (end.double().reshape(samples, -1) - plain).norm(dim=1)
-        return (moved / plain.norm(dim=1)).tolist()
+        error = (end.double().reshape(samples, -1) - plain).norm(dim=1)
+        return (error / plain.norm(dim=1)).tolist()
 
 
 @contextmanager

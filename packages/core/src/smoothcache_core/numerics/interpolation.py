@@ -59,7 +59,7 @@ def _exact_at_knots(basis: Array, knots: Array, places: Array) -> Array:
     return np.where(near[:, None], np.eye(len(knots))[nearest], basis)
 
 
-def held(knots: Array, values: Array, places: Array) -> Array:
+def clamped_linear(knots: Array, values: Array, places: Array) -> Array:
     """Interpolate values (..., K) at `knots` (K,) to `places` (P,) linearly, (..., P).
 
     Beyond the ends they stay what they are there.

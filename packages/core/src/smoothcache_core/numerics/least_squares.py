@@ -7,7 +7,7 @@ import numpy as np
 from smoothcache_core.errors import ScheduleError
 from smoothcache_core.numerics.arrays import Array
 
-_ENTRIES_PER_COEFFICIENT = 16  # fewer, and coefficients follow the noise of the samples
+_ENTRIES_PER_COEFFICIENT = 16  # a rule of thumb: of fewer, coefficients follow single samples
 
 
 def check_enough(samples: int, entries: int, coefficients: int, *, verb: str) -> None:
@@ -31,7 +31,9 @@ def check_enough(samples: int, entries: int, coefficients: int, *, verb: str) ->
 
 
 RIDGE = 1e-6
-"""Of the mean diagonal of the normal equations; pulls towards plain reuse."""
+"""Of the mean diagonal of the normal equations; pulls towards plain reuse. Far above rounding, so
+that outputs that are nearly alike get no huge coefficients, and far below what fills are to
+leave."""
 
 
 def ridge(regressors: Array, target: Array) -> Array:

@@ -12,10 +12,13 @@ import numpy as np
 from smoothcache_core.numerics.arrays import Array
 
 LARGEST = 2.0**40
-"""Values must be smaller than this."""
+"""Values must be smaller than this: 32 bits above the coarse grid, which leaves float64 room for
+2^20 values."""
 
 
 _GRIDS = (2.0**8, 2.0**-24, 2.0**-56)
+"""Units of the coarse, the middle and the fine part, 32 bits apart: each part has 32 bits at most,
+of the 53 of float64, so sums of 2^20 of them are exact."""
 
 
 def cut(values: Array) -> Array:

@@ -33,12 +33,12 @@ _MOST_PLANS = 20_000
 are as good as equal would make lists without end."""
 
 
-def plan_within(effects: Array, stretches: Array, prices: Array, budget: float) -> Rows:
+def plan_within(effects: Array, segments: Array, prices: Array, budget: float) -> Rows:
     """Return the plan, (G, E), of `within_budget`; the budget is known to be feasible.
 
     Args:
         effects: (G, E, A, A + 2).
-        stretches: Those of `effects`, (E, A + 1, A + 2, G).
+        segments: Those of `effects`, (E, A + 1, A + 2, G).
         prices: (G,).
         budget: Most that `spend` may be.
     """
@@ -46,40 +46,40 @@ def plan_within(effects: Array, stretches: Array, prices: Array, budget: float) 
     def solve(multiplier: float, within: Rows, over: Rows) -> Rows:
         # A row that is best at two multipliers is best between them.
         open_ = (within != over).any(axis=1)
-        part = stretches if open_.all() else np.compress(open_, stretches, axis=-1)
+        part = segments if open_.all() else np.compress(open_, segments, axis=-1)
         rows = within.copy()
         rows[open_] = solve_lagrangian(part, multiplier * prices[open_])
         return rows
 
     if len(prices) == 1:
-        row = plan_one_row(stretches[..., 0], prices, budget)
+        row = plan_one_row(segments[..., 0], prices, budget)
         assert row is not None, "the budget is feasible"
         return row[None]
-    top = top_multiplier(stretches, prices)
-    ends = solve_lagrangian(stretches, top * prices), solve_lagrangian(stretches, 0.0 * prices)
+    top = top_multiplier(segments, prices)
+    ends = solve_lagrangian(segments, top * prices), solve_lagrangian(segments, 0.0 * prices)
     within, over = bisect_multiplier(solve, lambda rows: spend(prices, rows) <= budget, top, *ends)
     saved = effect_of(effects, within) - effect_of(effects, over)
     rows = move_towards(saved, prices, within, over, budget)
-    rows = _exchange(effects, stretches, prices, rows, over, budget)
+    rows = _exchange(effects, segments, prices, rows, over, budget)
     return _add_single(effects, prices, rows, budget)
 
 
-def plan_one_row(stretches: Array, prices: Array, budget: float) -> Rows | None:
+def plan_one_row(segments: Array, prices: Array, budget: float) -> Rows | None:
     """Return the best row, (E,), for groups of the given prices; None if the budget has none.
 
-    `stretches` is (E, A + 1, A + 2), summed over the groups.
+    `segments` is (E, A + 1, A + 2), summed over the groups.
     """
-    counts = range(1, len(stretches) + 1)
+    counts = range(1, len(segments) + 1)
     count = sum(float((prices * count).sum()) <= budget for count in counts)
-    sums = sums_by_count(stretches, count)
+    sums = sums_by_count(segments, count)
     best = int(sums[0, 0].argmin())
-    return None if np.isinf(sums[0, 0, best]) else row_of_count(stretches, sums, best)
+    return None if np.isinf(sums[0, 0, best]) else row_of_count(segments, sums, best)
 
 
-def top_multiplier(stretches: Array, prices: Array) -> float:
+def top_multiplier(segments: Array, prices: Array) -> float:
     """Return a multiplier above which nothing is computed that does not have to be."""
-    largest = stretches.max(axis=(0, 1, 2), where=np.isfinite(stretches), initial=0.0)
-    return float((2.0 * len(stretches) * largest / prices).max()) or 1.0
+    largest = segments.max(axis=(0, 1, 2), where=np.isfinite(segments), initial=0.0)
+    return float((2.0 * len(segments) * largest / prices).max()) or 1.0
 
 
 def bisect_multiplier(
@@ -143,7 +143,7 @@ def move_towards(saved: Array, prices: Array, within: Rows, over: Rows, budget: 
 
 
 def _exchange(
-    effects: Array, stretches: Array, prices: Array, rows: Rows, over: Rows, budget: float
+    effects: Array, segments: Array, prices: Array, rows: Rows, over: Rows, budget: float
 ) -> Rows:
     """Return `rows` with the best counts for up to 16 groups, those that differ from `over` first.
 
@@ -156,8 +156,8 @@ def _exchange(
     cost = spend(prices, over) - spend(prices, rows)
     if saved <= 0.0 or cost <= 0.0:
         return rows
-    part = [stretches[..., group] for group in some]
-    sums = [sums_by_count(stretches_of_one, len(stretches)) for stretches_of_one in part]
+    part = [segments[..., group] for group in some]
+    sums = [sums_by_count(segments_of_one, len(segments)) for segments_of_one in part]
     counts = _best_counts(
         np.stack([of_one[0, 0] for of_one in sums]),
         prices[some],

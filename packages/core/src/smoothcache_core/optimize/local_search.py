@@ -16,10 +16,11 @@ from smoothcache_core.optimize.surrogate import ReducedRun, Simulation
 from smoothcache_core.schedule.limits import Limits
 
 _BENDS = (0.8, 1.0, 1.2, 1.5)
-"""How unevenly the starting points are spread: above 1, more is computed late."""
+"""Exponents of the power-law spacings that a search starts from: at 1 computed evaluations are
+evenly spaced, above 1 more of them are late. The descent moves them on, so a few will do."""
 
 
-_STARTS = 4  # of the evenly spread schedules, the best by simulation; each costs a descent
+_STARTS = 4  # of these spacings, the best by simulation; each costs a descent
 
 
 _REACH = 2  # evaluations that a computed one moves at once
@@ -29,12 +30,12 @@ _ROUNDS = 12  # passes over all evaluations at most; a descent ends as soon as o
 
 
 def allows(limits: Limits, mask: Mask) -> bool:
-    """Return whether `skips` computes what is pinned, both passes of it, and keeps to `max_lag`."""
+    """Return whether `mask` computes what is pinned, both passes of it, and keeps to `max_lag`."""
     computed = [i for i, one in enumerate(mask.denoiser) if one]
     edges = [*computed, len(mask.denoiser)]
     gaps = [later - earlier - 1 for earlier, later in itertools.pairwise(edges)]
-    whole = {i for i in computed if mask.guidance[i]}
-    return limits.computed <= whole and max(gaps) <= (limits.max_lag or len(mask.denoiser))
+    both = {i for i in computed if mask.guidance[i]}
+    return limits.computed <= both and max(gaps) <= (limits.max_lag or len(mask.denoiser))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,7 +20,7 @@ from smoothcache_core.errors import ScheduleError
 from smoothcache_core.numerics.arrays import Array, Rows
 from smoothcache_core.optimize.budgets import plan_within
 from smoothcache_core.optimize.costs import check_budget, checked_problem
-from smoothcache_core.optimize.segments import least_where, stretches_of
+from smoothcache_core.optimize.segments import least_where, segments_of
 from smoothcache_core.optimize.shared_rows import plan_sharing
 
 
@@ -48,9 +48,9 @@ def within_budget(effects: Array, prices: Array, pinned: Rows, budget: float) ->
             the least possible.
     """
     effects, prices, pinned = checked_problem(effects, prices, pinned)
-    stretches = stretches_of(effects, pinned)
-    check_budget(budget, least_where(np.isfinite(stretches), prices), effects)
-    return plan_within(effects, stretches, prices, budget)
+    segments = segments_of(effects, pinned)
+    check_budget(budget, least_where(np.isfinite(segments), prices), effects)
+    return plan_within(effects, segments, prices, budget)
 
 
 def minimax(effects: Array, prices: Array, pinned: Rows, budget: float) -> Rows:
@@ -71,7 +71,7 @@ def minimax(effects: Array, prices: Array, pinned: Rows, budget: float) -> Rows:
             the least possible.
     """
     effects, prices, pinned = checked_problem(effects, prices, pinned)
-    largest = stretches_of(effects, pinned, combine=np.maximum)
+    largest = segments_of(effects, pinned, combine=np.maximum)
     check_budget(budget, least_where(np.isfinite(largest), prices), effects)
     thresholds = np.unique(largest[np.isfinite(largest)])
     low, high = 0, len(thresholds) - 1
@@ -83,7 +83,7 @@ def minimax(effects: Array, prices: Array, pinned: Rows, budget: float) -> Rows:
             low = middle + 1
     allowed = np.where(effects <= thresholds[high], effects, np.inf)
     del largest
-    return plan_within(allowed, stretches_of(allowed, pinned), prices, budget)
+    return plan_within(allowed, segments_of(allowed, pinned), prices, budget)
 
 
 def at_most_rows(effects: Array, prices: Array, pinned: Rows, budget: float, limit: int) -> Rows:
@@ -111,11 +111,11 @@ def at_most_rows(effects: Array, prices: Array, pinned: Rows, budget: float, lim
     effects, prices, pinned = checked_problem(effects, prices, pinned)
     if limit < 1:
         raise ScheduleError(f"limit, the number of distinct rows, must be at least 1, got {limit}")
-    stretches = stretches_of(effects, pinned)
-    check_budget(budget, least_where(np.isfinite(stretches), prices), effects)
+    segments = segments_of(effects, pinned)
+    check_budget(budget, least_where(np.isfinite(segments), prices), effects)
     if limit >= len(effects):
-        return plan_within(effects, stretches, prices, budget)
-    rows = plan_sharing(effects, stretches, prices, pinned, budget, limit)
+        return plan_within(effects, segments, prices, budget)
+    rows = plan_sharing(effects, segments, prices, pinned, budget, limit)
     if rows is None:
         raise ScheduleError(
             f"budget {float(budget)} was not met with {limit} distinct rows for {len(effects)} "

@@ -1,7 +1,7 @@
-"""Stretches between computed evaluations, and the dynamic programme over them.
+"""Segments between computed evaluations, and the dynamic programme over them.
 
 What lies between a computed evaluation p and the next one, n = p + d (n = E: none follows), is a
-stretch. With q = p - b the one computed before p, the effect S of a stretch depends on p, d and b
+segment. With q = p - b the one computed before p, the effect S of a segment depends on p, d and b
 alone, hence the least Lagrangian sum from p on obeys
 
     V(p, b) = multiplier * price + min over d of S(p, d, b) + V(p + d, d),    V(E, .) = 0,
@@ -10,7 +10,7 @@ and V_k(p, b), the least effect from p on with k evaluations computed, p among t
 
     V_k(p, b) = min over d of S(p, d, b) + V_{k - 1}(p + d, d).
 
-Shapes are those of `costs.py`; `stretches` is S of all groups, (E, A + 1, A + 2, G).
+Shapes are those of `costs.py`; `segments` is S of all groups, (E, A + 1, A + 2, G).
 """
 
 import numpy as np
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from smoothcache_core.numerics.arrays import Array, Indices, Rows
 
 
-def stretches_of(effects: Array, pinned: Rows, combine: np.ufunc = np.add) -> Array:
+def segments_of(effects: Array, pinned: Rows, combine: np.ufunc = np.add) -> Array:
     """Return S, (E, A + 1, A + 2, G): [p, d - 1, b, g] is the effect of filling p + 1..p + d - 1.
 
     Infinite where one of these is pinned and where p + d is past E.
@@ -41,42 +41,42 @@ def stretches_of(effects: Array, pinned: Rows, combine: np.ufunc = np.add) -> Ar
     return result
 
 
-def _steps_from(p: int, stretches: NDArray[np.generic]) -> Indices:
+def _steps_from(p: int, segments: NDArray[np.generic]) -> Indices:
     """Return the distances d to the next computed evaluation, or the end, that are possible."""
-    return np.arange(1, min(stretches.shape[1], len(stretches) - p) + 1)
+    return np.arange(1, min(segments.shape[1], len(segments) - p) + 1)
 
 
-def solve_lagrangian(stretches: Array, unit: Array) -> Rows:
+def solve_lagrangian(segments: Array, unit: Array) -> Rows:
     """Return the rows, (G, E), of least effect + unit * computed, exact for every group.
 
     Of equal sums (as floating point adds them) the one that computes least is taken, and of these
     the one whose fills are longest where they first differ.
 
     Args:
-        stretches: (E, A + 1, A + 2, G).
+        segments: (E, A + 1, A + 2, G).
         unit: (G,), what computing once costs: multiplier times price.
     """
-    sums, counts = _backward(stretches, unit)
-    rows = np.zeros((stretches.shape[-1], len(stretches)), dtype=np.bool_)
+    sums, counts = _backward(segments, unit)
+    rows = np.zeros((segments.shape[-1], len(segments)), dtype=np.bool_)
     group = np.arange(len(rows))
     p = step = np.zeros_like(group)
     while group.size:
         rows[group, p] = True
-        step = _best_step(stretches, sums, counts, p, step, group)
+        step = _best_step(segments, sums, counts, p, step, group)
         p = p + step
-        going = p < len(stretches)
+        going = p < len(segments)
         group, p, step = group[going], p[going], step[going]
     return rows
 
 
-def _backward(stretches: Array, unit: Array) -> tuple[Array, Indices]:
+def _backward(segments: Array, unit: Array) -> tuple[Array, Indices]:
     """Return V and how many evaluations it computes, both (E + 1, A + 2, G)."""
-    evaluations, _, gaps, groups = stretches.shape
+    evaluations, _, gaps, groups = segments.shape
     sums = np.zeros((evaluations + 1, gaps, groups))
     counts = np.zeros(sums.shape, dtype=np.int64)
     for p in reversed(range(evaluations)):
-        step = _steps_from(p, stretches)
-        total = stretches[p, : len(step)] + sums[p + step, step][:, None]
+        step = _steps_from(p, segments)
+        total = segments[p, : len(step)] + sums[p + step, step][:, None]
         least = total.min(axis=0)
         more = np.where(total == least, counts[p + step, step][:, None], evaluations)
         sums[p] = least + unit
@@ -85,20 +85,20 @@ def _backward(stretches: Array, unit: Array) -> tuple[Array, Indices]:
 
 
 def _best_step(
-    stretches: Array, sums: Array, counts: Indices, p: Indices, gap: Indices, group: Indices
+    segments: Array, sums: Array, counts: Indices, p: Indices, gap: Indices, group: Indices
 ) -> Indices:
     """Return the distance from p to the next computed evaluation, for each of the groups given."""
-    evaluations = len(stretches)
-    step = np.arange(stretches.shape[1], 0, -1)  # the longest first: argmin takes the first
+    evaluations = len(segments)
+    step = np.arange(segments.shape[1], 0, -1)  # the longest first: argmin takes the first
     group, p, gap = group[:, None], p[:, None], gap[:, None]
     then = np.minimum(p + step, evaluations), step, group
-    total = stretches[p, step - 1, gap, group] + sums[then]
+    total = segments[p, step - 1, gap, group] + sums[then]
     least = total.min(axis=1, keepdims=True)
     return step[np.where(total == least, counts[then], evaluations).argmin(axis=1)]
 
 
 def least_where(allowed: Rows, prices: Array) -> float:
-    """Return the least spend if stretches may be used where `allowed`, (E, A + 1, A + 2, G)."""
+    """Return the least spend if segments may be used where `allowed`, (E, A + 1, A + 2, G)."""
     evaluations, _, gaps, groups = allowed.shape
     counts = np.zeros((evaluations + 1, gaps, groups), dtype=np.int64)
     for p in reversed(range(evaluations)):
@@ -108,26 +108,26 @@ def least_where(allowed: Rows, prices: Array) -> float:
     return float((prices * counts[0, 0]).sum())
 
 
-def sums_by_count(stretches: Array, most: int) -> Array:
-    """Return V_k, (E + 1, A + 2, most + 1), of one group; `stretches` is (E, A + 1, A + 2)."""
-    evaluations, _, gaps = stretches.shape
+def sums_by_count(segments: Array, most: int) -> Array:
+    """Return V_k, (E + 1, A + 2, most + 1), of one group; `segments` is (E, A + 1, A + 2)."""
+    evaluations, _, gaps = segments.shape
     sums = np.full((evaluations + 1, gaps, most + 1), np.inf)
     sums[-1, :, 0] = 0.0
     for p in reversed(range(evaluations)):
-        step = _steps_from(p, stretches)
-        total = stretches[p, : len(step), :, None] + sums[p + step, step, :-1][:, None]
+        step = _steps_from(p, segments)
+        total = segments[p, : len(step), :, None] + sums[p + step, step, :-1][:, None]
         sums[p, :, 1:] = total.min(axis=0)
     return sums
 
 
-def row_of_count(stretches: Array, sums: Array, count: int) -> Rows:
+def row_of_count(segments: Array, sums: Array, count: int) -> Rows:
     """Return the row, (E,), of `count` computed evaluations; `sums` is of `sums_by_count`."""
-    row = np.zeros(len(stretches), dtype=np.bool_)
+    row = np.zeros(len(segments), dtype=np.bool_)
     p = gap = 0
     while p < len(row):
         row[p] = True
         count -= 1
-        step = _steps_from(p, stretches)[::-1]
-        gap = int(step[(stretches[p, step - 1, gap] + sums[p + step, step, count]).argmin()])
+        step = _steps_from(p, segments)[::-1]
+        gap = int(step[(segments[p, step - 1, gap] + sums[p + step, step, count]).argmin()])
         p += gap
     return row

@@ -16,7 +16,7 @@ from smoothcache_core.optimize.budgets import (
     top_multiplier,
 )
 from smoothcache_core.optimize.costs import effect_of, spend
-from smoothcache_core.optimize.segments import solve_lagrangian, stretches_of
+from smoothcache_core.optimize.segments import segments_of, solve_lagrangian
 
 _ROUNDS = 10  # alternations at most; they end as soon as one does not help
 
@@ -28,7 +28,7 @@ _ROUGH = 24  # halvings of a multiplier's 64 bits: the 11 of its exponent, and s
 
 
 def plan_sharing(
-    effects: Array, stretches: Array, prices: Array, pinned: Rows, budget: float, limit: int
+    effects: Array, segments: Array, prices: Array, pinned: Rows, budget: float, limit: int
 ) -> Rows | None:
     """Return the best plan found, (G, E), of at most `limit` distinct rows; None if there is none.
 
@@ -41,22 +41,22 @@ def plan_sharing(
 
     plans = [_plan_together(effects, prices, pinned, budget)]
     if limit > 1:
-        own = plan_within(effects, stretches, prices, budget)
+        own = plan_within(effects, segments, prices, budget)
         plans.append(own if len(np.unique(own, axis=0)) <= limit else None)
-        starts = sorted(_starts(stretches, prices, budget, limit), key=total)[:_STARTS]
-        plans += [_alternate(effects, stretches, prices, pinned, budget, start) for start in starts]
+        starts = sorted(_starts(segments, prices, budget, limit), key=total)[:_STARTS]
+        plans += [_alternate(effects, segments, prices, pinned, budget, start) for start in starts]
     return min((rows for rows in plans if rows is not None), key=total, default=None)
 
 
 def _plan_together(effects: Array, prices: Array, pinned: Rows, budget: float) -> Rows | None:
     """Return the best plan, (G, E), with one row for all groups; None if the budget has none."""
     together = effects.sum(axis=0, keepdims=True)
-    stretches = stretches_of(together, np.array([pinned.any(axis=0)]))
-    row = plan_one_row(stretches[..., 0], prices, budget)
+    segments = segments_of(together, np.array([pinned.any(axis=0)]))
+    row = plan_one_row(segments[..., 0], prices, budget)
     return None if row is None else np.repeat(row[None], len(prices), axis=0)
 
 
-def _starts(stretches: Array, prices: Array, budget: float, limit: int) -> list[Rows]:
+def _starts(segments: Array, prices: Array, budget: float, limit: int) -> list[Rows]:
     """Return plans, (G, E), within the budget, of at most `limit` rows.
 
     They are those of the multipliers that the bisection tries.
@@ -66,17 +66,17 @@ def _starts(stretches: Array, prices: Array, budget: float, limit: int) -> list[
     shared = []
 
     def solve(multiplier: float, *_: Rows) -> Rows:
-        rows = _facilities(stretches, prices, multiplier, limit)
+        rows = _facilities(segments, prices, multiplier, limit)
         shared.append(np.unique(rows, axis=0))
         return rows
 
-    top = top_multiplier(stretches, prices)
+    top = top_multiplier(segments, prices)
     ends = solve(top), solve(0.0)
     bisect_multiplier(solve, lambda rows: spend(prices, rows) <= budget, top, *ends, _ROUGH)
     members, _ = _sharing(ends[0])
-    sums = np.stack([stretches[..., of].sum(axis=-1) for of in members], axis=-1)
+    sums = np.stack([segments[..., of].sum(axis=-1) for of in members], axis=-1)
     shared.append(solve_lagrangian(sums, top * np.array([prices[of].sum() for of in members])))
-    plans = {rows.tobytes(): _assign(stretches, rows, prices, budget) for rows in shared}
+    plans = {rows.tobytes(): _assign(segments, rows, prices, budget) for rows in shared}
     return [rows for rows in plans.values() if rows is not None]
 
 
@@ -86,14 +86,14 @@ def _sharing(rows: Rows) -> tuple[list[Rows], Indices]:
     return [owner == row for row in range(owner.max() + 1)], owner
 
 
-def _facilities(stretches: Array, prices: Array, multiplier: float, limit: int) -> Rows:
+def _facilities(segments: Array, prices: Array, multiplier: float, limit: int) -> Rows:
     """Return every group's row, (G, E), of at most `limit` that greedily lower the Lagrangian."""
     together = solve_lagrangian(
-        stretches.sum(axis=-1, keepdims=True), multiplier * prices.sum(keepdims=True)
+        segments.sum(axis=-1, keepdims=True), multiplier * prices.sum(keepdims=True)
     )
-    own = np.unique(solve_lagrangian(stretches, multiplier * prices), axis=0)
+    own = np.unique(solve_lagrangian(segments, multiplier * prices), axis=0)
     candidates = np.concatenate([together, own])
-    lagrangian = _effects_of_shared(stretches, candidates)
+    lagrangian = _effects_of_shared(segments, candidates)
     lagrangian += np.outer(candidates.sum(axis=1), multiplier * prices)
     chosen, least = [0], lagrangian[0]
     while len(chosen) < limit:
@@ -106,13 +106,13 @@ def _facilities(stretches: Array, prices: Array, multiplier: float, limit: int) 
     return candidates[chosen][lagrangian[chosen].argmin(axis=0)]
 
 
-def _assign(stretches: Array, shared: Rows, prices: Array, budget: float) -> Rows | None:
+def _assign(segments: Array, shared: Rows, prices: Array, budget: float) -> Rows | None:
     """Return the rows, (G, E), that give each group one of `shared`, (R, E), within the budget.
 
     Bisects the multiplier, as `within_budget` does. None if the budget is too small for `shared`.
     """
     shared = shared[np.argsort(shared.sum(axis=1), kind="stable")]  # ties go to the cheaper row
-    effects = _effects_of_shared(stretches, shared)
+    effects = _effects_of_shared(segments, shared)
     cost = np.outer(shared.sum(axis=1), prices)
 
     def solve(multiplier: float, *_: Indices) -> Indices:
@@ -132,22 +132,22 @@ def _assign(stretches: Array, shared: Rows, prices: Array, budget: float) -> Row
     return move_towards(saved, prices, shared[within], shared[over], budget)
 
 
-def _effects_of_shared(stretches: Array, shared: Rows) -> Array:
+def _effects_of_shared(segments: Array, shared: Rows) -> Array:
     """Return (R, G): the effect of each of the `shared` rows (R, E) in each group."""
-    return np.stack([_effect_of_row(stretches, row) for row in shared])
+    return np.stack([_effect_of_row(segments, row) for row in shared])
 
 
-def _effect_of_row(stretches: Array, row: Rows) -> Array:
+def _effect_of_row(segments: Array, row: Rows) -> Array:
     computed = np.flatnonzero(row)
     step = np.diff(computed, append=len(row))
-    if step.max() > stretches.shape[1]:
-        return np.full(stretches.shape[-1], np.inf)
-    return stretches[computed, step - 1, np.diff(computed, prepend=0)].sum(axis=0)
+    if step.max() > segments.shape[1]:
+        return np.full(segments.shape[-1], np.inf)
+    return segments[computed, step - 1, np.diff(computed, prepend=0)].sum(axis=0)
 
 
 def _alternate(
     effects: Array,
-    stretches: Array,
+    segments: Array,
     prices: Array,
     pinned: Rows,
     budget: float,
@@ -159,7 +159,7 @@ def _alternate(
         if (rows == rows[0]).all():
             break
         planned = _plan_shared(effects, prices, pinned, budget, rows)
-        assigned = _assign(stretches, np.unique(planned, axis=0), prices, budget)
+        assigned = _assign(segments, np.unique(planned, axis=0), prices, budget)
         trials = [trial for trial in (planned, assigned) if trial is not None]
         best = min(trials, key=lambda trial: float(effect_of(effects, trial).sum()))
         best_total = effect_of(effects, best).sum()
@@ -175,5 +175,5 @@ def _plan_shared(effects: Array, prices: Array, pinned: Rows, budget: float, row
     effects_of_clusters = np.stack([effects[of].sum(axis=0) for of in members])
     prices_of_clusters = np.array([prices[of].sum() for of in members])
     pinned_of_clusters = np.array([pinned[of].any(axis=0) for of in members])
-    stretches = stretches_of(effects_of_clusters, pinned_of_clusters)
-    return plan_within(effects_of_clusters, stretches, prices_of_clusters, budget)[owner]
+    segments = segments_of(effects_of_clusters, pinned_of_clusters)
+    return plan_within(effects_of_clusters, segments, prices_of_clusters, budget)[owner]

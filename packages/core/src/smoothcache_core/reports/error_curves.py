@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 
 LOGARITHMIC_FROM = 20.0
-"""Ratio of the 95th to the 5th percentile from which errors are drawn on a logarithmic axis."""
+"""Ratio of the 95th to the 5th percentile from which errors are drawn on a logarithmic axis: on a
+linear one the small ones would lie on the axis."""
 
 
 # ---------------------------------------------------------------------------- calibration

@@ -29,7 +29,8 @@ _COLORS = (COMPUTED, "#2f8f6b", "#8456a6", "#b07aa1", "#7f6a00", "#c44e3b", "#5f
 
 
 _LOGARITHMIC_FROM = 4.0
-"""Ratio of the largest to the least error from which the axis is logarithmic."""
+"""Ratio of the largest to the least error from which the axis is logarithmic: on a linear one the
+policies that err little could not be told apart."""
 
 
 def trade_off(

@@ -149,11 +149,11 @@ class Schedule(BaseModel):
                 raise ValueError(
                     f"row {key!r} reuses at the first evaluation; there is nothing to reuse"
                 )
-        whole = {DENOISER.kind, GUIDANCE.kind} & set(self.rows)
-        if whole and set(self.rows) - whole:
+        of_model = {DENOISER.kind, GUIDANCE.kind} & set(self.rows)
+        if of_model and set(self.rows) - of_model:
             raise ValueError(
-                f"row {min(whole)!r} is of the whole model and cannot be combined with rows of "
-                f"sites, here {sorted(set(self.rows) - whole)[:3]}"
+                f"row {min(of_model)!r} is of the whole model and cannot be combined with rows of "
+                f"sites, here {sorted(set(self.rows) - of_model)[:3]}"
             )
         known = self.fingerprint.evaluations
         if known is not None and known != self.evaluations:
@@ -285,8 +285,8 @@ class Schedule(BaseModel):
         evaluated, guided = self.row(DENOISER), self.row(GUIDANCE)
         saved += cost.total * evaluated.count(0)
         halves = sum(one and not both for one, both in zip(evaluated, guided, strict=True))
-        whole = cost.total * self.evaluations
-        return (whole - saved - cost.total * halves / 2) / whole
+        plain = cost.total * self.evaluations
+        return (plain - saved - cost.total * halves / 2) / plain
 
     def predicted_speedup(self, cost: Cost | None = None) -> float:
         """Return plain MACs over computed MACs: the speed-up if time were MACs alone.
