@@ -14,8 +14,9 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import cyclopts
 import torch
-import typer
+from cyclopts import Parameter, validators
 from smoothcache_audio import cached_pipeline, load_model, save_wav
 from smoothcache_core import Schedule, SmoothCacheError
 from torch import Tensor
@@ -63,24 +64,30 @@ def with_diffusers(
 
 
 def main(
-    prompt: Annotated[str, typer.Option(help="What to hear.")] = "Rain on a tin roof.",
+    prompt: Annotated[str, Parameter(help="What to hear.")] = "Rain on a tin roof.",
     library: Annotated[
-        Literal["stable-audio-tools", "diffusers"], typer.Option(help="Library to sample with.")
+        Literal["stable-audio-tools", "diffusers"], Parameter(help="Library to sample with.")
     ] = "stable-audio-tools",
     schedule: Annotated[
-        Path | None, typer.Option(help="Schedule; without it everything is computed.")
+        Path | None, Parameter(help="Schedule; without it everything is computed.")
     ] = None,
-    seconds: Annotated[float, typer.Option(min=0.1, help="Length in seconds.")] = 10.0,
+    seconds: Annotated[
+        float, Parameter(validator=validators.Number(gte=0.1), help="Length in seconds.")
+    ] = 10.0,
     steps: Annotated[
-        int | None, typer.Option(min=1, help="Steps; default: those of the schedule, else 100.")
+        int | None,
+        Parameter(
+            validator=validators.Number(gte=1),
+            help="Steps; default: those of the schedule, else 100.",
+        ),
     ] = None,
-    guidance: Annotated[float, typer.Option(help="Strength of guidance; 1 is none.")] = 7.0,
-    seed: Annotated[int, typer.Option(help="Seed of the noise.")] = 0,
+    guidance: Annotated[float, Parameter(help="Strength of guidance; 1 is none.")] = 7.0,
+    seed: Annotated[int, Parameter(help="Seed of the noise.")] = 0,
     model: Annotated[
-        str, typer.Option(help="A model folder, or a name on the model hub.")
+        str, Parameter(help="A model folder, or a name on the model hub.")
     ] = "stabilityai/stable-audio-open-1.0",
-    device: Annotated[str, typer.Option(help="Torch device; 'auto' is CUDA if any.")] = "auto",
-    output: Annotated[Path, typer.Option(help="WAV file to write.")] = Path("sound.wav"),
+    device: Annotated[str, Parameter(help="Torch device; 'auto' is CUDA if any.")] = "auto",
+    output: Annotated[Path, Parameter(help="WAV file to write.")] = Path("sound.wav"),
 ) -> None:
     """Sample Stable Audio Open in either of its libraries, plain or by a schedule."""
     plan = None if schedule is None else Schedule.load(schedule)
@@ -97,6 +104,6 @@ def main(
 
 if __name__ == "__main__":
     try:
-        typer.run(main)
+        cyclopts.run(main)
     except SmoothCacheError as error:
         raise SystemExit(f"stable_audio.py: {error}") from error

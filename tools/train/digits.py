@@ -42,7 +42,7 @@ from pathlib import Path
 from typing import Annotated, Any, cast
 
 import torch
-import typer
+from cyclopts import App, Parameter
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.transformers.dit_transformer_2d import DiTTransformer2DModel
 from diffusers.pipelines.dit.pipeline_dit import DiTPipeline
@@ -123,10 +123,11 @@ FLOW_SCHEDULER = {  # of first order this is Euler's method on the straight path
     "algorithm_type": "dpmsolver++",
 }
 
-HELP = (__doc__ or "").replace("\n\n    ", "\n\n\b\n    ")  # keep indented lines as they are
-app = typer.Typer(help=HELP, no_args_is_help=True, rich_markup_mode=None, add_completion=False)
-Work = Annotated[Path, typer.Option(help="Folder for checkpoints and numbers between stages.")]
-Threads = Annotated[int, typer.Option(help="CPU threads to use.")]
+app = App(
+    name="python -m tools.train.digits", help=__doc__, help_format="plaintext", version_flags=[]
+)
+Work = Annotated[Path, Parameter(help="Folder for checkpoints and numbers between stages.")]
+Threads = Annotated[int, Parameter(help="CPU threads to use.")]
 DEFAULT_WORK = Path(tempfile.gettempdir()) / "digits-ckpt"
 
 
@@ -171,9 +172,9 @@ def accuracy(classifier: DigitClassifier, images: Tensor, labels: Tensor) -> flo
 # --- classifier ----------------------------------------------------------------------------------
 
 
-@app.command("classifier")
+@app.command(name="classifier")
 def train_classifier(
-    steps: Annotated[int, typer.Option(help="Training steps of 64 pictures.")] = 2500,
+    steps: Annotated[int, Parameter(help="Training steps of 64 pictures.")] = 2500,
     work: Work = DEFAULT_WORK,
     threads: Threads = 3,
 ) -> None:
@@ -260,10 +261,10 @@ def fit_autoencoder(
     return row | {"test_psnr_db": round(psnr(model, test_images), 2)}
 
 
-@app.command("autoencoder")
+@app.command(name="autoencoder")
 def train_autoencoder(
-    minutes: Annotated[float, typer.Option(help="Training time.")] = 3.0,
-    steps: Annotated[int, typer.Option(help="Most steps of 64 pictures.")] = 3000,
+    minutes: Annotated[float, Parameter(help="Training time.")] = 3.0,
+    steps: Annotated[int, Parameter(help="Most steps of 64 pictures.")] = 3000,
     work: Work = DEFAULT_WORK,
     threads: Threads = 3,
 ) -> None:
@@ -287,10 +288,10 @@ def load_autoencoder(work: Path) -> AutoencoderKL:
     return model.eval().requires_grad_(False)
 
 
-@app.command("decoder")
+@app.command(name="decoder")
 def polish_decoder(
-    minutes: Annotated[float, typer.Option(help="Training time.")] = 5.0,
-    steps: Annotated[int, typer.Option(help="Most steps of 32 pictures.")] = 5000,
+    minutes: Annotated[float, Parameter(help="Training time.")] = 5.0,
+    steps: Annotated[int, Parameter(help="Most steps of 32 pictures.")] = 5000,
     work: Work = DEFAULT_WORK,
     threads: Threads = 3,
 ) -> None:
@@ -539,11 +540,11 @@ def train(
     keep_row(work, row | {"recognised_200_samples_25_steps": round(score, 4)})
 
 
-@app.command("transformer")
+@app.command(name="transformer")
 def train_transformer(
-    minutes: Annotated[float, typer.Option(help="Training time, resumed time included.")] = 60.0,
-    steps: Annotated[int, typer.Option(help="Most steps of 128 latents.")] = 20000,
-    resume: Annotated[bool, typer.Option(help="Go on from the last checkpoint.")] = False,
+    minutes: Annotated[float, Parameter(help="Training time, resumed time included.")] = 60.0,
+    steps: Annotated[int, Parameter(help="Most steps of 128 latents.")] = 20000,
+    resume: Annotated[bool, Parameter(help="Go on from the last checkpoint.")] = False,
     work: Work = DEFAULT_WORK,
     threads: Threads = 3,
 ) -> None:
@@ -552,11 +553,11 @@ def train_transformer(
     train(DIFFUSION, new_transformer(), (minutes, steps), resume, work, threads)
 
 
-@app.command("flow")
+@app.command(name="flow")
 def train_flow(
-    minutes: Annotated[float, typer.Option(help="Training time, resumed time included.")] = 40.0,
-    steps: Annotated[int, typer.Option(help="Most steps of 128 latents.")] = 20000,
-    resume: Annotated[bool, typer.Option(help="Go on from the last checkpoint.")] = False,
+    minutes: Annotated[float, Parameter(help="Training time, resumed time included.")] = 40.0,
+    steps: Annotated[int, Parameter(help="Most steps of 128 latents.")] = 20000,
+    resume: Annotated[bool, Parameter(help="Go on from the last checkpoint.")] = False,
     work: Work = DEFAULT_WORK,
     threads: Threads = 3,
 ) -> None:
@@ -613,10 +614,10 @@ def save_grid(images: Tensor, path: Path) -> None:
     Image.fromarray((tiles * 255).byte().numpy()).resize((640, 640)).save(path)
 
 
-@app.command("check")
+@app.command(name="check")
 def check(
-    model: Annotated[str, typer.Option(help="transformer or flow.")] = "transformer",
-    steps: Annotated[int, typer.Option(help="Steps of each sample.")] = 50,
+    model: Annotated[str, Parameter(help="transformer or flow.")] = "transformer",
+    steps: Annotated[int, Parameter(help="Steps of each sample.")] = 50,
     work: Work = DEFAULT_WORK,
     threads: Threads = 3,
 ) -> None:
@@ -644,9 +645,9 @@ def check(
     write_atomically(REPOSITORY / "benchmarks" / name, content.encode())
 
 
-@app.command("all")
+@app.command(name="all")
 def train_all(
-    minutes: Annotated[float, typer.Option(help="Training time of the transformer.")] = 60.0,
+    minutes: Annotated[float, Parameter(help="Training time of the transformer.")] = 60.0,
     work: Work = DEFAULT_WORK,
     threads: Threads = 3,
 ) -> None:

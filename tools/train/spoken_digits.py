@@ -40,7 +40,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import torch
-import typer
+from cyclopts import App, Parameter
 from safetensors.torch import save as to_safetensors
 from smoothcache_audio import classifier as spoken
 from smoothcache_audio.loading import DIGITS, SHIPPED_GUIDANCE, SHIPPED_SIGMAS, WORD_SECONDS
@@ -97,11 +97,15 @@ NOTES = (
     "frechet: distance of the classifier's features to those of the reference clips.",
 )
 
-HELP = (__doc__ or "").replace("\n\n    ", "\n\n\b\n    ")  # keep indented lines as they are
-app = typer.Typer(help=HELP, no_args_is_help=True, rich_markup_mode=None, add_completion=False)
-Work = Annotated[Path, typer.Option(help="Folder for clips, checkpoints and numbers.")]
-Threads = Annotated[int, typer.Option(help="CPU threads to use.")]
-Resume = Annotated[bool, typer.Option(help="Go on from the last checkpoint.")]
+app = App(
+    name="python -m tools.train.spoken_digits",
+    help=__doc__,
+    help_format="plaintext",
+    version_flags=[],
+)
+Work = Annotated[Path, Parameter(help="Folder for clips, checkpoints and numbers.")]
+Threads = Annotated[int, Parameter(help="CPU threads to use.")]
+Resume = Annotated[bool, Parameter(help="Go on from the last checkpoint.")]
 Report = Callable[[], None]
 DEFAULT_WORK = Path(tempfile.gettempdir()) / "spoken-digits-ckpt"
 
@@ -148,7 +152,7 @@ def written_model() -> Any:
 # --- data ----------------------------------------------------------------------------------------
 
 
-@app.command("data")
+@app.command(name="data")
 def make_data(work: Work = DEFAULT_WORK, threads: Threads = 1) -> None:
     """Let espeak-ng say all clips (about five minutes)."""
     torch.set_num_threads(threads)
@@ -202,9 +206,9 @@ def mel_filters(frequencies: int, bands: int) -> Tensor:
     return melscale_fbanks(frequencies, 60.0, spoken.SAMPLE_RATE / 2, bands, spoken.SAMPLE_RATE)
 
 
-@app.command("classifier")
+@app.command(name="classifier")
 def train_classifier(
-    steps: Annotated[int, typer.Option(help="Training steps of 64 clips.")] = 2000,
+    steps: Annotated[int, Parameter(help="Training steps of 64 clips.")] = 2000,
     work: Work = DEFAULT_WORK,
     threads: Threads = 2,
 ) -> None:
@@ -327,10 +331,10 @@ def rate_autoencoder(autoencoder: Any, clips: Clips) -> dict[str, float]:
     }
 
 
-@app.command("autoencoder")
+@app.command(name="autoencoder")
 def train_autoencoder(
-    minutes: Annotated[float, typer.Option(help="Training time, resumed time included.")] = 20.0,
-    steps: Annotated[int, typer.Option(help="Most steps of 12 half clips.")] = 20000,
+    minutes: Annotated[float, Parameter(help="Training time, resumed time included.")] = 20.0,
+    steps: Annotated[int, Parameter(help="Most steps of 12 half clips.")] = 20000,
     resume: Resume = False,
     work: Work = DEFAULT_WORK,
     threads: Threads = 2,
@@ -368,10 +372,10 @@ def hand_on(training: Training, scale: float, stage: str, work: Path) -> None:
     keep_row(work, row | rate_autoencoder(training.average, load_clips(work, REFERENCE.name)))
 
 
-@app.command("decoder")
+@app.command(name="decoder")
 def polish_decoder(
-    minutes: Annotated[float, typer.Option(help="Training time, resumed time included.")] = 55.0,
-    steps: Annotated[int, typer.Option(help="Most steps of 12 half clips.")] = 20000,
+    minutes: Annotated[float, Parameter(help="Training time, resumed time included.")] = 55.0,
+    steps: Annotated[int, Parameter(help="Most steps of 12 half clips.")] = 20000,
     resume: Resume = False,
     work: Work = DEFAULT_WORK,
     threads: Threads = 2,
@@ -632,10 +636,10 @@ def export(work: Path) -> None:
     write_atomically(MODEL / "model.safetensors", to_safetensors(half))
 
 
-@app.command("transformer")
+@app.command(name="transformer")
 def train_transformer(
-    minutes: Annotated[float, typer.Option(help="Training time, resumed time included.")] = 60.0,
-    steps: Annotated[int, typer.Option(help="Most steps of 128 latents.")] = 20000,
+    minutes: Annotated[float, Parameter(help="Training time, resumed time included.")] = 60.0,
+    steps: Annotated[int, Parameter(help="Most steps of 128 latents.")] = 20000,
     resume: Resume = False,
     work: Work = DEFAULT_WORK,
     threads: Threads = 2,
@@ -677,12 +681,12 @@ def judge(sound: Tensor, digits: Tensor) -> dict[str, Any]:
     }
 
 
-@app.command("check")
+@app.command(name="check")
 def check(
-    sampler: Annotated[str, typer.Option(help="Sampler of k-diffusion.")] = "dpmpp-3m-sde",
-    steps: Annotated[int, typer.Option(help="Steps of each sample.")] = 100,
-    guidance: Annotated[float, typer.Option(help="Strength of the guidance.")] = SHIPPED_GUIDANCE,
-    write: Annotated[bool, typer.Option(help="Write the record.")] = True,
+    sampler: Annotated[str, Parameter(help="Sampler of k-diffusion.")] = "dpmpp-3m-sde",
+    steps: Annotated[int, Parameter(help="Steps of each sample.")] = 100,
+    guidance: Annotated[float, Parameter(help="Strength of the guidance.")] = SHIPPED_GUIDANCE,
+    write: Annotated[bool, Parameter(help="Write the record.")] = True,
     work: Work = DEFAULT_WORK,
     threads: Threads = 2,
 ) -> None:
@@ -703,7 +707,7 @@ def check(
         write_record(work)
 
 
-@app.command("record")
+@app.command(name="record")
 def write_record(work: Work = DEFAULT_WORK) -> None:
     """Write the numbers of all stages so far into `benchmarks/`."""
     packages = ("torch", "torchaudio", "stable-audio-tools", "k-diffusion", "espeakng-loader")
@@ -726,9 +730,9 @@ def write_record(work: Work = DEFAULT_WORK) -> None:
     print(record.save())
 
 
-@app.command("all")
+@app.command(name="all")
 def train_all(
-    minutes: Annotated[float, typer.Option(help="Training time of the transformer.")] = 60.0,
+    minutes: Annotated[float, Parameter(help="Training time of the transformer.")] = 60.0,
     work: Work = DEFAULT_WORK,
     threads: Threads = 2,
 ) -> None:
