@@ -136,13 +136,20 @@ def _dotted(path: str, home: str, name: str) -> str:
 
 
 def _offered(files: Mapping[str, str], folder: str) -> list[str]:
-    """Return the names in `__all__` of a folder's stub, of its list of names, or of itself."""
+    """Return the names in `__all__` of a folder's stub, of itself, or of its list of names.
+
+    A stub without `__all__` offers what it imports.
+    """
     for file in ("__init__.pyi", "__init__.py", "_public.py"):
         for node in ast.walk(ast.parse(files.get(f"{folder}/{file}", ""))):
             if isinstance(node, ast.Assign) and isinstance(node.value, ast.List):
                 names = [target.id for target in node.targets if isinstance(target, ast.Name)]
                 if names == ["__all__"]:
                     return [ast.literal_eval(each) for each in node.value.elts]
+        if file.endswith(".pyi") and f"{folder}/{file}" in files:
+            stub = ast.parse(files[f"{folder}/{file}"])
+            froms = [node for node in stub.body if isinstance(node, ast.ImportFrom)]
+            return [alias.name for node in froms for alias in node.names]
     return []
 
 

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tools.bench.studies.gpu import Clock, OutOfTimeError, Settings, cases, measure
+from tools.bench.studies.gpu import Settings, measure
+from tools.bench.studies.gpu_runs import Clock, OutOfTimeError
+from tools.bench.studies.gpu_testbeds import cases
 
 pytestmark = [
     pytest.mark.usefixtures("one_thread"),
