@@ -20,20 +20,18 @@ KEYS = "policy compute planned_from predicted_error rel_l2 rel_l2_spread told"
 
 @pytest.mark.slow
 def test_plans_are_used_at_other_steps_and_guidance():
-    settings = ImageSettings(steps=8, other_steps=(6,), other_guidance=(1.0, 2.0), batch=2)
+    settings = ImageSettings(steps=8, other_steps=(6,), other_guidance=(2.0,), batch=1)
     record = measure_image(settings)
     known = [(row["evaluations"], row["guidance"], row["planned_from"]) for row in record.rows]
     three = 3  # plans from each calibration
     assert known[::three] == [
         (6, 1.5, "calibrated"),
         (6, 1.5, "transferred"),
-        (8, 1.0, "calibrated"),
-        (8, 1.0, "other guidance"),
         (8, 2.0, "calibrated"),
         (8, 2.0, "other guidance"),
         (8, 2.0, "transferred"),
     ]
-    assert len(known) == three * 7
+    assert len(known) == three * 5
     for row in record.rows:
         assert set(KEYS.split()) <= set(row)
         assert row["rel_l2"] > 0.0
