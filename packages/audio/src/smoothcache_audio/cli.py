@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 __all__ = ["app", "main"]
 
-_STEPS = 100
+_STEPS = 100  # what Stable Audio Open is sampled with
 
 Model = Annotated[
     str,
@@ -86,10 +86,12 @@ class SoundSource(Source):
     """What to sample: a model, its settings, and how many samples from which seed on.
 
     Attributes:
-        model: See `load_model`; as are `device`, `dtype` and `library`.
-        library: See `load_model`.
-        solver: See `prompt_sampler`.
+        model: A model folder, a name on the model hub, or `"spoken-digits"`; `load_model` says how
+            it is found, and what `device` and `dtype` are.
         guidance: Strength of guidance; None is 2.5 for a shipped model, else the library's own.
+        library: What to load the model with: `"auto"`, `"stable-audio-tools"` or `"diffusers"`.
+        solver: Solver of stable-audio-tools by its name there; `"default"` is the one that suits
+            the model's objective.
         seconds: Length of the sounds; None is the model's own.
         sigma_min: Noise that the solver ends with; None is what suits the model.
         sigma_max: Noise that the solver begins with; None is what suits the model.

@@ -53,7 +53,7 @@ def sound_judging(sampler: PromptSampler, seeds: Sequence[int], digits: bool) ->
     """Return what becomes of sounds.
 
     Args:
-        sampler: Samples them.
+        sampler: How the sounds are made, and of what conditions.
         seeds: Runs that are made.
         digits: Whether they are the shipped model's digits, which can be recognised.
     """

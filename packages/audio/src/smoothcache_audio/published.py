@@ -61,9 +61,9 @@ class Clap:
     """Compares sounds with texts; `load_clap` loads it.
 
     Attributes:
-        model: A `transformers.ClapModel`.
-        tokenizer: Its tokenizer.
-        extractor: Its feature extractor.
+        model: A `transformers.ClapModel`, which embeds sounds and texts.
+        tokenizer: What makes numbers of texts for it.
+        extractor: What makes spectrograms of sounds for it.
     """
 
     model: Any
@@ -79,7 +79,7 @@ class Clap:
 
         Args:
             waveforms: (n, channels, samples), full scale at -1 and 1. Channels are averaged.
-            prompts: n texts.
+            prompts: A text for each sound, n of them.
             sample_rate: Samples per second.
 
         Returns:
@@ -293,7 +293,7 @@ def openl3_summary(
     Args:
         decode: Latents to waveforms (n, channels, samples).
         real: `openl3.features` of recordings with as many channels, at least 2 rows.
-        openl3: Describes sounds.
+        openl3: The network that gives features of sounds, from `load_openl3`.
         sample_rate: Samples per second of the waveforms.
     """
 

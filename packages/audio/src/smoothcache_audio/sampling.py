@@ -55,7 +55,7 @@ DEFAULT = "default"
 SIGMA_MIN, SIGMA_MAX = 0.3, 500.0
 """Noise that solvers of stable-audio-tools end and begin with: those of Stable Audio Open."""
 
-_SHORT = 40
+_SHORT = 40  # characters of a prompt, which a caption has room for
 
 
 @dataclass

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["app", "main"]
 
-_STEPS = 50
+_STEPS = 50  # what SmoothCache was published with for DiT (arXiv 2411.10510)
 
 Model = Annotated[
     str,
@@ -59,9 +59,10 @@ class PictureSource(Source):
     """What to sample: a pipeline, its settings, and how many samples from which seed on.
 
     Attributes:
-        model: See `load_pipeline`; as are `device`, `dtype` and `solver`.
-        solver: See `load_pipeline`.
+        model: A pipeline folder, a name on the model hub, `"digits"` or `"digits-flow"`;
+            `load_pipeline` says how it is found, and what `device` and `dtype` are.
         guidance: Strength of guidance; None is 1.5 for a shipped model, else the model's own.
+        solver: What to sample with: `"default"` is what the pipeline comes with.
         size: Height and width in pixels; None is the model's own.
     """
 

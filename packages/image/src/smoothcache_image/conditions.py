@@ -11,6 +11,7 @@ from smoothcache_core.pipelines.conditioned import prompts_for, refuse_prompts
 from smoothcache_core.pipelines.diffusers_shaped import call_arguments
 from smoothcache_core.pipelines.labels import chosen_classes
 
+_SHORT = 40  # characters of a prompt, which a caption has room for
 _IN_ORDER = 100  # classes: with more, neighbours are alike (ImageNet), so they are shuffled
 
 
@@ -34,7 +35,7 @@ def choose_conditions(pipe: Any, *, labels: str | None, prompts: Sequence[str]) 
     """Return the conditions to sample, from what a user gave.
 
     Args:
-        pipe: The pipeline.
+        pipe: A diffusers pipeline that takes `class_labels` or `prompt`.
         labels: Class numbers, ranges `"0-9"` or names, separated by commas; None for all classes.
         prompts: Prompts, for text-conditional pipelines.
 
@@ -53,7 +54,7 @@ def choose_conditions(pipe: Any, *, labels: str | None, prompts: Sequence[str]) 
 def label_name(pipe: Any, condition: int | str) -> str:
     """Return the name of a class, or of a prompt, short enough for a caption or a file name."""
     if isinstance(condition, str):
-        return condition[:40]
+        return condition[:_SHORT]
     names = {number: name for name, number in reversed(_named_classes(pipe).items())}
     return names.get(condition, str(condition))
 

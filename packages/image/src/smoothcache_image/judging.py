@@ -20,7 +20,7 @@ from smoothcache_image.sampling import PromptSampler
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_SHOWN = 10
+_SHOWN = 10  # pictures of every policy in the sheet: as many as there are digits
 
 ABOUT = """
 ## What the numbers say
@@ -41,7 +41,7 @@ def picture_judging(sampler: PromptSampler, seeds: Sequence[int], digits: bool) 
     """Return what becomes of pictures.
 
     Args:
-        sampler: Samples them.
+        sampler: How the pictures are made, and of what conditions.
         seeds: Runs that are made.
         digits: Whether they are the shipped model's digits, which can be recognised.
     """

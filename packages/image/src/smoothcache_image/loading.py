@@ -53,7 +53,8 @@ def load_pipeline(
             the model hub.
         device: A torch device, or `"auto"`: CUDA if there is any, else the CPU.
         dtype: Data type of the weights; `"auto"` is float32 on the CPU and bfloat16 elsewhere.
-        solver: See `with_solver`.
+        solver: What to sample with: `"default"` is what the pipeline comes with, else it is rebuilt
+            by `with_solver`.
 
     Raises:
         PipelineError: There is no such model, device or pipeline, or it cannot have that solver.

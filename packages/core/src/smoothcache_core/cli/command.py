@@ -80,7 +80,7 @@ def varied(
     """Return a subclass of a dataclass of options, in which some fields differ.
 
     Args:
-        kind: The dataclass.
+        kind: The dataclass of options to vary.
         defaults: Defaults that differ, by the names of the fields.
         hidden: Fields that are no options; they have their defaults.
         types: Annotations that differ, by the names of the fields.

@@ -88,13 +88,13 @@ def evaluated(
     """Compare schedules with the plain runs of a sampler.
 
     Args:
-        sampler: Samples.
+        sampler: How samples are made.
         schedules: What to compare, by name.
         judging: What becomes of the samples.
         seeds: Runs to make.
-        ours: See `smoothcache_core.evaluate`.
-        warmup: See `smoothcache_core.evaluate`.
-        calibration_samples: See `smoothcache_core.evaluate`.
+        ours: Names of the policies that are this library's own methods.
+        warmup: Untimed runs of every policy before the timed ones, at least 0.
+        calibration_samples: How many samples the schedules were calibrated with, if known.
 
     Raises:
         SmoothCacheError: See `smoothcache_core.evaluate`.

@@ -22,8 +22,9 @@ class Judging:
     """What becomes of the samples of some runs.
 
     Attributes:
-        metrics: See `smoothcache_core.evaluate`.
-        summaries: See `smoothcache_core.evaluate`.
+        metrics: Functions of plain and other samples, (n, ...) each, that give one value per
+            sample, (n,), by name.
+        summaries: Functions of all samples of a policy, (n, ...), that give a number, by name.
         about: What the numbers say, for the report.
         columns: Titles of further columns of the table, and their cells.
         shown: Samples of every policy that `pictures` and `write` need.

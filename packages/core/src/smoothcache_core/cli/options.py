@@ -126,7 +126,7 @@ def output_option(text: str, *, folder: bool = False, file: bool = False) -> Par
     """Return the option `--output` of a command.
 
     Args:
-        text: Its help.
+        text: What the help says of it.
         folder: It is a folder, so a file that is there already is refused.
         file: It is a file, so a folder that is there already is refused.
     """

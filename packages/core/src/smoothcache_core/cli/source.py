@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from smoothcache_core.sampling import ConditionedSampler
 
 
-_SHIPPED_BATCH = 10
+_SHIPPED_BATCH = 10  # of shipped models, small ones of ten classes each
 
 
 @dataclass(frozen=True, kw_only=True)

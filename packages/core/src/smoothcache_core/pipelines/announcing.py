@@ -14,6 +14,9 @@ def pipeline_announcing(pipe: Any) -> Generator[None]:
     """Let every call of a pipeline announce the guidance that it was called with.
 
     The pipeline gets a subclass of its own class while the block runs, under the same name.
+
+    Args:
+        pipe: A pipeline whose class has a `__call__` with named arguments.
     """
     own = type(pipe)
     signature = inspect.signature(own.__call__)

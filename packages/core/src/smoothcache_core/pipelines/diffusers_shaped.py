@@ -31,7 +31,7 @@ class PipelineClass:
     """What is known about a class of pipelines that its signature does not say.
 
     Attributes:
-        name: Name of the class.
+        name: Name of the class, as `type(pipe).__name__` gives it.
         passes: Names of the conditioning passes, in their order, if guidance makes one call of the
             denoiser for each and does not announce them.
         guidance_argument: Argument that sets the strength of classifier-free guidance.
@@ -55,7 +55,11 @@ class PipelineClass:
     texts: tuple[str, ...] = ()
 
     def with_guidance(self, scale: float | None) -> dict[str, Any]:
-        """Return the arguments that set the strength of guidance; none for None."""
+        """Return the arguments that set the strength of guidance; none where the pipeline decides.
+
+        Args:
+            scale: Strength of guidance, 1 for none; None is the pipeline's own.
+        """
         if scale is None:
             return {}
         return {self.guidance_argument: scale, **self.guidance_needs}
@@ -106,8 +110,8 @@ def diffusers_sampler(
     """Return the sampler of a pipeline; see `pipeline_sampler`.
 
     Args:
-        pipe: The pipeline.
-        model: Its denoiser.
+        pipe: A pipeline in the manner of diffusers, with a `scheduler`.
+        model: The denoiser among its parts.
         adapter: What is known about the denoiser's family.
         sample: Calls the pipeline once, from the noise of the given seed.
         known: What is known about the pipeline's class.
@@ -139,7 +143,7 @@ def called_with_seed(pipe: Any, seed: int, **arguments: Any) -> Any:
     were before. The strength of guidance is announced.
 
     Args:
-        pipe: The pipeline.
+        pipe: A pipeline in the manner of diffusers.
         seed: Seed of the noise.
         arguments: Everything else that the pipeline is called with.
     """

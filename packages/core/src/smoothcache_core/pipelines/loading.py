@@ -135,7 +135,7 @@ def load_diffusers(
         loader: Class with a method `from_pretrained`.
         source: A folder, or a name on the model hub.
         dtype: Data type of the weights.
-        logs: See `quietly`.
+        logs: Modules of logging of the libraries that load, which are to say nothing meanwhile.
     """
     with quietly(*logs):
         return loader.from_pretrained(

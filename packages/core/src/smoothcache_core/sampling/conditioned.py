@@ -61,7 +61,11 @@ class ConditionedSampler(Sampler, ABC):
         return self.final_latent(seed)
 
     def conditions_of(self, seed: int) -> list[Any]:
-        """Return the conditions of the samples of `seed`."""
+        """Return the conditions of the samples of `seed`.
+
+        Args:
+            seed: Seed of a run, at least 0.
+        """
         first = seed * self.samples
         numbers = range(first, first + self.samples)
         return [self.conditions[n % len(self.conditions)] for n in numbers]
@@ -77,8 +81,16 @@ class ConditionedSampler(Sampler, ABC):
 
     @abstractmethod
     def label(self, condition: Any) -> str:
-        """Return the name of a condition, short enough for a caption or a file name."""
+        """Return the name of a condition, short enough for a caption or a file name.
+
+        Args:
+            condition: One of `conditions`.
+        """
 
     @abstractmethod
     def show_progress(self, shown: bool) -> None:
-        """Show a progress bar of the steps of every run from now on, or none."""
+        """Show a progress bar of the steps of every run from now on, or none.
+
+        Args:
+            shown: Whether to show it.
+        """

@@ -97,6 +97,9 @@ class Sampler:
     def final_latent_if_known(self, seed: int) -> Tensor | None:
         """Run once, and return the final latent, (samples, ...); None if it cannot be had.
 
+        Args:
+            seed: What `run` is called with.
+
         Raises:
             SamplerError: `run` returned something else.
         """
@@ -113,6 +116,9 @@ class Sampler:
 
     def final_latent(self, seed: int) -> Tensor:
         """Run once, and return the final latent, (samples, ...).
+
+        Args:
+            seed: What `run` is called with.
 
         Raises:
             SamplerError: `run` returned something else, or None.

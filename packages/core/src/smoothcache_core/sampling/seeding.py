@@ -13,8 +13,8 @@ def seeded_globally(devices: Iterable[torch.device], seed: int) -> Generator[Non
     """Seed the global generators of devices, and put them back where they were at the end.
 
     Args:
-        devices: Distinct devices.
-        seed: The seed of all of them.
+        devices: Devices whose generators are seeded, each once.
+        seed: The seed of all of them, at least 0.
     """
     with ExitStack() as stack:
         for device in devices:
@@ -35,7 +35,12 @@ def _seeded(device: torch.device, seed: int) -> Generator[None]:
 
 
 def devices_of(modules: Iterable[nn.Module], *more: torch.device) -> list[torch.device]:
-    """Return the CPU, the devices that modules are on, and `more` devices, each once."""
+    """Return the CPU, the devices that modules are on, and `more` devices, each once.
+
+    Args:
+        modules: Modules whose parameters are looked at; meta devices are left out.
+        more: Devices to be there as well.
+    """
     found = {parameter.device for module in modules for parameter in module.parameters()}
     found |= {torch.device("cpu"), *more}
     return sorted((device for device in found if device.type != "meta"), key=str)

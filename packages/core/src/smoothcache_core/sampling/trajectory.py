@@ -16,8 +16,8 @@ class CallRecord:
     """One call of the denoiser in a run.
 
     Attributes:
-        evaluation: Its evaluation.
-        branch: Its conditioning pass.
+        evaluation: The evaluation that it belongs to, from 0.
+        branch: Its conditioning pass; empty where all passes are one call.
         latent: The latent that it was given, (rows, ...).
         answer: A copy of its output.
         seconds: How long the model took, None if it was not asked.
@@ -35,7 +35,7 @@ class Trajectory:
     """A recorded run.
 
     Attributes:
-        seed: Its seed.
+        seed: Seed of the noise that it began with.
         calls: Every call of the denoiser.
         parts: Conditioning passes of an evaluation: calls of their own, or halves of the batch.
         latents: The latent at every evaluation, (E, n) float32 on the CPU; n counts all samples.

@@ -21,7 +21,7 @@ class Pair:
     """Two schedules for one compute fraction: the best plan, and SmoothCache's if it gets there.
 
     Attributes:
-        compute: The fraction.
+        compute: The most MACs over those of the plain run, in (0, 1].
         plan: The best plan.
         smooth: The schedule of SmoothCache's rule.
     """
@@ -52,8 +52,8 @@ def plan_pairs(calibration: Calibration, planner: Planner, computes: Sequence[fl
 
     Args:
         calibration: What was measured.
-        planner: Plans it.
-        computes: The fractions.
+        planner: Plans that calibration, for all targets.
+        computes: Compute fractions to plan for, in (0, 1].
 
     Raises:
         CommandError: None of them is.
