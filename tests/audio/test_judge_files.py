@@ -47,7 +47,7 @@ def test_files_of_one_name_are_compared(
     judge_files(Judge(**folders))
     found = shown(capsys)
     pairs = [[script.read(folders[key] / f"{i}.wav").waveform for key in folders] for i in (0, 1)]
-    metrics = waveform_metrics(lambda x: x, RATE)
+    metrics = waveform_metrics(RATE)
     assert list(found) == list(metrics)
     for name, metric in metrics.items():
         expected = sum(metric(*pair).item() for pair in pairs) / 2

@@ -11,7 +11,7 @@ from smoothcache_audio.loading import SHIPPED_GUIDANCE, SHIPPED_SIGMAS
 from smoothcache_audio.stable_audio_tools import solvers_of
 
 from tools.bench.models.audio_policies import host
-from tools.bench.models.model import Judgement, Modality, Solver, WithSteps
+from tools.bench.models.model import Judgement, Modality, Solver, WithSteps, judgement_of
 from tools.bench.shared_weights import sharing
 
 PACKAGES = (
@@ -96,7 +96,7 @@ def _by(solver: str, sampler: PromptSampler, steps: int) -> PromptSampler:
 
 def _judged(sampler: PromptSampler, seeds: Sequence[int]) -> Judgement:
     judging = sound_judging(sampler, seeds, True)
-    return Judgement(metrics=judging.metrics, summaries=judging.summaries)
+    return judgement_of(sampler, judging.metrics, judging.summaries)
 
 
 def audio() -> Modality:

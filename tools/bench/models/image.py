@@ -6,14 +6,13 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, get_args
 
-from smoothcache_core.evaluation import RecentlyDecoded
 from smoothcache_image import load_pipeline
 from smoothcache_image.loading import DIGITS_GUIDANCE, Solver as SolverName, with_solver
 from smoothcache_image.metrics import digit_summaries, picture_metrics
 from smoothcache_image.sampling import PromptSampler, prompt_sampler
 
 from tools.bench.models.image_policies import HOST
-from tools.bench.models.model import Judgement, Modality, Solver, WithSteps
+from tools.bench.models.model import Judgement, Modality, Solver, WithSteps, judgement_of
 from tools.bench.shared_weights import sharing
 
 CLASSES = range(10)
@@ -51,9 +50,8 @@ def _owned(sampler: PromptSampler, samples: int) -> PromptSampler:
 
 
 def _judged(sampler: PromptSampler, seeds: Sequence[int]) -> Judgement:
-    decode = RecentlyDecoded(sampler.decode, batch=sampler.samples)
     labels = [label for seed in seeds for label in sampler.conditions_of(seed)]
-    return Judgement(metrics=picture_metrics(decode), summaries=digit_summaries(decode, labels))
+    return judgement_of(sampler, picture_metrics(), digit_summaries(labels))
 
 
 # ---------------------------------------------------------------------------- solvers

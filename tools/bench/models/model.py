@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from smoothcache_core.evaluation import RecentlyDecoded
 from smoothcache_core.sampling import ConditionedSampler
 from torch import Tensor
 
@@ -26,6 +27,24 @@ class Judgement:
 
     metrics: Mapping[str, Metric]
     summaries: Mapping[str, Summary]
+
+
+def judgement_of(
+    sampler: ConditionedSampler, metrics: Mapping[str, Metric], summaries: Mapping[str, Summary]
+) -> Judgement:
+    """Return the judgement of final latents by functions of what a sampler decodes them to."""
+    decode = RecentlyDecoded(sampler.decode, batch=sampler.samples)
+
+    def of_pair(metric: Metric) -> Metric:
+        return lambda plain, other: metric(decode(plain), decode(other))
+
+    def of_all(summary: Summary) -> Summary:
+        return lambda latents: summary(decode(latents))
+
+    return Judgement(
+        metrics={name: of_pair(metric) for name, metric in metrics.items()},
+        summaries={name: of_all(summary) for name, summary in summaries.items()},
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -66,14 +66,10 @@ def changes(pair: tuple[Path, Path], passt: Any) -> dict[str, float]:
     plain, cached = map(read, pair)
     if plain.rate != cached.rate:
         raise EvaluationError(f"{pair[0].name}: sample rates {plain.rate} and {cached.rate}")
-    metrics = waveform_metrics(_as_it_is, plain.rate)
+    metrics = waveform_metrics(plain.rate)
     if passt is not None:
-        metrics |= passt_metric(_as_it_is, passt=passt, sample_rate=plain.rate)
+        metrics |= passt_metric(passt=passt, sample_rate=plain.rate)
     return {name: float(judge(plain.waveform, cached.waveform)) for name, judge in metrics.items()}
-
-
-def _as_it_is(waveforms: Tensor) -> Tensor:
-    return waveforms
 
 
 def clap_of(clap: Any, prompts: Sequence[str]) -> OfSet:

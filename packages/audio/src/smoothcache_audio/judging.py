@@ -12,7 +12,6 @@ from smoothcache_core import Report
 from smoothcache_core.cli.evaluating import SHEET, described, number
 from smoothcache_core.cli.modality import Judging
 from smoothcache_core.cli.sampling import file_stem
-from smoothcache_core.evaluation import RecentlyDecoded
 from smoothcache_core.reports import ReportRow
 from torch import Tensor
 
@@ -57,7 +56,6 @@ def sound_judging(sampler: PromptSampler, seeds: Sequence[int], digits: bool) ->
         seeds: Runs that are made.
         digits: Whether they are the shipped model's digits, which can be recognised.
     """
-    decode = RecentlyDecoded(sampler.decode, batch=sampler.samples)
     conditions = [each for seed in seeds for each in sampler.conditions_of(seed)]
     captions = [_name(sampler, condition) for condition in conditions[:_HEARD]]
 
@@ -66,7 +64,7 @@ def sound_judging(sampler: PromptSampler, seeds: Sequence[int], digits: bool) ->
             SoundRow(
                 name=row.policy,
                 remark=described(row),
-                waveforms=decode(report.samples[row.policy]),
+                waveforms=report.samples[row.policy],
             )
             for row in report.rows
         ]
@@ -87,14 +85,12 @@ def sound_judging(sampler: PromptSampler, seeds: Sequence[int], digits: bool) ->
             joined = torch.cat(list(row.waveforms), dim=-1)
             save_wav(joined, folder / SOUNDS / f"{stem}.wav", sample_rate=sampler.sample_rate)
 
-    metrics = waveform_metrics(decode, sampler.sample_rate)
+    metrics = waveform_metrics(sampler.sample_rate)
     summaries = {}
     if digits:
         classifier, labels = spoken.load(), [digit_of(condition) for condition in conditions]
-        metrics |= digit_metrics(decode, classifier)
-        summaries = digit_summaries(
-            decode, labels, classifier=classifier, real=spoken.reference_features()
-        )
+        metrics |= digit_metrics(classifier)
+        summaries = digit_summaries(labels, classifier=classifier, real=spoken.reference_features())
     return Judging(
         metrics=metrics,
         summaries=summaries,

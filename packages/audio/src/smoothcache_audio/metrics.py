@@ -18,7 +18,6 @@ from smoothcache_core.evaluation import class_divergence, class_summaries
 from smoothcache_core.metrics import relative_l2
 from torch import Tensor
 
-Decode = Callable[[Tensor], Tensor]
 Metric = Callable[[Tensor, Tensor], Tensor]
 Summary = Callable[[Tensor], float]
 
@@ -52,17 +51,13 @@ class WaveformClassifier(Protocol):
         ...
 
 
-def waveform_metrics(decode: Decode, sample_rate: int) -> dict[str, Metric]:
-    """Return the metrics of sounds, each under the name of its function.
+def waveform_metrics(sample_rate: int) -> dict[str, Metric]:
+    """Return the metrics of waveforms, (n, channels, samples), each by the name of its function.
 
     Args:
-        decode: Latents to waveforms (n, channels, samples), best a `RecentlyDecoded`.
         sample_rate: Samples per second of the waveforms, above 0.
     """
     _check_rate(sample_rate)
-
-    def of_decoded(metric: Metric) -> Metric:
-        return lambda plain, other: metric(decode(plain), decode(other))
 
     def log_spectral(reference: Tensor, candidate: Tensor) -> Tensor:
         return log_spectral_distance_db(reference, candidate, sample_rate=sample_rate)
@@ -71,11 +66,11 @@ def waveform_metrics(decode: Decode, sample_rate: int) -> dict[str, Metric]:
         return mel_l1(reference, candidate, sample_rate=sample_rate)
 
     return {
-        "log_spectral_distance_db": of_decoded(log_spectral),
-        "mel_l1": of_decoded(mel),
-        "multi_resolution_stft": of_decoded(multi_resolution_stft),
-        "si_sdr_db": of_decoded(si_sdr_db),
-        "snr_db": of_decoded(snr_db),
+        "log_spectral_distance_db": log_spectral,
+        "mel_l1": mel,
+        "multi_resolution_stft": multi_resolution_stft,
+        "si_sdr_db": si_sdr_db,
+        "snr_db": snr_db,
     }
 
 
@@ -292,42 +287,39 @@ def _check_rate(sample_rate: int) -> None:
 # ---------------------------------------------------------------------------- spoken digits
 
 
-def digit_metrics(decode: Decode, classifier: WaveformClassifier) -> dict[str, Metric]:
+def digit_metrics(classifier: WaveformClassifier) -> dict[str, Metric]:
     """Return the metric of spoken digits, `"kl"`.
 
     The Kullback-Leibler divergence of what the classifier hears in a sound from what it hears in
     the plain run's, in nats, see `smoothcache_core.kl_divergence`.
 
     Args:
-        decode: Latents to waveforms (n, channels, samples) at the classifier's rate.
-        classifier: Names the digits.
+        classifier: Names the digits of waveforms at its rate; the mean of channels is taken.
     """
-    return {"kl": class_divergence(_mono(decode), logits=classifier.logits)}
+    return {"kl": class_divergence(logits=_of_mono(classifier.logits))}
 
 
 def digit_summaries(
-    decode: Decode, labels: Sequence[int], *, classifier: WaveformClassifier, real: Tensor
+    labels: Sequence[int], *, classifier: WaveformClassifier, real: Tensor
 ) -> Mapping[str, Summary]:
     """Return the summaries of spoken digits.
 
     Args:
-        decode: Latents to waveforms (n, channels, samples) at the classifier's rate.
         labels: The digit, 0 to 9, that each sound was asked to be.
-        classifier: Names the digits.
+        classifier: Names the digits of waveforms at its rate; the mean of channels is taken.
         real: The classifier's features of real recordings, (m, F), at least 2 rows.
 
     Returns:
         `"accuracy"` and `"frechet"`, see `smoothcache_core.class_summaries`.
     """
     return class_summaries(
-        _mono(decode),
         labels,
-        logits=classifier.logits,
-        features=classifier.features,
+        logits=_of_mono(classifier.logits),
+        features=_of_mono(classifier.features),
         real=real,
     )
 
 
-def _mono(decode: Decode) -> Decode:
-    """Return the mean of the channels, (n, samples)."""
-    return lambda latents: decode(latents).mean(dim=1)
+def _of_mono(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """Return a function of waveforms (n, channels, samples) that takes the mean of the channels."""
+    return lambda waveforms: function(waveforms.mean(dim=1))

@@ -36,7 +36,6 @@ from torch import Tensor, nn
 EXTRA = "smoothcache-audio[published-metrics]"
 CLAP = "laion/clap-htsat-fused"
 
-Decode = Callable[[Tensor], Tensor]
 Metric = Callable[[Tensor, Tensor], Tensor]
 Summary = Callable[[Tensor], float]
 
@@ -125,20 +124,17 @@ def load_clap(model: str | Path = CLAP, *, device: str = "cpu") -> Clap:
         )
 
 
-def clap_summary(
-    decode: Decode, prompts: Sequence[str], *, clap: Clap, sample_rate: int
-) -> Mapping[str, Summary]:
+def clap_summary(prompts: Sequence[str], *, clap: Clap, sample_rate: int) -> Mapping[str, Summary]:
     """Return the summary `"clap"`: the mean score of the sounds and their prompts.
 
     Args:
-        decode: Latents to waveforms (n, channels, samples).
         prompts: The text of each sound, in the order of the samples.
         clap: Compares sounds with texts.
         sample_rate: Samples per second of the waveforms.
     """
 
-    def mean_score(latents: Tensor) -> float:
-        return float(clap.score(decode(latents), prompts, sample_rate=sample_rate).mean())
+    def mean_score(waveforms: Tensor) -> float:
+        return float(clap.score(waveforms, prompts, sample_rate=sample_rate).mean())
 
     return {"clap": mean_score}
 
@@ -195,19 +191,18 @@ def load_passt(*, device: str = "cpu") -> Passt:
     return Passt(model=model.eval().requires_grad_(False).to(device), device=device)
 
 
-def passt_metric(decode: Decode, *, passt: Passt, sample_rate: int) -> dict[str, Metric]:
+def passt_metric(*, passt: Passt, sample_rate: int) -> dict[str, Metric]:
     """Return the metric `"kl_passt"`: what is heard otherwise than in the plain run's sound.
 
     Against recordings, as published, it is `kl_divergence(passt.logits(recordings), ...)`.
 
     Args:
-        decode: Latents to waveforms (n, channels, samples).
         passt: Names what is heard.
         sample_rate: Samples per second of the waveforms.
     """
 
     def divergence(plain: Tensor, other: Tensor) -> Tensor:
-        logits = [passt.logits(decode(each), sample_rate=sample_rate) for each in (plain, other)]
+        logits = [passt.logits(each, sample_rate=sample_rate) for each in (plain, other)]
         return kl_divergence(*logits)
 
     return {"kl_passt": divergence}
@@ -285,20 +280,17 @@ def load_openl3(content: Literal["env", "music"] = "env", *, device: str = "cpu"
     return OpenL3(model=model.requires_grad_(False).to(device), device=device)
 
 
-def openl3_summary(
-    decode: Decode, real: Tensor, *, openl3: OpenL3, sample_rate: int
-) -> Mapping[str, Summary]:
+def openl3_summary(real: Tensor, *, openl3: OpenL3, sample_rate: int) -> Mapping[str, Summary]:
     """Return the summary `"fd_openl3"`: the Frechet distance of features to those of recordings.
 
     Args:
-        decode: Latents to waveforms (n, channels, samples).
         real: `openl3.features` of recordings with as many channels, at least 2 rows.
         openl3: The network that gives features of sounds, from `load_openl3`.
         sample_rate: Samples per second of the waveforms.
     """
 
-    def distance(latents: Tensor) -> float:
-        return frechet_distance(real, openl3.features(decode(latents), sample_rate=sample_rate))
+    def distance(waveforms: Tensor) -> float:
+        return frechet_distance(real, openl3.features(waveforms, sample_rate=sample_rate))
 
     return {"fd_openl3": distance}
 

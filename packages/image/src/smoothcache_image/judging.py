@@ -10,7 +10,6 @@ from smoothcache_core import Report
 from smoothcache_core.cli.evaluating import SHEET, described, number
 from smoothcache_core.cli.modality import Judging
 from smoothcache_core.cli.sampling import file_stem
-from smoothcache_core.evaluation import RecentlyDecoded
 from torch import Tensor
 
 from smoothcache_image.metrics import digit_summaries, picture_metrics
@@ -45,7 +44,6 @@ def picture_judging(sampler: PromptSampler, seeds: Sequence[int], digits: bool) 
         seeds: Runs that are made.
         digits: Whether they are the shipped model's digits, which can be recognised.
     """
-    decode = RecentlyDecoded(sampler.decode, batch=sampler.samples)
     conditions = [each for seed in seeds for each in sampler.conditions_of(seed)]
     captions = [sampler.label(condition) for condition in conditions[:_SHOWN]]
 
@@ -54,15 +52,15 @@ def picture_judging(sampler: PromptSampler, seeds: Sequence[int], digits: bool) 
             PictureRow(
                 name=row.policy,
                 remark=described(row),
-                pictures=decode(report.samples[row.policy]),
+                pictures=report.samples[row.policy],
             )
             for row in report.rows
         ]
         return {SHEET: sample_sheet(rows, captions=captions, title=title)}
 
     return Judging(
-        metrics=picture_metrics(decode),
-        summaries=digit_summaries(decode, conditions) if digits else {},
+        metrics=picture_metrics(),
+        summaries=digit_summaries(conditions) if digits else {},
         about=ABOUT + ABOUT_DIGITS if digits else ABOUT,
         columns=(
             ("PSNR", lambda row: number(row.psnr_db, ".1f") if row.source else ""),

@@ -8,21 +8,19 @@ from torch import Tensor
 
 from smoothcache_image.classifier import load_digit_classifier, real_digits
 
-Decode = Callable[[Tensor], Tensor]
 Metric = Callable[[Tensor, Tensor], Tensor]
 Summary = Callable[[Tensor], float]
 
 
-def picture_metrics(decode: Decode) -> dict[str, Metric]:
-    """Return the metrics of pictures: PSNR in decibels of the decoded samples, range [0, 1]."""
-    return {"psnr_db": lambda plain, other: psnr_db(decode(plain), decode(other), data_range=1.0)}
+def picture_metrics() -> dict[str, Metric]:
+    """Return the metrics of pictures (n, 3, height, width) in [0, 1]: PSNR in decibels."""
+    return {"psnr_db": lambda plain, other: psnr_db(plain, other, data_range=1.0)}
 
 
-def digit_summaries(decode: Decode, labels: Sequence[int]) -> Mapping[str, Summary]:
-    """Return the summaries of drawn digits.
+def digit_summaries(labels: Sequence[int]) -> Mapping[str, Summary]:
+    """Return the summaries of drawn digits, pictures (n, 3, height, width) in [0, 1].
 
     Args:
-        decode: Latents to pictures (n, 3, height, width) in [0, 1].
         labels: The digit, 0 to 9, that each sample was asked to show.
 
     Returns:
@@ -31,6 +29,4 @@ def digit_summaries(decode: Decode, labels: Sequence[int]) -> Mapping[str, Summa
     """
     classifier = load_digit_classifier()
     real = classifier.features(real_digits()[0])
-    return class_summaries(
-        decode, labels, logits=classifier, features=classifier.features, real=real
-    )
+    return class_summaries(labels, logits=classifier, features=classifier.features, real=real)

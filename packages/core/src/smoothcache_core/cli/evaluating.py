@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import glob
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from rich import box
@@ -100,7 +100,7 @@ def evaluated(
         SmoothCacheError: See `smoothcache_core.evaluate`.
     """
     report = evaluate(
-        replace(sampler.plain_sampler(), decode=None),  # the metrics of a modality decode
+        sampler,
         schedules,
         seeds=seeds,
         metrics=judging.metrics,

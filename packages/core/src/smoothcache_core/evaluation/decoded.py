@@ -35,15 +35,14 @@ class RecentlyDecoded:
 
 
 def class_summaries(
-    decode: Decode, labels: Sequence[int], *, logits: Decode, features: Decode, real: Tensor
+    labels: Sequence[int], *, logits: Decode, features: Decode, real: Tensor
 ) -> Mapping[str, Summary]:
     """Return the summaries of samples that a classifier can name.
 
     Args:
-        decode: Latents (n, ...) to what the classifier takes (n, ...), such as a `RecentlyDecoded`.
         labels: The class that each sample was asked to show, in the order of the samples.
-        logits: The classifier: decoded samples (n, ...) to scores (n, classes).
-        features: Features of the classifier: decoded samples (n, ...) to (n, F).
+        logits: The classifier: samples (n, ...), decoded, to scores (n, classes).
+        features: Features of the classifier: samples (n, ...), decoded, to (n, F).
         real: Features of real examples, (m, F), at least 2 rows.
 
     Returns:
@@ -53,24 +52,23 @@ def class_summaries(
     """
     wanted = torch.tensor(labels)
 
-    def accuracy(latents: Tensor) -> float:
-        return float((logits(decode(latents)).argmax(dim=1).cpu() == wanted).float().mean())
+    def accuracy(samples: Tensor) -> float:
+        return float((logits(samples).argmax(dim=1).cpu() == wanted).float().mean())
 
-    def frechet(latents: Tensor) -> float:
-        return frechet_distance(real, features(decode(latents)))
+    def frechet(samples: Tensor) -> float:
+        return frechet_distance(real, features(samples))
 
     return {"accuracy": accuracy, "frechet": frechet} if len(labels) > 1 else {"accuracy": accuracy}
 
 
-def class_divergence(decode: Decode, *, logits: Decode) -> Metric:
+def class_divergence(*, logits: Decode) -> Metric:
     """Return the metric of what a classifier thinks otherwise than of the plain run's sample.
 
     Args:
-        decode: Latents (n, ...) to what the classifier takes (n, ...), such as a `RecentlyDecoded`.
-        logits: The classifier: decoded samples (n, ...) to scores (n, classes).
+        logits: The classifier: samples (n, ...), decoded, to scores (n, classes).
 
     Returns:
         A metric of `evaluate`: the Kullback-Leibler divergence of the classifier's answers, (n,) in
         nats, see `kl_divergence`.
     """
-    return lambda plain, other: kl_divergence(logits(decode(plain)), logits(decode(other)))
+    return lambda plain, other: kl_divergence(logits(plain), logits(other))
