@@ -1,6 +1,6 @@
 import pytest
 from smoothcache_core.errors import PipelineError
-from smoothcache_core.pipelines.labels import chosen_classes
+from smoothcache_core.pipelines.labels import chosen_classes, prompts_for, refuse_prompts
 
 NAMES = {"fox": 0, "hen": 1, "owl": 2}
 
@@ -34,3 +34,17 @@ def test_what_is_no_class_is_refused(text: str, message: str):
 def test_no_names_are_offered_where_there_are_none():
     with pytest.raises(PipelineError, match=r"give numbers, ranges such as 0-9$"):
         chosen_classes("cat", names={}, count=5)
+
+
+def test_a_model_of_prompts_takes_prompts_alone():
+    assert prompts_for("It", labels=None, prompts=("fox",)) == ["fox"]
+    with pytest.raises(PipelineError, match="It takes prompts: give at least one"):
+        prompts_for("It", labels=None, prompts=())
+    with pytest.raises(PipelineError, match="It takes prompts, not class labels"):
+        prompts_for("It", labels="3", prompts=("fox",))
+
+
+def test_a_model_of_classes_takes_no_prompts():
+    refuse_prompts("It", ())
+    with pytest.raises(PipelineError, match="It takes class labels, not prompts"):
+        refuse_prompts("It", ("fox",))

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from smoothcache_core.pipelines.conditioned import prompts_for, refuse_prompts
-from smoothcache_core.pipelines.labels import chosen_classes
+from smoothcache_core.pipelines.labels import chosen_classes, prompts_for, refuse_prompts
 
 from smoothcache_audio.loading import DIGITS, WORD_SECONDS
 from smoothcache_audio.stable_audio_tools import is_stable_audio_tools

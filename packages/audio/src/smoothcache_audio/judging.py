@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from smoothcache_core import Report
-from smoothcache_core.cli.evaluating import SHEET, described, number
+from smoothcache_core.cli.evaluating import CLASS_COLUMNS, SHEET, described
 from smoothcache_core.cli.modality import Judging
-from smoothcache_core.cli.sampling import file_stem
+from smoothcache_core.cli.sampling import save_samples
 from smoothcache_core.reports import ReportRow
 from torch import Tensor
 
@@ -100,8 +101,7 @@ def sound_judging(sampler: PromptSampler, seeds: Sequence[int], digits: bool) ->
             ("mel L1", lambda row: _mean(row, "mel_l1", ".2f")),
             ("SI-SDR", lambda row: _mean(row, "si_sdr_db", ".1f")),
             ("KL", lambda row: _mean(row, "kl", ".2g")),
-            ("accuracy", lambda row: number(row.accuracy, ".1%")),
-            ("Frechet", lambda row: number(row.frechet, ".2f")),
+            *CLASS_COLUMNS,
         ),
         shown=_HEARD,
         pictures=pictures,
@@ -113,13 +113,15 @@ def save_sounds(
     sampler: PromptSampler, seeds: Sequence[int], latents: Iterable[Tensor], folder: Path
 ) -> list[Path]:
     """Write the sounds of some runs into a folder, as WAV files, and return the files."""
-    files: list[Path] = []
-    for seed, part in zip(seeds, latents, strict=True):
-        sounds = zip(sampler.conditions_of(seed), sampler.decode(part), strict=True)
-        for condition, sound in sounds:
-            file = folder / f"{file_stem(len(files), _name(sampler, condition))}.wav"
-            files.append(save_wav(sound, file, sample_rate=sampler.sample_rate))
-    return files
+    return save_samples(
+        sampler,
+        seeds,
+        latents,
+        folder,
+        save=partial(save_wav, sample_rate=sampler.sample_rate),
+        suffix=".wav",
+        name=partial(_name, sampler),
+    )
 
 
 def _name(sampler: PromptSampler, condition: Any) -> str:

@@ -7,9 +7,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from smoothcache_core.errors import PipelineError
-from smoothcache_core.pipelines.conditioned import prompts_for, refuse_prompts
 from smoothcache_core.pipelines.diffusers_shaped import call_arguments
-from smoothcache_core.pipelines.labels import chosen_classes
+from smoothcache_core.pipelines.labels import chosen_classes, prompts_for, refuse_prompts
 
 _SHORT = 40  # characters of a prompt, which a caption has room for
 _IN_ORDER = 100  # classes: with more, neighbours are alike (ImageNet), so they are shuffled

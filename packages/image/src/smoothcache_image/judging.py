@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from smoothcache_core import Report
-from smoothcache_core.cli.evaluating import SHEET, described, number
+from smoothcache_core.cli.evaluating import CLASS_COLUMNS, SHEET, described, number
 from smoothcache_core.cli.modality import Judging
-from smoothcache_core.cli.sampling import file_stem
+from smoothcache_core.cli.sampling import save_samples
 from torch import Tensor
 
 from smoothcache_image.metrics import digit_summaries, picture_metrics
@@ -64,8 +64,7 @@ def picture_judging(sampler: PromptSampler, seeds: Sequence[int], digits: bool) 
         about=ABOUT + ABOUT_DIGITS if digits else ABOUT,
         columns=(
             ("PSNR", lambda row: number(row.psnr_db, ".1f") if row.source else ""),
-            ("accuracy", lambda row: number(row.accuracy, ".1%")),
-            ("Frechet", lambda row: number(row.frechet, ".2f")),
+            *CLASS_COLUMNS,
         ),
         shown=_SHOWN,
         pictures=sheet,
@@ -78,11 +77,6 @@ def save_pictures(
     """Write the pictures of some runs into a folder, and return the files."""
     from torchvision.utils import save_image
 
-    files: list[Path] = []
-    for seed, part in zip(seeds, latents, strict=True):
-        for condition, picture in zip(
-            sampler.conditions_of(seed), sampler.decode(part), strict=True
-        ):
-            files.append(folder / f"{file_stem(len(files), sampler.label(condition))}.png")
-            save_image(picture, files[-1])
-    return files
+    return save_samples(
+        sampler, seeds, latents, folder, save=save_image, suffix=".png", name=sampler.label
+    )

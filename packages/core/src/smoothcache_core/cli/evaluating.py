@@ -126,6 +126,13 @@ def number(value: float | None, form: str) -> str:
     return "" if value is None else format(value, form)
 
 
+CLASS_COLUMNS: tuple[tuple[str, Callable[[ReportRow], str]], ...] = (
+    ("accuracy", lambda row: number(row.accuracy, ".1%")),
+    ("Frechet", lambda row: number(row.frechet, ".2f")),
+)
+"""Columns of the summaries of samples that a classifier knows the classes of."""
+
+
 def _interval(row: ReportRow) -> str:
     """Return the interval of the mean error."""
     if row.rel_l2_low is None or row.rel_l2_high is None:

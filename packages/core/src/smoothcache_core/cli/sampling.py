@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
 
 from rich.console import Console
+from torch import Tensor
 from tqdm import tqdm
 
 from smoothcache_core import Schedule
@@ -16,6 +20,7 @@ from smoothcache_core.cli.loading import sampler_for
 from smoothcache_core.cli.modality import Modality
 from smoothcache_core.pipelines import cached_sampler
 from smoothcache_core.runtime import CacheStats
+from smoothcache_core.sampling import ConditionedSampler
 
 
 def sample_to_folder(modality: Modality, settings: Sample) -> None:
@@ -63,6 +68,37 @@ def _counted(stats: CacheStats) -> str:
         return "; ".join(whole)
     computed, reused = sum(stats.computed.values()), sum(stats.reused.values())
     return f"{computed} site calls computed, {reused} reused"
+
+
+def save_samples(
+    sampler: ConditionedSampler,
+    seeds: Sequence[int],
+    latents: Iterable[Tensor],
+    folder: Path,
+    *,
+    save: Callable[[Tensor, Path], object],
+    suffix: str,
+    name: Callable[[Any], str],
+) -> list[Path]:
+    """Write the samples of some runs into a folder, one file each, and return the files.
+
+    Args:
+        sampler: Made the runs, and decodes them.
+        seeds: Seeds of the runs.
+        latents: Their final latents, (samples, ...) each.
+        folder: Where to write; it exists.
+        save: Writes one decoded sample into a file.
+        suffix: End of the names of the files, such as `".png"`.
+        name: Returns the name of a condition.
+    """
+    files: list[Path] = []
+    for seed, part in zip(seeds, latents, strict=True):
+        for condition, sample in zip(
+            sampler.conditions_of(seed), sampler.decode(part), strict=True
+        ):
+            files.append(folder / f"{file_stem(len(files), name(condition))}{suffix}")
+            save(sample, files[-1])
+    return files
 
 
 def file_stem(number: int, label: str) -> str:

@@ -1,6 +1,6 @@
-"""Classes, as a user gives them: numbers, ranges and names."""
+"""Classes and prompts, as a user gives them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from smoothcache_core.errors import PipelineError
 
@@ -17,6 +17,34 @@ def chosen_classes(text: str, *, names: Mapping[str, int], count: int) -> list[i
         PipelineError: A part of it is none of the model's classes.
     """
     return [number for part in text.split(",") for number in _classes(part.strip(), names, count)]
+
+
+def prompts_for(model: str, *, labels: str | None, prompts: Sequence[str]) -> list[str]:
+    """Return the prompts that a user gave for a model of prompts.
+
+    Args:
+        model: What the model is called in errors.
+        labels: Class labels that were given.
+        prompts: Prompts that were given.
+
+    Raises:
+        PipelineError: Labels were given, or no prompts.
+    """
+    if labels is not None:
+        raise PipelineError(f"{model} takes prompts, not class labels")
+    if not prompts:
+        raise PipelineError(f"{model} takes prompts: give at least one")
+    return list(prompts)
+
+
+def refuse_prompts(model: str, prompts: Sequence[str]) -> None:
+    """Refuse prompts for a model of classes.
+
+    Raises:
+        PipelineError: There are some.
+    """
+    if prompts:
+        raise PipelineError(f"{model} takes class labels, not prompts")
 
 
 def _classes(text: str, names: Mapping[str, int], count: int) -> list[int]:
