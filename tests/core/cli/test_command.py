@@ -1,6 +1,8 @@
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib import import_module
+from inspect import signature
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
@@ -8,8 +10,9 @@ import pytest
 from cyclopts import Parameter
 from cyclopts.types import PositiveInt
 from kit.command_shell import Said, said
-from smoothcache_core.cli.command import SamplingCommand
-from smoothcache_core.cli.commands import command_line
+from smoothcache_audio.judge_command import Judge
+from smoothcache_core.cli.command import Command, SamplingCommand
+from smoothcache_core.cli.commands import COMMANDS, command_line
 from smoothcache_core.cli.modality import Demo, Modality
 from smoothcache_core.cli.source import Source
 from smoothcache_core.errors import CommandError
@@ -55,6 +58,13 @@ class Return(Send):
 
     DEFAULTS: ClassVar[Mapping[str, Any]] = {"weight": 7}
     HIDDEN: ClassVar[Collection[str]] = ("fragile",)
+
+
+@pytest.mark.parametrize("command", [*COMMANDS, Judge], ids=lambda command: command.__name__)
+def test_the_work_of_a_command_is_a_function_of_it_and_the_modality(command: type[Command]):
+    module, function = command.WORK.split(":")
+    work = getattr(import_module(module), function)
+    assert list(signature(work).parameters) == ["settings", "modality"]
 
 
 def post(*words: object) -> Said:

@@ -2,13 +2,12 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from cyclopts import Group, Parameter
 from cyclopts.validators import Path as Place
 from smoothcache_core.cli import options as opt
 from smoothcache_core.cli.command import Command
-from smoothcache_core.cli.modality import Modality
 
 PAPERS = Group("Metrics of papers", sort_key=9)
 
@@ -21,6 +20,8 @@ class Judge(Command):
     sound from the plain one, the CLAP scores with prompts, the FD-OpenL3 of either folder with
     recordings. Their networks are loaded before anything is judged.
     """
+
+    WORK: ClassVar[str] = "smoothcache_audio.judge_files:judge_files"
 
     plain: Annotated[Path, Parameter(group=opt.ARGUMENTS, help="Folder of the plain sounds.")] = (
         field(kw_only=False)
@@ -54,10 +55,3 @@ class Judge(Command):
         Literal["env", "music"], Parameter(group=PAPERS, help="What OpenL3 was trained on.")
     ] = "env"
     device: Annotated[str, Parameter(group=PAPERS, help="Torch device of the networks.")] = "cpu"
-
-    def run(self, modality: Modality) -> None:
-        """Compare the files of two folders and show the metrics."""
-        del modality
-        from smoothcache_audio.judge_files import judge_files
-
-        judge_files(self)

@@ -10,6 +10,7 @@ import torch
 from rich import box
 from rich.console import Console
 from rich.table import Column, Table
+from smoothcache_core.cli.modality import Modality
 from smoothcache_core.cli.tables import print_table
 from smoothcache_core.errors import EvaluationError
 from smoothcache_core.metrics import frechet_distance
@@ -108,15 +109,17 @@ def show(title: str, columns: Sequence[str], rows: Mapping[str, Sequence[float]]
     print_table(table, Console(highlight=False))
 
 
-def judge_files(settings: Judge) -> None:
+def judge_files(settings: Judge, modality: Modality | None = None) -> None:
     """Compare the files of one name in two folders and show the metrics.
 
     Args:
         settings: The folders, and which metrics of papers to add.
+        modality: Whose program this is, which makes no difference.
 
     Raises:
         EvaluationError: The folders do not fit, or a package is missing.
     """
+    del modality
     pairs = pairs_of(settings.plain, settings.cached)
     lines = lines_of(settings.prompts, len(pairs))
     real = [] if settings.recordings is None else files_of(settings.recordings)

@@ -11,17 +11,18 @@ from rich.console import Console
 from smoothcache_core import Calibration, calibrate
 from smoothcache_core.cli.commands.calibrate import Calibrate
 from smoothcache_core.cli.loading import check_steps
+from smoothcache_core.cli.modality import Modality
 from smoothcache_core.cli.ranks import Ranks, launched_ranks
 from smoothcache_core.cli.source import Source
 from smoothcache_core.errors import CommandError
 
 
-def calibrate_to_file(command: str, settings: Calibrate) -> None:
+def calibrate_to_file(settings: Calibrate, modality: Modality) -> None:
     """Calibrate a model into a file, or continue the file; share the runs if launched as several.
 
     Args:
-        command: Name of the program.
         settings: What to sample, what to measure, and the file.
+        modality: Whose program this is.
 
     Raises:
         CommandError: The file was made with other settings.
@@ -39,7 +40,7 @@ def calibrate_to_file(command: str, settings: Calibrate) -> None:
         f"{output}: {done.samples} samples of {done.evaluations} evaluations each, "
         f"{len(done.sites)} sites. Of the MACs, the sites do: {shares}."
     )
-    console.print(f"{_sensitivities(done)} Next: {command} plan {output} {_advice(done)}")
+    console.print(f"{_sensitivities(done)} Next: {modality.command} plan {output} {_advice(done)}")
 
 
 def _sensitivities(calibration: Calibration) -> str:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import ABC
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, fields, make_dataclass
+from importlib import import_module
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self, TypeVar, get_type_hints
 
@@ -34,13 +35,18 @@ class Command(ABC):
         del modality
         return cls
 
-    @abstractmethod
+    WORK: ClassVar[str]
+    """What does the work, `"module:function"`, as entry points are written: a function of the
+    command and the modality, whose module is loaded when the command runs."""
+
     def run(self, modality: Modality) -> None:
         """Do what the command does.
 
         Raises:
             SmoothCacheError: It is impossible; says why, in a line for the user.
         """
+        module, _, function = self.WORK.partition(":")
+        getattr(import_module(module), function)(self, modality)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -153,12 +153,12 @@ _COLUMNS: tuple[tuple[str, Callable[[ReportRow], str]], ...] = (
 # ---------------------------------------------------------------------------- the command
 
 
-def evaluate_to_folder(modality: Modality, settings: Evaluate) -> None:
+def evaluate_to_folder(settings: Evaluate, modality: Modality) -> None:
     """Compare schedule files with the plain model and write a report folder.
 
     Args:
-        modality: Judges the samples.
         settings: What to sample, the schedules, what else to draw, and the folder.
+        modality: Judges the samples.
 
     Raises:
         CommandError: Two schedules have the same name, or the calibration is of something else.

@@ -11,17 +11,18 @@ from smoothcache_core import Schedule, fit
 from smoothcache_core.adapters import DENOISER, GUIDANCE
 from smoothcache_core.cli.commands.fit import Fit
 from smoothcache_core.cli.loading import sampler_for, with_passes
+from smoothcache_core.cli.modality import Modality
 from smoothcache_core.cli.tables import show_schedules
 from smoothcache_core.errors import CommandError
 from smoothcache_core.sampling import ConditionedSampler
 
 
-def fit_to_file(command: str, settings: Fit) -> None:
+def fit_to_file(settings: Fit, modality: Modality) -> None:
     """Fit a schedule file to the runs of a model, refine it if asked to, and show what it does.
 
     Args:
-        command: Name of the program.
         settings: What to sample, the files, and how to fit.
+        modality: Whose program this is.
 
     Raises:
         CommandError: There is nothing to refine, a checkpoint without trials, or terms with them.
@@ -51,7 +52,7 @@ def fit_to_file(command: str, settings: Fit) -> None:
     if what and not schedule.fills and terms is None:
         what += " It only reuses; --terms 2 looks for fills."
     console.print(f"Measured on {source.samples} samples.{what} Written to {output}.")
-    console.print(f"Next: {command} evaluate {output} --model {source.model} --samples 50")
+    console.print(f"Next: {modality.command} evaluate {output} --model {source.model} --samples 50")
 
 
 def fitted_to(

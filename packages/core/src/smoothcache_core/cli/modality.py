@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from smoothcache_core import Report
-    from smoothcache_core.cli.command import Command
     from smoothcache_core.cli.source import Source
     from smoothcache_core.reports import ReportRow
 
@@ -84,7 +83,7 @@ class Modality:
         judging: Returns what becomes of the samples of some seeds; the last argument is whether
             they are those of a shipped model.
         save: Writes the samples of some seeds into a folder, and returns the files.
-        commands: Commands that only this modality has.
+        commands: Commands that only this modality has, subclasses of `Command`.
         examples: Command lines for the help, by command, without the name of the program.
     """
 
@@ -95,5 +94,5 @@ class Modality:
     demo: Demo
     judging: Callable[[Any, Sequence[int], bool], Judging]
     save: Callable[[Any, Sequence[int], Sequence[Tensor], Path], list[Path]]
-    commands: Sequence[type[Command]] = ()
+    commands: Sequence[type[Any]] = ()
     examples: Mapping[str, Sequence[str]] = field(default_factory=dict[str, Sequence[str]])

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from smoothcache_core import Calibration, Schedule, plan
 from smoothcache_core.cli.commands.plan import Plan
+from smoothcache_core.cli.modality import Modality
 from smoothcache_core.cli.tables import show_points, show_schedules
 from smoothcache_core.errors import CommandError, ScheduleError
 from smoothcache_core.planning import Choice, Planner, Point, auto
@@ -23,16 +24,18 @@ from smoothcache_core.sources.smooth import PUBLISHED_LAG
 FRONT_ERROR = 0.01  # relative L2 that a front is chosen by unless told otherwise, as in `auto`
 
 
-def plan_to_files(settings: Plan) -> None:
+def plan_to_files(settings: Plan, modality: Modality) -> None:
     """Plan schedules from a calibration file, write them and show what they promise.
 
     Args:
         settings: Which schedules, from which file and to where.
+        modality: Whose program this is, which makes no difference.
 
     Raises:
         CommandError: The calibration has no sensitivities, or `output` is one file for several.
         SmoothCacheError: The file cannot be read, or a schedule is impossible; nothing was written.
     """
+    del modality
     calibration, output = Calibration.load(settings.calibration), settings.output
     if settings.plans:
         check_measured(calibration, str(settings.calibration))

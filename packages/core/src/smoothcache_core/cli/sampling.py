@@ -23,12 +23,12 @@ from smoothcache_core.runtime import CacheStats
 from smoothcache_core.sampling import ConditionedSampler
 
 
-def sample_to_folder(modality: Modality, settings: Sample) -> None:
+def sample_to_folder(settings: Sample, modality: Modality) -> None:
     """Sample into a folder, plain or by a schedule file.
 
     Args:
-        modality: Saves the samples.
         settings: What to sample, by which schedule, and the folder.
+        modality: Saves the samples.
 
     Raises:
         SmoothCacheError: The model or the schedule cannot be used.

@@ -9,15 +9,16 @@ from rich.console import Console
 from smoothcache_core import Calibration, transfer
 from smoothcache_core.cli.commands.transfer import Transfer
 from smoothcache_core.cli.loading import with_passes
+from smoothcache_core.cli.modality import Modality
 from smoothcache_core.errors import CommandError
 
 
-def transfer_to_file(command: str, settings: Transfer) -> None:
+def transfer_to_file(settings: Transfer, modality: Modality) -> None:
     """Transfer a calibration file to another number of steps, and say what is left of it.
 
     Args:
-        command: Name of the program.
         settings: What was calibrated, the files, and the steps to transfer to.
+        modality: Whose program this is.
 
     Raises:
         CommandError: The output is the calibration itself, or the calibration holds nothing of
@@ -38,7 +39,7 @@ def transfer_to_file(command: str, settings: Transfer) -> None:
         f"{output}: transferred from {calibration.evaluations} evaluations to "
         f"{transferred.evaluations}, an estimate. {_lags(calibration, transferred)}"
     )
-    console.print(f"Next: {command} plan {output} --compute 0.5")
+    console.print(f"Next: {modality.command} plan {output} --compute 0.5")
 
 
 def _check(calibration: Calibration, file: Path, output: Path) -> None:

@@ -10,7 +10,6 @@ from cyclopts.types import NonNegativeInt
 
 from smoothcache_core.cli import options as opt
 from smoothcache_core.cli.command import SamplingCommand
-from smoothcache_core.cli.modality import Modality
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,6 +19,8 @@ class Calibrate(SamplingCommand):
     Samples as usual; then perturbs some runs, to learn how sensitive the final sample is. A few
     samples are enough; the result holds for this model, solver and number of steps.
     """
+
+    WORK: ClassVar[str] = "smoothcache_core.cli.calibrating:calibrate_to_file"
 
     DEFAULTS: ClassVar[Mapping[str, Any]] = {"samples": 10}
 
@@ -49,9 +50,3 @@ class Calibrate(SamplingCommand):
             "CPU, which is slower and takes no memory of the device.",
         ),
     ] = "device"
-
-    def run(self, modality: Modality) -> None:
-        """Calibrate a model into a file, or continue the file."""
-        from smoothcache_core.cli.calibrating import calibrate_to_file
-
-        calibrate_to_file(modality.command, self)

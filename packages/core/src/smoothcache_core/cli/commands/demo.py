@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, ClassVar, Self
 
 from cyclopts import Parameter
 from cyclopts.types import NonNegativeInt, PositiveInt
@@ -19,6 +19,8 @@ class Demo(SamplingCommand):
     Compares the best plan with SmoothCache's rule at equal compute. Takes {duration} on a CPU.
     Writes {units}, schedules and a report.
     """
+
+    WORK: ClassVar[str] = "smoothcache_core.cli.demo.run:run_demo"
 
     output: Annotated[
         Path, opt.output_option("Folder for everything the demo writes.", folder=True)
@@ -53,9 +55,3 @@ class Demo(SamplingCommand):
         kept = [each.name for each in fields(modality.source)]
         hidden = [name for name in kept if name not in shown.options]
         return with_source(own, varied(modality.source, hidden=hidden))
-
-    def run(self, modality: Modality) -> None:
-        """Calibrate, plan, fit, sample plain and cached, judge, and write everything."""
-        from smoothcache_core.cli.demo import run_demo
-
-        run_demo(modality, self)

@@ -9,7 +9,6 @@ from cyclopts import Parameter
 
 from smoothcache_core.cli import options as opt
 from smoothcache_core.cli.command import SamplingCommand
-from smoothcache_core.cli.modality import Modality
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,6 +18,8 @@ class Evaluate(SamplingCommand):
     Shows the errors that were predicted beside those measured. The seeds must not be those of
     the calibration, nor those that a schedule was fitted with.
     """
+
+    WORK: ClassVar[str] = "smoothcache_core.cli.evaluating:evaluate_to_folder"
 
     DEFAULTS: ClassVar[Mapping[str, Any]] = {"samples": 10, "seed": 1000}
 
@@ -44,9 +45,3 @@ class Evaluate(SamplingCommand):
     output: Annotated[
         Path, opt.output_option("Folder for the report and its pictures.", folder=True)
     ] = Path("evaluation")
-
-    def run(self, modality: Modality) -> None:
-        """Compare schedule files with the plain model and write a report folder."""
-        from smoothcache_core.cli.evaluating import evaluate_to_folder
-
-        evaluate_to_folder(modality, self)

@@ -11,7 +11,6 @@ from cyclopts.validators import Number
 
 from smoothcache_core.cli import options as opt
 from smoothcache_core.cli.command import SamplingCommand
-from smoothcache_core.cli.modality import Modality
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,6 +20,8 @@ class Fit(SamplingCommand):
     The seeds may be those of the calibration. They are written down, and evaluate, which starts
     from seed 1000, refuses to judge with them.
     """
+
+    WORK: ClassVar[str] = "smoothcache_core.cli.fitting:fit_to_file"
 
     DEFAULTS: ClassVar[Mapping[str, Any]] = {"samples": 8}
 
@@ -53,9 +54,3 @@ class Fit(SamplingCommand):
         Path | None,
         opt.file_option("With --refine, file that keeps what was tried, and is continued from."),
     ] = None
-
-    def run(self, modality: Modality) -> None:
-        """Fit a schedule file, refine it if asked to, and show what it does."""
-        from smoothcache_core.cli.fitting import fit_to_file
-
-        fit_to_file(modality.command, self)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from cyclopts import Parameter, Token
 from cyclopts.types import PositiveInt
@@ -14,7 +14,6 @@ from cyclopts.validators import Number
 from smoothcache_core.cli import options as opt
 from smoothcache_core.cli.command import Command
 from smoothcache_core.cli.known import fill_rules, one_of, targets
-from smoothcache_core.cli.modality import Modality
 from smoothcache_core.cli.sizes import parse_bytes
 from smoothcache_core.errors import CommandError
 
@@ -34,6 +33,8 @@ class Plan(Command):
     Give --compute, --speedup or --error, each as often as you like, and get the best schedule for
     each; or --front to see them all. Or a published rule: --alpha, --interval, --rule smooth.
     """
+
+    WORK: ClassVar[str] = "smoothcache_core.cli.planning:plan_to_files"
 
     calibration: opt.CalibrationFile = field(kw_only=False)
 
@@ -260,10 +261,3 @@ class Plan(Command):
         from smoothcache_core.fills import fill_named
 
         return None if self.fill is None else fill_named(self.fill)
-
-    def run(self, modality: Modality) -> None:
-        """Plan schedules from a calibration file, write them and show what they promise."""
-        del modality
-        from smoothcache_core.cli.planning import plan_to_files
-
-        plan_to_files(self)

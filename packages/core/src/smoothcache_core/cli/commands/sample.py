@@ -2,16 +2,17 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from smoothcache_core.cli import options as opt
 from smoothcache_core.cli.command import SamplingCommand
-from smoothcache_core.cli.modality import Modality
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sample(SamplingCommand):
     """Sample {units}, plain or by a schedule, and tell what was reused and how long it took."""
+
+    WORK: ClassVar[str] = "smoothcache_core.cli.sampling:sample_to_folder"
 
     schedule: Annotated[
         Path | None,
@@ -20,9 +21,3 @@ class Sample(SamplingCommand):
     output: Annotated[Path, opt.output_option("Folder for the samples.", folder=True)] = Path(
         "samples"
     )
-
-    def run(self, modality: Modality) -> None:
-        """Sample into a folder."""
-        from smoothcache_core.cli.sampling import sample_to_folder
-
-        sample_to_folder(modality, self)

@@ -10,7 +10,6 @@ from cyclopts.types import PositiveInt
 
 from smoothcache_core.cli import options as opt
 from smoothcache_core.cli.command import SamplingCommand
-from smoothcache_core.cli.modality import Modality
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,6 +18,8 @@ class Transfer(SamplingCommand):
 
     An estimate, for the same model, solver and guidance: give them as they were calibrated.
     """
+
+    WORK: ClassVar[str] = "smoothcache_core.cli.transferring:transfer_to_file"
 
     HIDDEN: ClassVar[Collection[str]] = ("steps", "samples", "batch", "seed")
     """It makes runs of one seed, at its own steps."""
@@ -39,9 +40,3 @@ class Transfer(SamplingCommand):
             file=True,
         ),
     ] = Path("transferred.safetensors")
-
-    def run(self, modality: Modality) -> None:
-        """Transfer a calibration file to another number of steps."""
-        from smoothcache_core.cli.transferring import transfer_to_file
-
-        transfer_to_file(modality.command, self)

@@ -27,12 +27,12 @@ from smoothcache_core.planning import Planner, Point
 from smoothcache_core.sampling import ConditionedSampler
 
 
-def run_demo(modality: Modality, settings: Demo) -> Evaluation:
+def run_demo(settings: Demo, modality: Modality) -> Evaluation:
     """Calibrate, plan, fit, sample plain and cached, judge, and write everything to a folder.
 
     Args:
-        modality: What the demo is about.
         settings: What to sample, plan for and write. The samples to calibrate with are all in one
+        modality: What the demo is about.
             run, from the seed of the source; the runs that judge take the seeds that follow.
 
     Raises:
