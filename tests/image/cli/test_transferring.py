@@ -63,7 +63,7 @@ def test_it_is_said_where_no_lags_are_left(shell: Shell):
     ("words", "message"),
     [
         ((), "--steps requires an argument"),
-        (("--steps", 0), "'--steps'"),
+        (("--steps", 0), 'Invalid value "0" for --steps. Must be > 0'),
         (("--steps", 3), "this one has 6, the new run 3"),
         (("--steps", 2 * STEPS + 1), "to between 4 and 2 times as many; this one has 6, the new"),
         (("--steps", MORE, "--solver", "dpmsolver++"), "the solver is 'DPMSolverMultistepSch"),
