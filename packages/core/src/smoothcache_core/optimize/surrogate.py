@@ -52,6 +52,9 @@ class Simulated:
     differences: dict[int, tuple[float, ...]] = field(default_factory=dict)
 
 
+_NOISY = 0.02  # of the latent; rounding leaves 1e-8, and 4e-3 in bfloat16
+
+
 class ReducedRun:
     """Simulates cached runs.
 
@@ -76,6 +79,11 @@ class ReducedRun:
         self.response = response
         self.gain = gain
         self.conditional = conditional
+
+    @property
+    def is_noisy(self) -> bool:
+        """Whether the solver adds noise of its own on the way."""
+        return self.noise > _NOISY
 
     @property
     def noise(self) -> float:
@@ -245,9 +253,6 @@ def _coordinates(gram: Array) -> Array:
     return vectors[:, kept] * np.sqrt(values[kept])
 
 
-_NOISY = 0.02  # of the latent; rounding leaves 1e-8, and 4e-3 in bfloat16
-
-
 def reduced_run(dynamics: Dynamics) -> ReducedRun:
     """Return the reduced run of what was calibrated."""
     mean = joined(dynamics.gram) / dynamics.samples
@@ -256,4 +261,4 @@ def reduced_run(dynamics: Dynamics) -> ReducedRun:
 
 def is_noisy(dynamics: Dynamics) -> bool:
     """Return whether the solver adds noise of its own on the way."""
-    return reduced_run(dynamics).noise > _NOISY
+    return reduced_run(dynamics).is_noisy

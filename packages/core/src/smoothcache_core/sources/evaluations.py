@@ -15,7 +15,7 @@ from smoothcache_core.fills import FillRule, rounded
 from smoothcache_core.numerics.least_squares import check_enough
 from smoothcache_core.optimize.local_search import Found, Search
 from smoothcache_core.optimize.masks import Basis, Mask
-from smoothcache_core.optimize.surrogate import Simulated, is_noisy, reduced_run
+from smoothcache_core.optimize.surrogate import Simulated, reduced_run
 from smoothcache_core.schedule.limits import Limits
 from smoothcache_core.schedule.provenance import Prediction, Provenance
 from smoothcache_core.schedule.schedule import MOST_TERMS, Fill, Schedule
@@ -53,10 +53,10 @@ class EvaluationPlanner:
         self._guidance = guidance
         self._dynamics = _checked(calibration, guidance=guidance)
         _check_fills(calibration, terms, terms + use_input + bool(use_anchor))
-        anchor = is_noisy(self._dynamics) if use_anchor is None else use_anchor
+        self._reduced = reduced_run(self._dynamics)
+        anchor = self._reduced.is_noisy if use_anchor is None else use_anchor
         self._basis = Basis(terms=terms, use_input=use_input, use_anchor=anchor)
         self._limits = _limits(self._dynamics, limits or Limits())
-        self._reduced = reduced_run(self._dynamics)
         self._search = Search(self._reduced, self._limits, self._basis)
 
     @property
