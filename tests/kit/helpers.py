@@ -4,6 +4,7 @@ Every sub-layer doubles its input and writes the number of the denoiser call tha
 the last channel of its output, so a test can read off where a reused output came from.
 """
 
+import inspect
 import math
 from collections import defaultdict
 from collections.abc import Callable, Generator, Sequence
@@ -249,8 +250,7 @@ def solve(
 
 
 def _takes_generator(scheduler: Any) -> bool:
-    code = type(scheduler).step.__code__
-    return "generator" in code.co_varnames[: code.co_argcount]
+    return "generator" in inspect.signature(scheduler.step).parameters
 
 
 def silent(

@@ -193,7 +193,7 @@ def test_one_evaluation_too_many_is_refused_before_it_is_computed(
 ):
     scheduler, evaluations = solver
     toy, schedule = Toy(), schedule_of(row_of(evaluations - 1))
-    message = f"evaluation number {evaluations} .* of a run, but the schedule has {evaluations - 1}"
+    message = f"evaluation number {evaluations} .*of a run, but the schedule has {evaluations - 1}"
     with cached(toy, ADAPTER, schedule), pytest.raises(ScheduleError, match=message):
         solve(giving(toy, form, scheduler), scheduler, SOLVER_STEPS)
     assert_followed(toy, schedule, places(0, evaluations=evaluations - 1))
@@ -423,15 +423,52 @@ def test_calibrated_timesteps_say_what_a_run_is(steps: tuple[float, ...]):
     assert_followed(toy, schedule, places(0, 1))
 
 
-@pytest.mark.filterwarnings("ignore:the timesteps are not those of the calibration")
-def test_a_run_that_leaves_the_calibrated_timesteps_is_taken_for_another():
+OTHER_STEPS = "ignore:the timesteps are not those of the calibration"
+
+
+@pytest.mark.filterwarnings(OTHER_STEPS)
+def test_where_a_run_leaves_the_calibrated_timesteps_nothing_that_was_kept_is_reused():
+    """It may be another run that begins there; else one evaluation was computed for nothing."""
     toy = Toy()
     schedule = schedule_of().changed(fingerprint=Fingerprint(timesteps=STEPS))
-    attachment = attach(toy, ADAPTER, schedule)
-    with pytest.warns(SmoothCacheWarning, match="a run ended after 2 of the schedule's 6"):
+    with cached(toy, ADAPTER, schedule) as stats:
         sample(toy, (9.0, 7.0, 6.0, 5.0, 4.0, 3.0))
-    attachment.detach(quietly=True)
-    assert_followed(toy, schedule, [*places(0, evaluations=2), *places(1, evaluations=4)])
+    assert stats.runs == 1
+    for delivered in toy.journal.delivered.values():
+        assert delivered == [0, 0, 2, 3, 3, 5]
+
+
+def spread(steps: int) -> list[float]:
+    """Return timesteps of which all begin with the same, whatever their number."""
+    return torch.linspace(9.0, 0.0, steps + 1)[:-1].tolist()
+
+
+@pytest.mark.filterwarnings(OTHER_STEPS)
+@pytest.mark.parametrize("known", [True, False])
+@pytest.mark.parametrize("steps", [2, 5])
+def test_too_few_steps_are_told_with_their_number(steps: int, known: bool):
+    fingerprint = Fingerprint(timesteps=tuple(spread(6)) if known else None)
+    toy, schedule = Toy(), schedule_of().changed(fingerprint=fingerprint)
+    with (
+        pytest.warns(SmoothCacheWarning, match=f"ended after {steps} of the schedule's 6"),
+        cached(toy, ADAPTER, schedule) as stats,
+    ):
+        sample(toy, spread(steps))
+    assert stats.runs == 1
+
+
+@pytest.mark.filterwarnings(OTHER_STEPS)
+@pytest.mark.parametrize("known", [True, False])
+@pytest.mark.parametrize("steps", [7, 12, 13])
+def test_too_many_steps_are_refused(steps: int, known: bool):
+    fingerprint = Fingerprint(timesteps=tuple(spread(6)) if known else None)
+    toy, schedule = Toy(), schedule_of().changed(fingerprint=fingerprint)
+    with (
+        pytest.raises(ScheduleError, match=r"evaluation number 7 .* the schedule has 6"),
+        cached(toy, ADAPTER, schedule),
+    ):
+        sample(toy, spread(steps))
+    assert toy.journal.call == 5
 
 
 @pytest.mark.filterwarnings(SHORT)

@@ -6,8 +6,9 @@ where it is found; if somebody put something on top of it in between, that is re
 is changed, because what is on top still calls what is below.
 """
 
+import copyreg
 import types
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Protocol, Self
@@ -95,6 +96,72 @@ def _wrapped_by(wrapper: object) -> list[object]:
     """Return what `wrapper` wraps, by `functools.wraps`, down to the innermost function."""
     inner = getattr(wrapper, "__wrapped__", None)
     return [] if inner is None else [inner, *_wrapped_by(inner)]
+
+
+class Override:
+    """Attributes that an object finds in its class, for it is given a subclass of its own class.
+
+    Copies and pickles of the object are of its own class, and have none of them: what is replaced
+    on an instance would be copied too, and still be that of the object that was copied. Objects
+    that are made by `type(owner)(...)` meanwhile do find them, and must not be taken for the owner.
+
+    Args:
+        owner: Whose attributes they are; any object whose class can be set.
+        attributes: What they are until `undo`, by their names.
+
+    Raises:
+        AttachError: The class of the object cannot be set.
+    """
+
+    def __init__(self, owner: Any, attributes: Mapping[str, object]) -> None:
+        own: Any = type(owner)
+        names = {"__module__": own.__module__, "__qualname__": own.__qualname__}
+
+        def reduced(this: object, protocol: Any) -> Any:
+            make, arguments, *state = own.__reduce_ex__(this, protocol)
+            make = _new if make is copyreg.__newobj__ else make  # type: ignore[attr-defined]
+            return make, tuple(own if a is self._made else a for a in arguments), *state
+
+        space = {**names, "__doc__": own.__doc__, "__reduce_ex__": reduced, **attributes}
+        self._owner, self._own, self._names = owner, own, tuple(attributes)
+        self._made = types.new_class(
+            own.__name__, (own,), exec_body=lambda body: body.update(space)
+        )
+        try:
+            owner.__class__ = self._made
+        except TypeError as error:
+            raise AttachError(
+                f"the methods of this {own.__name__} cannot be listened to: {error}"
+            ) from error
+
+    def verify(self) -> None:
+        """Raise `AttachError` if something is on top; nothing is changed."""
+        own = attributes_of(self._owner)
+        on_top = [name for name in self._names if name in own]
+        if on_top or type(self._owner) is not self._made:
+            raise AttachError(
+                f"{self._own.__name__}: something replaced `{(*on_top, '__class__')[0]}` after it "
+                "had been replaced before; remove that first"
+            )
+
+    def undo(self) -> None:
+        """Give the object back its class.
+
+        Raises:
+            AttachError: Something is on top; nothing was changed.
+        """
+        self.verify()
+        self._owner.__class__ = self._own
+
+
+def attributes_of(owner: object) -> Mapping[str, Any]:
+    """Return the attributes that an object has of its own; none where it has no `__dict__`."""
+    return getattr(owner, "__dict__", {})
+
+
+def _new(own: type, *arguments: Any) -> object:
+    """Do what `copyreg.__newobj__` does; of that, pickle demands the class that an object has."""
+    return own.__new__(own, *arguments)
 
 
 class Patches:

@@ -1,22 +1,37 @@
-"""What libraries announce about a run: a cache context (diffusers), a new set of timesteps."""
+"""What libraries announce about a run: a cache context (diffusers), timesteps, a step."""
 
 import functools
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 from torch import nn
 
 from smoothcache_core.calls.clock import Clock, Scheduler
+from smoothcache_core.calls.watch import SchedulerWatch
 from smoothcache_core.errors import AttachError
-from smoothcache_core.patching import Patch, Patches, undone_on_error
+from smoothcache_core.patching import Override, Patch, Patches, attributes_of, undone_on_error
+
+Hear = Callable[[Callable[..., Any], tuple[Any, ...], Mapping[str, Any]], None]
+"""Is told of a call of a method: the method itself, and the arguments."""
 
 
-def listening(clock: Clock, model: nn.Module, scheduler: Scheduler | None) -> Patches:
+def listening(
+    clock: Clock,
+    model: nn.Module,
+    scheduler: Scheduler | None,
+    watch: SchedulerWatch | None = None,
+) -> Patches:
     """Let `clock` hear what the pipeline says, where it says anything.
 
     `model.cache_context(name)` (diffusers) names the branch, `model._reset_stateful_cache()`
     (called at the end of a pipeline) and `scheduler.set_timesteps` announce a new run.
+
+    Args:
+        clock: Is told of new runs and branches.
+        model: The denoiser, not its compiled wrapper.
+        scheduler: The scheduler, if there is one.
+        watch: Is told what the scheduler is called with.
 
     Returns:
         What was replaced; all is restored by `undo`, or at the end of a `with` block.
@@ -30,49 +45,101 @@ def listening(clock: Clock, model: nn.Module, scheduler: Scheduler | None) -> Pa
         context = getattr(model, "cache_context", None)
         if callable(context):
             patches.add(Patch(model, "cache_context", _naming(clock, context)))
-        if callable(getattr(model, "_reset_stateful_cache", None)):
-            patches.add(_Announced(model, "_reset_stateful_cache", clock))
+        reset = getattr(model, "_reset_stateful_cache", None)
+        if callable(reset):
+            patches.add(Patch(model, "_reset_stateful_cache", _restarting(clock, reset)))
         if scheduler is not None:
-            patches.add(_Announced(scheduler, "set_timesteps", clock))
+            patches.add(_Listening(scheduler, clock, watch or SchedulerWatch(scheduler)))
     return patches
 
 
-class _Announcer:
-    """Stands in for a method of an instance and tells clocks of its calls.
+_EARS = "_smoothcache_ears"
+"""Where a scheduler that is listened to has its ears, so that all who listen share them."""
+
+
+class _Ears:
+    """Stands in for the methods of one scheduler, and tells who listens of their calls.
 
     Models may share a scheduler and be detached in any order, so there is one for all of them.
     """
 
-    def __init__(self, owner: object, name: str) -> None:
-        self._original: Callable[..., Any] = getattr(owner, name)
-        self.clocks: list[Clock] = []
-        functools.update_wrapper(self, self._original)  # diffusers reads its signature
-        self.patch = Patch(owner, name, self)
+    def __init__(self, scheduler: Scheduler) -> None:
+        names = [n for n in ("set_timesteps", "step") if callable(getattr(scheduler, n, None))]
+        self.hear: dict[str, list[Hear]] = {name: [] for name in names}
+        mine = attributes_of(scheduler)
+        own = {name: self._on_instance(scheduler, name) for name in names if name in mine}
+        others = {name: self._in_class(scheduler, name) for name in names if name not in own}
+        with undone_on_error() as self.change:
+            for name, told in own.items():
+                self.change.add(Patch(scheduler, name, told))
+            if others:
+                self.change.add(Override(scheduler, {**others, _EARS: self}))
+            else:
+                self.change.add(Patch(scheduler, _EARS, self))
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        for clock in self.clocks:
+    def _on_instance(self, scheduler: Scheduler, name: str) -> Callable[..., Any]:
+        original, listeners = getattr(scheduler, name), self.hear[name]
+
+        @functools.wraps(original)
+        def told(*args: Any, **kwargs: Any) -> Any:
+            for hear in listeners:
+                hear(original, args, kwargs)
+            return original(*args, **kwargs)
+
+        return told
+
+    def _in_class(self, scheduler: Scheduler, name: str) -> Callable[..., Any]:
+        told = self._on_instance(scheduler, name)
+        own = getattr(type(scheduler), name, told)
+
+        @functools.wraps(own)  # diffusers reads its signature
+        def method(this: object, *args: Any, **kwargs: Any) -> Any:
+            if this is scheduler:
+                return told(*args, **kwargs)
+            return own(this, *args, **kwargs)  # made by `type(scheduler).from_config`
+
+        return method
+
+
+class _Listening:
+    """Tells a clock and a watch whenever the methods of a scheduler are called."""
+
+    def __init__(self, scheduler: Scheduler, clock: Clock, watch: SchedulerWatch) -> None:
+        def restart(*_: object) -> None:
             clock.restart()
-        return self._original(*args, **kwargs)
+            watch.hear_timesteps()
 
-
-class _Announced:
-    """Restarts `clock` whenever the method `name` of `owner` is called."""
-
-    def __init__(self, owner: object, name: str, clock: Clock) -> None:
-        current = vars(owner).get(name)
-        self._announcer = current if isinstance(current, _Announcer) else _Announcer(owner, name)
-        self._announcer.clocks.append(clock)
-        self._clock = clock
+        places = {**vars(type(scheduler)), **attributes_of(scheduler)}
+        self._ears: _Ears = places.get(_EARS) or _Ears(scheduler)
+        self._own: dict[str, Hear] = {"set_timesteps": restart, "step": watch.hear_step}
+        for name, listeners in self._ears.hear.items():
+            listeners.append(self._own[name])
 
     def verify(self) -> None:
-        if self._announcer.clocks == [self._clock]:
-            self._announcer.patch.verify()
+        if self._is_last():
+            self._ears.change.verify()
 
     def undo(self) -> None:
         self.verify()
-        self._announcer.clocks.remove(self._clock)
-        if not self._announcer.clocks:
-            self._announcer.patch.undo()
+        last = self._is_last()
+        for name, listeners in self._ears.hear.items():
+            listeners.remove(self._own[name])
+        if last:
+            self._ears.change.undo()
+
+    def _is_last(self) -> bool:
+        return len(self._ears.hear["set_timesteps"]) == 1
+
+
+def _restarting(clock: Clock, original: Callable[..., Any]) -> Callable[..., Any]:
+    """Return `original`, the end of a pipeline, and tell `clock` of it."""
+
+    @functools.wraps(original)
+    def restart(*args: Any, **kwargs: Any) -> Any:
+        clock.restart()
+        return original(*args, **kwargs)
+
+    return restart
 
 
 def _naming(clock: Clock, original: Callable[..., Any]) -> Callable[..., Any]:

@@ -38,7 +38,8 @@ class Tick:
         ended_at: Evaluations the previous run had, if this call ended it; else None.
         broken: Whether what was kept of this branch must not be reused: its latent changed shape,
             dtype or device, the denoiser's variant changed, it had no call in the previous
-            evaluation, or it may have been taken for another branch.
+            evaluation, it may have been taken for another branch, or the timesteps leave those
+            that are expected.
     """
 
     evaluation: int
@@ -62,8 +63,9 @@ class Clock:
         branches: Names of the conditioning passes that are evaluated one after the other by
             calls of their own. Leave empty for batched guidance, and for pipelines that announce
             each pass by `cache_context`.
-        timesteps: The timesteps a run is expected to have, if known. A run that starts with the
-            first of them and then leaves the sequence is taken for a new run.
+        timesteps: The timesteps a run is expected to have, if known. Where a run starts with the
+            first of them and then leaves the sequence forwards, it may have another number of steps
+            or be another run: evaluations are counted on, but nothing that was kept is reused.
     """
 
     def __init__(
@@ -141,8 +143,11 @@ class Clock:
         self._doubtful = self._evaluation == 0 and len(self._seen) < len(self.branches)
         self._evaluation += 1
         self._seen = []
+        followed = self._follows
         self._note_timestep(call, new_run)
         self._note_position(call)
+        # timesteps that leave the expected ones may be those of another run, unless they are views
+        self._doubtful |= followed and not self._follows and not self._views
 
     def _is_broken(self, branch: str, call: Call) -> bool:
         """Whether nothing kept of `branch` may be reused in this call, see `Tick.broken`."""
@@ -190,11 +195,11 @@ class Clock:
         started = self._starts_over(call, last)
         if self.count == self.evaluations:
             if started is False:
+                at = "" if call.timestep is None else f" (timestep {call.timestep:g})"
                 raise ScheduleError(
-                    f"the sampler made evaluation number {self.count + 1} (timestep "
-                    f"{call.timestep}) of a run, but the schedule has {self.evaluations}; use a "
-                    "schedule of as many evaluations, or name the branches if guidance makes two "
-                    "calls per step"
+                    f"the sampler asks for evaluation number {self.count + 1}{at} of a run, but "
+                    f"the schedule has {self.evaluations}; plan for as many evaluations as the "
+                    "sampler makes, or name the branches if guidance makes two calls per step"
                 )
             return True
         return last.layout != call.layout if started is None else started
@@ -206,8 +211,8 @@ class Clock:
             return call.position[0] != first.position[0] or call.position[1] < last.position[1]
         if call.timestep is None:
             return None
-        if self._follows and self.count < len(self.timesteps):
-            return not self._expects(self.count, call)
+        if self._follows and self._expects(self.count, call):
+            return False
         return call.timestep == first.timestep or self._is_behind(call.timestep, first.timestep)
 
     def _expects(self, evaluation: int, call: Call) -> bool:

@@ -14,6 +14,7 @@ from smoothcache_core.calls.announcements import listening
 from smoothcache_core.calls.call import Call, CallReader
 from smoothcache_core.calls.clock import Clock, Scheduler, Tick, TimestepCheck
 from smoothcache_core.calls.fingerprints import call_fingerprint
+from smoothcache_core.calls.watch import SchedulerWatch
 from smoothcache_core.errors import AttachError, ScheduleError, SmoothCacheWarning
 from smoothcache_core.runtime.denoiser_cache import DenoiserCache, refuse_guidance
 from smoothcache_core.runtime.graphs import graphs_over_limit, recompile_limit
@@ -64,7 +65,7 @@ class Attachment:
         self.schedule = schedule
         self.stats = CacheStats()
         self._store = TensorStore(self.stats)
-        self._scheduler = scheduler
+        self._watch = SchedulerWatch(scheduler)
         self._reader = CallReader(inside, adapter)
         self._timesteps = TimestepCheck(schedule.fingerprint.timesteps)
         self._clock = Clock(
@@ -83,9 +84,11 @@ class Attachment:
             of_denoiser, of_guidance, adapter, branches, self._store, self.stats
         )
         refuse_guidance(of_guidance, adapter, inside, branches)
-        self._attach_sites(model, [recipe for recipe in of_sites if recipe.fills])
+        self._attach_sites(model, [recipe for recipe in of_sites if recipe.fills], scheduler)
 
-    def _attach_sites(self, model: nn.Module, recipes: Sequence[Recipe]) -> None:
+    def _attach_sites(
+        self, model: nn.Module, recipes: Sequence[Recipe], scheduler: Scheduler | None
+    ) -> None:
         """Wrap the denoiser and its filled sites, in as few modes as compiled code needs."""
         _refuse_nested([recipe.site for recipe in recipes])
         if graphs_over_limit(model, _variants(recipes)):
@@ -93,7 +96,8 @@ class Attachment:
         self._wrapping = Wrapping(model, [recipe.site for recipe in recipes], self)
         try:
             self._sites = SiteCache(self._wrapping.sites, recipes, self._store, self.stats)
-            self._wrapping.add(listening(self._clock, denoiser(model), self._scheduler))
+            heard = listening(self._clock, denoiser(model), scheduler, self._watch)
+            self._wrapping.add(heard)
             self._warn_graphs(graphs_over_limit(model, _variants(recipes)))
         except BaseException:
             self._wrapping.remove()
@@ -186,25 +190,12 @@ class Attachment:
         self._store.drop_all()
         self._denoiser_cache.forget()
         self._timesteps.restart()
-        self._check_steps()
+        self._watch.begin(call, self.schedule.evaluations, self.schedule.fingerprint.timesteps)
         self.stats.runs += 1
         if tick.ended_at is not None and tick.ended_at < self.schedule.evaluations:
             self._warn_incomplete(tick.ended_at)
         for remark in self.schedule.fingerprint.remarks(call_fingerprint(call)):
             self._warn_once(f"the schedule was planned for something else: {remark}")
-
-    def _check_steps(self) -> None:
-        """Refuse a scheduler that is set to another number of evaluations."""
-        timesteps = getattr(self._scheduler, "timesteps", None)
-        if timesteps is None:
-            return
-        begin = getattr(self._scheduler, "begin_index", None) or 0
-        evaluations = len(timesteps) - begin
-        if evaluations != self.schedule.evaluations:
-            raise ScheduleError(
-                f"{type(self._scheduler).__name__} is set to {evaluations} evaluations, but the "
-                f"schedule has {self.schedule.evaluations}; plan for {evaluations} or change it"
-            )
 
     def end(self, output: Any) -> Any:
         """Take what is needed later, count, and release what is not needed any more.
@@ -263,7 +254,8 @@ class Attachment:
 
     def _warn_incomplete(self, count: int) -> None:
         self._warn_once(
-            f"a run ended after {count} of the schedule's {self.schedule.evaluations} evaluations"
+            f"a run ended after {count} of the schedule's {self.schedule.evaluations} evaluations; "
+            f"if the sampler makes {count}, plan for {count}"
         )
 
     def _warn_once(self, message: str, *, about: str | None = None) -> None:
