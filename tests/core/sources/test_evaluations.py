@@ -10,13 +10,23 @@ import pytest
 import torch
 from hypothesis import given, settings, strategies as st
 from kit.planning import MIXTURE, Mixture, Noisy, OneStep, Passes, ToySampler
-from smoothcache_core import Calibration, PatternAdapter, Schedule, cached, calibrate, fit
+from smoothcache_core import (
+    Calibration,
+    PatternAdapter,
+    Schedule,
+    SmoothCacheWarning,
+    cached,
+    calibrate,
+    fit,
+)
 from smoothcache_core.adapters import DENOISER, GUIDANCE
 from smoothcache_core.errors import ScheduleError
 from smoothcache_core.fills import rounded
 from smoothcache_core.optimize.masks import Basis, Mask
 from smoothcache_core.optimize.surrogate import Simulated, reduced_run
+from smoothcache_core.pipelines import announcing_guidance
 from smoothcache_core.planning import Limits
+from smoothcache_core.schedule import Fingerprint
 from smoothcache_core.sources import plan_evaluations
 from smoothcache_core.sources.evaluations import EvaluationPlanner, can_skip_guidance
 from torch import Tensor
@@ -162,6 +172,61 @@ def test_an_affine_denoiser_makes_the_error_that_was_simulated(
     half = sum(mask.denoiser) - full
     several = 2 if passes == "sequential" else 1
     assert calls == len(SEEDS) * (full * several + half)
+
+
+# ---------------------------------------------------------------------------- another strength
+
+
+def planned_at(strength: float, *, announced: bool = True) -> tuple[ToySampler, Schedule]:
+    sampler = ToySampler(
+        Mixture((1.0, 0.5), STEPS),
+        lambda: OneStep(STEPS),
+        "batched",
+        samples=SAMPLES,
+        scale=strength,
+    )
+    scales = {"guidance_scale": strength} if announced else {}
+    with announcing_guidance(**scales):
+        calibration = calibrate(sampler.value(MIXTURE), seeds=SEEDS, max_lag=3, progress=False)
+    return sampler, plan_evaluations(calibration, compute=0.6, guidance=True)
+
+
+def test_what_corrects_the_guided_output_is_kept_apart():
+    _, schedule = planned_at(1.5)
+    _, unknown = planned_at(1.5, announced=False)
+    fill = schedule.fill(GUIDANCE)
+    assert fill.terms == unknown.fill(GUIDANCE).terms
+    assert unknown.fill(GUIDANCE).corrections is None
+    assert fill.corrections is not None
+    assert fill.corrections.keys() == fill.terms.keys()
+    assert all(any(parts) for parts in fill.corrections.values())
+
+
+def test_a_strength_of_another_meaning_is_not_rescaled():
+    sampler = sampler_of("batched")  # its scale is 2.5
+    with announcing_guidance(guidance_scale=9.0):
+        calibration = calibrate(sampler.value(MIXTURE), seeds=SEEDS, max_lag=3, progress=False)
+    schedule = plan_evaluations(calibration, compute=0.6, guidance=True)
+    assert schedule.fill(GUIDANCE).terms
+    assert schedule.fill(GUIDANCE).corrections is None
+    assert schedule.prediction is not None
+    assert schedule.prediction.by_guidance is None
+
+
+def test_used_at_stronger_guidance_a_plan_errs_less_than_with_its_coefficients_unscaled():
+    _, schedule = planned_at(1.5)
+    stronger, _ = planned_at(6.0)
+    before = schedule.changed(fingerprint=Fingerprint())
+    with announcing_guidance(guidance_scale=6.0), pytest.warns(SmoothCacheWarning) as told:
+        error, _ = realised(stronger, schedule)
+    with announcing_guidance(guidance_scale=6.0):
+        unscaled, _ = realised(stronger, before)
+    assert error < 0.95 * unscaled
+    assert schedule.prediction is not None
+    expected = schedule.prediction.error_at(6.0)
+    assert expected is not None
+    assert 0.3 < expected / error < 3.0
+    assert any(f"at 6 its expected error is {expected:.2g}" in str(each.message) for each in told)
 
 
 # ---------------------------------------------------------------------------- limits

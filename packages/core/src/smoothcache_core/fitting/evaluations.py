@@ -5,6 +5,7 @@ the output that makes the solver land on the plain run's next latent.
 """
 
 from collections.abc import Mapping, Sequence
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -17,7 +18,10 @@ from smoothcache_core.fills import rounded
 from smoothcache_core.fitting.normal_equations import NormalEquations
 from smoothcache_core.fitting.rollout import CachedRun
 from smoothcache_core.optimize.masks import Basis
+from smoothcache_core.optimize.surrogate import SMALLEST_SHARE, is_share_of
 from smoothcache_core.schedule.schedule import Fill, Schedule
+
+Value = TypeVar("Value")
 
 
 class Fitting:
@@ -42,6 +46,7 @@ class Fitting:
     ) -> None:
         self.schedule = schedule
         self._runs = [_Unfolding(run, response) for run in runs]
+        self._weights = response.weights
         self._basis = basis
         self._rows = schedule.row(DENOISER), schedule.row(GUIDANCE)
         names = tuple(dict.fromkeys(call.branch for call in runs[0].plain.calls))
@@ -95,27 +100,38 @@ class Fitting:
         return found
 
     def _fit_guidance(self, evaluation: int) -> None:
-        normal = NormalEquations()
+        normal, plain = NormalEquations(), NormalEquations()
         conditional = []
         for run in self._runs:
             run.cached.advance(self.schedule, evaluation, half=True)
             conditional.append(run.cached.outputs(evaluation)[0])
             target = run.difference(evaluation, conditional[-1], self._cond)
             normal.add(run.differences[: self._basis.terms], target)
+            plain.add(
+                run.differences[: self._basis.terms], run.plain_difference(evaluation, self._cond)
+            )
         found = normal.solve()
         for run, output in zip(self._runs, conditional, strict=True):
             parts = zip(found.tolist(), run.differences, strict=False)
             filled = output - sum((c * d for c, d in parts), torch.zeros(()))
             both = (output, filled) if self._cond == 0 else (filled, output)
             run.take(evaluation, torch.stack(both), None)
-        terms = {**self.schedule.fill(GUIDANCE).terms, evaluation: rounded(found)}
-        self._put(GUIDANCE.kind, Fill(terms=terms))
+        given = self.schedule.fill(GUIDANCE)
+        rescalable = is_share_of(
+            float(self._weights[evaluation, 1 - self._cond]), self.schedule.fingerprint.strength
+        )
+        corrections = {evaluation: rounded(found - plain.solve())} if rescalable else {}
+        fill = Fill(
+            terms={**given.terms, evaluation: rounded(found)},
+            corrections=_without(given.corrections or {}, evaluation) | corrections or None,
+        )
+        self._put(GUIDANCE.kind, fill)
 
     def _put(self, key: str, fill: Fill) -> None:
         self.schedule = self.schedule.changed(fills={**self.schedule.fills, key: fill})
 
 
-def _without(values: Mapping[int, float], evaluation: int) -> dict[int, float]:
+def _without(values: Mapping[int, Value], evaluation: int) -> dict[int, Value]:
     return {known: value for known, value in values.items() if known != evaluation}
 
 
@@ -164,8 +180,12 @@ class _Unfolding:
     def difference(self, evaluation: int, conditional: Tensor, index: int) -> Tensor:
         """Return the guidance difference that lands, (n,), given the conditional output."""
         share = float(self._response.weights[evaluation, 1 - index])
-        if abs(share) > 1e-6:
+        if abs(share) > SMALLEST_SHARE:
             return (conditional - self.landing(evaluation)) / share
+        return self.plain_difference(evaluation, index)
+
+    def plain_difference(self, evaluation: int, index: int) -> Tensor:
+        """Return the guidance difference of the plain run, (n,), given the conditional pass."""
         return self._plain.outputs[evaluation, index] - self._plain.outputs[evaluation, 1 - index]
 
     def take(self, evaluation: int, outputs: Tensor, conditional: int | None) -> None:

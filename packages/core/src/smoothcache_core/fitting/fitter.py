@@ -136,8 +136,18 @@ def _measured(schedule: Schedule, seeds: Sequence[int], errors: Sequence[float])
         measured=True,
         bytes=None if schedule.cost is None else schedule.predicted_bytes(),
         seconds=None if schedule.prediction is None else schedule.prediction.seconds,
+        by_guidance=_by_guidance(schedule, float(np.mean(errors))),
     )
     used = tuple(sorted({*schedule.source.seeds, *seeds}))
     settings = {**schedule.source.settings, "fitted_samples": len(errors)}
     source = Provenance(name=schedule.source.name, settings=settings, seeds=used)
     return schedule.changed(prediction=prediction, source=source)
+
+
+def _by_guidance(schedule: Schedule, error: float) -> dict[float, float] | None:
+    """Return what was expected at other strengths of guidance, by what is measured at its own."""
+    known, strength = schedule.prediction, schedule.fingerprint.strength
+    if known is None or not known.by_guidance or strength is None:
+        return None
+    planned = known.error_at(strength) or known.error
+    return {at: value * error / (planned + 1e-300) for at, value in known.by_guidance.items()}

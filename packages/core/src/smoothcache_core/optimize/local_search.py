@@ -59,8 +59,7 @@ class Search:
     def cost(self, mask: Mask) -> float:
         """Return what is minimised: the final error, and the drift that makes it less certain."""
         if mask not in self._known:
-            run = self._simulation(mask).result()
-            self._known[mask] = float(np.hypot(run.error, run.drift))
+            self._known[mask] = self._simulation(mask).result().uncertain_error
         return self._known[mask]
 
     def _simulation(self, mask: Mask) -> Simulation:

@@ -12,9 +12,10 @@ A skipped evaluation is not fitted to what the plain run had there, but to what 
 solver land on the plain run's next latent. That takes back what drifted so far.
 """
 
+import copy
 import itertools
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Self
 
 import numpy as np
@@ -30,6 +31,24 @@ from smoothcache_core.schedule.schedule import MOST_TERMS
 _LATENTS, _OUTPUTS = 3, 4  # multistep solvers make a step of no more of either
 
 
+SMALLEST_SHARE = 1e-6
+"""Of the unconditional pass in the guided output; below, nothing can be corrected by it."""
+
+
+_SAME_SHARE = 0.02  # relative; shares are measured to 1e-3, or so where the solver is noisy
+
+
+def is_share_of(share: float, strength: float | None) -> bool:
+    """Return whether a share of the unconditional pass is 1 - strength, as in most pipelines.
+
+    Some limit guidance to an interval, or give its strength another meaning: what is fitted there
+    cannot be rescaled.
+    """
+    if strength is None or abs(share) <= SMALLEST_SHARE:
+        return False
+    return abs(share - (1.0 - strength)) <= _SAME_SHARE * abs(share)
+
+
 @dataclass(kw_only=True)
 class Simulated:
     """What a simulated run gave.
@@ -41,7 +60,8 @@ class Simulated:
         terms: Coefficients of each skipped evaluation, the newest output first.
         inputs: Coefficient of the latent of each skipped evaluation.
         anchors: Coefficient of the latent of the evaluation computed last before it.
-        differences: Coefficients of the guidance difference.
+        differences: Coefficients of the guidance difference, at the strength that was calibrated.
+        corrections: The part of them that makes the solver land, see `Fill.corrections`.
     """
 
     error: float = 0.0
@@ -50,6 +70,12 @@ class Simulated:
     inputs: dict[int, float] = field(default_factory=dict)
     anchors: dict[int, float] = field(default_factory=dict)
     differences: dict[int, tuple[float, ...]] = field(default_factory=dict)
+    corrections: dict[int, tuple[float, ...]] = field(default_factory=dict)
+
+    @property
+    def uncertain_error(self) -> float:
+        """The error and the drift on the way, where the linear denoiser says too little."""
+        return float(np.hypot(self.error, self.drift))
 
 
 _NOISY = 0.02  # of the latent; rounding leaves 1e-8, and 4e-3 in bfloat16
@@ -102,6 +128,25 @@ class ReducedRun:
         found = np.linalg.lstsq(known.T, latent, rcond=None)[0]
         return float(np.linalg.norm(latent - found @ known) / (self.latent_sizes[i] + 1e-300))
 
+    def at_strength(self, strength: float) -> "ReducedRun":
+        """Return the run with another strength of guidance, on the latents of this one."""
+        weights = np.full_like(self.response.weights, 1.0 - strength)
+        weights[:, self.conditional] = strength
+        found = copy.copy(self)
+        found.response = replace(self.response, weights=weights)
+        found.guided = np.einsum("ep,epn->en", weights, self.outputs)
+        return found
+
+    def replay(self, mask: Mask, basis: Basis, given: Simulated) -> Simulated:
+        """Run with coefficients that were fitted to another run, of another strength say.
+
+        Args:
+            mask: What is computed.
+            basis: What fills combine.
+            given: What `simulate` gave there for this mask and basis.
+        """
+        return _Replayed(self, mask, basis, given).result()
+
     def simulate(self, mask: Mask, basis: Basis | None = None) -> Simulated:
         """Run with `skips`, fitting every fill when its evaluation comes.
 
@@ -113,7 +158,8 @@ class ReducedRun:
 
 
 _Found = tuple[float, ...]
-"""Coefficients of one evaluation, empty where all of it is computed."""
+"""Coefficients of one evaluation, empty where all of it is computed. Where the guidance difference
+is filled: its coefficients, then the parts of them that are corrections."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,7 +213,7 @@ class Simulation:
         found: _Found = ()
         if not self._mask.denoiser[i]:
             basis = self._regressors(i, state, of.latents[i] + drift)
-            coefficients = ridge(basis, target)
+            coefficients = self._coefficients(i, basis, target)
             guided, found = coefficients @ basis, tuple(coefficients.tolist())
         else:
             outputs = of.outputs[i] + of.gain[i][:, None] * drift
@@ -188,6 +234,22 @@ class Simulation:
         self._found.append(found)
         self._states.append(state)
 
+    def _coefficients(self, i: int, basis: Array, target: Array) -> Array:
+        """Return the coefficients of a skipped evaluation, (k,)."""
+        del i
+        return ridge(basis, target)
+
+    def _differences(
+        self, i: int, basis: Array, outputs: Array, target: Array
+    ) -> tuple[Array, Array]:
+        """Return the coefficients of a guidance difference, and the part that corrects, (k,)."""
+        conditional = outputs[self._of.conditional]
+        share = float(self._of.response.weights[i, 1 - self._of.conditional])
+        found = plain = ridge(basis, conditional - outputs[1 - self._of.conditional])
+        if abs(share) > SMALLEST_SHARE:
+            found = ridge(basis, (conditional - target) / share)
+        return found, found - plain
+
     def _drift(self, i: int) -> Array:
         if not i:
             return np.zeros(self._changes.shape[1])
@@ -203,17 +265,12 @@ class Simulation:
         return np.array(regressors)
 
     def _without_unconditional(self, i: int, outputs: Array, target: Array) -> tuple[Array, _Found]:
-        of = self._of
-        share = float(of.response.weights[i, 1 - of.conditional])
-        conditional = outputs[of.conditional]
         basis = np.array(self._states[-1].differences[: self._basis.terms])
-        if abs(share) > 1e-6:
-            found = ridge(basis, (conditional - target) / share)
-        else:
-            found = ridge(basis, conditional - outputs[1 - of.conditional])
+        found, corrections = self._differences(i, basis, outputs, target)
+        conditional = self._of.conditional
         filled = outputs.copy()
-        filled[1 - of.conditional] = conditional - found @ basis
-        return filled, tuple(found.tolist())
+        filled[1 - conditional] = outputs[conditional] - found @ basis
+        return filled, (*found.tolist(), *corrections.tolist())
 
     def result(self) -> Simulated:
         """Return what the run gave."""
@@ -232,8 +289,28 @@ class Simulation:
                 if self._basis.use_anchor:
                     result.anchors[i] = found[-1]
             elif found:
-                result.differences[i] = found
+                result.differences[i] = found[: len(found) // 2]
+                result.corrections[i] = found[len(found) // 2 :]
         return result
+
+
+class _Replayed(Simulation):
+    """A run with given coefficients, which were fitted to another one."""
+
+    def __init__(self, reduced: ReducedRun, mask: Mask, basis: Basis, given: Simulated) -> None:
+        self._given = given
+        super().__init__(reduced, mask, basis)
+
+    def _coefficients(self, i: int, basis: Array, target: Array) -> Array:
+        del basis, target
+        latents = [of[i] for of in (self._given.inputs, self._given.anchors) if i in of]
+        return np.array([*self._given.terms[i], *latents])
+
+    def _differences(
+        self, i: int, basis: Array, outputs: Array, target: Array
+    ) -> tuple[Array, Array]:
+        del basis, outputs, target
+        return np.array(self._given.differences[i]), np.array(self._given.corrections[i])
 
 
 def _first_difference(one: Mask, other: Mask) -> int:

@@ -22,6 +22,7 @@ from smoothcache_core.runtime.recipe import Recipe
 from smoothcache_core.runtime.site_cache import Refit, SiteCache
 from smoothcache_core.runtime.store import CacheStats, TensorStore
 from smoothcache_core.schedule.schedule import Schedule
+from smoothcache_core.schedule.strengths import expectation_at, schedule_at
 from smoothcache_core.wrapping.denoiser import Step, Wrapping
 
 
@@ -194,8 +195,12 @@ class Attachment:
         self.stats.runs += 1
         if tick.ended_at is not None and tick.ended_at < self.schedule.evaluations:
             self._warn_incomplete(tick.ended_at)
-        for remark in self.schedule.fingerprint.remarks(call_fingerprint(call)):
+        live = call_fingerprint(call)
+        self._denoiser_cache.rescale(schedule_at(self.schedule, live.strength).timeline(GUIDANCE))
+        for remark in self.schedule.fingerprint.remarks(live):
             self._warn_once(f"the schedule was planned for something else: {remark}")
+        if expectation := expectation_at(self.schedule, live.strength):
+            self._warn_once(expectation)
 
     def end(self, output: Any) -> Any:
         """Take what is needed later, count, and release what is not needed any more.

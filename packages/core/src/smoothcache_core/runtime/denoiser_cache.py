@@ -124,6 +124,15 @@ class DenoiserCache:
         """Forget the evaluation under way; for a run that begins or was cut off."""
         self._conditional: tuple[int, Structure] | None = None
 
+    def rescale(self, guidance: Timeline) -> None:
+        """Fill guidance differences by other coefficients, those of a run's own strength.
+
+        Args:
+            guidance: The timeline of the guidance difference, with the sources that it had.
+        """
+        if self._guidance is not None:
+            self._guidance = guidance
+
     # ------------------------------------------------------------------ before a call
 
     def begin(self, tick: Tick, args: tuple[Any, ...], kwargs: dict[str, Any], latent: Any) -> Step:

@@ -8,6 +8,11 @@ _APART = 0.05
 """How far projections may differ for one model: between data types, or after a little tuning."""
 
 
+_CLASSIFIER_FREE = ("true_cfg_scale", "cfg_scale", "guidance_scale")
+"""Names of the strength of classifier-free guidance. Where there is a `true_cfg_scale`, the model
+is told `guidance_scale` and makes no second pass of it."""
+
+
 class Fingerprint(BaseModel):
     """What was measured. Fields that are not known are None and are not compared.
 
@@ -45,6 +50,12 @@ class Fingerprint(BaseModel):
     guidance: Mapping[str, float] | None = None
     versions: Mapping[str, str] = {}
     transferred_from: int | None = None
+
+    @property
+    def strength(self) -> float | None:
+        """Strength of classifier-free guidance, 1 for none; None if it is not known."""
+        known = self.guidance or {}
+        return next((known[name] for name in _CLASSIFIER_FREE if name in known), None)
 
     def conflicts(self, other: "Fingerprint") -> list[str]:
         """Return why something with fingerprint `other` must be refused; empty if it fits.

@@ -1,8 +1,9 @@
 """Where a schedule comes from, and what is predicted or measured of its error."""
 
+import itertools
 from collections.abc import Mapping
 
-from pydantic import BaseModel, ConfigDict, NonNegativeFloat
+from pydantic import BaseModel, ConfigDict, FiniteFloat, NonNegativeFloat
 
 Setting = float | int | str | bool | None
 
@@ -51,6 +52,8 @@ class Prediction(BaseModel):
             than estimated from sensitivities.
         bytes: The most bytes of cached tensors held between evaluations, if known.
         seconds: Seconds of one run, all evaluations, on the machine of the calibration; if known.
+        by_guidance: Error that is expected at other strengths of classifier-free guidance, by the
+            strength; None if that is not known.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -61,6 +64,25 @@ class Prediction(BaseModel):
     measured: bool = False
     bytes: int | None = None
     seconds: float | None = None
+    by_guidance: Mapping[FiniteFloat, NonNegativeFloat] | None = None
+
+    def error_at(self, strength: float) -> float | None:
+        """Return the error that is expected at a strength of guidance, at least 0.
+
+        Between strengths that are known it is interpolated geometrically.
+
+        Args:
+            strength: Strength of classifier-free guidance.
+
+        Returns:
+            None where nothing is known, beyond the range of `by_guidance` above all.
+        """
+        known = sorted((self.by_guidance or {}).items())
+        for (low, one), (high, other) in itertools.pairwise(known):
+            if low <= strength <= high:
+                part = (strength - low) / (high - low)
+                return one ** (1 - part) * other**part
+        return None
 
 
 def described(source: Provenance) -> str:

@@ -56,6 +56,10 @@ class Fill(BaseModel):
         anchors: For skipped evaluations of the denoiser, the coefficient of the latent that the
             newest computed evaluation was given; 0 where not listed. With both coefficients a fill
             sees what was added to the latent since, the noise of a stochastic solver above all.
+        corrections: For skipped evaluations of guidance, the part of each coefficient in `terms`
+            that corrects the guided output, as many numbers as there; 0 where not listed, None if
+            they are not known. `terms` are for the strength of guidance in the fingerprint; see
+            `schedule/strengths.py`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -63,6 +67,7 @@ class Fill(BaseModel):
     terms: Mapping[NonNegativeInt, Terms]
     inputs: Mapping[NonNegativeInt, FiniteFloat] = {}
     anchors: Mapping[NonNegativeInt, FiniteFloat] = {}
+    corrections: Mapping[NonNegativeInt, Terms] | None = None
 
 
 class Changes(TypedDict, total=False):
@@ -163,7 +168,8 @@ class Schedule(BaseModel):
     @model_validator(mode="after")
     def _validate_fills(self) -> Self:
         for key, fill in self.fills.items():
-            past = [e for e in (*fill.terms, *fill.inputs, *fill.anchors) if e >= self.evaluations]
+            named = (*fill.terms, *fill.inputs, *fill.anchors, *(fill.corrections or ()))
+            past = [evaluation for evaluation in named if evaluation >= self.evaluations]
             if past:
                 raise ValueError(f"fill {key!r} names evaluation {past[0]}, past the end")
             for evaluation, terms in fill.terms.items():
@@ -177,6 +183,7 @@ class Schedule(BaseModel):
                     raise ValueError(
                         f"fill {key!r} has {name}; only {DENOISER.kind!r} may use the latent"
                     )
+            _check_corrections(key, fill)
         return self
 
     def changed(self, **changes: Unpack[Changes]) -> Self:
@@ -399,6 +406,18 @@ class Schedule(BaseModel):
         if name not in known:
             raise ScheduleError(f"there is no format {name!r}, but {sorted(known)}")
         return known[name].write(dict(self))
+
+
+def _check_corrections(key: str, fill: Fill) -> None:
+    if fill.corrections and key != GUIDANCE.kind:
+        raise ValueError(f"fill {key!r} has corrections; only {GUIDANCE.kind!r} may have them")
+    for evaluation, parts in (fill.corrections or {}).items():
+        terms = fill.terms.get(evaluation, ())
+        if len(parts) != len(terms):
+            raise ValueError(
+                f"fill {key!r} has {len(parts)} corrections at evaluation {evaluation}, but "
+                f"{len(terms)} terms"
+            )
 
 
 def _first_problem(error: ValidationError) -> str:

@@ -4,6 +4,7 @@ What to skip is searched, and the coefficients are fitted, on a `ReducedRun`, wi
 """
 
 import math
+from collections.abc import Iterable
 from dataclasses import asdict, replace
 from functools import cache, partial
 
@@ -15,11 +16,16 @@ from smoothcache_core.fills import FillRule, rounded
 from smoothcache_core.numerics.least_squares import check_enough
 from smoothcache_core.optimize.local_search import Found, Search
 from smoothcache_core.optimize.masks import Basis, Mask
-from smoothcache_core.optimize.surrogate import Simulated, reduced_run
+from smoothcache_core.optimize.surrogate import Simulated, is_share_of, reduced_run
 from smoothcache_core.schedule.limits import Limits
 from smoothcache_core.schedule.provenance import Prediction, Provenance
 from smoothcache_core.schedule.schedule import MOST_TERMS, Fill, Schedule
+from smoothcache_core.schedule.strengths import fill_at
 from smoothcache_core.sources.kind import MakeSchedule, SourceKind, check_compute, fits
+
+_FACTORS = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
+"""Strengths of guidance, less 1, over the planned one, at which the error is foretold: from 1.06 to
+9 for a plan made at 1.5."""
 
 
 class EvaluationPlanner:
@@ -59,6 +65,15 @@ class EvaluationPlanner:
         self._limits = _limits(self._dynamics, limits or Limits())
         self._search = Search(self._reduced, self._limits, self._basis)
 
+    def _rescalable(self, evaluations: Iterable[int]) -> bool:
+        """Return whether what was fitted can be rescaled to another strength of guidance."""
+        if self._reduced.parts != 2:
+            return False
+        unconditional = 1 - (self._dynamics.conditional or 0)
+        shares = self._dynamics.response.weights[:, unconditional]
+        strength = self._calibration.fingerprint.strength
+        return all(is_share_of(float(shares[i]), strength) for i in evaluations)
+
     @property
     def least(self) -> float:
         """The smallest compute fraction that can be planned."""
@@ -81,7 +96,7 @@ class EvaluationPlanner:
     def _schedule(self, found: Found, compute: float) -> Schedule:
         calibration = self._calibration
         run = self._reduced.simulate(found.mask, self._basis)
-        rows, fills = _rows(found.mask), _fills(run)
+        rows, fills = _rows(found.mask), _fills(run, rescalable=self._rescalable(run.corrections))
         named = {
             "compute": compute,
             "guidance": self._guidance,
@@ -99,8 +114,23 @@ class EvaluationPlanner:
             error=found.error,
             bytes=schedule.predicted_bytes(),
             seconds=self._dynamics.seconds_at(schedule.compute_fraction()),
+            by_guidance=self._by_guidance(found.mask, run),
         )
         return schedule.changed(prediction=prediction)
+
+    def _by_guidance(self, mask: Mask, run: Simulated) -> dict[float, float] | None:
+        """Return the expected error at other strengths of guidance; None if there are none."""
+        planned = self._calibration.fingerprint.strength
+        if planned is None or not self._rescalable(range(self._reduced.evaluations)):
+            return None
+        found: dict[float, float] = {}
+        for factor in _FACTORS:
+            strength = round(1.0 + factor * (planned - 1.0), 6)
+            fill = Fill(terms=run.differences, corrections=run.corrections)
+            given = replace(run, differences=dict(fill_at(fill, planned, strength).terms))
+            other = self._reduced.at_strength(strength).replay(mask, self._basis, given)
+            found[strength] = other.uncertain_error
+        return found
 
 
 def plan_evaluations(
@@ -221,14 +251,15 @@ def _pair(mask: Mask) -> tuple[tuple[bool, ...], tuple[bool, ...]]:
     return mask.denoiser, mask.guidance
 
 
-def _fills(run: Simulated) -> dict[str, Fill]:
+def _fills(run: Simulated, *, rescalable: bool) -> dict[str, Fill]:
     outputs = {i: rounded(terms) for i, terms in run.terms.items()}
     inputs = {i: rounded([value])[0] for i, value in run.inputs.items()}
     anchors = {i: rounded([value])[0] for i, value in run.anchors.items()}
     differences = {i: rounded(terms) for i, terms in run.differences.items()}
+    corrections = {i: rounded(parts) for i, parts in run.corrections.items()}
     return {
         DENOISER.kind: Fill(terms=outputs, inputs=inputs, anchors=anchors),
-        GUIDANCE.kind: Fill(terms=differences),
+        GUIDANCE.kind: Fill(terms=differences, corrections=corrections if rescalable else None),
     }
 
 
