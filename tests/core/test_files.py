@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from kit.helpers import calibration_of, schedule_of
-from smoothcache_core.files import json_text
+from smoothcache_core.documents import json_text
 
 resource = pytest.importorskip("resource", reason="limits the size of files")
 SAVES = {"schedule": schedule_of().save, "calibration": calibration_of(np.ones((2, 2, 6))).save}

@@ -176,10 +176,10 @@ def test_reports_are_equal_if_what_is_saved_is():
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("{", "is not a report"),
-        ("[]", "is not a report"),
-        ('{"format": "smoothcache-schedule"}', "is not a report: format: Input should be"),
-        ('{"version": 2}', "is not a report: version: Input should be 1"),
+        ("{", "is not JSON"),
+        ("[]", "invalid report: Input should be"),
+        ('{"format": "smoothcache-schedule"}', "invalid report: format: Input should be"),
+        ('{"version": 2}', "invalid report: version: Input should be 1"),
     ],
 )
 def test_load_refuses_what_is_not_a_report(tmp_path: Path, content: str, message: str):

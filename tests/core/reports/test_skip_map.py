@@ -20,7 +20,10 @@ def sites_of(kinds: Sequence[str], blocks: int) -> tuple[Site, ...]:
 
 
 def cost_of(sites: Sequence[Site], total: int) -> Cost:
-    costs = [SiteCost(path=s.path, kind=s.kind, block=s.block, macs=1, bytes=4) for s in sites]
+    costs = [
+        SiteCost(path=s.path, kind=s.kind, block=s.block, macs=min(total, 1), bytes=4)
+        for s in sites
+    ]
     return Cost(total=total, sites=tuple(costs))
 
 

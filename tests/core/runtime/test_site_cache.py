@@ -386,14 +386,14 @@ def test_nothing_is_left_behind(stop: int):
 
 REFUSED: dict[str, tuple[Mapping[str, Sequence[int]], dict[str, Fill], str]] = {
     "starved by a more specific row": (
-        {"attn": (1, 1, 0), "attn-1": (1, 0, 0)},
+        {"attn": (1, 1, 0), "blocks.1.attn": (1, 0, 0)},
         fills_of(attn={2: LINE}),
         r"fill of 'blocks.1.attn' has 2 terms at evaluation 2, but only 1 outputs",
     ),
     "fill of nothing": (
         {"attn": (1, 1, 0)},
-        fills_of(mlp={2: LINE}),
-        r"the schedule names \['mlp'\]",
+        {"attn-9": Fill(terms={2: LINE})},
+        r"the schedule names \['attn-9'\]",
     ),
 }
 

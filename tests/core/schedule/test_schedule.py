@@ -1,10 +1,11 @@
 """Schedules as values and as files."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, strategies as st
 from kit.helpers import ROW, STEPS
@@ -13,6 +14,7 @@ from smoothcache_core.adapters import Site
 from smoothcache_core.adapters.sites import DENOISER, GUIDANCE
 from smoothcache_core.errors import ScheduleError
 from smoothcache_core.schedule import Cost, Fingerprint, Provenance, SiteCost
+from smoothcache_core.schedule.consistency import LARGEST
 from smoothcache_core.schedule.provenance import Prediction
 from smoothcache_core.schedule.schedule import Fill
 
@@ -170,9 +172,12 @@ def rows(evaluations: int, keys: st.SearchStrategy[str]) -> st.SearchStrategy[di
     return st.dictionaries(keys, row.map(lambda rest: [1, *rest]), min_size=1, max_size=5)
 
 
-def fills(evaluations: int) -> st.SearchStrategy[Fill]:
-    terms = st.tuples(st.floats(allow_nan=False, allow_infinity=False))
-    places = st.dictionaries(st.integers(1, evaluations - 1), terms, max_size=3)
+def fills(row: Sequence[int]) -> st.SearchStrategy[Fill]:
+    skipped = [evaluation for evaluation, entry in enumerate(row) if not entry]
+    terms = st.tuples(st.floats(-LARGEST, LARGEST))
+    places = (
+        st.dictionaries(st.sampled_from(skipped), terms, max_size=3) if skipped else st.just({})
+    )
     return st.builds(Fill, terms=places)
 
 
@@ -208,15 +213,16 @@ def test_version_2_has_no_fill_but_reuse(tmp_path: Path):
 def test_load_gives_what_was_saved(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject):
     evaluations = data.draw(st.integers(2, 8))
     settings = data.draw(st.dictionaries(KEYS, SCALARS | NUMBERS))
+    chosen = data.draw(rows(evaluations, KEYS))
     schedule = Schedule(
         evaluations=evaluations,
-        rows=data.draw(rows(evaluations, KEYS)),
-        fills=data.draw(st.dictionaries(KEYS, fills(evaluations), max_size=3)),
+        rows=chosen,
+        fills={key: data.draw(fills(row)) for key, row in chosen.items()},
         prediction=data.draw(st.sampled_from([None, FULL.prediction])),
         source=Provenance(name=data.draw(KEYS), settings=settings, seeds=(3, 1)),
         fingerprint=Fingerprint(
             solver=data.draw(st.none() | KEYS),
-            timesteps=tuple(data.draw(st.lists(NUMBERS, min_size=1))),
+            timesteps=data.draw(st.tuples(*[NUMBERS] * evaluations)),
             latent_shape=(4, 8, 8),
         ),
         cost=data.draw(st.sampled_from([None, FULL.cost])),
@@ -269,10 +275,14 @@ def test_an_unknown_format_is_refused():
         ({"attn": [1, 0], "mlp": [1, 0, 0]}, r"rows differ in length: {'attn': 2, 'mlp': 3}"),
         ({"attn": "10"}, "'attn' is not a list"),
         ({"attn": {"0": 1}}, "'attn' is not a list"),
-        ({"attn": [1, 2]}, r"rows.attn.1: Input should be 0 or 1"),
+        ({"attn": [1, 2]}, r"rows.attn.1: Input should be less than or equal to 1"),
+        ({"attn": [1, 0, -1]}, r"rows.attn.2: Input should be greater than or equal to 0"),
+        ({"attn": [1.0, 0.0]}, r"rows.attn.0: Input should be a valid integer"),
+        ({"attn": [True, False]}, r"rows.attn.0: Input should be a valid integer"),
+        ({"": [1, 0]}, "rows.*should have at least 1"),
         ({"attn": [0, 1]}, "row 'attn' reuses at the first evaluation"),
         ({"attn": []}, "evaluations: Input should be greater than 0"),
-        ({}, "evaluations: Input should be greater than 0"),
+        ({}, "it has no rows"),
     ],
 )
 def test_wrong_v1_is_refused(flat: Any, message: str, tmp_path: Path):
@@ -307,24 +317,117 @@ def test_a_missing_file_is_refused(tmp_path: Path):
 
 # ---------------------------------------------------------------------------- validation
 
+SITE_COST = {"path": "blocks.3.ff", "kind": "ff", "block": 3, "macs": 2, "bytes": 1}
 WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "short": ({"rows": {"ff": [1, 0]}}, "row 'ff' has 2 entries, but the schedule has 3 eval"),
     "long": ({"rows": {"ff": [1, 0, 0, 0]}}, "row 'ff' has 4 entries, but the schedule has 3 eval"),
     "first reused": ({"rows": {"ff": [0, 1, 1]}}, "row 'ff' reuses at the first evaluation"),
     "no rows": ({"rows": {}}, "at least one row"),
-    "two": ({"rows": {"ff": [1, 2, 0]}}, "rows.ff.1: Input should be 0 or 1"),
-    "negative": ({"rows": {"ff": [1, -1, 0]}}, "rows.ff.1: Input should be 0 or 1"),
-    "half": ({"rows": {"ff": [1, 0.5, 0]}}, "rows.ff.1: Input should be 0 or 1"),
-    "text": ({"rows": {"ff": [1, "0", 0]}}, "rows.ff.1: Input should be 0 or 1"),
-    "null": ({"rows": {"ff": [1, None, 0]}}, "rows.ff.1: Input should be 0 or 1"),
+    "two": ({"rows": {"ff": [1, 2, 0]}}, "rows.ff.1: Input should be less than or equal to 1"),
+    "negative": ({"rows": {"ff": [1, -1, 0]}}, "rows.ff.1: Input should be greater than or equal"),
+    "half": ({"rows": {"ff": [1, 0.5, 0]}}, "rows.ff.1: Input should be a valid integer"),
+    "whole number with a point": ({"rows": {"ff": [1, 0.0, 0]}}, "rows.ff.1: Input should be a v"),
+    "truth": ({"rows": {"ff": [True, False, True]}}, "rows.ff.0: Input should be a valid integer"),
+    "text": ({"rows": {"ff": [1, "0", 0]}}, "rows.ff.1: Input should be a valid integer"),
+    "null": ({"rows": {"ff": [1, None, 0]}}, "rows.ff.1: Input should be a valid integer"),
+    "row without a name": ({"rows": {"": [1, 0, 1]}}, "rows.*should have at least 1"),
     "zero evaluations": ({"evaluations": 0}, "evaluations: Input should be greater than 0"),
     "part of an evaluation": ({"evaluations": 2.5}, "evaluations: Input should be a valid integer"),
+    "text for evaluations": ({"evaluations": "3"}, "evaluations: Input should be a valid integer"),
+    "truth for evaluations": ({"evaluations": True}, "evaluations: Input should be a valid int"),
+    "3.0 evaluations": ({"evaluations": 3.0}, "evaluations: Input should be a valid integer"),
+    "version with a point": ({"version": 3.0}, "version: it is an integer, got 3.0"),
+    "version 2 with a point": ({"version": 2.0}, "it is an integer, got 2.0"),
+    "field self": ({"self": 1}, "self: Extra inputs are not permitted"),
     "extra field": ({"alpha": 0.1}, "alpha: Extra inputs are not permitted"),
     "extra source": ({"source": {"name": "x", "why": 1}}, "source.why: Extra inputs are not"),
     "extra print": ({"fingerprint": {"model": "x"}}, "fingerprint.model: Extra inputs are not"),
     "format": ({"format": "other"}, "format: Input should be 'smoothcache-schedule'"),
     "version": ({"version": 4}, "version: Input should be 3"),
     "fill of version 2": ({"fill": "reuse"}, "fill: Extra inputs are not permitted"),
+    "fill of what is computed": (
+        {"fills": {"ff": {"terms": {"2": [1.0]}}}},
+        "fill 'ff' names evaluation 2, which is computed",
+    ),
+    "fill of the first evaluation": (
+        {"fills": {"ff": {"terms": {"0": [1.0]}}}},
+        "fill 'ff' names evaluation 0, which is computed",
+    ),
+    "inputs of what is computed": (
+        {"rows": {"denoiser": [1, 0, 1]}, "fills": {"denoiser": {"terms": {}, "inputs": {"2": 1}}}},
+        "fill 'denoiser' names evaluation 2, which is computed",
+    ),
+    "fill without a row": ({"fills": {"mlp": {"terms": {"1": [1.0]}}}}, "fill 'mlp' has no row"),
+    "fill of the kind, row of a block": (
+        {"rows": {"ff-0": [1, 0, 1]}, "fills": {"ff": {"terms": {"1": [1.0]}}}},
+        "fill 'ff' has no row",
+    ),
+    "inherited terms": (
+        {
+            "rows": {"ff": [1, 1, 0], "ff-3": [1, 0, 0]},
+            "fills": {"ff": {"terms": {"2": [2.0, -1.0]}}},
+        },
+        "fill 'ff' has 2 terms at evaluation 2, but only 1 outputs .* in row 'ff-3'",
+    ),
+    "fill of a path that fits no row": (
+        {"fills": {"blocks.3.ff": {"terms": {"2": [1.0]}}}},
+        "fill 'blocks.3.ff' names evaluation 2, which is computed",
+    ),
+    "evaluation with a zero before": (
+        {"fills": {"ff": {"terms": {"01": [1]}}}},
+        "fills.ff.terms.01",
+    ),
+    "evaluation with a sign": ({"fills": {"ff": {"terms": {"+1": [1]}}}}, r"fills.ff.terms.\+1"),
+    "evaluation with a space": ({"fills": {"ff": {"terms": {" 1": [1]}}}}, "fills.ff.terms. 1"),
+    "huge coefficient": (
+        {"fills": {"ff": {"terms": {"1": [1e30]}}}},
+        "fills.ff.terms.1.0: Input should be less than or equal to 65504",
+    ),
+    "huge coefficient of a latent": (
+        {
+            "rows": {"denoiser": [1, 0, 1]},
+            "fills": {"denoiser": {"terms": {}, "anchors": {"1": -1e6}}},
+        },
+        "fills.denoiser.anchors.1: Input should be greater than or equal to -65504",
+    ),
+    "text for a coefficient": (
+        {"fills": {"ff": {"terms": {"1": ["1"]}}}},
+        "terms.1.0: Input should",
+    ),
+    "truth for a coefficient": (
+        {"fills": {"ff": {"terms": {"1": [True]}}}},
+        "terms.1.0: Input sho",
+    ),
+    "timesteps": (
+        {"fingerprint": {"timesteps": [9, 1]}},
+        "there are 2 timesteps for 3 evaluations",
+    ),
+    "no evaluations": (
+        {"fingerprint": {"evaluations": 0}},
+        "fingerprint.evaluations: Input should",
+    ),
+    "branch twice": ({"fingerprint": {"branches": ["a", "a"]}}, "branches: 'a' occurs twice"),
+    "negative total": ({"cost": {"total": -1, "sites": []}}, "cost.total: Input should be greater"),
+    "negative size": ({"cost": {"total": 1, "sites": [], "output_bytes": -1}}, "cost.output_bytes"),
+    "sites dearer than the whole": (
+        {"cost": {"total": 1, "sites": [SITE_COST]}},
+        "cost: the sites cost 2 MACs, the whole denoiser 1",
+    ),
+    "site twice": (
+        {"cost": {"total": 9, "sites": [SITE_COST, SITE_COST]}},
+        "cost.sites: the site 'blocks.3.ff' occurs twice",
+    ),
+    "low above error": ({"prediction": {"error": 1, "low": 2}}, "low is at most error"),
+    "high below error": ({"prediction": {"error": 1, "high": 0.5}}, "error at most high"),
+    "negative error": ({"prediction": {"error": -1}}, "prediction.error: Input should be greater"),
+    "negative bytes": ({"prediction": {"error": 1, "bytes": -5}}, "prediction.bytes: Input should"),
+    "negative seconds": ({"prediction": {"error": 1, "seconds": -1}}, "prediction.seconds: Input"),
+    "measured 1": (
+        {"prediction": {"error": 1, "measured": 1}},
+        "prediction.measured: Input should",
+    ),
+    "seeds twice": ({"source": {"name": "x", "seeds": [1, 1]}}, "source.seeds: 1 occurs twice"),
+    "half a seed": ({"source": {"name": "x", "seeds": [0.5]}}, "source.seeds.0: Input should be a"),
     "fill past the end": ({"fills": {"ff": {"terms": {3: [1]}}}}, "names evaluation 3, past the"),
     "inputs past the end": (
         {"rows": {"denoiser": [1, 0, 1]}, "fills": {"denoiser": {"terms": {}, "inputs": {3: 1}}}},
@@ -333,7 +436,6 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "negative evaluation": ({"fills": {"ff": {"terms": {-1: [1]}}}}, "fills.ff.terms.-1"),
     "no terms": ({"fills": {"ff": {"terms": {1: []}}}}, "fills.ff.terms.1: Tuple should have at"),
     "four terms": ({"fills": {"ff": {"terms": {2: [1] * 4}}}}, "fills.ff.terms.2: Tuple should"),
-    "infinite term": ({"fills": {"ff": {"terms": {1: [float("inf")]}}}}, "finite number"),
     "too many terms": (
         {"fills": {"ff": {"terms": {1: [2, -1]}}}},
         "fill 'ff' has 2 terms at evaluation 1, but only 1 outputs are computed before it",
@@ -370,11 +472,101 @@ def test_missing_fields_are_refused(missing: str):
         Schedule(**content)
 
 
-def test_truth_values_count_as_numbers():
-    """`true` and `false` are what other tools write."""
-    schedule = Schedule.imported({"attn": [True, False, 1.0]})
-    assert [type(entry) for entry in schedule.rows["attn"]] == [int] * 3
-    assert schedule.exported("smoothcache-v1") == {"attn": [1, 0, 1]}
+INFINITE = float("inf")
+UNSAYABLE: dict[str, dict[str, Any]] = {
+    "term": {"fills": {"ff": {"terms": {1: [INFINITE]}}}},
+    "error": {"prediction": {"error": INFINITE}},
+    "weights": {"fingerprint": {"weights": {"a": float("nan")}}},
+    "guidance": {"fingerprint": {"guidance": {"a": INFINITE}}},
+    "settings": {"source": {"name": "x", "settings": {"a": float("nan")}}},
+    "huge setting": {"source": {"name": "x", "settings": {"a": 10**400}}},
+    "huge cost": {"cost": {"total": 10**400, "sites": []}},
+    "name": {"source": {"name": "\ud800"}},
+    "setting": {"source": {"name": "x", "settings": {"a": "\ud800"}}},
+    "key": {"fingerprint": {"versions": {"\ud800": "1"}}},
+}
+
+
+@pytest.mark.parametrize("change", UNSAYABLE.values(), ids=UNSAYABLE)
+def test_what_no_file_could_say_is_refused_in_python_too(change: dict[str, Any], tmp_path: Path):
+    content = {"format": "smoothcache-schedule", "evaluations": 3, "rows": {"ff": [1, 0, 1]}}
+    with pytest.raises(ScheduleError, match="invalid schedule"):
+        Schedule(**{**content, **change})
+    path = tmp_path / "schedule.json"
+    path.write_text(json.dumps({**content, **change}))
+    with pytest.raises(ScheduleError, match="is not JSON"):
+        Schedule.load(path)
+
+
+def test_scalars_of_numpy_are_what_they_hold(tmp_path: Path):
+    row: Any = np.array([1, 0, 1])
+    terms: Any = {np.int32(1): (np.float32(0.5),)}
+    seeds: Any = tuple(np.arange(2))
+    schedule = Schedule(
+        evaluations=np.int64(3),
+        rows={"ff": tuple(row)},
+        fills={"ff": Fill(terms=terms)},
+        source=Provenance(name="x", settings={"a": np.float64(0.25)}, seeds=seeds),
+    )
+    assert schedule.to_json() == Schedule.load(schedule.save(tmp_path / "schedule.json")).to_json()
+    with pytest.raises(ScheduleError, match=r"rows.ff.0: Input should be a valid integer"):
+        Schedule(evaluations=3, rows={"ff": tuple(row.astype(float))})
+
+
+def test_a_value_that_went_around_its_validator_is_no_part_of_a_schedule():
+    broken = Prediction(error=1.0).model_copy(update={"error": -1.0})
+    with pytest.raises(ScheduleError, match=r"prediction.error: Input should be greater"):
+        FULL.changed(prediction=broken)
+
+
+def test_values_by_themselves_raise_errors_of_this_library():
+    with pytest.raises(ScheduleError, match=r"invalid fill: terms.1.0: Input should be a finite"):
+        Fill(terms={1: (float("nan"),)})
+    with pytest.raises(ScheduleError, match=r"invalid fingerprint: there are 1 timesteps for 2"):
+        Fingerprint(timesteps=(1.0,), evaluations=2)
+    with pytest.raises(ScheduleError, match="invalid cost: the sites cost 2 MACs"):
+        Cost(total=1, sites=(SiteCost(**SITE_COST),))
+
+
+def test_fills_of_sites_may_go_with_the_row_of_their_kind():
+    """As `fit` writes them for a schedule of kinds."""
+    fill = Fill(terms={1: (0.5,)})
+    for key in ("ff-3", "blocks.3.ff"):
+        schedule = Schedule(evaluations=3, rows={"ff": (1, 0, 1)}, fills={key: fill})
+        assert schedule.fill(Site(path="blocks.3.ff", kind="ff", block=3)) == fill
+
+
+def test_fills_of_guidance_matter_only_where_the_denoiser_is_called():
+    rows = {"denoiser": (1, 0, 1, 1), "guidance": (1, 0, 1, 0)}
+    line = Fill(terms={1: (2.0, -1.0), 3: (2.0, -1.0)})
+    assert Schedule(evaluations=4, rows=rows, fills={"guidance": line}).fills["guidance"] == line
+    with pytest.raises(ScheduleError, match="3 terms at evaluation 3, but only 2 outputs"):
+        Schedule(evaluations=4, rows=rows, fills={"guidance": Fill(terms={3: (1.0, 1.0, 1.0)})})
+
+
+DOCUMENTS: dict[str, tuple[str | bytes, str]] = {
+    "deep": ("[" * 100000, "nested more than 32 levels deep"),
+    "deep inside": ('{"format": ' + "[" * 500 + "]" * 500 + "}", "nested more than 32 levels deep"),
+    "a field twice": ('{"rows": {}, "rows": {}}', "the key 'rows' occurs twice"),
+    "a row twice": ('{"rows": {"a": [1], "a": [1]}}', "the key 'a' occurs twice"),
+    "NaN": ('{"rows": NaN}', "NaN is no number of JSON"),
+    "huge integer": ('{"rows": 1' + "0" * 400 + "}", "does not fit into 64 bits"),
+    "huge number": ('{"rows": 1e999}', "beyond what 64 bits hold"),
+    "surrogate": ('{"rows": "\\ud800"}', "holds half of a surrogate pair"),
+    "UTF-16": ('{"attn": [1, 0]}'.encode("utf-16"), "not UTF-8"),
+    "mark": (b"\xef\xbb\xbf{}", "is not JSON"),
+    "nothing": (b"", "is not JSON"),
+}
+
+
+@pytest.mark.parametrize(("content", "message"), DOCUMENTS.values(), ids=DOCUMENTS)
+def test_documents_that_could_be_read_in_two_ways_are_refused(
+    content: str | bytes, message: str, tmp_path: Path
+):
+    path = tmp_path / "schedule.json"
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    with pytest.raises(ScheduleError, match=f"is not JSON: .*{message}|{message}"):
+        Schedule.load(path)
 
 
 def test_a_schedule_does_not_change():
@@ -413,7 +605,7 @@ def test_unknown_keys_are_those_of_no_site():
     schedule = Schedule(
         evaluations=1,
         rows=dict.fromkeys(["attn", "attn-2", "ff", "b.attn"], (1,)),
-        fills=dict.fromkeys(["attn-3", "ff-1", "denoiser"], Fill(terms={})),
+        fills=dict.fromkeys(["attn-3", "ff-1"], Fill(terms={})),
     )
     assert schedule.unknown_keys([SITE]) == ["attn-2", "ff", "b.attn", "ff-1"]
 
@@ -491,7 +683,7 @@ def test_predicted_bytes_of_unknown_sizes_are_refused():
 
 
 def test_a_fill_that_a_more_specific_row_starves_is_refused():
-    rows = {"attn": (1, 1, 0), "attn-3": (1, 0, 0)}
+    rows = {"attn": (1, 1, 0), SITE.path: (1, 0, 0)}
     schedule = Schedule(evaluations=3, rows=rows, fills={"attn": Fill(terms={2: (2.0, -1.0)})})
     with pytest.raises(ScheduleError, match=r"'blocks.3.attn' has 2 terms at evaluation 2, but on"):
         schedule.timeline(SITE)
@@ -516,7 +708,7 @@ def test_skips_says_whether_anything_is_reused(row: tuple[int, ...], skips: bool
 
 
 def test_a_changed_schedule_keeps_everything_else():
-    rows = {"attn": (1, 0, 1, 0, 1, 0)}
+    rows = {"attn": (1, 1, 0, 1, 0, 0)}
     changed = FULL.changed(rows=rows)
     assert changed.rows == rows
     assert changed.model_dump(exclude={"rows"}) == FULL.model_dump(exclude={"rows"})

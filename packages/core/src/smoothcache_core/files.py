@@ -1,11 +1,33 @@
-"""Writing files so that a reader never sees half of one, and JSON that people can read."""
+"""Reading whole files, and writing them so that a reader never sees half of one."""
 
-import json
 import os
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+
+from smoothcache_core.errors import SmoothCacheError
+
+
+def read_file(path: str | Path, what: str, error: type[SmoothCacheError], *, most: int) -> bytes:
+    """Return the content of a file.
+
+    Args:
+        path: The file to read.
+        what: What it should hold, for the message, such as `"schedule"`.
+        error: Class of the error to raise.
+        most: The most bytes that it may have.
+
+    Raises:
+        SmoothCacheError: It cannot be read, or is larger; of the class `error`.
+    """
+    try:
+        with Path(path).open("rb") as file:
+            content = file.read(most + 1)
+    except (OSError, ValueError, MemoryError) as problem:
+        reason = getattr(problem, "strerror", None) or problem
+        raise error(f"cannot read {what} {str(path)!r}: {reason}") from problem
+    if len(content) > most:
+        raise error(f"cannot read {what} {str(path)!r}: it has more than {most} bytes")
+    return content
 
 
 def write_atomically(path: str | Path, content: bytes) -> Path:
@@ -30,35 +52,3 @@ def write_atomically(path: str | Path, content: bytes) -> Path:
         Path(temporary).unlink(missing_ok=True)
         raise
     return target
-
-
-def json_text(
-    value: Any,
-    on_one_line: Callable[[tuple[str, ...], Any], bool],
-    *,
-    path: tuple[str, ...] = (),
-) -> str:
-    """Return JSON that is indented by 2, but for the parts that are to stand on one line.
-
-    Args:
-        value: What to print; no NaN and no infinity.
-        on_one_line: Whether a part stands on one line, given its keys from the top (an item of a
-            list has its list's keys and an empty one), and the part.
-        path: Keys that lead to `value`.
-
-    Raises:
-        ValueError: A number is not finite.
-    """
-    if not isinstance(value, dict | list) or not value or on_one_line(path, value):
-        return json.dumps(value, allow_nan=False)
-    inner = "  " * (len(path) + 1)
-    if isinstance(value, dict):
-        parts = [
-            f"{json.dumps(key)}: {json_text(item, on_one_line, path=(*path, key))}"
-            for key, item in value.items()
-        ]
-        first, last = "{", "}"
-    else:
-        parts = [json_text(item, on_one_line, path=(*path, "")) for item in value]
-        first, last = "[", "]"
-    return f"{first}\n" + ",\n".join(inner + part for part in parts) + f"\n{inner[2:]}{last}"

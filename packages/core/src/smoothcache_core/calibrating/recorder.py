@@ -214,14 +214,14 @@ class Recorder:
         update = call_fingerprint(call).model_dump(exclude_none=True, exclude={"versions"})
         update |= {"evaluations": self._clock.count, "branches": self._sampler.branches}
         update |= {"timesteps": timesteps if len(timesteps) == self._clock.count else None}
-        fingerprint = self._fingerprint.model_copy(update=update)
+        fingerprint = self._fingerprint.changed(**update)
         expected = self._fingerprint.evaluations
         if expected is not None and expected != self._clock.count:
             raise CalibrationError(
                 f"this run had {self._clock.count} evaluations, the one before {expected}: a "
                 "solver whose number of evaluations depends on the data has no static schedule"
             )
-        self._fingerprint = self._fingerprint.model_copy(update={"evaluations": self._clock.count})
+        self._fingerprint = self._fingerprint.changed(evaluations=self._clock.count)
         return fingerprint
 
     def _total_cost(self) -> Cost:

@@ -145,7 +145,7 @@ def _fingerprint(
         update["solver"] = solver
     if first is not None:
         update["guidance"] = call_fingerprint(first).guidance
-    return calibration.fingerprint.model_copy(update=update)
+    return calibration.fingerprint.changed(**update)
 
 
 # ---------------------------------------------------------------------------- the new run

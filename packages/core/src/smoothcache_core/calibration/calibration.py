@@ -329,7 +329,7 @@ def _common_fingerprint(parts: Sequence[Calibration]) -> Fingerprint:
     """Return the fingerprint of all parts, with the versions that all agree on."""
     agreed = set.intersection(*(set(part.fingerprint.versions.items()) for part in parts))
     versions = {k: v for k, v in parts[0].fingerprint.versions.items() if (k, v) in agreed}
-    return parts[0].fingerprint.model_copy(update={"versions": versions})
+    return parts[0].fingerprint.changed(versions=versions)
 
 
 def quantised(errors: Array) -> Array:

@@ -242,10 +242,6 @@ def _fingerprint(sampler: Sampler, schedules: Mapping[str, Schedule]) -> Fingerp
     """Return what was run."""
     known = model_fingerprint(denoiser(sampler.model), sampler.adapter.name)
     evaluations = next(iter(schedules.values())).evaluations
-    return known.model_copy(
-        update={
-            "solver": sampler.solver_name,
-            "branches": sampler.branches,
-            "evaluations": evaluations,
-        }
+    return known.changed(
+        solver=sampler.solver_name, branches=sampler.branches, evaluations=evaluations
     )

@@ -1,6 +1,7 @@
 """Fitting one schedule after the other on the same plain runs, and measuring their errors."""
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from functools import cached_property
 
@@ -21,6 +22,15 @@ from smoothcache_core.sampling.sampler import Sampler, needed
 from smoothcache_core.sampling.trajectory import Trajectory
 from smoothcache_core.schedule.provenance import Prediction, Provenance
 from smoothcache_core.schedule.schedule import MOST_TERMS, Schedule
+
+_DIVERGED = (
+    "the cached runs of this schedule end in NaN or infinity; compute more, or take a data type of "
+    "a larger range"
+)
+
+
+class Diverged(ScheduleError):
+    """Cached runs of a schedule end in NaN or infinity."""
 
 
 class Fitter:
@@ -77,8 +87,9 @@ class Fitter:
         for evaluation in range(schedule.evaluations):
             fitting.step(evaluation)
             done()
-        fitted = self._measured(_from_fit(fitting.schedule, self._basis), runs)
-        return self._better(schedule, fitted) if schedule.fills else fitted
+        fitted = _from_fit(fitting.schedule, self._basis)
+        given = [schedule] if schedule.fills else []
+        return self._best((fitted, runs), *((one, ()) for one in given))
 
     @staticmethod
     def steps(schedule: Schedule, seeds: Sequence[int]) -> int:
@@ -93,11 +104,24 @@ class Fitter:
             done()
         if not fitting.has_fills:
             return self._measured(schedule)
-        return self._better(schedule, self._measured(fitting.schedule))
+        return self._best((fitting.schedule, ()), (schedule, ()))
 
-    def _better(self, given: Schedule, fitted: Schedule) -> Schedule:
-        """Return which of both makes the smaller error, `fitted` having been measured."""
-        return min(self._measured(given), fitted, key=measured_error)
+    def _best(self, *schedules: tuple[Schedule, Sequence[CachedRun]]) -> Schedule:
+        """Return which of some schedules makes the smallest error, the last of equal ones.
+
+        Args:
+            schedules: Each with its cached runs if they are under way, else none.
+
+        Raises:
+            Diverged: All of them end in NaN or infinity.
+        """
+        found: list[Schedule] = []
+        for schedule, runs in reversed(schedules):
+            with suppress(Diverged):
+                found.append(self._measured(schedule, runs))
+        if not found:
+            raise Diverged(_DIVERGED)
+        return min(found, key=measured_error)
 
     def _measured(self, schedule: Schedule, runs: Sequence[CachedRun] = ()) -> Schedule:
         """Return the schedule with the error of its runs, new ones if none are under way."""
@@ -128,11 +152,14 @@ def has_anchors(schedule: Schedule) -> bool:
 
 
 def _measured(schedule: Schedule, seeds: Sequence[int], errors: Sequence[float]) -> Schedule:
+    mean = float(np.mean(errors))
+    if not np.isfinite(mean):
+        raise Diverged(_DIVERGED)
     low, high = interval_of_mean(errors)
     prediction = Prediction(
-        error=float(np.mean(errors)),
-        low=low,
-        high=high,
+        error=mean,
+        low=None if low is None else min(low, mean),  # equal errors may differ in the last bit
+        high=None if high is None else max(high, mean),
         measured=True,
         bytes=None if schedule.cost is None else schedule.predicted_bytes(),
         seconds=None if schedule.prediction is None else schedule.prediction.seconds,

@@ -2,20 +2,32 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel, ConfigDict, ValidationError
 from tqdm import tqdm
 
 from smoothcache_core.adapters.sites import DENOISER, GUIDANCE
+from smoothcache_core.documents import read_document
 from smoothcache_core.errors import ScheduleError
 from smoothcache_core.files import write_atomically
-from smoothcache_core.fitting.fitter import Fitter, has_anchors, measured_error, skips_whole
+from smoothcache_core.fitting.fitter import (
+    Diverged,
+    Fitter,
+    has_anchors,
+    measured_error,
+    skips_whole,
+)
 from smoothcache_core.optimize.local_search import moves
 from smoothcache_core.optimize.masks import Mask
 from smoothcache_core.sampling.sampler import Sampler
 from smoothcache_core.schedule.schedule import Schedule
+from smoothcache_core.schedule.values import NonNegative, Text, first_problem
+
+_DIVERGED = 1e300
+"""Stands for the error of a trial that ends in NaN or infinity, which JSON does not have."""
 
 
 def refined(
@@ -44,6 +56,15 @@ def refined(
     return fitter.fit(_with(schedule, best))
 
 
+class _Trials(BaseModel):
+    """The file of what was tried: errors by rows."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    identity: Text
+    errors: Mapping[Text, NonNegative]
+
+
 class _Known:
     """Errors of what was tried, in memory and in a file."""
 
@@ -56,15 +77,15 @@ class _Known:
 
     def _load(self, path: Path) -> dict[str, float]:
         try:
-            data = json.loads(path.read_bytes())
-            identity, errors = data["identity"], data["errors"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise ScheduleError(f"{str(path)!r} holds no trials: {error}") from error
-        if identity != self._identity:
+            known = _Trials.model_validate(read_document(path, "trials", ScheduleError))
+        except ValidationError as error:
+            reason = first_problem(error, "trials")
+            raise ScheduleError(f"{str(path)!r} holds no trials: {reason}") from error
+        if known.identity != self._identity:
             raise ScheduleError(
                 f"{str(path)!r} holds trials of another schedule, model or seeds; use another file"
             )
-        return errors
+        return dict(known.errors)
 
     def add(self, key: str, error: float) -> None:
         self.errors[key] = error
@@ -115,9 +136,14 @@ class _Descent:
             self._tried.add(key)
             self._bar.update()
         if key not in self._known.errors:
-            fitted = self._fitter.fit(_with(self._schedule, mask))
-            self._known.add(key, measured_error(fitted))
+            self._known.add(key, self._measured(mask))
         return self._known.errors[key]
+
+    def _measured(self, mask: Mask) -> float:
+        try:
+            return measured_error(self._fitter.fit(_with(self._schedule, mask)))
+        except Diverged:
+            return _DIVERGED
 
 
 def _identity(schedule: Schedule, seeds: Sequence[int], samples: int) -> str:

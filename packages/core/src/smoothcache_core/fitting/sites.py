@@ -44,7 +44,8 @@ class SiteFitting:
         sites = [site for site in sampler.adapter.sites(sampler.model) if 0 in schedule.row(site)]
         fills = {site.path: _unfitted(schedule, site, terms) for site in sites}
         self._fills = {path: fill for path, fill in fills.items() if fill.terms}
-        self._schedule = schedule.changed(fills=self._fills)
+        rows = {site.path: schedule.row(site) for site in sites if site.path in self._fills}
+        self._schedule = schedule.changed(rows={**schedule.rows, **rows}, fills=self._fills)
         self._normals: dict[tuple[str, int], NormalEquations] = defaultdict(NormalEquations)
 
     @property

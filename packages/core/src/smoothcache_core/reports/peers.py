@@ -1,11 +1,11 @@
 """Other methods' results, from records of benchmarks."""
 
-import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from smoothcache_core.documents import read_document
 from smoothcache_core.errors import EvaluationError
 from smoothcache_core.reports.rows import PLAIN, ReportRow
 
@@ -31,11 +31,9 @@ def load_peers(path: str | Path, *, evaluations: int | None = None) -> tuple[Rep
             is of another number of evaluations.
     """
     try:
-        record = json.loads(Path(path).read_bytes())
+        record = read_document(path, "record", EvaluationError, constants=True)
         rows: list[Mapping[str, Any]] = list(record["rows"])
         found = tuple(_row(row) for row in rows if _is_peer(row))
-    except OSError as error:
-        raise EvaluationError(f"cannot read record {str(path)!r}: {error.strerror}") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         reason = str(error).splitlines()[0]
         raise EvaluationError(f"{str(path)!r} is no record of a benchmark: {reason}") from error

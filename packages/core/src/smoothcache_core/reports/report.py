@@ -8,10 +8,12 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from smoothcache_core.documents import json_text, read_document
 from smoothcache_core.errors import EvaluationError
-from smoothcache_core.files import json_text, write_atomically
+from smoothcache_core.files import write_atomically
 from smoothcache_core.reports.rows import Number, ReportRow
 from smoothcache_core.schedule.fingerprint import Fingerprint
+from smoothcache_core.schedule.values import Count, Seeds, Text, first_problem
 
 FORMAT = "smoothcache-report"
 
@@ -55,17 +57,17 @@ class Report(BaseModel):
     format: Literal["smoothcache-report"] = FORMAT
     version: Literal[1] = 1
     rows: tuple[ReportRow, ...]
-    seeds: tuple[int, ...]
-    calibration_seeds: tuple[int, ...] = ()
-    calibration_samples: int | None = None
-    warmup: int
-    num_samples: int
-    sample_shape: tuple[int, ...]
-    sample_dtype: str
+    seeds: Seeds
+    calibration_seeds: Seeds = ()
+    calibration_samples: Count | None = None
+    warmup: Count
+    num_samples: Count
+    sample_shape: tuple[Count, ...]
+    sample_dtype: Text
     plain_repeat_rel_l2: Number | None = None
     fingerprint: Fingerprint
-    device: str
-    versions: Mapping[str, str]
+    device: Text
+    versions: Mapping[Text, Text]
     date: datetime
     samples: Annotated[Mapping[str, Any], Field(exclude=True, repr=False)] = {}
 
@@ -116,15 +118,9 @@ class Report(BaseModel):
             EvaluationError: The file is missing, damaged, or not a report of this version.
         """
         try:
-            return cls.model_validate_json(Path(path).read_bytes())
-        except OSError as error:
-            raise EvaluationError(f"cannot read report {str(path)!r}: {error.strerror}") from error
+            return cls.model_validate(read_document(path, "report", EvaluationError))
         except ValidationError as error:
-            problem = error.errors()[0]
-            where = ".".join(str(part) for part in problem["loc"])
-            raise EvaluationError(
-                f"{str(path)!r} is not a report: {where}: {problem['msg']}"
-            ) from error
+            raise EvaluationError(f"{str(path)!r}: {first_problem(error, 'report')}") from error
 
 
 def _on_one_line(path: tuple[str, ...], value: Any) -> bool:

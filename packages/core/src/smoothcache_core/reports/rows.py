@@ -4,16 +4,26 @@ import math
 from collections.abc import Mapping
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, PlainSerializer
+from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer, Strict
 
 from smoothcache_core.schedule.provenance import Prediction, Provenance
+from smoothcache_core.schedule.values import Count, Flag, Text
 
 
 def _json_number(value: float) -> float | str:
     return value if math.isfinite(value) else str(value)
 
 
-Number = Annotated[float, PlainSerializer(_json_number, when_used="json-unless-none")]
+def _from_json(value: object) -> object:
+    return float(value) if value in ("inf", "-inf", "nan") and isinstance(value, str) else value
+
+
+Number = Annotated[
+    float,
+    Strict(),
+    BeforeValidator(_from_json),
+    PlainSerializer(_json_number, when_used="json-unless-none"),
+]
 """A float that JSON can hold: infinite values and NaN are written as strings."""
 
 
@@ -66,28 +76,28 @@ class ReportRow(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    policy: str
-    ours: bool
-    solver: str | None = None
-    evaluations: int | None = None
-    compute: float | None = None
-    seconds: float
-    seconds_each: tuple[float, ...]
-    speedup: float
-    of_limit: float | None = None
+    policy: Text
+    ours: Flag
+    solver: Text | None = None
+    evaluations: Count | None = None
+    compute: Number | None = None
+    seconds: Number
+    seconds_each: tuple[Number, ...]
+    speedup: Number
+    of_limit: Number | None = None
     rel_l2: Number
     rel_l2_spread: Number
-    rel_l2_low: float | None = None
-    rel_l2_high: float | None = None
+    rel_l2_low: Number | None = None
+    rel_l2_high: Number | None = None
     psnr_db: Number | None = None
     frechet: Number | None = None
     accuracy: Number | None = None
-    metrics: Mapping[str, MetricResult] = {}
-    summaries: Mapping[str, Number] = {}
-    bytes_peak: int = 0
-    computed: int | None = None
-    reused: int = 0
-    recomputed: int = 0
+    metrics: Mapping[Text, MetricResult] = {}
+    summaries: Mapping[Text, Number] = {}
+    bytes_peak: Count = 0
+    computed: Count | None = None
+    reused: Count = 0
+    recomputed: Count = 0
     source: Provenance | None = None
     prediction: Prediction | None = None
 

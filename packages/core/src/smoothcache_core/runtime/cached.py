@@ -107,9 +107,8 @@ def attach(
     inside = denoiser(model)
     sites = tuple(adapter.sites(inside))
     solver = solver or (solver_name(scheduler) if scheduler is not None else None)
-    live = model_fingerprint(inside, adapter.name).model_copy(
-        update={"solver": solver, "branches": tuple(branches)}
-    )
+    live = model_fingerprint(inside, adapter.name)
+    live = live.changed(solver=solver, branches=tuple(branches))
     _check(schedule, sites, live)
     recipes = compile_schedule(schedule, (*sites, DENOISER, GUIDANCE))
     return Attachment(model, adapter, schedule, recipes, tuple(branches), scheduler)

@@ -1,11 +1,14 @@
 """What a denoiser costs: MACs per site and in all, by torch's own flop counter on real shapes."""
 
-from pydantic import BaseModel, ConfigDict
+from typing import Annotated, Self
+
+from pydantic import AfterValidator, model_validator
 
 from smoothcache_core.adapters.sites import Site
+from smoothcache_core.schedule.values import Count, Text, Value
 
 
-class SiteCost(BaseModel):
+class SiteCost(Value):
     """MACs and output bytes of one site in one evaluation.
 
     Attributes:
@@ -17,20 +20,27 @@ class SiteCost(BaseModel):
         bytes: Bytes of its outputs in one evaluation, likewise; what one cached entry takes.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    path: str
-    kind: str
-    block: int
-    macs: int
-    bytes: int
+    path: Text
+    kind: Text
+    block: Count
+    macs: Count
+    bytes: Count
 
     def site(self) -> Site:
         """Return the site this is the cost of."""
         return Site(path=self.path, kind=self.kind, block=self.block)
 
 
-class Cost(BaseModel):
+def _of_distinct_sites(costs: tuple[SiteCost, ...]) -> tuple[SiteCost, ...]:
+    seen: set[str] = set()
+    for cost in costs:
+        if cost.path in seen:
+            raise ValueError(f"the site {cost.path!r} occurs twice")
+        seen.add(cost.path)
+    return costs
+
+
+class Cost(Value):
     """MACs of one evaluation over all branches, at the shapes that were measured.
 
     Example:
@@ -38,16 +48,22 @@ class Cost(BaseModel):
         1.0
 
     Attributes:
-        total: MACs (multiply-accumulates) of the whole denoiser, of which the sites are a part.
+        total: MACs (multiply-accumulates) of the whole denoiser, of which the sites are a part: at
+            least those of all sites together.
         sites: MACs and output bytes of every site, in the adapter's order.
         output_bytes: Bytes of the denoiser's output, 0 if not known.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    total: Count
+    sites: Annotated[tuple[SiteCost, ...], AfterValidator(_of_distinct_sites)]
+    output_bytes: Count = 0
 
-    total: int
-    sites: tuple[SiteCost, ...]
-    output_bytes: int = 0
+    @model_validator(mode="after")
+    def _check_total(self) -> Self:
+        inside = sum(site.macs for site in self.sites)
+        if inside > self.total:
+            raise ValueError(f"the sites cost {inside} MACs, the whole denoiser {self.total}")
+        return self
 
     def fraction(self, kind: str | None = None) -> float:
         """Return the share of the MACs spent in sites.

@@ -1,8 +1,11 @@
 """The fingerprint: what a calibration was measured on, and whether something else is the same."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Self
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import model_validator
+
+from smoothcache_core.schedule.values import Count, Names, Number, Positive, Text, Value
 
 _APART = 0.05
 """How far projections may differ for one model: between data types, or after a little tuning."""
@@ -13,7 +16,7 @@ _CLASSIFIER_FREE = ("true_cfg_scale", "cfg_scale", "guidance_scale")
 is told `guidance_scale` and makes no second pass of it."""
 
 
-class Fingerprint(BaseModel):
+class Fingerprint(Value):
     """What was measured. Fields that are not known are None and are not compared.
 
     Attributes:
@@ -35,21 +38,24 @@ class Fingerprint(BaseModel):
             resampled to other ones, see `transfer`; None if it was measured as it is.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_class: Text | None = None
+    config_hash: Text | None = None
+    weights: Mapping[Text, Number] | None = None
+    adapter: Text | None = None
+    solver: Text | None = None
+    evaluations: Positive | None = None
+    timesteps: tuple[Number, ...] | None = None
+    branches: Names | None = None
+    latent_shape: tuple[Count, ...] | None = None
+    dtype: Text | None = None
+    guidance: Mapping[Text, Number] | None = None
+    versions: Mapping[Text, Text] = {}
+    transferred_from: Positive | None = None
 
-    model_class: str | None = None
-    config_hash: str | None = None
-    weights: Mapping[str, float] | None = None
-    adapter: str | None = None
-    solver: str | None = None
-    evaluations: int | None = None
-    timesteps: tuple[float, ...] | None = None
-    branches: tuple[str, ...] | None = None
-    latent_shape: tuple[int, ...] | None = None
-    dtype: str | None = None
-    guidance: Mapping[str, float] | None = None
-    versions: Mapping[str, str] = {}
-    transferred_from: int | None = None
+    @model_validator(mode="after")
+    def _check_timesteps(self) -> Self:
+        check_timesteps(self.timesteps, self.evaluations)
+        return self
 
     @property
     def strength(self) -> float | None:
@@ -93,6 +99,16 @@ class Fingerprint(BaseModel):
         reasons = [_difference(self, other, name) for name in names]
         timesteps = [] if self.timesteps == other.timesteps else ["the timesteps differ"]
         return [reason for reason in reasons if reason] + timesteps
+
+
+def check_timesteps(timesteps: Sequence[float] | None, evaluations: int | None) -> None:
+    """Refuse timesteps that are not one for each evaluation, where both are known.
+
+    Raises:
+        ValueError: They are more or fewer.
+    """
+    if timesteps is not None and evaluations is not None and len(timesteps) != evaluations:
+        raise ValueError(f"there are {len(timesteps)} timesteps for {evaluations} evaluations")
 
 
 def _differences(one: Fingerprint, other: Fingerprint, fields: Iterable[str]) -> list[str]:

@@ -2,13 +2,26 @@
 
 import itertools
 from collections.abc import Mapping
+from typing import Self
 
-from pydantic import BaseModel, ConfigDict, FiniteFloat, NonNegativeFloat
+from pydantic import model_validator
 
-Setting = float | int | str | bool | None
+from smoothcache_core.schedule.values import (
+    ByStrength,
+    Count,
+    Flag,
+    Integer,
+    NonNegative,
+    Number,
+    Seeds,
+    Text,
+    Value,
+)
+
+Setting = Integer | Number | Text | Flag | None
 
 
-class Provenance(BaseModel):
+class Provenance(Value):
     """How a schedule was made.
 
     Example:
@@ -24,11 +37,9 @@ class Provenance(BaseModel):
             planned from any.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    name: str
-    settings: Mapping[str, Setting] = {}
-    seeds: tuple[int, ...] = ()
+    name: Text
+    settings: Mapping[Text, Setting] = {}
+    seeds: Seeds = ()
 
     def fitted(self, terms: int, settings: Mapping[str, Setting] | None = None) -> "Provenance":
         """Return the provenance after a fit has replaced the coefficients of the rule.
@@ -41,7 +52,7 @@ class Provenance(BaseModel):
         return Provenance(name=self.name, settings=values, seeds=self.seeds)
 
 
-class Prediction(BaseModel):
+class Prediction(Value):
     """What a schedule promises.
 
     Attributes:
@@ -56,15 +67,24 @@ class Prediction(BaseModel):
             strength; None if that is not known.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    error: NonNegative
+    low: NonNegative | None = None
+    high: NonNegative | None = None
+    measured: Flag = False
+    bytes: Count | None = None
+    seconds: NonNegative | None = None
 
-    error: NonNegativeFloat
-    low: NonNegativeFloat | None = None
-    high: NonNegativeFloat | None = None
-    measured: bool = False
-    bytes: int | None = None
-    seconds: float | None = None
-    by_guidance: Mapping[FiniteFloat, NonNegativeFloat] | None = None
+    by_guidance: ByStrength | None = None
+
+    @model_validator(mode="after")
+    def _check_order(self) -> Self:
+        low = self.error if self.low is None else self.low
+        high = self.error if self.high is None else self.high
+        if not low <= self.error <= high:
+            raise ValueError(
+                f"low is at most error, and error at most high: {low}, {self.error}, {high}"
+            )
+        return self
 
     def error_at(self, strength: float) -> float | None:
         """Return the error that is expected at a strength of guidance, at least 0.

@@ -1,30 +1,33 @@
 """Schedules: for each site and evaluation, compute or fill. Immutable, validated, portable."""
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypedDict, Unpack
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypedDict, Unpack
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    FiniteFloat,
-    NonNegativeInt,
-    ValidationError,
-    model_validator,
-)
+from pydantic import BeforeValidator, Field, model_validator
 
 from smoothcache_core.adapters.sites import DENOISER, GUIDANCE, Site
+from smoothcache_core.documents import json_text, read_document
 from smoothcache_core.errors import ScheduleError
-from smoothcache_core.files import json_text, write_atomically
+from smoothcache_core.files import write_atomically
+from smoothcache_core.schedule.consistency import (
+    LARGEST,
+    check_corrections,
+    check_fill,
+    check_inherited,
+    check_places,
+    check_rows,
+)
 from smoothcache_core.schedule.cost import Cost
-from smoothcache_core.schedule.fingerprint import Fingerprint
+from smoothcache_core.schedule.fingerprint import Fingerprint, check_timesteps
 from smoothcache_core.schedule.formats import FORMATS
 from smoothcache_core.schedule.provenance import Prediction, Provenance
 from smoothcache_core.schedule.timeline import PLAIN, Timeline, timeline
+from smoothcache_core.schedule.values import Count, Integer, Name, Number, Positive, Value
 
-Row = tuple[Literal[0, 1], ...]
+Row = tuple[Annotated[Integer, Field(ge=0, le=1)], ...]
 
 
 MOST_TERMS = 3
@@ -32,13 +35,27 @@ MOST_TERMS = 3
 is a cached tensor. Everything that bounds terms reads it here."""
 
 
-Terms = Annotated[tuple[FiniteFloat, ...], Field(min_length=1, max_length=MOST_TERMS)]
+def _index(key: object) -> object:
+    """Read an evaluation as JSON has it, where keys are text: in one way only."""
+    if isinstance(key, str) and re.fullmatch("0|[1-9][0-9]{0,8}", key):
+        return int(key)
+    return key
+
+
+Evaluation = Annotated[Count, BeforeValidator(_index)]
+"""An evaluation as a key, from 0."""
+
+
+Coefficient = Annotated[Number, Field(ge=-LARGEST, le=LARGEST)]
+
+
+Terms = Annotated[tuple[Coefficient, ...], Field(min_length=1, max_length=MOST_TERMS)]
 
 
 FORMAT = "smoothcache-schedule"
 
 
-class Fill(BaseModel):
+class Fill(Value):
     """How the skipped outputs of one row are made: a linear combination of computed ones.
 
     Example:
@@ -62,12 +79,10 @@ class Fill(BaseModel):
             `schedule/strengths.py`.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    terms: Mapping[NonNegativeInt, Terms]
-    inputs: Mapping[NonNegativeInt, FiniteFloat] = {}
-    anchors: Mapping[NonNegativeInt, FiniteFloat] = {}
-    corrections: Mapping[NonNegativeInt, Terms] | None = None
+    terms: Mapping[Evaluation, Terms]
+    inputs: Mapping[Evaluation, Coefficient] = {}
+    anchors: Mapping[Evaluation, Coefficient] = {}
+    corrections: Mapping[Evaluation, Terms] | None = None
 
 
 class Changes(TypedDict, total=False):
@@ -81,7 +96,13 @@ class Changes(TypedDict, total=False):
     prediction: Prediction | None
 
 
-class Schedule(BaseModel):
+def _integer(number: object) -> object:
+    if type(number) is not int:
+        raise ValueError(f"it is an integer, got {number!r}")
+    return number
+
+
+class Schedule(Value):
     """Which evaluations of which sites are computed, and how all others are filled.
 
     Example:
@@ -112,78 +133,57 @@ class Schedule(BaseModel):
         ScheduleError: From every constructor, if the content is invalid.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     format: Literal["smoothcache-schedule"] = FORMAT
-    version: Literal[3] = 3
-    evaluations: Annotated[int, Field(gt=0)]
-    rows: Mapping[str, Row]
-    fills: Mapping[str, Fill] = {}
+    version: Annotated[Literal[3], BeforeValidator(_integer)] = 3
+    evaluations: Positive
+    rows: Mapping[Name, Row]
+    fills: Mapping[Name, Fill] = {}
     source: Provenance = Provenance(name="imported")
     fingerprint: Fingerprint = Fingerprint()
     cost: Cost | None = None
     prediction: Prediction | None = None
 
-    def __init__(self, **data: Any) -> None:
-        try:
-            super().__init__(**data)
-        except ValidationError as error:
-            raise ScheduleError(_first_problem(error)) from error
+    if TYPE_CHECKING:  # rows may be lists, and all parts dictionaries
+
+        def __init__(self, **data: Any) -> None: ...
 
     @model_validator(mode="before")
     @classmethod
     def _upgrade(cls, data: Any) -> Any:
         """Read version 2, which knew reuse only."""
-        if isinstance(data, Mapping) and data.get("version") == 2 and "fills" not in data:
-            if data.get("fill", "reuse") != "reuse":
-                raise ValueError(f"fill is 'reuse' in version 2, got {data['fill']!r}")
-            return {k: v for k, v in data.items() if k != "fill"} | {"version": 3}
-        return data
+        if not isinstance(data, Mapping) or data.get("version") != 2 or "fills" in data:
+            return data
+        _integer(data["version"])
+        if "prediction" in data:
+            raise ValueError("version 2 has no prediction")
+        if data.get("fill", "reuse") != "reuse":
+            raise ValueError(f"fill is 'reuse' in version 2, got {data['fill']!r}")
+        return {k: v for k, v in data.items() if k != "fill"} | {"version": 3}
 
     @model_validator(mode="after")
-    def _validate_rows(self) -> Self:
-        if not self.rows:
-            raise ValueError("a schedule needs at least one row")
-        for key, row in self.rows.items():
-            if len(row) != self.evaluations:
-                raise ValueError(
-                    f"row {key!r} has {len(row)} entries, but the schedule has "
-                    f"{self.evaluations} evaluations"
-                )
-            if row[0] != 1:
-                raise ValueError(
-                    f"row {key!r} reuses at the first evaluation; there is nothing to reuse"
-                )
-        of_model = {DENOISER.kind, GUIDANCE.kind} & set(self.rows)
-        if of_model and set(self.rows) - of_model:
-            raise ValueError(
-                f"row {min(of_model)!r} is of the whole model and cannot be combined with rows of "
-                f"sites, here {sorted(set(self.rows) - of_model)[:3]}"
-            )
+    def _check_rows(self) -> Self:
+        check_rows(self.rows, self.evaluations)
         known = self.fingerprint.evaluations
         if known is not None and known != self.evaluations:
             raise ValueError(f"evaluations is {self.evaluations}, but the fingerprint says {known}")
+        check_timesteps(self.fingerprint.timesteps, self.evaluations)
         return self
 
     @model_validator(mode="after")
-    def _validate_fills(self) -> Self:
+    def _check_fills(self) -> Self:
+        sites = [] if self.cost is None else [cost.site() for cost in self.cost.sites]
         for key, fill in self.fills.items():
-            named = (*fill.terms, *fill.inputs, *fill.anchors, *(fill.corrections or ()))
-            past = [evaluation for evaluation in named if evaluation >= self.evaluations]
-            if past:
-                raise ValueError(f"fill {key!r} names evaluation {past[0]}, past the end")
-            for evaluation, terms in fill.terms.items():
-                if key in self.rows and len(terms) > sum(self.rows[key][:evaluation]):
-                    raise ValueError(
-                        f"fill {key!r} has {len(terms)} terms at evaluation {evaluation}, but only "
-                        f"{sum(self.rows[key][:evaluation])} outputs are computed before it"
-                    )
-            for name in ("inputs", "anchors"):
-                if getattr(fill, name) and key != DENOISER.kind:
-                    raise ValueError(
-                        f"fill {key!r} has {name}; only {DENOISER.kind!r} may use the latent"
-                    )
-            _check_corrections(key, fill)
+            latents = (*fill.inputs, *fill.anchors)
+            check_places(key, (*fill.terms, *latents), self.evaluations)
+            if latents and key != DENOISER.kind:
+                name = "inputs" if fill.inputs else "anchors"
+                raise ValueError(
+                    f"fill {key!r} has {name}; only {DENOISER.kind!r} may use the latent"
+                )
+            if fill.corrections is not None:
+                check_corrections(key, fill.terms, fill.corrections)
+            check_fill(key, fill.terms, latents, self.rows, sites)
+        check_inherited({key: fill.terms for key, fill in self.fills.items()}, self.rows)
         return self
 
     def changed(self, **changes: Unpack[Changes]) -> Self:
@@ -198,7 +198,7 @@ class Schedule(BaseModel):
         Raises:
             ScheduleError: The new values are invalid, or do not go with those that stay.
         """
-        return type(self)(**dict(self) | changes)
+        return super().changed(**changes)
 
     # ------------------------------------------------------------------ what it means for a model
 
@@ -362,15 +362,10 @@ class Schedule(BaseModel):
         Raises:
             ScheduleError: The file is missing, is not JSON, or is not a valid schedule.
         """
-        try:
-            data = json.loads(Path(path).read_bytes())
-        except OSError as error:
-            raise ScheduleError(f"cannot read schedule {str(path)!r}: {error.strerror}") from error
-        except ValueError as error:
-            raise ScheduleError(f"{str(path)!r} is not JSON: {error}") from error
-        if not isinstance(data, dict):
-            raise ScheduleError(f"{str(path)!r} holds a {type(data).__name__}, not a schedule")
-        return cls.imported(data)
+        document = read_document(path, "schedule", ScheduleError)
+        if not isinstance(document, dict):
+            raise ScheduleError(f"{str(path)!r} holds a {type(document).__name__}, not a schedule")
+        return cls.imported(document)
 
     @classmethod
     def imported(cls, document: Any) -> Self:
@@ -383,10 +378,10 @@ class Schedule(BaseModel):
             ScheduleError: No format recognises it, or it is not valid.
         """
         if isinstance(document, Mapping) and "format" in document:
-            return cls(**document)
+            return cls.of(document)
         for other in FORMATS:
             if other.recognises(document):
-                return cls(**other.read(document))
+                return cls.of(other.read(document))
         raise ScheduleError(f"a {type(document).__name__} is no schedule in any known format")
 
     def exported(self, name: str) -> Any:
@@ -406,25 +401,6 @@ class Schedule(BaseModel):
         if name not in known:
             raise ScheduleError(f"there is no format {name!r}, but {sorted(known)}")
         return known[name].write(dict(self))
-
-
-def _check_corrections(key: str, fill: Fill) -> None:
-    if fill.corrections and key != GUIDANCE.kind:
-        raise ValueError(f"fill {key!r} has corrections; only {GUIDANCE.kind!r} may have them")
-    for evaluation, parts in (fill.corrections or {}).items():
-        terms = fill.terms.get(evaluation, ())
-        if len(parts) != len(terms):
-            raise ValueError(
-                f"fill {key!r} has {len(parts)} corrections at evaluation {evaluation}, but "
-                f"{len(terms)} terms"
-            )
-
-
-def _first_problem(error: ValidationError) -> str:
-    problem = error.errors()[0]
-    where = ".".join(str(part) for part in problem["loc"])
-    message = problem["msg"].removeprefix("Value error, ")
-    return f"invalid schedule: {where + ': ' if where else ''}{message}"
 
 
 def _on_one_line(path: tuple[str, ...], value: Any) -> bool:

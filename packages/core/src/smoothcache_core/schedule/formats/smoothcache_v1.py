@@ -19,10 +19,12 @@ def _read(document: Any) -> dict[str, Any]:
     wrong = [key for key, row in document.items() if not isinstance(row, list | tuple)]
     if wrong:
         raise ScheduleError(f"v1 schedule: {wrong[0]!r} is not a list of 0 and 1")
+    if not document:
+        raise ScheduleError("v1 schedule: it has no rows")
     lengths = {key: len(row) for key, row in document.items()}
     if len(set(lengths.values())) > 1:
         raise ScheduleError(f"v1 schedule: rows differ in length: {lengths}")
-    evaluations = next(iter(lengths.values()), 0)
+    evaluations = next(iter(lengths.values()))
     return {"evaluations": evaluations, "rows": document, "source": {"name": "v1"}}
 
 
