@@ -732,3 +732,14 @@ def test_a_changed_schedule_keeps_everything_else():
 def test_changes_that_make_no_schedule_are_refused(changes: dict[str, Any], message: str):
     with pytest.raises(ScheduleError, match=message):
         FULL.changed(**changes)
+
+
+def test_numbers_as_keys_are_read_in_one_way(tmp_path: Path):
+    prediction = Prediction(error=0.1, by_guidance={1.0: 0.2, 1e-7: 0.3, 4.5: 0.1})
+    schedule = FULL.changed(prediction=prediction)
+    path = schedule.save(tmp_path / "schedule.json")
+    assert Schedule.load(path) == schedule
+    for wrong in ('"1": 0.2, "1.0"', '"+1.0"', '" 1.0"', '"nan"', '"1_0"', '""'):
+        path.write_text(schedule.to_json().replace('"1.0"', wrong))
+        with pytest.raises(ScheduleError, match=r"prediction.by_guidance"):
+            Schedule.load(path)

@@ -174,7 +174,7 @@ class Schedule(Value):
         sites = [] if self.cost is None else [cost.site() for cost in self.cost.sites]
         for key, fill in self.fills.items():
             latents = (*fill.inputs, *fill.anchors)
-            check_places(key, (*fill.terms, *latents), self.evaluations)
+            check_places(key, (*fill.terms, *latents, *(fill.corrections or ())), self.evaluations)
             if latents and key != DENOISER.kind:
                 name = "inputs" if fill.inputs else "anchors"
                 raise ValueError(
