@@ -142,7 +142,8 @@ def _calibrated(
     """Calibrate in this process."""
     todo = _checked_seeds(sampler.model, seeds, max_lag)
     fingerprint = model_fingerprint(sampler.model, sampler.adapter.name)
-    fingerprint = fingerprint.changed(solver=sampler.solver_name)
+    solver = {"solver": sampler.solver_name, "solver_settings": sampler.solver_settings}
+    fingerprint = fingerprint.changed(**solver)
     chosen = _chosen(sensitivity, todo)
     done = _resume(checkpoint, fingerprint, max_lag, trajectories=bool(chosen))
     remaining = [seed for seed in todo if done is None or seed not in done.seeds]

@@ -24,6 +24,7 @@ from smoothcache_core.calls.announcements import listening
 from smoothcache_core.calls.call import Call, CallReader
 from smoothcache_core.calls.clock import Clock, Tick
 from smoothcache_core.calls.fingerprints import call_fingerprint
+from smoothcache_core.calls.watch import SchedulerWatch
 from smoothcache_core.errors import CalibrationError
 from smoothcache_core.numerics.arrays import Array
 from smoothcache_core.outputs.structures import Structure
@@ -65,6 +66,7 @@ class Recorder:
             The errors and products of the sites; and the run as a whole, or why it is of no use.
         """
         self._clock = Clock(branches=self._sampler.branches)
+        self._watch = SchedulerWatch(self._sampler.scheduler)
         self._traces = [Trace(site.path) for site in self._sites]
         self._places = itertools.count()
         self._flops = 0
@@ -77,7 +79,7 @@ class Recorder:
         probes = [_SiteProbe(self, trace) for trace in self._traces]
         wrapping = Wrapping(self._model, self._sites, self, probes=probes)
         try:
-            with listening(self._clock, self._model, self._sampler.scheduler):
+            with listening(self._clock, self._model, self._sampler.scheduler, self._watch):
                 final = self._sampler.final_latent_if_known(seed)
         finally:
             wrapping.remove()
@@ -214,6 +216,9 @@ class Recorder:
         update = call_fingerprint(call).model_dump(exclude_none=True, exclude={"versions"})
         update |= {"evaluations": self._clock.count, "branches": self._sampler.branches}
         update |= {"timesteps": timesteps if len(timesteps) == self._clock.count else None}
+        if self._watch.step_settings:
+            known = self._fingerprint.solver_settings or {}
+            update["solver_settings"] = {**known, **self._watch.step_settings}
         fingerprint = self._fingerprint.changed(**update)
         expected = self._fingerprint.evaluations
         if expected is not None and expected != self._clock.count:

@@ -36,6 +36,7 @@ from smoothcache_core.sampling.recording import record
 from smoothcache_core.sampling.sampler import Sampler, needed
 from smoothcache_core.sampling.trajectory import Trajectory
 from smoothcache_core.schedule.fingerprint import Fingerprint
+from smoothcache_core.schedule.solver import named_settings
 from smoothcache_core.wrapping.modules import layered
 
 FEWEST = 4
@@ -100,7 +101,7 @@ def transfer(
         timesteps = _timesteps(synthetic, plain)
         times = _times(calibration, sampler.scheduler, timesteps)
         response = measure_response(sampler, plain)
-    fingerprint = _fingerprint(calibration, sampler.solver_name, timesteps, synthetic.first)
+    fingerprint = _fingerprint(calibration, sampler, timesteps, synthetic.first)
     return _resampled(calibration, times, response, seed, fingerprint)
 
 
@@ -134,15 +135,15 @@ def _no_lags(calibration: Calibration, times: Times) -> str:
 
 
 def _fingerprint(
-    calibration: Calibration, solver: str | None, timesteps: Array, first: Call | None
+    calibration: Calibration, sampler: Sampler, timesteps: Array, first: Call | None
 ) -> Fingerprint:
     update: dict[str, Any] = {
         "evaluations": len(timesteps),
         "timesteps": tuple(timesteps.tolist()),
         "transferred_from": calibration.evaluations,
     }
-    if solver is not None:
-        update["solver"] = solver
+    if sampler.solver_name is not None:
+        update |= {"solver": sampler.solver_name, "solver_settings": sampler.solver_settings}
     if first is not None:
         update["guidance"] = call_fingerprint(first).guidance
     return calibration.fingerprint.changed(**update)
@@ -270,7 +271,7 @@ def _check(calibration: Calibration, sampler: Sampler) -> None:
 
 def _other_solver(known: str, live: str) -> list[str]:
     """Return how a solver is of another family: its class, or what it takes outputs for."""
-    (here, had), (there, has) = _settings(known), _settings(live)
+    (here, had), (there, has) = named_settings(known), named_settings(live)
     if here != there:
         return [f"the solver is {there!r}, not {here!r}"]
     names = ("algorithm_type", "prediction_type")
@@ -279,13 +280,6 @@ def _other_solver(known: str, live: str) -> list[str]:
         for name in names
         if had.get(name) != has.get(name)
     ]
-
-
-def _settings(solver: str) -> tuple[str, dict[str, str]]:
-    """Divide what `solver_name` gave into the class and the settings."""
-    name, _, rest = solver.partition("(")
-    pairs = (part.partition("=") for part in rest.removesuffix(")").split(", "))
-    return name, {key: value for key, _, value in pairs}
 
 
 def _check_run(calibration: Calibration, plain: Trajectory, first: Call | None) -> None:

@@ -326,10 +326,19 @@ def _same_arrays(one: Mapping[str, Array], other: Mapping[str, Array]) -> bool:
 
 
 def _common_fingerprint(parts: Sequence[Calibration]) -> Fingerprint:
-    """Return the fingerprint of all parts, with the versions that all agree on."""
-    agreed = set.intersection(*(set(part.fingerprint.versions.items()) for part in parts))
-    versions = {k: v for k, v in parts[0].fingerprint.versions.items() if (k, v) in agreed}
-    return parts[0].fingerprint.changed(versions=versions)
+    """Return the fingerprint of all parts, with the versions and settings that all agree on."""
+    known = [part.fingerprint for part in parts]
+    settings = _agreed([each.solver_settings or {} for each in known])
+    return known[0].changed(
+        versions=_agreed([each.versions for each in known]),
+        solver_settings=settings or None,
+        weights_rounding=max(each.weights_rounding or 0.0 for each in known) or None,
+    )
+
+
+def _agreed(mappings: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    first, *others = mappings
+    return {k: v for k, v in first.items() if all(k in m and m[k] == v for m in others)}
 
 
 def quantised(errors: Array) -> Array:

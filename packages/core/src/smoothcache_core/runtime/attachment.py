@@ -21,6 +21,7 @@ from smoothcache_core.runtime.graphs import graphs_over_limit, recompile_limit
 from smoothcache_core.runtime.recipe import Recipe
 from smoothcache_core.runtime.site_cache import Refit, SiteCache
 from smoothcache_core.runtime.store import CacheStats, TensorStore
+from smoothcache_core.schedule.fingerprint import Fingerprint
 from smoothcache_core.schedule.schedule import Schedule
 from smoothcache_core.schedule.strengths import expectation_at, schedule_at
 from smoothcache_core.wrapping.denoiser import Step, Wrapping
@@ -182,6 +183,7 @@ class Attachment:
         elif tick.broken:
             self._store.drop(tick.branch)
         self._warn_timesteps(self._timesteps.see(tick, call))
+        self._warn_other(Fingerprint(solver_settings=self._watch.news()))
         self._sites.prepare(tick)
         self._tick = tick
         return tick
@@ -197,10 +199,13 @@ class Attachment:
             self._warn_incomplete(tick.ended_at)
         live = call_fingerprint(call)
         self._denoiser_cache.rescale(schedule_at(self.schedule, live.strength).timeline(GUIDANCE))
-        for remark in self.schedule.fingerprint.remarks(live):
-            self._warn_once(f"the schedule was planned for something else: {remark}")
+        self._warn_other(live)
         if expectation := expectation_at(self.schedule, live.strength):
             self._warn_once(expectation)
+
+    def _warn_other(self, live: Fingerprint) -> None:
+        for remark in self.schedule.fingerprint.remarks(live):
+            self._warn_once(f"the schedule was planned for something else: {remark}")
 
     def end(self, output: Any) -> Any:
         """Take what is needed later, count, and release what is not needed any more.

@@ -8,7 +8,8 @@ from torch import nn
 from smoothcache_core.adapters.compiled import denoiser
 from smoothcache_core.adapters.sites import DENOISER, GUIDANCE, Adapter, Site, check_adapter
 from smoothcache_core.calls.clock import Scheduler
-from smoothcache_core.calls.fingerprints import model_fingerprint, solver_name
+from smoothcache_core.calls.fingerprints import model_fingerprint
+from smoothcache_core.calls.solvers import solver_name, solver_settings
 from smoothcache_core.errors import ScheduleError
 from smoothcache_core.runtime.attachment import Attachment, warn
 from smoothcache_core.runtime.recipe import compile_schedule
@@ -106,9 +107,10 @@ def attach(
     check_adapter(adapter)
     inside = denoiser(model)
     sites = tuple(adapter.sites(inside))
+    settings = solver_settings(scheduler) if scheduler is not None else None
     solver = solver or (solver_name(scheduler) if scheduler is not None else None)
     live = model_fingerprint(inside, adapter.name)
-    live = live.changed(solver=solver, branches=tuple(branches))
+    live = live.changed(solver=solver, solver_settings=settings, branches=tuple(branches))
     _check(schedule, sites, live)
     recipes = compile_schedule(schedule, (*sites, DENOISER, GUIDANCE))
     return Attachment(model, adapter, schedule, recipes, tuple(branches), scheduler)

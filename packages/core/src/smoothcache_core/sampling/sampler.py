@@ -8,8 +8,9 @@ from torch import Tensor, nn
 
 from smoothcache_core.adapters.sites import Adapter, check_adapter
 from smoothcache_core.calls.clock import Scheduler
-from smoothcache_core.calls.fingerprints import solver_name
+from smoothcache_core.calls.solvers import solver_name, solver_settings
 from smoothcache_core.errors import SamplerError
+from smoothcache_core.schedule.provenance import Setting
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,6 +94,11 @@ class Sampler:
         if self.solver or self.scheduler is None:
             return self.solver
         return solver_name(self.scheduler)
+
+    @property
+    def solver_settings(self) -> dict[str, Setting] | None:
+        """All settings that the scheduler says of itself; None if there is none to say them."""
+        return solver_settings(self.scheduler) if self.scheduler is not None else None
 
     def final_latent_if_known(self, seed: int) -> Tensor | None:
         """Run once, and return the final latent, (samples, ...); None if it cannot be had.

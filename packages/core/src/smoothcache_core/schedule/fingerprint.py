@@ -1,14 +1,30 @@
 """The fingerprint: what a calibration was measured on, and whether something else is the same."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Self
+from typing import Any, Self
 
-from pydantic import model_validator
+from pydantic import SerializerFunctionWrapHandler, model_serializer, model_validator
 
-from smoothcache_core.schedule.values import Count, Names, Number, Positive, Text, Value
+from smoothcache_core.schedule.provenance import Setting
+from smoothcache_core.schedule.solver import solver_differences
+from smoothcache_core.schedule.values import (
+    Count,
+    Names,
+    NonNegative,
+    Number,
+    Positive,
+    Text,
+    Value,
+)
 
 _APART = 0.05
 """How far projections may differ for one model: between data types, or after a little tuning."""
+
+_ROUNDINGS = 6.0
+"""Standard deviations of rounding that are no difference: more than chance will ever make."""
+
+_LATER = ("solver_settings", "weights_rounding")
+"""Fields that files of before have not; where they are not known they are not written."""
 
 
 _CLASSIFIER_FREE = ("true_cfg_scale", "cfg_scale", "guidance_scale")
@@ -24,8 +40,12 @@ class Fingerprint(Value):
         config_hash: Hash of its configuration, or of its parameter names and shapes.
         weights: Projections of a few of its parameters by their names, see `weight_projections`;
             they tell two models of one class apart.
+        weights_rounding: Standard deviation by which 8-bit storage may have moved a projection;
+            None where it has not.
         adapter: Name of the adapter that found the sites.
-        solver: Name of the solver, with the settings that change its evaluations.
+        solver: Name of the solver, with its best known settings.
+        solver_settings: Everything that decides on what the solver does, by the names that its
+            scheduler gives it: what it was made with, and what its steps are called with (`eta`).
         evaluations: Denoiser evaluations of one run, per branch, at least 1.
         timesteps: The timesteps of the evaluations, where the host knew them.
         branches: Names of the conditioning passes evaluated by calls of their own.
@@ -41,8 +61,10 @@ class Fingerprint(Value):
     model_class: Text | None = None
     config_hash: Text | None = None
     weights: Mapping[Text, Number] | None = None
+    weights_rounding: NonNegative | None = None
     adapter: Text | None = None
     solver: Text | None = None
+    solver_settings: Mapping[Text, Setting] | None = None
     evaluations: Positive | None = None
     timesteps: tuple[Number, ...] | None = None
     branches: Names | None = None
@@ -62,6 +84,11 @@ class Fingerprint(Value):
         """Strength of classifier-free guidance, 1 for none; None if it is not known."""
         known = self.guidance or {}
         return next((known[name] for name in _CLASSIFIER_FREE if name in known), None)
+
+    @model_serializer(mode="wrap")
+    def _without_unknown(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        content: dict[str, Any] = serialise(self)
+        return {k: v for k, v in content.items() if v is not None or k not in _LATER}
 
     def conflicts(self, other: "Fingerprint") -> list[str]:
         """Return why something with fingerprint `other` must be refused; empty if it fits.
@@ -83,11 +110,12 @@ class Fingerprint(Value):
 
         Returns:
             One remark for each of weights, solver, branches, latent shape, data type and guidance
-            that is known of both and differs.
+            that is known of both and differs; one for each setting of the solver that does.
         """
-        return _differences(
-            self, other, ("weights", "solver", "branches", "latent_shape", "dtype", "guidance")
-        )
+        fields = ("weights", "branches", "latent_shape", "dtype", "guidance")
+        weights, *others = (_differences(self, other, (field,)) for field in fields)
+        solver = solver_differences(_solver(self), _solver(other), "planned for")
+        return [*weights, *solver, *(reason for reasons in others for reason in reasons)]
 
     def mismatches(self, other: "Fingerprint") -> list[str]:
         """Return how `other` is not the same, unknown fields included and versions left out.
@@ -95,8 +123,12 @@ class Fingerprint(Value):
         Args:
             other: Fingerprint of what should be the same measurement.
         """
-        names = [name for name in type(self).model_fields if name not in ("versions", "timesteps")]
+        elsewhere = ("versions", "timesteps", "solver", *_LATER)
+        names = [name for name in type(self).model_fields if name not in elsewhere]
         reasons = [_difference(self, other, name) for name in names]
+        if None in (self.solver, other.solver):
+            reasons.append(_difference(self, other, "solver"))
+        reasons += solver_differences(_solver(self), _solver(other), "not")
         timesteps = [] if self.timesteps == other.timesteps else ["the timesteps differ"]
         return [reason for reason in reasons if reason] + timesteps
 
@@ -111,6 +143,10 @@ def check_timesteps(timesteps: Sequence[float] | None, evaluations: int | None) 
         raise ValueError(f"there are {len(timesteps)} timesteps for {evaluations} evaluations")
 
 
+def _solver(known: Fingerprint) -> tuple[str | None, Mapping[str, Setting] | None]:
+    return known.solver, known.solver_settings
+
+
 def _differences(one: Fingerprint, other: Fingerprint, fields: Iterable[str]) -> list[str]:
     known = [f for f in fields if None not in (getattr(one, f), getattr(other, f))]
     return [reason for field in known if (reason := _difference(one, other, field))]
@@ -119,12 +155,13 @@ def _differences(one: Fingerprint, other: Fingerprint, fields: Iterable[str]) ->
 def _difference(one: Fingerprint, other: Fingerprint, field: str) -> str:
     here, there = getattr(one, field), getattr(other, field)
     if field == "weights":
-        return _weights_difference(here or {}, there or {})
+        rounding = max(one.weights_rounding or 0.0, other.weights_rounding or 0.0)
+        return _weights_difference(here or {}, there or {}, _APART + _ROUNDINGS * rounding)
     return "" if here == there else f"{field} is {there!r}, not {here!r}"
 
 
-def _weights_difference(one: Mapping[str, float], other: Mapping[str, float]) -> str:
+def _weights_difference(one: Mapping[str, float], other: Mapping[str, float], apart: float) -> str:
     common = one.keys() & other.keys()
-    if all(abs(one[name] - other[name]) <= _APART for name in common):
+    if all(abs(one[name] - other[name]) <= apart for name in common):
         return ""
     return "the weights are those of another model"
