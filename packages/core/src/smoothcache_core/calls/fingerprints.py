@@ -3,6 +3,7 @@
 import hashlib
 import importlib.metadata
 import json
+import sys
 from collections.abc import Mapping
 
 from torch import nn
@@ -33,10 +34,19 @@ def model_fingerprint(model: nn.Module, adapter: str) -> Fingerprint:
 def model_class(model: nn.Module) -> str:
     """Return the name of the class that a denoiser's family has.
 
-    Libraries give a model a subclass made for it, as FSDP does; `forward` stays that of the family.
+    Libraries give a model a subclass made for it, as FSDP does. No module holds it, and `forward` is
+    that of the family.
+
+    Args:
+        model: The denoiser, not its compiled wrapper.
     """
-    classes = type(model).__mro__
-    return next((c for c in classes if "forward" in vars(c)), type(model)).__name__
+    classes = [kind for kind in type(model).__mro__ if issubclass(kind, nn.Module)]
+    return next(filter(_is_of_family, classes), classes[0]).__name__
+
+
+def _is_of_family(kind: type) -> bool:
+    held = getattr(sys.modules.get(kind.__module__), kind.__name__, None) is kind
+    return held or "forward" in vars(kind)
 
 
 def call_fingerprint(call: Call) -> Fingerprint:
