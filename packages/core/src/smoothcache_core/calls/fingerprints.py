@@ -34,8 +34,8 @@ def model_fingerprint(model: nn.Module, adapter: str) -> Fingerprint:
 def model_class(model: nn.Module) -> str:
     """Return the name of the class that a denoiser's family has.
 
-    Libraries give a model a subclass made for it, as FSDP does. No module holds it, and `forward` is
-    that of the family.
+    Libraries give a model a subclass made for it, as FSDP does. No module holds that, and its
+    `forward` is that of the family.
 
     Args:
         model: The denoiser, not its compiled wrapper.
