@@ -260,7 +260,7 @@ def test_a_quantised_model_is_the_same_by_what_can_still_be_read():
 @pytest.fixture
 def one_process(tmp_path: Any) -> Any:
     distributed.init_process_group(
-        "gloo", store=distributed.FileStore(str(tmp_path / "store"), 1), rank=0, world_size=1
+        "gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1
     )
     yield init_device_mesh("cpu", (1,))
     distributed.destroy_process_group()
