@@ -23,6 +23,7 @@ from tools.bench.studies import (
     demo,
     planning,
     portability,
+    promises,
     quality_record,
     quality_settings,
     seconds,
@@ -136,6 +137,7 @@ study(_seconds, "image", seconds.ImageSettings, lambda s: seconds.measure(IMAGE,
 study(_seconds, "audio", seconds.AudioSettings, lambda s: seconds.measure(audio(), s))
 study(app, "planning", planning.Settings, planning.record, about=planning.__doc__)
 study(app, "sensitivity", sensitivity.Settings, sensitivity.record, about=sensitivity.__doc__)
+study(app, "promises", promises.Settings, promises.record, about=promises.__doc__)
 study(_portability, "image", portability.ImageSettings, portability.measure_image)
 study(_portability, "audio", portability.AudioSettings, portability.measure_audio)
 study(app, "targets", targets.Settings, targets.record, about=targets.__doc__, save=targets.save)

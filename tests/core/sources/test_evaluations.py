@@ -29,6 +29,7 @@ from smoothcache_core.planning import Limits
 from smoothcache_core.schedule import Fingerprint
 from smoothcache_core.sources import plan_evaluations
 from smoothcache_core.sources.evaluations import EvaluationPlanner, can_skip_guidance
+from smoothcache_core.sources.promises import Promises
 from torch import Tensor
 
 STEPS = 8
@@ -88,7 +89,9 @@ def test_the_budget_is_never_exceeded(compute: float, guidance: bool, terms: int
     assert set(schedule.rows) <= ({"denoiser", "guidance"} if guidance else {"denoiser"})
     run = simulated(calibration, schedule, **how)
     assert schedule.prediction is not None
-    assert schedule.prediction.error == pytest.approx(np.hypot(run.error, run.drift), rel=1e-12)
+    promise = Promises(calibration, noisy=False).of(schedule, run.uncertain_error)
+    assert schedule.prediction.error == pytest.approx(promise.error, rel=1e-12)
+    assert schedule.prediction.high == pytest.approx(promise.high, rel=1e-12)
     assert schedule.prediction.bytes == schedule.predicted_bytes()
     denoiser, difference = schedule.fill(DENOISER), schedule.fill(GUIDANCE)
     assert denoiser.terms == {i: rounded(c) for i, c in run.terms.items()}

@@ -20,6 +20,7 @@ from smoothcache_core.planning import Limits
 from smoothcache_core.schedule import Cost
 from smoothcache_core.sources import plan_sites, smooth
 from smoothcache_core.sources.prediction import combined, with_prediction
+from smoothcache_core.sources.promises import Promises
 from smoothcache_core.sources.site_problem import Objective, Per, Problem
 
 STEPS = 10
@@ -107,7 +108,8 @@ def test_the_predicted_error_is_what_stored_products_say(rule: FillRule, per: Pe
         each = np.sqrt(np.square(effects).sum(axis=0))
         expected = np.sqrt(np.sqrt(np.square(each).sum()) * each.sum())
         assert schedule.prediction is not None
-        assert schedule.prediction.error == pytest.approx(expected, rel=1e-6)
+        promise = Promises(calibration, noisy=False).of(schedule, expected)
+        assert schedule.prediction.error == pytest.approx(promise.error, rel=1e-6)
         assert schedule.prediction.bytes == schedule.predicted_bytes()
         assert not schedule.prediction.measured
         assert (
@@ -121,9 +123,9 @@ def test_smoothcaches_schedules_are_predicted_too():
     assert schedule.skips
     assert schedule.prediction is not None
     each = np.sqrt(np.square(effects_by_hand(calibration, schedule)).sum(axis=0))
-    assert schedule.prediction.error == pytest.approx(
-        np.sqrt(np.sqrt((each**2).sum()) * each.sum())
-    )
+    estimate = float(np.sqrt(np.sqrt((each**2).sum()) * each.sum()))
+    promise = Promises(calibration, noisy=False).of(schedule, estimate)
+    assert schedule.prediction.error == pytest.approx(promise.error)
     bare = replace(calibration, influence=None)
     assert with_prediction(bare, smooth(calibration, alpha=0.3)).prediction is None
 

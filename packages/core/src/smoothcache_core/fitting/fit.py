@@ -68,7 +68,7 @@ def fit(
 
     Returns:
         The schedule with its new fills, and as its prediction the mean error over all samples, with
-        a 95 % bootstrap interval if there are several. With trials, the best one.
+        a 95 % interval of the mean over samples that were not fitted to. With trials, the best one.
 
     Raises:
         CalibrationError: The seeds or numbers are wrong, the solver is not affine in the denoiser's

@@ -14,7 +14,7 @@ from smoothcache_core.errors import ScheduleError
 from smoothcache_core.fitting.evaluations import Fitting
 from smoothcache_core.fitting.rollout import CachedRun
 from smoothcache_core.fitting.sites import SiteFitting
-from smoothcache_core.numerics.bootstrap import interval_of_mean
+from smoothcache_core.numerics.few_samples import interval_of_new_mean
 from smoothcache_core.numerics.least_squares import check_enough
 from smoothcache_core.optimize.masks import Basis
 from smoothcache_core.sampling.recording import record
@@ -155,7 +155,7 @@ def _measured(schedule: Schedule, seeds: Sequence[int], errors: Sequence[float])
     mean = float(np.mean(errors))
     if not np.isfinite(mean):
         raise Diverged(_DIVERGED)
-    low, high = interval_of_mean(errors)
+    low, high = interval_of_new_mean(errors)
     prediction = Prediction(
         error=mean,
         low=None if low is None else min(low, mean),  # equal errors may differ in the last bit

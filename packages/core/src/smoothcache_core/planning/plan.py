@@ -7,6 +7,7 @@ from dataclasses import replace
 from smoothcache_core.calibration.calibration import Calibration
 from smoothcache_core.errors import ScheduleError, SmoothCacheWarning
 from smoothcache_core.fills import FillRule
+from smoothcache_core.planning.cautions import cautions
 from smoothcache_core.planning.front import Choice, Point, beats
 from smoothcache_core.schedule.limits import Limits
 from smoothcache_core.schedule.schedule import Schedule
@@ -38,7 +39,8 @@ def plan(
 
     Exactly one of `compute`, `speedup` and `error` says what is asked for. How schedules are
     searched and errors predicted is in docs/how-it-works.md. Warns where caching helps little:
-    nothing can be skipped, or the run has 6 evaluations or fewer.
+    nothing can be skipped, or the run has 6 evaluations or fewer; where the calibration has fewer
+    than 4 samples; and where the error is beyond what can be foretold.
 
     Example:
         >>> schedule = plan(calibration, compute=0.5)
@@ -83,6 +85,8 @@ def plan(
     else:
         schedule = planner.to_compute(_fraction(compute, speedup))
     _warn_if_useless(schedule)
+    for caution in cautions(calibration, schedule):
+        warnings.warn(caution, SmoothCacheWarning, stacklevel=2)
     return schedule
 
 

@@ -18,10 +18,11 @@ from smoothcache_core.optimize.local_search import Found, Search
 from smoothcache_core.optimize.masks import Basis, Mask
 from smoothcache_core.optimize.surrogate import Simulated, is_share_of, reduced_run
 from smoothcache_core.schedule.limits import Limits
-from smoothcache_core.schedule.provenance import Prediction, Provenance
+from smoothcache_core.schedule.provenance import Provenance
 from smoothcache_core.schedule.schedule import MOST_TERMS, Fill, Schedule
 from smoothcache_core.schedule.strengths import fill_at
 from smoothcache_core.sources.kind import MakeSchedule, SourceKind, check_compute, fits
+from smoothcache_core.sources.promises import Promises
 
 _FACTORS = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
 """Strengths of guidance, less 1, over the planned one, at which the error is foretold: from 1.06 to
@@ -110,19 +111,20 @@ class EvaluationPlanner:
             fingerprint=calibration.fingerprint,
             cost=calibration.cost,
         )
-        prediction = Prediction(
-            error=found.error,
+        prediction = Promises(self._calibration, noisy=self._reduced.is_noisy).of(
+            schedule,
+            run.uncertain_error,
+            by_guidance=self._by_guidance(found.mask, run),
             bytes=schedule.predicted_bytes(),
             seconds=self._dynamics.seconds_at(schedule.compute_fraction()),
-            by_guidance=self._by_guidance(found.mask, run),
         )
         return schedule.changed(prediction=prediction)
 
-    def _by_guidance(self, mask: Mask, run: Simulated) -> dict[float, float] | None:
-        """Return the expected error at other strengths of guidance; None if there are none."""
+    def _by_guidance(self, mask: Mask, run: Simulated) -> dict[float, float]:
+        """Return estimates of the error at other strengths of guidance; empty if there are none."""
         planned = self._calibration.fingerprint.strength
         if planned is None or not self._rescalable(range(self._reduced.evaluations)):
-            return None
+            return {}
         found: dict[float, float] = {}
         for factor in _FACTORS:
             strength = round(1.0 + factor * (planned - 1.0), 6)

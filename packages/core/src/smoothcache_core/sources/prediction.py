@@ -15,8 +15,8 @@ from smoothcache_core.fills import residual
 from smoothcache_core.numerics.arrays import Array, Indices
 from smoothcache_core.numerics.reproducible_sum import joined
 from smoothcache_core.optimize.surrogate import is_noisy
-from smoothcache_core.schedule.provenance import Prediction
 from smoothcache_core.schedule.schedule import Schedule
+from smoothcache_core.sources.promises import Promises
 
 SMALLEST = 1e-18  # mean square of an output that calibrations can tell from 0
 
@@ -79,8 +79,10 @@ def with_prediction(calibration: Calibration, schedule: Schedule) -> Schedule:
         pairs = zip(sites, evaluations, strict=True)
         weights = np.array([timelines[site].weights[evaluation] for site, evaluation in pairs])
         left[sites, evaluations] = residual(grams, weights)
-    prediction = Prediction(
-        error=combined(left * sensitivity(calibration), together=is_noisy(dynamics)),
+    noisy = is_noisy(dynamics)
+    prediction = Promises(calibration, noisy=noisy).of(
+        schedule,
+        combined(left * sensitivity(calibration), together=noisy),
         bytes=schedule.predicted_bytes(),
         seconds=dynamics.seconds_at(schedule.compute_fraction()),
     )

@@ -1,0 +1,141 @@
+"""What a planner's estimate of the error is worth: the error to expect, and its interval.
+
+Planners estimate the error of the final sample from sums over a plain run, without running the
+schedule. Such an estimate is off in ways that depend on how it was made: a reduced run with a
+linear denoiser says too much of small errors and too little of large ones, where drifts feed on
+themselves, and sums of effects of sites overlook that errors of sites lag alike. So estimates of
+all sources would not be comparable, and `auto` compares them.
+
+Here they are brought to one scale by straight lines in logarithms, with what is left of the
+logarithms as the spread. Lines and spreads were fitted to 288 plans of 11 runs of the shipped
+models of digits: DDIM in 8, 12, 25 and 50 steps, DPM-Solver++ 2M in 16 and 25, its SDE in 30, and
+the flow by Euler in 16, 24 and 40 steps and by DPM-Solver++ 2M in 20, at guidance 1, 1.5, 3 and 4,
+planned from 2, 4 and 12 samples. `python -m tools.bench promises` judges them on runs with other
+solvers, steps, strengths and seeds, and on spoken digits, which had no part in it.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from smoothcache_core.calibration.calibration import Calibration
+from smoothcache_core.schedule.provenance import Prediction
+from smoothcache_core.schedule.schedule import Schedule
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Line:
+    """The expected error is exp(`offset`) * estimate^`slope` * evaluations^`of_steps`.
+
+    Attributes:
+        offset: Logarithm of a factor.
+        slope: Power of the estimate.
+        of_steps: Power of the number of evaluations.
+        noisy: Added to `offset` where the solver adds noise.
+        spread: Standard deviation of the logarithm of the true error over the expected one, on
+            runs that were left out of the fit.
+    """
+
+    offset: float
+    slope: float = 1.0
+    of_steps: float = 0.0
+    noisy: float = 0.0
+    spread: float
+
+
+_WHOLE = _Line(offset=-0.2, slope=1.3, of_steps=0.42, spread=0.42)
+"""Whole evaluations and unconditional passes, estimated on a reduced run."""
+
+
+_FILLED = _Line(offset=0.46, slope=1.14, noisy=-0.33, spread=0.34)
+"""Sites with coefficients, estimated as a sum of effects."""
+
+
+_REUSED = _Line(offset=-0.07, slope=0.98, noisy=-0.7, spread=0.36)
+"""Sites that reuse, as those of published rules; estimated likewise."""
+
+
+_STEPS = (8, 50)
+"""Evaluations of the runs fitted to; beyond, lines go on as constants."""
+
+
+_FACTOR = (0.4, 2.0)
+"""The least and the most that an estimate is multiplied by: no more was seen."""
+
+
+_OF_SAMPLES = 0.4
+"""Standard deviation of the logarithm of the error from sample to sample; 0.2 to 0.3 were seen."""
+
+
+_TRANSFERRED = 0.25
+"""What is added to the spread, in squares, where the calibration was resampled: errors of
+transferred plans were up to 1.5 times those of plans of their own (docs/how-it-works.md)."""
+
+
+_WIDTH = 2.2
+"""Standard deviations of a 95 % interval: Student's t with 10 degrees of freedom, one for each of
+the runs fitted to less one, as what is off is off for a run as a whole."""
+
+
+class Promises:
+    """Turns estimates for one calibration into predictions.
+
+    Args:
+        calibration: What was measured.
+        noisy: Whether the solver adds noise.
+    """
+
+    def __init__(self, calibration: Calibration, *, noisy: bool) -> None:
+        self._evaluations = calibration.evaluations
+        self._samples = calibration.samples
+        self._transferred = calibration.fingerprint.transferred_from is not None
+        self._noisy = noisy
+
+    def of(
+        self,
+        schedule: Schedule,
+        estimate: float,
+        *,
+        by_guidance: Mapping[float, float] | None = None,
+        bytes: int | None = None,
+        seconds: float | None = None,
+    ) -> Prediction:
+        """Return the error to expect, with its 95 % interval, as a prediction.
+
+        Args:
+            schedule: What it is of.
+            estimate: Relative L2 error of the final sample, at least 0, as its planner estimates.
+            by_guidance: Such estimates at other strengths of guidance, if there are any.
+            bytes: See `Prediction`.
+            seconds: See `Prediction`.
+        """
+        line = _line(schedule)
+        error = self._expected(line, estimate)
+        reach = math.exp(_WIDTH * self._spread(line))
+        others = {at: self._expected(line, value) for at, value in (by_guidance or {}).items()}
+        return Prediction(
+            error=error,
+            low=error / reach,
+            high=error * reach,
+            bytes=bytes,
+            seconds=seconds,
+            by_guidance=others or None,
+        )
+
+    def _expected(self, line: _Line, estimate: float) -> float:
+        if not estimate:
+            return 0.0
+        steps = min(max(self._evaluations, _STEPS[0]), _STEPS[1])
+        factor = line.offset + line.noisy * self._noisy + line.of_steps * math.log(steps)
+        factor += (line.slope - 1.0) * math.log(estimate)
+        return estimate * min(max(math.exp(factor), _FACTOR[0]), _FACTOR[1])
+
+    def _spread(self, line: _Line) -> float:
+        of_samples = _OF_SAMPLES / math.sqrt(self._samples)
+        return math.hypot(line.spread, of_samples, _TRANSFERRED * self._transferred)
+
+
+def _line(schedule: Schedule) -> _Line:
+    if schedule.source.name == "whole":
+        return _WHOLE
+    return _FILLED if schedule.fills else _REUSED
