@@ -147,6 +147,16 @@ def _train(rows: list[dict[str, Any]]) -> str:
     return "; ".join(f"{row['recognised']:.1%} of {row['samples']} recognised" for row in checks)
 
 
+def _promises(rows: list[dict[str, Any]]) -> str:
+    plans, fits = ([row for row in rows if row["how"] == how] for how in ("plan", "fit"))
+    inside, fitted = (statistics.mean(row["inside"] for row in of) for of in (plans, fits))
+    near = statistics.mean(0.5 <= row["ratio"] <= 2.0 for row in plans)
+    return (
+        f"{inside:.0%} of {len(plans)} plans and {fitted:.0%} of {len(fits)} fits inside; "
+        f"{near:.0%} of plans within a factor of two"
+    )
+
+
 ANSWERS: dict[str, Answer] = {
     "quality": _quality,
     "speed": _speed,
@@ -155,6 +165,7 @@ ANSWERS: dict[str, Answer] = {
     "seconds": _speed,
     "planning": _planning,
     "sensitivity": _sensitivity,
+    "promises": _promises,
     "transfer": _transfer,
     "length": _length,
     "sde": _sde,

@@ -41,7 +41,7 @@ NOTES = (
     "planned for, with the error that is expected there; such rows have no interval.",
     "No constant of the predictions was fitted to these runs; see the study.",
 )
-CALIBRATION_SEEDS = tuple(range(100, 105))
+CALIBRATION_SEEDS = tuple(range(100, 104))
 FIT_SEEDS = tuple(range(200, 204))
 EVALUATION_SEEDS = (900, 901)
 Make = Callable[[Any], Any]
@@ -72,7 +72,7 @@ class Run:
     modality: Callable[[], Modality] = lambda: IMAGE
     scheduler: Make | None = None
     used_at: float | None = None
-    sizes: Sequence[int] = (2, 4, 10)
+    sizes: Sequence[int] = (2, 8)
     targets: Sequence[tuple[str, float]] = (
         ("guidance", 0.5),
         ("guidance", 0.3),
