@@ -163,7 +163,7 @@ def _measured(schedule: Schedule, seeds: Sequence[int], errors: Sequence[float])
         measured=True,
         bytes=None if schedule.cost is None else schedule.predicted_bytes(),
         seconds=None if schedule.prediction is None else schedule.prediction.seconds,
-        by_guidance=_by_guidance(schedule, float(np.mean(errors))),
+        by_guidance=_by_guidance(schedule, mean),
     )
     used = tuple(sorted({*schedule.source.seeds, *seeds}))
     settings = {**schedule.source.settings, "fitted_samples": len(errors)}
