@@ -28,7 +28,7 @@ class Outcome:
 
     Attributes:
         calibration: What it returned.
-        ran: The seeds that it sampled, in order.
+        ran: The seeds that it sampled by more than one evaluation, in order.
         said: What it wrote to stderr.
         group: Whether there was a default process group afterwards.
     """
@@ -106,8 +106,11 @@ def shard(
             os._exit(3)
         if seed in fail:
             raise ValueError(f"no noise for seed {seed}")
-        ran.append(seed)
-        return draw(seed)
+        before = len(toy.journal.computed["blocks.0.attn"])
+        latents = draw(seed)
+        if len(toy.journal.computed["blocks.0.attn"]) > before + 1:  # else it was only looked at
+            ran.append(seed)
+        return latents
 
     of_sampler = {key: settings.pop(key) for key in SAMPLER & settings.keys()}
     given = silent(toy, run, **of_sampler)

@@ -1,9 +1,8 @@
 """Calibration: run the unmodified sampler and measure what caching needs to know."""
 
-import logging
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Literal
 
@@ -13,20 +12,19 @@ from tqdm import tqdm
 
 from smoothcache_core.adapters.compiled import is_compiled
 from smoothcache_core.adapters.guidance import conditional_part
+from smoothcache_core.calibrating.continuing import continued
+from smoothcache_core.calibrating.probe import probed, sampler_fingerprint
 from smoothcache_core.calibrating.recorder import Recorder
 from smoothcache_core.calibrating.run_sensitivity import measure_dynamics
 from smoothcache_core.calibrating.sharded import shared_out
 from smoothcache_core.calibrating.site_sensitivity import measure_influence
 from smoothcache_core.calibration.calibration import Calibration
-from smoothcache_core.calls.fingerprints import model_fingerprint
 from smoothcache_core.errors import CalibrationError
+from smoothcache_core.locking import locked
 from smoothcache_core.numerics.reproducible_sum import joined
 from smoothcache_core.sampling.sampler import Sampler
 from smoothcache_core.sampling.trajectory import Trajectory
 from smoothcache_core.schedule.fingerprint import Fingerprint
-
-logger = logging.getLogger(__name__)
-
 
 PLANNING_LAG = 12
 """Largest lag that is measured unless told otherwise. A fill of two outputs looks back twice as far
@@ -101,7 +99,9 @@ def calibrate(
             rule needs none.
         references: Where earlier outputs are kept: on the model's `"device"` (fast), or on the
             `"cpu"`, which bounds device memory to one output at a time.
-        checkpoint: File that is saved after every run, and continued from if it exists. With
+        checkpoint: File that is saved after every run, and continued from if it exists. What it
+            was measured on is compared with this sampler first, by one evaluation of the model; a
+            file of anything else is refused, and so is one that another process writes. With
             `sharded` it is written by rank 0 at the end; until then each rank saves every run in a
             file beside it, `name.rank0-of-2.safetensors` for `name.safetensors`, and all that is
             there is continued from, however many ranks it is of.
@@ -123,14 +123,20 @@ def calibrate(
             the ranks have different seeds, or files were made with other settings.
         SamplerError: `run` returns something else than the final latent or None.
     """
-    run = partial(_calibrated, sampler, max_lag=max_lag, references=references)
+    seeds = list(seeds)
+    probe = cache(lambda: probed(sampler, seeds[0]))  # for all files that are continued
+    run = partial(_calibrated, sampler, probe, max_lag=max_lag, references=references)
     how = {"sensitivity": sensitivity, "checkpoint": checkpoint, "progress": progress}
     with sampler.around():
-        return shared_out(run, seeds=list(seeds), **how) if sharded else run(seeds=seeds, **how)
+        if sharded:
+            return shared_out(run, seeds=seeds, **how)
+        with locked(checkpoint, CalibrationError):
+            return run(seeds=seeds, **how)
 
 
 def _calibrated(
     sampler: Sampler,
+    probe: Callable[[], Fingerprint],
     *,
     seeds: Iterable[int],
     max_lag: int,
@@ -141,11 +147,11 @@ def _calibrated(
 ) -> Calibration:
     """Calibrate in this process."""
     todo = _checked_seeds(sampler.model, seeds, max_lag)
-    fingerprint = model_fingerprint(sampler.model, sampler.adapter.name)
-    solver = {"solver": sampler.solver_name, "solver_settings": sampler.solver_settings}
-    fingerprint = fingerprint.changed(**solver)
+    fingerprint = sampler_fingerprint(sampler)
     chosen = _chosen(sensitivity, todo)
-    done = _resume(checkpoint, fingerprint, max_lag, trajectories=bool(chosen))
+    done = continued(
+        checkpoint, sampler, fingerprint, probe, seeds=todo, max_lag=max_lag, chosen=chosen
+    )
     remaining = [seed for seed in todo if done is None or seed not in done.seeds]
     recorder = Recorder(sampler, max_lag, fingerprint, references, trajectories=bool(chosen))
     statistics = _RunStatistics(sampler, chosen)
@@ -181,29 +187,6 @@ def _chosen(sensitivity: int | Collection[int], seeds: Sequence[int]) -> set[int
     if sensitivity < 0:
         raise CalibrationError(f"sensitivity is a number of seeds, at least 0, got {sensitivity}")
     return set(seeds[:sensitivity])
-
-
-def _resume(
-    checkpoint: str | Path | None, fingerprint: Fingerprint, max_lag: int, *, trajectories: bool
-) -> Calibration | None:
-    if checkpoint is None or not Path(checkpoint).exists():
-        return None
-    done = Calibration.load(checkpoint)
-    reasons = fingerprint.conflicts(done.fingerprint)
-    if done.fingerprint.solver != fingerprint.solver:
-        reasons.append(f"solver is {done.fingerprint.solver!r}, not {fingerprint.solver!r}")
-    if done.max_lag != max_lag:
-        reasons.append(f"max_lag is {done.max_lag}, not {max_lag}")
-    if trajectories and done.dynamics is None and not done.remark:
-        reasons.append("it has no sensitivities; give `sensitivity=0`")
-    if not trajectories and done.dynamics is not None:
-        reasons.append("it has sensitivities, which would be lost with `sensitivity=0`")
-    if reasons:
-        raise CalibrationError(
-            f"cannot continue {str(checkpoint)!r}: {'; '.join(reasons)}; use another file"
-        )
-    logger.debug("continuing %s with %d samples", checkpoint, done.samples)
-    return done
 
 
 class _RunStatistics:

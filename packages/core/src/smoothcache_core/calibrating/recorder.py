@@ -23,7 +23,7 @@ from smoothcache_core.calibration.calibration import (
 from smoothcache_core.calls.announcements import listening
 from smoothcache_core.calls.call import Call, CallReader
 from smoothcache_core.calls.clock import Clock, Tick
-from smoothcache_core.calls.fingerprints import call_fingerprint
+from smoothcache_core.calls.fingerprints import run_fingerprint, timestep_of
 from smoothcache_core.calls.watch import SchedulerWatch
 from smoothcache_core.errors import CalibrationError
 from smoothcache_core.numerics.arrays import Array
@@ -108,7 +108,7 @@ class Recorder:
             )
         self._call = self._call or call
         if tick.evaluation == len(self._timesteps):
-            self._timesteps.append(_timestep(call))
+            self._timesteps.append(timestep_of(call))
         self._begin_evaluation(tick, call)
         if self._trajectories and self._unfit is None:
             self._see(self._reader.latent(args, kwargs))
@@ -212,14 +212,13 @@ class Recorder:
         )
 
     def _complete_fingerprint(self, call: Call) -> Fingerprint:
-        timesteps = tuple(float(t) for t in self._timesteps if t is not None)
-        update = call_fingerprint(call).model_dump(exclude_none=True, exclude={"versions"})
-        update |= {"evaluations": self._clock.count, "branches": self._sampler.branches}
-        update |= {"timesteps": timesteps if len(timesteps) == self._clock.count else None}
-        if self._watch.step_settings:
-            known = self._fingerprint.solver_settings or {}
-            update["solver_settings"] = {**known, **self._watch.step_settings}
-        fingerprint = self._fingerprint.changed(**update)
+        fingerprint = run_fingerprint(
+            self._fingerprint,
+            call,
+            timesteps=self._timesteps,
+            branches=self._sampler.branches,
+            steps=self._watch.step_settings,
+        )
         expected = self._fingerprint.evaluations
         if expected is not None and expected != self._clock.count:
             raise CalibrationError(
@@ -253,12 +252,6 @@ class _SiteProbe:
 
     def leave(self, output: Output) -> None:
         self.recorder.observe(self.trace, output, self.recorder.flops() - self.before)
-
-
-def _timestep(call: Call) -> float | Tensor | None:
-    if call.timestep is not None or call.tensor is None:
-        return call.timestep
-    return call.tensor.detach().reshape(-1)[0].clone()
 
 
 def _sum(errors: Array, values: Array) -> Array:

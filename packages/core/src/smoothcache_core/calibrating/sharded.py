@@ -3,7 +3,7 @@
 import os
 import re
 from collections.abc import Callable, Collection, Generator, Iterable, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cache, partial
@@ -14,6 +14,7 @@ from torch import distributed
 
 from smoothcache_core.calibration.calibration import Calibration
 from smoothcache_core.errors import CalibrationError, SmoothCacheError
+from smoothcache_core.locking import locked
 
 T = TypeVar("T")
 
@@ -52,8 +53,10 @@ def shared_out(
     chosen = seeds[:sensitivity] if isinstance(sensitivity, int) else sensitivity
     file = None if checkpoint is None else Path(checkpoint)
     run = partial(calibrate, sensitivity=chosen)
-    with _all_ranks() as ranks:
+    with _all_ranks() as ranks, ExitStack() as stack:
         _check_seeds(ranks, seeds)
+        held = locked(file if ranks.rank == 0 else None, CalibrationError)
+        ranks.together(lambda: stack.enter_context(held))
         done = None if file is None else _continued(ranks, file, run)
         if ranks.world == 1:
             return run(seeds=seeds, checkpoint=file, progress=progress)

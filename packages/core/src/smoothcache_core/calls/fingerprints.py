@@ -4,13 +4,14 @@ import hashlib
 import importlib.metadata
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
-from torch import nn
+from torch import Tensor, nn
 
 from smoothcache_core.calls.call import Call
 from smoothcache_core.calls.weights import known_name, weight_projections, whole_shape
 from smoothcache_core.schedule.fingerprint import Fingerprint
+from smoothcache_core.schedule.provenance import Setting
 
 _PACKAGES = ("torch", "diffusers", "stable-audio-tools", "smoothcache-core")
 
@@ -57,6 +58,39 @@ def call_fingerprint(call: Call) -> Fingerprint:
     shape, dtype, _ = call.layout[0]
     sample = shape if len(call.layout) > 1 else shape[1:]
     return Fingerprint(latent_shape=sample, dtype=dtype, guidance=guidance)
+
+
+def run_fingerprint(
+    before: Fingerprint,
+    first: Call,
+    *,
+    timesteps: Sequence[float | Tensor | None],
+    branches: Sequence[str],
+    steps: Mapping[str, Setting] | None,
+) -> Fingerprint:
+    """Return what can be said of a run when it is over.
+
+    Args:
+        before: What is known before it begins.
+        first: Its first call.
+        timesteps: The timestep of every evaluation, on a device maybe; None where it has none.
+        branches: Names of the conditioning passes that are calls of their own.
+        steps: What the steps of its solver are called with; None if that is not known.
+    """
+    known = tuple(float(timestep) for timestep in timesteps if timestep is not None)
+    update = call_fingerprint(first).model_dump(exclude_none=True, exclude={"versions"})
+    update |= {"evaluations": len(timesteps), "branches": tuple(branches)}
+    update |= {"timesteps": known if len(known) == len(timesteps) else None}
+    if steps:
+        update["solver_settings"] = {**(before.solver_settings or {}), **steps}
+    return before.changed(**update)
+
+
+def timestep_of(call: Call) -> float | Tensor | None:
+    """Return the timestep of a call, as a copy where it is on a device."""
+    if call.timestep is not None or call.tensor is None:
+        return call.timestep
+    return call.tensor.detach().reshape(-1)[0].clone()
 
 
 def _config_hash(model: nn.Module) -> str:

@@ -1,9 +1,11 @@
 """Samplers that know what their samples are asked to show."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, fields
+from hashlib import sha256
 from typing import Any
 
 from torch import Tensor, nn
@@ -12,6 +14,10 @@ from smoothcache_core.adapters.sites import Adapter
 from smoothcache_core.calls.clock import Scheduler
 from smoothcache_core.errors import SamplerError
 from smoothcache_core.sampling.sampler import Sampler
+from smoothcache_core.schedule.provenance import Setting
+
+_LONGEST = 100
+"""Characters of conditions that are kept as they are; longer ones are kept as a hash."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +66,13 @@ class ConditionedSampler(Sampler, ABC):
         """Return the final latent of a seed, (samples, ...); see `final_latent`."""
         return self.final_latent(seed)
 
+    @property
+    def settings(self) -> dict[str, Setting]:
+        """Everything that it was told, by name: its conditions, steps, guidance and so on."""
+        told = {each.name: getattr(self, each.name) for each in fields(self) if each.init}
+        known = {name: value for name, value in told.items() if _is_plain(value)}
+        return {**known, "conditions": _summary(self.conditions), **super().settings}
+
     def conditions_of(self, seed: int) -> list[Any]:
         """Return the conditions of the samples of `seed`.
 
@@ -94,3 +107,15 @@ class ConditionedSampler(Sampler, ABC):
         Args:
             shown: Whether to show it.
         """
+
+
+def _is_plain(value: object) -> bool:
+    finite = not isinstance(value, float) or math.isfinite(value)
+    return (value is None or isinstance(value, bool | int | float | str)) and finite
+
+
+def _summary(conditions: Sequence[Any]) -> str:
+    text = ", ".join(map(str, conditions))
+    if len(text) <= _LONGEST:
+        return text
+    return f"{len(conditions)} of hash {sha256(text.encode()).hexdigest()[:16]}"

@@ -100,6 +100,11 @@ class Sampler:
         """All settings that the scheduler says of itself; None if there is none to say them."""
         return solver_settings(self.scheduler) if self.scheduler is not None else None
 
+    @property
+    def settings(self) -> dict[str, Setting]:
+        """What decides on its runs beside model and solver, as far as it knows, by name."""
+        return {"samples": self.samples}
+
     def final_latent_if_known(self, seed: int) -> Tensor | None:
         """Run once, and return the final latent, (samples, ...); None if it cannot be had.
 

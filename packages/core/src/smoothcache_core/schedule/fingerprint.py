@@ -23,7 +23,7 @@ _APART = 0.05
 _ROUNDINGS = 6.0
 """Standard deviations of rounding that are no difference: more than chance will ever make."""
 
-_LATER = ("solver_settings", "weights_rounding")
+_LATER = ("solver_settings", "weights_rounding", "sampling")
 """Fields that files of before have not; where they are not known they are not written."""
 
 
@@ -53,6 +53,8 @@ class Fingerprint(Value):
         dtype: Data type of the latent, for example `"float16"`.
         guidance: Strengths of guidance by the names that pipelines or denoisers give them, such as
             `guidance_scale`.
+        sampling: What the sampler was told, by name: conditions, steps, samples of a run, as far as
+            it says. Parts of one measurement must agree on it; a run by the schedule need not.
         versions: Versions of the packages that matter, by name; they are recorded, not compared.
         transferred_from: Evaluations of the runs that were measured, if the calibration was
             resampled to other ones, see `transfer`; None if it was measured as it is.
@@ -71,6 +73,7 @@ class Fingerprint(Value):
     latent_shape: tuple[Count, ...] | None = None
     dtype: Text | None = None
     guidance: Mapping[Text, Number] | None = None
+    sampling: Mapping[Text, Setting] | None = None
     versions: Mapping[Text, Text] = {}
     transferred_from: Positive | None = None
 
@@ -123,14 +126,32 @@ class Fingerprint(Value):
         Args:
             other: Fingerprint of what should be the same measurement.
         """
-        elsewhere = ("versions", "timesteps", "solver", *_LATER)
-        names = [name for name in type(self).model_fields if name not in elsewhere]
+        names = [name for name in type(self).model_fields if name not in _ELSEWHERE]
         reasons = [_difference(self, other, name) for name in names]
         if None in (self.solver, other.solver):
             reasons.append(_difference(self, other, "solver"))
-        reasons += solver_differences(_solver(self), _solver(other), "not")
-        timesteps = [] if self.timesteps == other.timesteps else ["the timesteps differ"]
-        return [reason for reason in reasons if reason] + timesteps
+        timesteps = "" if self.timesteps == other.timesteps else "the timesteps differ"
+        return [reason for reason in (*reasons, *self._told(other), timesteps) if reason]
+
+    def differences(self, other: "Fingerprint") -> list[str]:
+        """Return how `other` is not the same, as far as both are known; versions are left out.
+
+        Args:
+            other: Fingerprint of what may be the same measurement, before it is made.
+        """
+        names = (name for name in type(self).model_fields if name not in _ELSEWHERE)
+        return [*_differences(self, other, names), *self._told(other)]
+
+    def _told(self, other: "Fingerprint") -> list[str]:
+        """Return which settings of the solver and of the sampler are not the same."""
+        one, two = self.sampling or {}, other.sampling or {}
+        told = [f"{name} is {two[name]!r}, not {one[name]!r}" for name in one
+                if name in two and one[name] != two[name]]  # fmt: skip
+        return [*told, *solver_differences(_solver(self), _solver(other), "not")]
+
+
+_ELSEWHERE = ("versions", "timesteps", "solver", *_LATER)
+"""Fields that are compared in a way of their own, or not at all."""
 
 
 def check_timesteps(timesteps: Sequence[float] | None, evaluations: int | None) -> None:

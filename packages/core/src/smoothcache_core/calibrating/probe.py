@@ -1,0 +1,89 @@
+"""What a run of a sampler is, found out at the cost of one evaluation."""
+
+from collections.abc import Callable, Hashable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from smoothcache_core.calls.announcements import listening
+from smoothcache_core.calls.call import Call, CallReader
+from smoothcache_core.calls.clock import Clock
+from smoothcache_core.calls.fingerprints import model_fingerprint, run_fingerprint, timestep_of
+from smoothcache_core.calls.watch import SchedulerWatch
+from smoothcache_core.errors import CalibrationError
+from smoothcache_core.outputs.structures import Structure
+from smoothcache_core.sampling.sampler import Sampler
+from smoothcache_core.schedule.fingerprint import Fingerprint
+from smoothcache_core.wrapping.modules import layered
+
+
+def sampler_fingerprint(sampler: Sampler) -> Fingerprint:
+    """Return what can be said of a sampler without running it.
+
+    Args:
+        sampler: How a run is made.
+    """
+    return model_fingerprint(sampler.model, sampler.adapter.name).changed(
+        solver=sampler.solver_name,
+        solver_settings=sampler.solver_settings,
+        branches=sampler.branches,
+        sampling=sampler.settings,
+    )
+
+
+def probed(sampler: Sampler, seed: int) -> Fingerprint:
+    """Return what can be said of a run, as when it is over.
+
+    The denoiser is asked at the first evaluation; all others are answered by what it said there.
+
+    Args:
+        sampler: How a run is made.
+        seed: Seed of the run.
+
+    Raises:
+        CalibrationError: `run` never called the denoiser.
+    """
+    return _Probe(sampler).run(seed)
+
+
+class _Probe:
+    """Stands around the denoiser during one run."""
+
+    def __init__(self, sampler: Sampler) -> None:
+        self._sampler = sampler
+        self._clock = Clock(branches=sampler.branches)
+        self._watch = SchedulerWatch(sampler.scheduler)
+        self._reader = CallReader(sampler.model, sampler.adapter)
+        self._answers: dict[Hashable, Structure] = {}
+        self._timesteps: list[float | Tensor | None] = []
+        self._first: Call | None = None
+
+    @torch.no_grad()
+    def run(self, seed: int) -> Fingerprint:
+        sampler = self._sampler
+        heard = listening(self._clock, sampler.model, sampler.scheduler, self._watch)
+        with layered(sampler.model, self._around), heard:
+            sampler.run(seed)
+        if self._first is None:
+            raise CalibrationError(f"`run` never called the {type(sampler.model).__name__}")
+        return run_fingerprint(
+            sampler_fingerprint(sampler),
+            self._first,
+            timesteps=self._timesteps,
+            branches=sampler.branches,
+            steps=self._watch.step_settings,
+        )
+
+    def _around(
+        self, call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        seen = self._reader.read(args, kwargs, self._clock.context)
+        tick = self._clock.tick(seen)
+        self._first = self._first or seen
+        if tick.evaluation == len(self._timesteps):
+            self._timesteps.append(timestep_of(seen))
+        kind = tick.branch, seen.layout, seen.variant
+        if kind not in self._answers:
+            self._answers[kind] = Structure.of(call(*args, **kwargs)).copied()
+        return self._answers[kind].copied().output()
