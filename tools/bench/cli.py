@@ -88,7 +88,7 @@ def study(
         beside = sorted(file.name for file in path.parent.glob(f"{path.stem}.*") if file != path)
         print(f"written to {path}, {' and '.join(beside)}")
 
-    run.__annotations__["chosen"] = Annotated[settings, Parameter(name="*")]
+    run.__annotations__["chosen"] = Annotated[settings | None, Parameter(name="*")]
     home.command(run, name=name, help=about or measure.__doc__)
 
 
