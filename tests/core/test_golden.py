@@ -4,6 +4,7 @@
 evaluations, guidance in one batch), plans of each at compute 0.6 by every target, and two fits.
 """
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +30,19 @@ def coefficients(schedule: Schedule) -> dict[tuple[str, str, int], float | tuple
 
 
 @pytest.mark.parametrize("file", sorted(GOLDEN.glob("*.safetensors")), ids=lambda file: file.stem)
-def test_a_calibration_is_written_as_it_was_read(file: Path, tmp_path: Path):
-    Calibration.load(file).save(tmp_path / file.name)
-    assert (tmp_path / file.name).read_bytes() == file.read_bytes()
+def test_a_calibration_is_written_as_it_was_read_and_with_a_checksum(file: Path, tmp_path: Path):
+    known = Calibration.load(file)
+    written = known.save(tmp_path / file.name).read_bytes()
+    (before, arrays), (after, same) = apart(file.read_bytes()), apart(written)
+    assert same == arrays
+    assert after == {**before, "checksum": after["checksum"]}
+    assert Calibration.load(tmp_path / file.name).save(tmp_path / "again").read_bytes() == written
+
+
+def apart(content: bytes) -> tuple[dict[str, Any], bytes]:
+    """Return the header of a calibration file, and what its arrays take."""
+    end = 8 + int.from_bytes(content[:8], "little")
+    return json.loads(json.loads(content[8:end])["__metadata__"]["smoothcache"]), content[end:]
 
 
 @pytest.mark.parametrize("file", sorted(GOLDEN.glob("*.json")), ids=lambda file: file.stem)

@@ -9,6 +9,7 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from types import MethodType
 from typing import Any
 
@@ -23,6 +24,7 @@ from smoothcache_core import (
     Schedule,
     SitePattern,
 )
+from smoothcache_core.adapters import Site
 from smoothcache_core.schedule import Cost, Fingerprint, SiteCost
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -362,3 +364,13 @@ def calibration_of(
         fingerprint=Fingerprint(model_class="Toy", adapter="toy", evaluations=evaluations),
         cost=Cost(total=2 * macs if total is None else total, sites=tuple(costs)),
     )
+
+
+def with_sites(calibration: Calibration, sites: Sequence[Site]) -> Calibration:
+    """Return a calibration whose sites, and what they cost, have other names."""
+    costs = tuple(
+        cost.changed(path=site.path, kind=site.kind, block=site.block)
+        for cost, site in zip(calibration.cost.sites, sites, strict=True)
+    )
+    cost = calibration.cost.changed(sites=costs)
+    return replace(calibration, sites=tuple(sites), cost=cost)

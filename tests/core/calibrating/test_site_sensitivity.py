@@ -14,6 +14,7 @@ from smoothcache_core.calibrating.site_sensitivity import BLOCKS, measure_influe
 from smoothcache_core.calibrating.solver_response import measure_response
 from smoothcache_core.calibration.influence import Influence
 from smoothcache_core.errors import CalibrationError
+from smoothcache_core.numerics.reproducible_sum import cut
 from smoothcache_core.sampling.recording import record
 from torch import Tensor, nn
 
@@ -137,10 +138,10 @@ def _flat(outputs: Sequence[Any]) -> Tensor:
 
 def filled(known: dict[tuple[int, int], float], sites: Sequence[Site]) -> np.ndarray:
     """Return the values where only `known`, by site and evaluation, was measured, once each."""
-    totals, counts = np.zeros((3, len(sites), STEPS)), np.zeros((len(sites), STEPS), dtype=np.int64)
+    totals, counts = np.zeros((len(sites), STEPS)), np.zeros((len(sites), STEPS), dtype=np.int64)
     for (site, evaluation), value in known.items():
-        totals[0, site, evaluation], counts[site, evaluation] = value, 1
-    return Influence(totals=totals, counts=counts).values(sites)
+        totals[site, evaluation], counts[site, evaluation] = value, 1
+    return Influence(totals=cut(totals), counts=counts).values(sites)
 
 
 def sites_of(*kinds: str, blocks: Sequence[int] | None = None) -> list[Site]:

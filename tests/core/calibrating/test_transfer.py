@@ -546,7 +546,8 @@ def test_sensitivities_that_were_not_measured_are_not_made_up():
     assert old.dynamics is not None
     none = replace(
         old.dynamics,
-        sum_dx2=np.zeros_like(old.dynamics.sum_dx2),
+        **dict.fromkeys(("sum_dx2", "effects"), np.zeros_like(old.dynamics.effects)),
+        **dict.fromkeys(("sum_dxdy", "sum_dy2"), np.zeros_like(old.dynamics.sum_dy2)),
         effect_counts=np.zeros_like(old.dynamics.effect_counts),
     )
     new = transfer(replace(old, dynamics=none), taken(model, euler(model, 9)))

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from hypothesis import given, strategies as st
-from kit.helpers import calibration_of
+from kit.helpers import calibration_of, with_sites
 from numpy.typing import NDArray
 from smoothcache_core import Calibration, Schedule
 from smoothcache_core.errors import ScheduleError
@@ -181,7 +181,7 @@ def test_smooth_averages_the_sites_of_a_kind():
     """0.125 and 0.375 make 0.25."""
     calibration = calibration_of(errors(STEADY, [[0.375] * 6, [0.5] * 6]))
     sites = tuple(replace(site, kind="any") for site in calibration.sites)
-    mixed = replace(calibration, sites=sites)
+    mixed = with_sites(calibration, sites)
     assert smooth(mixed, alpha=0.25).rows == {"any": (1, 0, 1, 0, 1, 1)}
     assert smooth(mixed, alpha=0.2499).rows == {"any": (1,) * 6}
     assert smooth(mixed, alpha=0.25, per="site").rows == {
@@ -279,6 +279,6 @@ def test_a_budget_that_is_no_fraction_is_refused(compute: float):
 
 
 def test_a_budget_without_cost_is_refused():
-    free = replace(calibration_of(errors(STEADY, WILD)), cost=Cost(total=0, sites=()))
+    free = calibration_of(errors(STEADY, WILD), macs=0)
     with pytest.raises(ScheduleError, match="costs no MACs"):
         smooth_to_compute(free, compute=0.5)

@@ -22,9 +22,9 @@ from cyclopts import Parameter
 from numpy.typing import NDArray
 from smoothcache_core import Calibration, Schedule, plan
 from smoothcache_core.adapters import Site
-from smoothcache_core.calibration.calibration import quantised, quantised_squares
 from smoothcache_core.calibration.dynamics import Dynamics
 from smoothcache_core.calibration.influence import Influence
+from smoothcache_core.calibration.quantised import quantised, quantised_squares
 from smoothcache_core.calibration.response import Response
 from smoothcache_core.fills import linear
 from smoothcache_core.numerics.reproducible_sum import cut

@@ -6,6 +6,8 @@ from pathlib import Path
 
 from smoothcache_core.errors import SmoothCacheError
 
+_CHUNK = 2**20  # bytes that are read at once; a file of no end is seen to be one
+
 
 def read_file(path: str | Path, what: str, error: type[SmoothCacheError], *, most: int) -> bytes:
     """Return the content of a file.
@@ -21,13 +23,21 @@ def read_file(path: str | Path, what: str, error: type[SmoothCacheError], *, mos
     """
     try:
         with Path(path).open("rb") as file:
-            content = file.read(most + 1)
+            content = bytearray()
+            while len(content) <= most and (chunk := file.read(_CHUNK)):
+                content += chunk
     except (OSError, ValueError, MemoryError) as problem:
-        reason = getattr(problem, "strerror", None) or problem
-        raise error(f"cannot read {what} {str(path)!r}: {reason}") from problem
+        raise error(f"cannot read {what} {str(path)!r}: {reason_of(problem)}") from problem
     if len(content) > most:
         raise error(f"cannot read {what} {str(path)!r}: it has more than {most} bytes")
-    return content
+    return bytes(content)
+
+
+def reason_of(problem: Exception) -> str:
+    """Return what went wrong with a file, in words that fit behind its name."""
+    if isinstance(problem, OSError) and problem.strerror:
+        return problem.strerror
+    return str(problem) or type(problem).__name__
 
 
 def write_atomically(path: str | Path, content: bytes) -> Path:

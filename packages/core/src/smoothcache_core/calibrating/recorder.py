@@ -15,11 +15,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from smoothcache_core.calibrating.flops import flop_counter
 from smoothcache_core.calibrating.traces import Comparison, Trace
-from smoothcache_core.calibration.calibration import (
-    Calibration,
-    quantised,
-    quantised_squares,
-)
+from smoothcache_core.calibration.calibration import Calibration
+from smoothcache_core.calibration.quantised import quantised, quantised_squares
 from smoothcache_core.calls.announcements import listening
 from smoothcache_core.calls.call import Call, CallReader
 from smoothcache_core.calls.clock import Clock, Tick

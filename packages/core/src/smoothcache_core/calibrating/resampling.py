@@ -11,9 +11,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from smoothcache_core.adapters.sites import Site
-from smoothcache_core.calibration.calibration import Calibration, quantised
+from smoothcache_core.calibration.calibration import Calibration
 from smoothcache_core.calibration.dynamics import Dynamics
 from smoothcache_core.calibration.influence import Influence
+from smoothcache_core.calibration.quantised import quantised
 from smoothcache_core.calibration.response import Response
 from smoothcache_core.numerics.arrays import Array
 from smoothcache_core.numerics.interpolation import (
@@ -26,7 +27,7 @@ from smoothcache_core.numerics.reproducible_sum import cut, joined
 
 _HUGE = 1e9
 """Stands for an infinite ratio, which interpolation would turn into NaN. Errors times it are far
-above `calibration.LARGEST`, from which they count as infinite."""
+above `quantised.LARGEST`, from which they count as infinite."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

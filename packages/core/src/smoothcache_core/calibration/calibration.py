@@ -5,42 +5,32 @@ in float64, so they do not depend on the order in which samples were added: merg
 the very numbers of the whole.
 """
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load as load_arrays, save as save_arrays
 
 from smoothcache_core.adapters.sites import Site
+from smoothcache_core.calibration.consistency import check_calibration
 from smoothcache_core.calibration.dynamics import Dynamics
+from smoothcache_core.calibration.file import (
+    FORMAT,
+    LARGEST_FILE,
+    VERSION,
+    Header,
+    decoded,
+    encoded,
+)
 from smoothcache_core.calibration.influence import Influence
-from smoothcache_core.errors import CalibrationError
-from smoothcache_core.files import write_atomically
+from smoothcache_core.errors import CalibrationError, SmoothCacheError
+from smoothcache_core.files import read_file, write_atomically
 from smoothcache_core.numerics.arrays import Array
 from smoothcache_core.schedule.cost import Cost
 from smoothcache_core.schedule.fingerprint import Fingerprint
 
 Part = TypeVar("Part")
-
-
-FORMAT = "smoothcache-calibration"
-
-
-VERSION = 2
-"""Version of the file format, see docs/file-formats.md."""
-
-
-LARGEST = 16.0
-"""Relative errors above this are stored as infinite: reuse is out of the question."""
-
-
-_GRID = 2.0**32
-"""Errors are rounded to multiples of 1 / `_GRID`, finer than float32 tells errors of 1. With at
-most `LARGEST` they have 36 bits, so the 53 bits of float64 add up 2^17 samples exactly."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -98,27 +88,7 @@ class Calibration:
     remark: str = ""
 
     def __post_init__(self) -> None:
-        expected = (len(self.sites), len(self.branches))
-        shape = self.totals.shape
-        if len(shape) != 4 or shape[:2] != expected or self.squares.shape != shape:
-            raise CalibrationError(
-                "totals and squares are (sites, branches, lags, evaluations), here "
-                f"({expected[0]}, {expected[1]}, ...), got {shape} and {self.squares.shape}"
-            )
-        if self.samples < 1:
-            raise CalibrationError(f"a calibration has at least 1 sample, got {self.samples}")
-        self._check_numbers()
-
-    def _check_numbers(self) -> None:
-        """Raise if a number is broken: errors may be infinite, and NaN where there are none."""
-        for name, values in self._arrays().items():
-            is_error = name in ("totals", "squares")
-            broken = values < 0.0 if is_error else ~np.isfinite(values)
-            if broken.any():
-                raise CalibrationError(
-                    f"{int(broken.sum())} of {values.size} numbers in {name!r} are "
-                    + ("negative" if is_error else "NaN or infinite")
-                )
+        check_calibration(self)
 
     @property
     def evaluations(self) -> int:
@@ -236,10 +206,7 @@ class Calibration:
         header = self._header()
         if self.dynamics is not None:
             header["dynamics"] = self.dynamics.header() | {"seconds": self.dynamics.seconds}
-        metadata = {"smoothcache": json.dumps(header)}
-        # safetensors 0.8 writes memory as it lies, also that of a transposed array (its issue 825)
-        arrays = {name: np.ascontiguousarray(array) for name, array in self._arrays().items()}
-        return write_atomically(path, save_arrays(arrays, metadata=metadata))
+        return write_atomically(path, encoded(header, self._arrays()))
 
     def _arrays(self) -> dict[str, Array]:
         arrays = {"totals": self.totals, "squares": self.squares}
@@ -259,12 +226,10 @@ class Calibration:
         Raises:
             CalibrationError: The file is missing, damaged, or not a calibration of this version.
         """
+        content = read_file(path, "calibration", CalibrationError, most=LARGEST_FILE)
         try:
-            content = Path(path).read_bytes()
-            return cls._from_parts(load_arrays(content), _read_header(content))
-        except OSError as error:
-            raise CalibrationError(f"cannot read {str(path)!r}: {error.strerror}") from error
-        except (SafetensorError, CalibrationError, ValueError, KeyError, TypeError) as error:
+            return cls._from_parts(*decoded(content))
+        except SmoothCacheError as error:
             raise CalibrationError(f"{str(path)!r} is not a calibration file: {error}") from error
 
     def _header(self) -> dict[str, object]:
@@ -284,25 +249,33 @@ class Calibration:
         }
 
     @classmethod
-    def _from_parts(cls, arrays: Mapping[str, Array], header: Mapping[str, object]) -> Self:
-        sites: Sequence[Sequence] = header["sites"]  # pyright: ignore[reportAssignmentType]
-        return cls(
-            sites=tuple(
-                Site(path=p, kind=kind, block=block, target=target, inputs=tuple(names), last=last)
-                for p, kind, block, target, names, last in sites
-            ),
-            branches=tuple(header["branches"]),  # pyright: ignore[reportArgumentType]
-            totals=arrays["totals"],
-            squares=arrays["squares"],
-            samples=int(header["samples"]),  # pyright: ignore[reportArgumentType]
-            seeds=tuple(header["seeds"]),  # pyright: ignore[reportArgumentType]
-            fingerprint=Fingerprint.model_validate(header["fingerprint"]),
-            cost=Cost.model_validate(header["cost"]),
-            products=arrays.get("products"),
-            dynamics=_read_dynamics(arrays, header["dynamics"]),
-            influence=Influence.from_arrays(arrays),
-            remark=str(header["remark"]),
+    def _from_parts(cls, header: Header, arrays: Mapping[str, Array]) -> Self:
+        known = _Named(arrays)
+        found = cls(
+            sites=header.known_sites(),
+            branches=header.branches,
+            totals=known["totals"],
+            squares=known["squares"],
+            samples=header.samples,
+            seeds=header.seeds,
+            fingerprint=header.fingerprint,
+            cost=header.cost,
+            products=known.get("products"),
+            dynamics=header.dynamics and Dynamics.from_parts(known, header.dynamics),
+            influence=Influence.from_arrays(known),
+            remark=header.remark,
         )
+        extra = sorted(arrays.keys() - found._arrays().keys())
+        if extra:
+            raise CalibrationError(f"it holds arrays that are no part of a calibration: {extra}")
+        return found
+
+
+class _Named(dict[str, Array]):
+    """Arrays by name, of which a missing one is told."""
+
+    def __missing__(self, name: str) -> Array:
+        raise CalibrationError(f"the array {name!r} is missing")
 
 
 def _sum_of(parts: Sequence[Array | None]) -> Array | None:
@@ -313,10 +286,6 @@ def _sum_of(parts: Sequence[Array | None]) -> Array | None:
 def _merged(merge: Callable[[list[Part]], Part], parts: Sequence[Part | None]) -> Part | None:
     known = [part for part in parts if part is not None]
     return merge(known) if len(known) == len(parts) else None
-
-
-def _read_dynamics(arrays: Mapping[str, Array], header: Any) -> Dynamics | None:
-    return None if header is None else Dynamics.from_parts(arrays, header)
 
 
 def _same_arrays(one: Mapping[str, Array], other: Mapping[str, Array]) -> bool:
@@ -339,25 +308,3 @@ def _common_fingerprint(parts: Sequence[Calibration]) -> Fingerprint:
 def _agreed(mappings: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     first, *others = mappings
     return {k: v for k, v in first.items() if all(k in m and m[k] == v for m in others)}
-
-
-def quantised(errors: Array) -> Array:
-    """Round errors to the grid on which sums are exact; above `LARGEST` they become infinite."""
-    rounded = np.round(errors * _GRID) / _GRID
-    return np.where(rounded > LARGEST, np.inf, rounded)
-
-
-def quantised_squares(errors: Array) -> Array:
-    """Return the squares of the quantised errors, on the same grid."""
-    kept = quantised(errors)
-    return np.where(np.isinf(kept), np.inf, np.round(kept**2 * _GRID) / _GRID)
-
-
-def _read_header(content: bytes) -> dict[str, object]:
-    length = int.from_bytes(content[:8], "little")
-    header = json.loads(json.loads(content[8 : 8 + length])["__metadata__"]["smoothcache"])
-    if (header["format"], header["version"]) != (FORMAT, VERSION):
-        raise ValueError(
-            f"format {header['format']!r} version {header['version']}, expected {VERSION}"
-        )
-    return header

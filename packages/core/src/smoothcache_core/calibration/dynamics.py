@@ -1,5 +1,6 @@
 """What was learned of a run as a whole: the material of a `ReducedRun`, summed over samples."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -7,6 +8,14 @@ from typing import Any, Self
 
 import numpy as np
 
+from smoothcache_core.calibration.checks import (
+    check_counts,
+    check_products,
+    check_sums,
+    check_symmetric,
+    whole,
+)
+from smoothcache_core.calibration.file import DynamicsHeader
 from smoothcache_core.calibration.response import Response
 from smoothcache_core.errors import CalibrationError
 from smoothcache_core.numerics.arrays import Array, Indices
@@ -42,6 +51,9 @@ class Dynamics:
         conditional: Index of the conditional pass, if the adapter says it.
         seconds: Seconds of one evaluation, all passes: the least median of a perturbed run; 0 if
             not known. As a mere timing it is left out of comparisons.
+
+    Raises:
+        CalibrationError: The arrays do not go together, or have numbers that they cannot have.
     """
 
     gram: Array
@@ -55,6 +67,36 @@ class Dynamics:
     effect_counts: Indices
     conditional: int | None
     seconds: float = 0.0
+
+    def __post_init__(self) -> None:
+        evaluations, parts = self.response.weights.shape
+        vectors = evaluations * (1 + parts) + 1
+        check_sums("dynamics.gram", self.gram, (vectors, vectors), signed=True)
+        check_symmetric("dynamics.gram", joined(self.gram))
+        if not self.gram[:, evaluations, evaluations].any():
+            raise CalibrationError("'dynamics.gram' has a final sample that is zero")
+        self._check_changes((evaluations, parts))
+        check_sums("dynamics.effects", self.effects, (evaluations,))
+        check_counts("dynamics.effect_counts", self.effect_counts, (evaluations,), self.effects)
+        if self.samples < 1:
+            raise CalibrationError(f"whole runs are of at least 1 sample, got {self.samples}")
+        if self.conditional is not None and not 0 <= self.conditional < parts:
+            raise CalibrationError(
+                f"the conditional pass is one of {parts}, counted from 0, got {self.conditional}"
+            )
+        if not 0.0 <= self.seconds < math.inf:
+            raise CalibrationError(f"seconds are finite and at least 0, got {self.seconds}")
+
+    def _check_changes(self, shape: tuple[int, int]) -> None:
+        check_sums("dynamics.moved", self.sum_dx2, shape[:1])
+        check_sums("dynamics.followed", self.sum_dxdy, shape, signed=True)
+        check_sums("dynamics.strayed", self.sum_dy2, shape)
+        check_products(
+            "dynamics.followed",
+            joined(self.sum_dxdy),
+            joined(self.sum_dx2)[:, None],
+            joined(self.sum_dy2),
+        )
 
     @property
     def evaluations(self) -> int:
@@ -145,18 +187,18 @@ class Dynamics:
         }
 
     @classmethod
-    def from_parts(cls, arrays: Mapping[str, Array], header: Mapping[str, Any]) -> Self:
+    def from_parts(cls, arrays: Mapping[str, Array], header: DynamicsHeader) -> Self:
         """Return what `arrays` and `header` gave."""
         return cls(
             **{name: arrays[key] for name, key in _KEYS.items()},
-            effect_counts=arrays["dynamics.effect_counts"].astype(np.int64),
-            samples=int(header["samples"]),
+            effect_counts=whole("dynamics.effect_counts", arrays["dynamics.effect_counts"]),
+            samples=header.samples,
             response=Response(
                 matrix=arrays["dynamics.matrix"],
                 weights=arrays["dynamics.weights"],
-                residual=float(header["residual"]),
+                residual=header.residual,
             ),
-            response_seed=int(header["response_seed"]),
-            conditional=header["conditional"],
-            seconds=float(header["seconds"]),
+            response_seed=header.response_seed,
+            conditional=header.conditional,
+            seconds=header.seconds,
         )

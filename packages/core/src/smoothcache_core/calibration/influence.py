@@ -7,6 +7,8 @@ from typing import Self
 import numpy as np
 
 from smoothcache_core.adapters.sites import Site
+from smoothcache_core.calibration.checks import check_counts, check_sums, whole
+from smoothcache_core.errors import CalibrationError
 from smoothcache_core.numerics.arrays import Array, Indices
 from smoothcache_core.numerics.reproducible_sum import joined
 
@@ -21,10 +23,22 @@ class Influence:
     Attributes:
         totals: Sums of what was measured, (3, sites, E), exact parts.
         counts: How often it was measured, (sites, E).
+
+    Raises:
+        CalibrationError: The arrays do not go together, or have numbers that they cannot have.
     """
 
     totals: Array
     counts: Indices
+
+    def __post_init__(self) -> None:
+        shape = self.totals.shape[1:]
+        if len(shape) != 2:
+            raise CalibrationError(
+                f"'influence.totals' is (3, sites, evaluations), got {self.totals.shape}"
+            )
+        check_sums("influence.totals", self.totals, shape)
+        check_counts("influence.counts", self.counts, shape, self.totals)
 
     def values(self, sites: Sequence[Site]) -> Array:
         """Return the influence of every site at every evaluation, (sites, E).
@@ -62,7 +76,7 @@ class Influence:
         """Return what `arrays` gave, None if it is not there."""
         if "influence.totals" not in arrays:
             return None
-        counts = arrays["influence.counts"].astype(np.int64)
+        counts = whole("influence.counts", arrays["influence.counts"])
         return cls(totals=arrays["influence.totals"], counts=counts)
 
 

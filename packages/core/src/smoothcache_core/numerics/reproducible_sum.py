@@ -36,6 +36,13 @@ def cut(values: Array) -> Array:
     return np.stack(parts)
 
 
+def is_cut(parts: Array) -> bool:
+    """Return whether values (3, ...) are parts that `cut` gave, or sums of such."""
+    units = np.reshape(_GRIDS, (3,) + (1,) * (parts.ndim - 1))
+    multiples = parts / units
+    return bool(np.all((multiples == np.round(multiples)) & (np.abs(multiples) <= 2.0**53)))
+
+
 def joined(parts: Array) -> Array:
     """Return the values (...) of summed parts (3, ...)."""
     return parts[0] + (parts[1] + parts[2])
