@@ -415,7 +415,7 @@ def test_cached_knows_no_scheduler_but_a_solver():
     sampler = sampler_for("dpmpp-2m")
     assert sampler.scheduler is None
     schedule = schedule_for("dpmpp-2m")
-    fingerprint = schedule.fingerprint.model_copy(update={"solver": sampler.solver_name})
+    fingerprint = schedule.fingerprint.changed(solver=sampler.solver_name)
     schedule = schedule.changed(fingerprint=fingerprint)
     other = sampler_for("k-lms")
     with (

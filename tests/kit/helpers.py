@@ -374,3 +374,24 @@ def with_sites(calibration: Calibration, sites: Sequence[Site]) -> Calibration:
     )
     cost = calibration.cost.changed(sites=costs)
     return replace(calibration, sites=tuple(sites), cost=cost)
+
+
+def with_samples(calibration: Calibration, samples: int) -> Calibration:
+    """Return a calibration that says it is of so many samples, whose errors are all 0."""
+    seeds = calibration.seeds[:samples]
+    dynamics, influence = calibration.dynamics, calibration.influence
+    nothing = np.where(np.isnan(calibration.totals), np.nan, 0.0)
+    return replace(
+        calibration,
+        samples=samples,
+        seeds=seeds,
+        totals=nothing,
+        squares=nothing,
+        dynamics=dynamics
+        and replace(
+            dynamics,
+            samples=samples,
+            effect_counts=np.minimum(dynamics.effect_counts, len(seeds)),
+        ),
+        influence=influence and replace(influence, counts=np.minimum(influence.counts, len(seeds))),
+    )

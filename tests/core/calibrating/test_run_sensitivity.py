@@ -88,7 +88,8 @@ def test_effects_are_interpolated_geometrically():
     dynamics = dynamics_of(record(sampler_of()))
     counts = dynamics.effect_counts.copy()
     counts[[2, 3, 4]] = 0
-    few = replace(dynamics, effect_counts=counts)
+    effects = dynamics.effects * (counts > 0)
+    few = replace(dynamics, effects=effects, effect_counts=counts)
     one, other = dynamics.final_sensitivity()[[1, 5]]
     np.testing.assert_allclose(
         few.final_sensitivity()[2:5], one * (other / one) ** (np.arange(1, 4) / 4)
@@ -227,10 +228,11 @@ def test_files_of_an_older_version_are_refused_in_a_line(tmp_path: Path):
     content = file.read_bytes()
     arrays, size = load_arrays(content), int.from_bytes(content[:8], "little")
     header = json.loads(json.loads(content[8 : 8 + size])["__metadata__"]["smoothcache"])
+    del header["checksum"]
     for change, message in (
         ({"version": 1}, "version 1, expected 2"),
         ({"format": "other"}, "format 'other'"),
-        ({"dynamics": {}}, "'samples'"),
+        ({"dynamics": {}}, "dynamics.samples: Field required"),
     ):
         metadata = {"smoothcache": json.dumps(header | change)}
         file.write_bytes(save_arrays(arrays, metadata=metadata))
@@ -241,7 +243,7 @@ def test_files_of_an_older_version_are_refused_in_a_line(tmp_path: Path):
         assert "\n" not in str(told.value)
     del arrays["dynamics.gram"]
     file.write_bytes(save_arrays(arrays, metadata={"smoothcache": json.dumps(header)}))
-    with pytest.raises(CalibrationError, match=r"is not a calibration file: 'dynamics.gram'"):
+    with pytest.raises(CalibrationError, match=r"the array 'dynamics.gram' is missing"):
         Calibration.load(file)
 
 

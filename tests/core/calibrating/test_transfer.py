@@ -532,7 +532,7 @@ def test_solvers_of_several_evaluations_per_step_are_refused():
 def test_calibrations_that_lack_something_are_refused():
     model = Curve(wave)
     old = calibrated(model, euler(model, 10))
-    unknown = old.fingerprint.model_copy(update={"timesteps": None})
+    unknown = old.fingerprint.changed(timesteps=None)
     moved = transfer(old, taken(model, euler(model, 9)))
     refused("timesteps of this calibration are not known", old=replace(old, fingerprint=unknown))
     refused("itself transferred, from 10 evaluations", old=moved)
@@ -564,7 +564,7 @@ def test_other_models_and_runs_are_refused():
         old=old, model=model, sample=euler(model, 9, guidance=None),
     )  # fmt: skip
     refused("`run` never called", old=old, model=model, sample=lambda seed: None)
-    small = replace(old, fingerprint=old.fingerprint.model_copy(update={"latent_shape": (3, 4, 4)}))
+    small = replace(old, fingerprint=old.fingerprint.changed(latent_shape=(3, 4, 4)))
     refused(r"latent has shape \(3, 8, 8\), the calibrated one \(3, 4, 4\)", old=small, model=model)
 
 

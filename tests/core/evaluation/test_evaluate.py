@@ -247,7 +247,7 @@ def test_compute_is_counted_with_any_cost_there_is(
 
 
 def test_cost_that_is_given_counts_for_all():
-    other = COST.model_copy(update={"total": 18})
+    other = COST.changed(total=18)
     row = judged(Squares(), {"twice": schedule(1, 0, 1, cost=COST)}, seeds=[1], cost=other).rows[1]
     assert row.compute == pytest.approx(1 - 0.5 / 3)
 

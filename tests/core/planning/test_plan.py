@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any
 
 import pytest
+from kit.helpers import with_samples
 from kit.planning import Mixture, OneStep, Passes, ToySampler
 from smoothcache_core import Calibration, Schedule, SmoothCacheWarning, calibrate, plan
 from smoothcache_core.errors import ScheduleError
@@ -324,7 +325,7 @@ def test_a_calibration_without_sensitivities_is_refused(target: str):
 
 
 def test_too_few_samples_leave_the_sites():
-    few = replace(calibration_of(), samples=3)
+    few = with_samples(calibration_of(), 3)
     with pytest.raises(ScheduleError, match="are too few for 4 coefficients per evaluation"):
         plan(few, compute=0.6, target="denoiser")
     assert set(Planner(few).candidates(0.6)) <= {"site", "smooth"}

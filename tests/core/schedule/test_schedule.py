@@ -1,6 +1,7 @@
 """Schedules as values and as files."""
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -517,6 +518,13 @@ def test_a_value_that_went_around_its_validator_is_no_part_of_a_schedule():
     broken = Prediction(error=1.0).model_copy(update={"error": -1.0})
     with pytest.raises(ScheduleError, match=r"prediction.error: Input should be greater"):
         FULL.changed(prediction=broken)
+
+
+def test_no_code_goes_around_a_validator():
+    packages = Path(__file__).parents[3] / "packages"
+    sources = [file for file in packages.rglob("*.py") if "model_co" in file.read_text()]
+    around = re.compile(r"\.model_(copy|construct)\(")
+    assert not [file.name for file in sources if around.search(file.read_text())]
 
 
 def test_values_by_themselves_raise_errors_of_this_library():

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings, strategies as st
+from kit.helpers import with_samples
 from kit.planning import MIXTURE, Mixture, Noisy, OneStep, Passes, ToySampler
 from smoothcache_core import (
     Calibration,
@@ -359,15 +360,15 @@ def test_a_calibration_without_sensitivities_is_refused():
 def test_too_few_samples_for_the_coefficients_are_refused(how: dict[str, Any], fewest: int):
     """A latent of 12 entries, and 16 of them for every coefficient."""
     calibration = calibration_of()
-    few = replace(calibration, samples=fewest - 1)
+    few = with_samples(calibration, fewest - 1)
     with pytest.raises(
         ScheduleError,
         match=rf"of 12 entries are too few for \d coefficients .*with {fewest} samples",
     ):
         plan_evaluations(few, compute=0.5, **how)
-    enough = replace(calibration, samples=fewest)
+    enough = with_samples(calibration, fewest)
     assert plan_evaluations(enough, compute=0.5, **how).skips
-    unknown = calibration.fingerprint.model_copy(update={"latent_shape": None})
+    unknown = calibration.fingerprint.changed(latent_shape=None)
     assert plan_evaluations(replace(few, fingerprint=unknown), compute=0.5).skips
 
 

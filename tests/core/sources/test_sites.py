@@ -46,9 +46,7 @@ def renamed(calibration: Calibration, kinds: tuple[str, ...]) -> Calibration:
         replace(site, kind=kind) for site, kind in zip(calibration.sites, kinds, strict=True)
     )
     cost = calibration.cost
-    costs = [
-        one.model_copy(update={"kind": kind}) for one, kind in zip(cost.sites, kinds, strict=True)
-    ]
+    costs = [one.changed(kind=kind) for one, kind in zip(cost.sites, kinds, strict=True)]
     return replace(calibration, sites=sites, cost=Cost(
         total=cost.total, sites=tuple(costs), output_bytes=cost.output_bytes
     ))  # fmt: skip
@@ -57,7 +55,7 @@ def renamed(calibration: Calibration, kinds: tuple[str, ...]) -> Calibration:
 def priced(calibration: Calibration, *macs: int, outside: int = 0, size: int = 8) -> Calibration:
     """Return the calibration with other costs of its sites."""
     sites = [
-        one.model_copy(update={"macs": price, "bytes": size})
+        one.changed(macs=price, bytes=size)
         for one, price in zip(calibration.cost.sites, macs, strict=True)
     ]
     cost = Cost(total=sum(macs) + outside, sites=tuple(sites), output_bytes=size)

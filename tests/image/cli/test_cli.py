@@ -274,7 +274,7 @@ def test_what_cannot_be_drawn_is_refused_before_sampling(
     file = planned / "interval-2.json"
     other = shell.folder / "other.json"
     schedule = Schedule.load(file)
-    fingerprint = schedule.fingerprint.model_copy(update={"config_hash": "another"})
+    fingerprint = schedule.fingerprint.changed(config_hash="another")
     schedule.changed(fingerprint=fingerprint).save(other)
     record = shell.folder / "record.json"
     rows = [
