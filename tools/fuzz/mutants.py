@@ -1,5 +1,6 @@
 """Breaking files: their bytes, the structure of their JSON, and their arrays."""
 
+import copy
 import json
 import random
 from collections.abc import Callable, Iterator, Mapping
@@ -84,7 +85,7 @@ def _put(holder: list[Any], index: int, value: Any) -> None:
 
 
 def _replace(holder: list[Any], index: int, chance: random.Random) -> None:
-    _put(holder, index, chance.choice(EXTREMES))
+    _put(holder, index, copy.deepcopy(chance.choice(EXTREMES)))
 
 
 def _retype(holder: list[Any], index: int, chance: random.Random) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from hypothesis import given, strategies as st
+from kit.helpers import with_samples
 from kit.planning import Mixture, OneStep, Passes, ToySampler, error_of
 from smoothcache_core import Calibration, Schedule, calibrate, fit
 from smoothcache_core.schedule import Fill, Prediction, Provenance
@@ -39,7 +40,10 @@ def realised(sampler: ToySampler, schedule: Schedule, seeds: Sequence[int]) -> f
 
 def promised(schedule: Schedule, estimate: float, **changes: Any) -> Prediction:
     noisy = changes.pop("noisy", False)
+    samples = changes.pop("samples", None)
     calibration = replace(calibration_of(), **changes)
+    if samples is not None:
+        calibration = with_samples(calibration, samples)
     return Promises(calibration, noisy=noisy).of(schedule, estimate)
 
 
@@ -69,7 +73,7 @@ def test_fewer_samples_promise_less(schedule: Schedule):
 
 
 def test_a_resampled_calibration_promises_less():
-    fingerprint = calibration_of().fingerprint.model_copy(update={"transferred_from": 20})
+    fingerprint = calibration_of().fingerprint.changed(transferred_from=20)
     own, other = promised(WHOLE, 0.01), promised(WHOLE, 0.01, fingerprint=fingerprint)
     assert other.error == own.error
     assert width(other) > 1.1 * width(own)
