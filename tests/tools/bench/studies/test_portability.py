@@ -14,6 +14,7 @@ pytestmark = [
     pytest.mark.usefixtures("one_thread"),
     pytest.mark.filterwarnings("ignore:Should have t:UserWarning"),  # torchsde, of rounding
     pytest.mark.filterwarnings("ignore:the run has [68] evaluations"),  # which is meant here
+    pytest.mark.filterwarnings("ignore:this plan rests on"),  # few samples, for speed
 ]
 KEYS = "policy compute planned_from predicted_error rel_l2 rel_l2_spread told"
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from smoothcache_core import Calibration, calibrate
+from smoothcache_core.sources.promises import Promises
 from smoothcache_image import load_pipeline
 from smoothcache_image.sampling import PromptSampler, prompt_sampler
 from torch import Tensor
@@ -70,15 +71,16 @@ def test_true_error_is_what_an_older_output_does(calibration: Calibration, sampl
 
 
 def test_predicted_error_is_influence_times_effect_times_change(calibration: Calibration):
-    pairs = drawn(calibration, 6)
+    pairs, promises = drawn(calibration, 6), Promises(calibration, noisy=False)
     assert calibration.products is not None
     products = script.joined(calibration.products) / calibration.samples
     effects = script.effects(calibration)
     for (index, evaluation), error in zip(pairs, predicted(calibration, pairs), strict=True):
         both = products[index, evaluation, 1]
         square = products[index, evaluation, 0] + products[index, evaluation - 1, 0] - 2 * both
-        expected = effects[index, evaluation - 1] * np.sqrt(square)
-        assert error == pytest.approx(expected, rel=1e-6)
+        estimate = float(effects[index, evaluation - 1] * np.sqrt(square))
+        promise = promises.of(script.reusing(calibration, (index, evaluation)), estimate)
+        assert error == pytest.approx(promise.error, rel=1e-6)
 
 
 def test_calls_are_counted_until_the_end(sampler: PromptSampler):

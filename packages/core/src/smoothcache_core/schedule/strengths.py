@@ -53,7 +53,7 @@ def expectation_at(schedule: Schedule, strength: float | None) -> str:
     """Return what to expect of a schedule at another strength of guidance, for the user.
 
     Args:
-        schedule: Any.
+        schedule: One with a prediction; of others nothing is said.
         strength: Strength of classifier-free guidance of the run; None if it is not known.
 
     Returns:

@@ -106,8 +106,8 @@ class Promises:
             schedule: What it is of.
             estimate: Relative L2 error of the final sample, at least 0, as its planner estimates.
             by_guidance: Such estimates at other strengths of guidance, if there are any.
-            bytes: See `Prediction`.
-            seconds: See `Prediction`.
+            bytes: The most bytes of cached tensors, see `Prediction`.
+            seconds: Seconds of one run, see `Prediction`.
         """
         line = _line(schedule)
         error = self._expected(line, estimate)
