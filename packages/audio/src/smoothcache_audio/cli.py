@@ -109,6 +109,11 @@ class SoundSource(Source):
     sigma_min: Annotated[float | None, _sigma("end")] = None
     sigma_max: Annotated[float | None, _sigma("begin")] = None
 
+    @property
+    def chosen_solver(self) -> str:
+        """The solver that was asked for; empty for the model's own."""
+        return "" if self.solver == "default" else self.solver
+
     def steps_for(self, evaluations: int) -> int:
         """Return the steps in which the solver makes so many evaluations.
 
@@ -154,9 +159,9 @@ _MODEL = "--model stabilityai/stable-audio-open-1.0 --seconds 10 --prompt 'a dog
 _EXAMPLES = {
     "": [
         "demo",
-        f"calibrate {_MODEL} --samples 4",
-        "plan calibration.safetensors --compute 0.5",
-        f"sample {_MODEL} --schedule schedules/auto-compute0.5.json",
+        f"calibrate {_MODEL} --samples 4 -o mine.safetensors",
+        "plan mine.safetensors --compute 0.5 -o half.json",
+        f"sample {_MODEL} --schedule half.json",
     ],
     "demo": ["demo --output demo-output --samples 100"],
     "calibrate": [
@@ -165,11 +170,10 @@ _EXAMPLES = {
     ],
     "sample": [
         "sample --labels three,one,4 --samples 3",
-        f"sample {_MODEL} --schedule schedules/auto-compute0.5.json",
+        f"sample {_MODEL} --schedule half.json",
     ],
     "evaluate": [
-        "evaluate schedules/auto-compute0.5.json schedules/smooth-compute0.5.json --samples 50 "
-        "--batch 10 --calibration calibration.safetensors",
+        "evaluate half.json smooth.json --samples 50 --batch 10 --calibration mine.safetensors",
         "evaluate fitted.json --samples 50 --peers 'benchmarks/quality-audio-*.json'",
     ],
     "judge": [

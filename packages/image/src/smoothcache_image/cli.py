@@ -75,6 +75,11 @@ class PictureSource(Source):
     solver: SolverOption = "default"
     size: Size = None
 
+    @property
+    def chosen_solver(self) -> str:
+        """The solver that was asked for; empty for the model's own."""
+        return "" if self.solver == "default" else self.solver
+
     def sampler(self, *, steps: int) -> PromptSampler:
         """Load the model and return its sampler."""
         from smoothcache_image.conditions import choose_conditions
@@ -98,9 +103,9 @@ _MODEL = "--model facebook/DiT-XL-2-256"
 _EXAMPLES = {
     "": [
         "demo",
-        f"calibrate {_MODEL} --samples 10",
-        "plan calibration.safetensors --compute 0.5",
-        "sample --schedule schedules/auto-compute0.5.json",
+        f"calibrate {_MODEL} --samples 10 -o mine.safetensors",
+        "plan mine.safetensors --compute 0.5 -o half.json",
+        f"sample {_MODEL} --schedule half.json",
     ],
     "demo": ["demo --output demo-output --samples 200"],
     "calibrate": [
@@ -110,8 +115,7 @@ _EXAMPLES = {
         "--prompt 'a city at night'",
     ],
     "evaluate": [
-        "evaluate schedules/auto-compute0.5.json schedules/smooth-compute0.5.json --samples 50 "
-        "--batch 10 --calibration calibration.safetensors",
+        "evaluate half.json smooth.json --samples 50 --batch 10 --calibration mine.safetensors",
         "evaluate fitted.json --samples 50 --peers 'benchmarks/quality-image-*.json'",
     ],
 }

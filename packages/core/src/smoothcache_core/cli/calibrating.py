@@ -10,6 +10,7 @@ from rich.console import Console
 
 from smoothcache_core import Calibration, calibrate
 from smoothcache_core.cli.commands.calibrate import Calibrate
+from smoothcache_core.cli.destinations import calibration_file
 from smoothcache_core.cli.loading import check_steps
 from smoothcache_core.cli.modality import Modality
 from smoothcache_core.cli.ranks import Ranks, launched_ranks
@@ -28,13 +29,14 @@ def calibrate_to_file(settings: Calibrate, modality: Modality) -> None:
         CommandError: The file was made with other settings.
         SmoothCacheError: The model cannot be loaded; see `smoothcache_core.calibrate`.
     """
-    source, output = settings.source, settings.output
+    source = settings.source
+    output = settings.output or calibration_file(source.tag)
     with launched_ranks() as ranks:
         console = Console(soft_wrap=True, quiet=ranks.rank > 0)
+        if settings.force:
+            _remove(output)
         found = _continued(source, output, console)
-        done = found.get(output)
-        if ranks.world > 1 or len(found) != 1 or done is None or _left(source, found):
-            done = _calibrated(settings, ranks, found)
+        done = _calibrated(settings, output, ranks, found)
     shares = ", ".join(f"{kind} {done.cost.fraction(kind):.0%}" for kind in done.kinds)
     console.print(
         f"{output}: {done.samples} samples of {done.evaluations} evaluations each, "
@@ -74,8 +76,9 @@ def sensitivity_calls(calibration: Calibration) -> int:
 
 
 def _calibrated(
-    settings: Calibrate, ranks: Ranks, found: Mapping[Path, Calibration]
+    settings: Calibrate, output: Path, ranks: Ranks, found: Mapping[Path, Calibration]
 ) -> Calibration:
+    """Calibrate what is left; also where nothing is, for that is known of the sampler only."""
     source = settings.source
     sampler = source.sampler(steps=source.steps or source.STEPS)
     for file, part in found.items():
@@ -87,16 +90,15 @@ def _calibrated(
         max_lag=settings.max_lag,
         sensitivity=settings.sensitivity,
         references=settings.references,
-        checkpoint=settings.output,
+        checkpoint=output,
         sharded=True,
     )
 
 
 def _continued(source: Source, output: Path, console: Console) -> dict[Path, Calibration]:
     """Return what the file, and those that ranks left beside it, hold already, and say so."""
-    parts = output.parent.glob(f"{glob.escape(output.stem)}.rank*-of-*{output.suffix}")
     files = [output] if output.exists() else []
-    found = {file: Calibration.load(file) for file in [*files, *sorted(parts)]}
+    found = {file: Calibration.load(file) for file in [*files, *_parts(output)]}
     for file, part in found.items():
         batch = part.samples // len(part.seeds)
         if batch != source.run_samples:
@@ -111,6 +113,17 @@ def _continued(source: Source, output: Path, console: Console) -> dict[Path, Cal
             f"{len(_left(source, found)) * source.run_samples} to go."
         )
     return found
+
+
+def _parts(output: Path) -> list[Path]:
+    """Return the files that ranks left beside an output."""
+    return sorted(output.parent.glob(f"{glob.escape(output.stem)}.rank*-of-*{output.suffix}"))
+
+
+def _remove(output: Path) -> None:
+    """Remove what is there; every rank does, before any of them writes."""
+    for file in (output, *_parts(output)):
+        file.unlink(missing_ok=True)
 
 
 def _left(source: Source, found: Mapping[Path, Calibration]) -> set[int]:

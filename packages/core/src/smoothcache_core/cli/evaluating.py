@@ -13,6 +13,7 @@ from rich.table import Table
 
 from smoothcache_core import Calibration, Report, Schedule, evaluate
 from smoothcache_core.cli.commands.evaluate import Evaluate
+from smoothcache_core.cli.destinations import refuse_existing
 from smoothcache_core.cli.loading import sampler_for
 from smoothcache_core.cli.modality import Judging, Modality
 from smoothcache_core.cli.tables import print_table, source_of
@@ -167,6 +168,7 @@ def evaluate_to_folder(settings: Evaluate, modality: Modality) -> None:
     """
     source, files, output = settings.source, settings.schedules, settings.output
     calibration = settings.calibration
+    refuse_existing([output], force=settings.force)
     names = [file.stem for file in files]
     if len(set(names)) < len(names):
         raise CommandError(f"the schedules need different file names, got {names}")

@@ -10,6 +10,7 @@ from rich.console import Console
 from smoothcache_core import Schedule, fit
 from smoothcache_core.adapters import DENOISER, GUIDANCE
 from smoothcache_core.cli.commands.fit import Fit
+from smoothcache_core.cli.destinations import refuse_existing
 from smoothcache_core.cli.loading import sampler_for, with_passes
 from smoothcache_core.cli.modality import Modality
 from smoothcache_core.cli.tables import show_schedules
@@ -28,7 +29,9 @@ def fit_to_file(settings: Fit, modality: Modality) -> None:
         CommandError: There is nothing to refine, a checkpoint without trials, or terms with them.
         SmoothCacheError: The model or the schedule cannot be used.
     """
-    source, file, output = settings.source, settings.schedule, settings.output
+    source, file = settings.source, settings.schedule
+    output = settings.output or file.with_name(f"{file.stem}-fitted.json")
+    refuse_existing([output], force=settings.force)
     terms, trials, checkpoint = settings.terms, settings.refine, settings.checkpoint
     schedule = Schedule.load(file)
     whole = {DENOISER.kind, GUIDANCE.kind} & set(schedule.rows)

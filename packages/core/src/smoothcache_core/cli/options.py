@@ -122,6 +122,12 @@ MeasuredLag = Annotated[
 CalibrationFile = Annotated[Path, Parameter(group=ARGUMENTS, help="File written by calibrate.")]
 
 
+Force = Annotated[
+    bool,
+    Parameter(group=FILES, help="Overwrite what is there already."),
+]
+
+
 def output_option(text: str, *, folder: bool = False, file: bool = False) -> Parameter:
     """Return the option `--output` of a command.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -12,6 +12,7 @@ from rich.console import Console
 
 from smoothcache_core import Calibration, Schedule, plan
 from smoothcache_core.cli.commands.plan import Plan
+from smoothcache_core.cli.destinations import refuse_existing, schedules_folder
 from smoothcache_core.cli.modality import Modality
 from smoothcache_core.cli.tables import show_points, show_schedules
 from smoothcache_core.errors import CommandError, ScheduleError
@@ -36,7 +37,8 @@ def plan_to_files(settings: Plan, modality: Modality) -> None:
         SmoothCacheError: The file cannot be read, or a schedule is impossible; nothing was written.
     """
     del modality
-    calibration, output = Calibration.load(settings.calibration), settings.output
+    calibration = Calibration.load(settings.calibration)
+    output = settings.output or schedules_folder(settings.calibration, calibration.evaluations)
     if settings.plans:
         check_measured(calibration, str(settings.calibration))
     if settings.front and output.suffix == ".json":
@@ -44,12 +46,15 @@ def plan_to_files(settings: Plan, modality: Modality) -> None:
             f"--front writes several files, but {str(output)!r} is one; give a folder"
         )
     console = Console(soft_wrap=True, highlight=False)
+    makers = _makers(calibration, settings)
+    chosen = [f"auto-error{_front_error(settings):g}"] if settings.front else []
+    files = _files([*makers, *chosen], output)
+    refuse_existing(_written(files, settings, output), force=settings.force)
     with console.status("planning"):
-        schedules = plan_schedules(calibration, settings)
+        schedules = {name: make() for name, make in makers.items()}
         front = _front(calibration, settings) if settings.front else None
     if front is not None and front.chosen is not None:
         schedules[f"auto-error{front.error:g}"] = front.chosen.schedule
-    files = _files(list(schedules), output)
     older = (
         {name: schedule.exported("smoothcache-v1") for name, schedule in schedules.items()}
         if settings.v1
@@ -69,8 +74,8 @@ def plan_to_files(settings: Plan, modality: Modality) -> None:
         console.print(f"[bold]{front.why}.[/]")
     if schedules:
         show_schedules({files[name].name: plan for name, plan in schedules.items()}, console)
-    folder = output if front is not None else next(iter(files.values())).parent
-    console.print(f"Written to {folder}.")
+    where = next(iter(files.values())) if len(files) == 1 and front is None else output
+    console.print(f"Written to {where}.")
 
 
 def check_measured(calibration: Calibration, name: str) -> None:
@@ -97,40 +102,56 @@ def plan_schedules(calibration: Calibration, settings: Plan) -> dict[str, Schedu
     Raises:
         ScheduleError: One of them is impossible.
     """
+    return {name: make() for name, make in _makers(calibration, settings).items()}
+
+
+_Makers = dict[str, Callable[[], Schedule]]
+"""What makes schedules, by their names, which are known before they are made."""
+
+
+def _makers(calibration: Calibration, settings: Plan) -> _Makers:
     return (
         _planned(calibration, settings)
         | _smooth(calibration, settings)
-        | {f"interval-{n}": interval_of(calibration, n) for n in settings.intervals}
+        | {f"interval-{n}": partial(interval_of, calibration, n) for n in settings.intervals}
     )
 
 
-def _planned(calibration: Calibration, settings: Plan) -> dict[str, Schedule]:
+def _planned(calibration: Calibration, settings: Plan) -> _Makers:
     make = partial(
         plan, calibration, target=settings.target, limits=settings.limits, fill=settings.fill_rule
     )
-    planned: dict[str, Schedule] = {}
+    planned: _Makers = {}
     if settings.rule == "best":
-        planned |= {f"compute{compute:g}": make(compute=compute) for compute in settings.computes}
-        planned |= {f"speedup{speedup:g}": make(speedup=speedup) for speedup in settings.speedups}
+        planned |= {f"compute{c:g}": partial(make, compute=c) for c in settings.computes}
+        planned |= {f"speedup{s:g}": partial(make, speedup=s) for s in settings.speedups}
     if not settings.front:
-        planned |= {f"error{error:g}": make(error=error) for error in settings.errors}
+        planned |= {f"error{error:g}": partial(make, error=error) for error in settings.errors}
     how = settings.target if settings.fill is None else f"{settings.target}-{settings.fill}"
     return {f"{how}-{name}": schedule for name, schedule in planned.items()}
 
 
-def _smooth(calibration: Calibration, settings: Plan) -> dict[str, Schedule]:
+def _smooth(calibration: Calibration, settings: Plan) -> _Makers:
     lag = settings.limits.max_lag or min(PUBLISHED_LAG, calibration.max_lag)
     by_alpha = partial(smooth, calibration, max_lag=lag, per=settings.per, strict=settings.strict)
     by_compute = partial(
         smooth_to_compute, calibration, max_lag=lag, per=settings.per, strict=settings.strict
     )
-    made = {f"alpha{alpha:g}": by_alpha(alpha=alpha) for alpha in settings.alphas}
+    made: _Makers = {f"alpha{a:g}": partial(by_alpha, alpha=a) for a in settings.alphas}
     if settings.rule == "smooth":
-        made |= {f"compute{each:g}": by_compute(compute=each) for each in settings.computes}
-        made |= {f"speedup{x:g}": by_compute(compute=_fraction(x)) for x in settings.speedups}
+        made |= {
+            f"compute{each:g}": partial(by_compute, compute=each) for each in settings.computes
+        }
+        made |= {
+            f"speedup{x:g}": partial(by_compute, compute=_fraction(x)) for x in settings.speedups
+        }
     rule = "smooth" if settings.per == "kind" else "smooth-site"
     rule += "-strict" if settings.strict else ""
-    return {f"{rule}-{key}": with_prediction(calibration, one) for key, one in made.items()}
+
+    def predicted(make: Callable[[], Schedule]) -> Schedule:
+        return with_prediction(calibration, make())
+
+    return {f"{rule}-{key}": partial(predicted, make) for key, make in made.items()}
 
 
 def _fraction(speedup: float) -> float:
@@ -167,8 +188,12 @@ class _Front:
     error: float
 
 
+def _front_error(settings: Plan) -> float:
+    return settings.errors[0] if settings.errors else FRONT_ERROR
+
+
 def _front(calibration: Calibration, settings: Plan) -> _Front:
-    error = settings.errors[0] if settings.errors else FRONT_ERROR
+    error = _front_error(settings)
     try:
         choice: Choice = auto(
             calibration, error=error, limits=settings.limits, fill=settings.fill_rule
@@ -182,6 +207,17 @@ def _front(calibration: Calibration, settings: Plan) -> _Front:
 
 
 # ---------------------------------------------------------------------------- files
+
+
+def _written(files: Mapping[str, Path], settings: Plan, output: Path) -> list[Path]:
+    """Return everything that is written."""
+    suffixes = [
+        ".json",
+        *([".v1.json"] if settings.v1 else []),
+        *([".png"] if settings.maps else []),
+    ]
+    written = [file.with_suffix(suffix) for file in files.values() for suffix in suffixes]
+    return [*written, output / "front.png"] if settings.front else written
 
 
 def _files(names: Sequence[str], output: Path) -> dict[str, Path]:

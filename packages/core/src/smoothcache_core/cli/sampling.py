@@ -16,6 +16,7 @@ from tqdm import tqdm
 from smoothcache_core import Schedule
 from smoothcache_core.adapters import DENOISER, GUIDANCE
 from smoothcache_core.cli.commands.sample import Sample
+from smoothcache_core.cli.destinations import refuse_existing
 from smoothcache_core.cli.loading import sampler_for
 from smoothcache_core.cli.modality import Modality
 from smoothcache_core.pipelines import cached_sampler
@@ -33,7 +34,10 @@ def sample_to_folder(settings: Sample, modality: Modality) -> None:
     Raises:
         SmoothCacheError: The model or the schedule cannot be used.
     """
-    source, output, schedule = settings.source, settings.output, settings.schedule
+    source, schedule = settings.source, settings.schedule
+    own = Path("samples" if schedule is None else f"samples-{schedule.stem}")
+    output = settings.output or own
+    refuse_existing([output], force=settings.force)
     plan = None if schedule is None else Schedule.load(schedule)
     sampler = sampler_for(source, {} if schedule is None or plan is None else {schedule: plan})
     context = nullcontext() if plan is None else cached_sampler(sampler, plan)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from smoothcache_core.cli import options as opt
+from smoothcache_core.cli.destinations import slug
 from smoothcache_core.errors import CommandError
 
 if TYPE_CHECKING:
@@ -79,6 +80,22 @@ class Source(ABC):
     def seeds(self) -> range:
         """Seeds of the runs."""
         return range(self.seed, self.seed + self.samples // self.run_samples)
+
+    @property
+    def tag(self) -> str:
+        """What is sampled, as a part of a file name: model, solver if given, and steps."""
+        solver = self.chosen_solver
+        parts = [
+            slug(self.model),
+            *([slug(solver)] if solver else []),
+            str(self.steps or self.STEPS),
+        ]
+        return "-".join(parts)
+
+    @property
+    def chosen_solver(self) -> str:
+        """The solver that was asked for; empty for the model's own."""
+        return ""
 
     def steps_for(self, evaluations: int) -> int:
         """Return the steps in which the solver makes so many evaluations, as far as is known."""

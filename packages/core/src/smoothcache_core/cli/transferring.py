@@ -8,6 +8,7 @@ from rich.console import Console
 
 from smoothcache_core import Calibration, transfer
 from smoothcache_core.cli.commands.transfer import Transfer
+from smoothcache_core.cli.destinations import refuse_existing
 from smoothcache_core.cli.loading import with_passes
 from smoothcache_core.cli.modality import Modality
 from smoothcache_core.errors import CommandError
@@ -25,9 +26,11 @@ def transfer_to_file(settings: Transfer, modality: Modality) -> None:
             whole runs.
         SmoothCacheError: The model cannot be loaded; see `smoothcache_core.transfer`.
     """
-    source, output = settings.source, settings.output
-    calibration = Calibration.load(settings.calibration)
-    _check(calibration, settings.calibration, output)
+    source, file = settings.source, settings.calibration
+    output = settings.output or file.with_name(f"{file.stem}-to-{settings.steps}{file.suffix}")
+    calibration = Calibration.load(file)
+    _check(calibration, file, output)
+    refuse_existing([output], force=settings.force)
     sampler = source.sampler(steps=settings.steps)
     sampler.show_progress(False)
     console = Console(soft_wrap=True, highlight=False)

@@ -45,32 +45,31 @@ _EXAMPLES = MappingProxyType(
     {
         "": (
             "demo",
-            "calibrate --samples 10",
-            "plan calibration.safetensors --compute 0.5",
-            "sample --schedule schedules/auto-compute0.5.json",
+            "calibrate --samples 10 -o mine.safetensors",
+            "plan mine.safetensors --compute 0.5 -o half.json",
+            "sample --schedule half.json",
         ),
         "demo": ("demo --output demo-output",),
-        "calibrate": ("calibrate --samples 10",),
-        "transfer": ("transfer calibration.safetensors --steps 30",),
+        "calibrate": ("calibrate --samples 10 -o mine.safetensors",),
+        "transfer": ("transfer mine.safetensors --steps 30 -o mine-30.safetensors",),
         "plan": (
-            "plan calibration.safetensors --compute 0.5",
-            "plan calibration.safetensors --speedup 2 --max-bytes 2GB",
-            "plan calibration.safetensors --error 0.01 -o good.json",
-            "plan calibration.safetensors --front",
-            "plan calibration.safetensors --compute 0.5 --rule smooth --map",
-            "plan calibration.safetensors --interval 2 -o every-second.json --v1",
+            "plan mine.safetensors --compute 0.5 -o half.json",
+            "plan mine.safetensors --speedup 2 --max-bytes 2GB",
+            "plan mine.safetensors --error 0.01 -o good.json",
+            "plan mine.safetensors --front",
+            "plan mine.safetensors --compute 0.5 --rule smooth --map",
+            "plan mine.safetensors --interval 2 -o every-second.json --v1",
         ),
         "fit": (
-            "fit schedules/auto-compute0.5.json --samples 8 -o fitted.json",
-            "fit schedules/auto-compute0.25.json --refine 50 --checkpoint tried.json",
+            "fit half.json --samples 8 -o fitted.json",
+            "fit quarter.json --refine 50 --checkpoint tried.json",
         ),
         "sample": (
             "sample --samples 10",
-            "sample --samples 10 --schedule schedules/auto-compute0.5.json",
+            "sample --samples 10 --schedule half.json",
         ),
         "evaluate": (
-            "evaluate schedules/auto-compute0.5.json schedules/smooth-compute0.5.json "
-            "--samples 50 --batch 10 --calibration calibration.safetensors",
+            "evaluate half.json smooth.json --samples 50 --batch 10 --calibration mine.safetensors",
         ),
     }
 )

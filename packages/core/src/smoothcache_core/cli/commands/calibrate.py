@@ -25,13 +25,16 @@ class Calibrate(SamplingCommand):
     DEFAULTS: ClassVar[Mapping[str, Any]] = {"samples": 10}
 
     output: Annotated[
-        Path,
+        Path | None,
         opt.output_option(
             "File for what is measured. It is saved after every run, and continued if it is there "
-            "already.",
+            "already and of the same sampler. Default: calibration-MODEL-STEPS.safetensors.",
             file=True,
         ),
-    ] = Path("calibration.safetensors")
+    ] = None
+    force: Annotated[
+        bool, Parameter(group=opt.FILES, help="Start anew if the file is there already.")
+    ] = False
     sensitivity: Annotated[
         NonNegativeInt,
         Parameter(

@@ -25,6 +25,7 @@ class Demo(SamplingCommand):
     output: Annotated[
         Path, opt.output_option("Folder for everything the demo writes.", folder=True)
     ] = Path("demo-output")
+    force: opt.Force = False
     samples: Annotated[
         PositiveInt, Parameter(group=opt.SAMPLES, help="Samples to judge with, at least 1.")
     ]

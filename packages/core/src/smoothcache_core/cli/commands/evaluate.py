@@ -45,3 +45,4 @@ class Evaluate(SamplingCommand):
     output: Annotated[
         Path, opt.output_option("Folder for the report and its pictures.", folder=True)
     ] = Path("evaluation")
+    force: opt.Force = False

@@ -28,9 +28,14 @@ class Fit(SamplingCommand):
     schedule: Annotated[Path, Parameter(group=opt.ARGUMENTS, help="Schedule to fit.")] = field(
         kw_only=False
     )
-    output: Annotated[Path, opt.output_option("File for the fitted schedule.", file=True)] = Path(
-        "fitted.json"
-    )
+    output: Annotated[
+        Path | None,
+        opt.output_option(
+            "File for the fitted schedule. Default: SCHEDULE-fitted.json, beside the schedule.",
+            file=True,
+        ),
+    ] = None
+    force: opt.Force = False
     terms: Annotated[
         int | None,
         Parameter(

@@ -189,9 +189,13 @@ class Plan(Command):
     # ------------------------------------------------------------------------ files
 
     output: Annotated[
-        Path,
-        opt.output_option("Folder for the schedules, or a file ending in .json for a single one."),
-    ] = Path("schedules")
+        Path | None,
+        opt.output_option(
+            "Folder for the schedules, or a file ending in .json for a single one. Default: "
+            "schedules/MODEL-STEPS, as the calibration is named."
+        ),
+    ] = None
+    force: opt.Force = False
     v1: Annotated[
         bool,
         Parameter(

@@ -18,6 +18,10 @@ class Sample(SamplingCommand):
         Path | None,
         opt.file_option("Schedule to sample by; without it everything is computed."),
     ] = None
-    output: Annotated[Path, opt.output_option("Folder for the samples.", folder=True)] = Path(
-        "samples"
-    )
+    output: Annotated[
+        Path | None,
+        opt.output_option(
+            "Folder for the samples. Default: samples, or samples-SCHEDULE.", folder=True
+        ),
+    ] = None
+    force: opt.Force = False

@@ -34,9 +34,11 @@ class Transfer(SamplingCommand):
         ),
     ]
     output: Annotated[
-        Path,
+        Path | None,
         opt.output_option(
-            "File for the transferred calibration; not the one that it is transferred from.",
+            "File for the transferred calibration; not the one that it is transferred from. "
+            "Default: CALIBRATION-to-STEPS.safetensors, beside the calibration.",
             file=True,
         ),
-    ] = Path("transferred.safetensors")
+    ] = None
+    force: opt.Force = False

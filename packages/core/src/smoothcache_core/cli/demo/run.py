@@ -18,6 +18,7 @@ from smoothcache_core import Calibration, Schedule, calibrate
 from smoothcache_core.cli.commands.demo import Demo
 from smoothcache_core.cli.demo.pairs import Pair, comparison, described_pairs, plan_pairs
 from smoothcache_core.cli.demo.threads import use_fastest_threads
+from smoothcache_core.cli.destinations import refuse_existing
 from smoothcache_core.cli.evaluating import Evaluation, evaluated
 from smoothcache_core.cli.fitting import fitted_to
 from smoothcache_core.cli.modality import Modality
@@ -40,6 +41,8 @@ def run_demo(settings: Demo, modality: Modality) -> Evaluation:
     """
     console, start = Console(highlight=False, soft_wrap=True), time.perf_counter()
     console.print(f"[bold]SmoothCache demo[/]: {modality.demo.opening}")
+    written = ("calibration.safetensors", "report.json", "report.md")
+    refuse_existing([settings.output / name for name in written], force=settings.force)
     count = settings.calibration_samples
     source = replace(settings.source, device="cpu", samples=count, batch=count)
     sampler = source.sampler(steps=source.steps or source.STEPS)
