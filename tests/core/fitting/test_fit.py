@@ -305,8 +305,13 @@ def test_what_was_tried_is_not_tried_again(tmp_path: Path):
         model,
         lambda: again.append(refined(model, sampler, rows(ROWS), trials=9, checkpoint=file)),
     )
-    assert calls == len(SEEDS) * E + (4 + 1) * each
+    assert calls == 1 + len(SEEDS) * E + (4 + 1) * each  # the first looks whose trials they are
     assert again[0].rows == whole.rows
+
+
+def refuse_trials(model: Mixture, sampler: ToySampler, file: Path) -> None:
+    with pytest.raises(ScheduleError, match="of something else: the weights are those of another"):
+        refined(model, sampler, rows(ROWS), trials=1, checkpoint=file)
 
 
 def test_trials_of_something_else_are_refused(tmp_path: Path):
@@ -315,6 +320,11 @@ def test_trials_of_something_else_are_refused(tmp_path: Path):
     refined(model, sampler, rows(ROWS), trials=1, checkpoint=file)
     with pytest.raises(ScheduleError, match="another schedule, model or seeds"):
         refined(model, sampler, rows(ROWS), trials=1, checkpoint=file, seeds=(5,))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(-1.0)
+    calls = cost(model, lambda: refuse_trials(model, sampler, file))
+    assert calls == 1
     file.write_text("{}")
     with pytest.raises(ScheduleError, match="holds no trials"):
         refined(model, sampler, rows(ROWS), trials=1, checkpoint=file)

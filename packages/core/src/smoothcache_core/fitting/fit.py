@@ -63,7 +63,7 @@ def fit(
         use_input: Whether fills of the denoiser also use the latent. Not with `trials`, which do.
         trials: The most other schedules to try, at least 0; those of `checkpoint` count.
         checkpoint: File that keeps what the trials gave, saved after every one and continued from
-            if it exists.
+            if it exists; refused if it is of another sampler, or if another process writes it.
         progress: Show a progress bar.
 
     Returns:

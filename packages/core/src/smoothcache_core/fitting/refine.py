@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from tqdm import tqdm
 
 from smoothcache_core.adapters.sites import DENOISER, GUIDANCE
+from smoothcache_core.calibrating.probe import probed
 from smoothcache_core.documents import read_document
 from smoothcache_core.errors import ScheduleError
 from smoothcache_core.files import write_atomically
@@ -20,9 +21,11 @@ from smoothcache_core.fitting.fitter import (
     measured_error,
     skips_whole,
 )
+from smoothcache_core.locking import locked
 from smoothcache_core.optimize.local_search import moves
 from smoothcache_core.optimize.masks import Mask
 from smoothcache_core.sampling.sampler import Sampler
+from smoothcache_core.schedule.fingerprint import Fingerprint
 from smoothcache_core.schedule.schedule import Schedule
 from smoothcache_core.schedule.values import NonNegative, Text, first_problem
 
@@ -49,11 +52,12 @@ def refined(
     """
     if not skips_whole(schedule):
         raise ScheduleError("only schedules that skip whole evaluations can be refined")
-    known = _Known(checkpoint, _identity(schedule, seeds, sampler.samples))
-    fitter = Fitter(sampler, seeds, use_anchor=has_anchors(schedule))
-    with tqdm(total=trials, desc="refining", unit="trial", disable=not progress) as bar:
-        best = _Descent(schedule, fitter, known, trials, bar).run()
-    return fitter.fit(_with(schedule, best))
+    with locked(checkpoint, ScheduleError):
+        known = _known(checkpoint, sampler, schedule, seeds)
+        fitter = Fitter(sampler, seeds, use_anchor=has_anchors(schedule))
+        with tqdm(total=trials, desc="refining", unit="trial", disable=not progress) as bar:
+            best = _Descent(schedule, fitter, known, trials, bar).run()
+        return fitter.fit(_with(schedule, best))
 
 
 class _Trials(BaseModel):
@@ -62,15 +66,25 @@ class _Trials(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     identity: Text
+    fingerprint: Fingerprint
     errors: Mapping[Text, NonNegative]
+
+
+def _known(
+    checkpoint: str | Path | None, sampler: Sampler, schedule: Schedule, seeds: Sequence[int]
+) -> "_Known":
+    """Return what was tried before, by the same sampler; a look at a run says whether it is."""
+    fingerprint = Fingerprint() if checkpoint is None else probed(sampler, seeds[0])
+    return _Known(checkpoint, _identity(schedule, seeds, sampler.samples), fingerprint)
 
 
 class _Known:
     """Errors of what was tried, in memory and in a file."""
 
-    def __init__(self, path: str | Path | None, identity: str) -> None:
+    def __init__(self, path: str | Path | None, identity: str, fingerprint: Fingerprint) -> None:
         self._path = path
         self._identity = identity
+        self._fingerprint = fingerprint
         self.errors: dict[str, float] = {}
         if path is not None and Path(path).exists():
             self.errors = self._load(Path(path))
@@ -85,13 +99,20 @@ class _Known:
             raise ScheduleError(
                 f"{str(path)!r} holds trials of another schedule, model or seeds; use another file"
             )
+        reasons = self._fingerprint.mismatches(known.fingerprint)
+        if reasons:
+            raise ScheduleError(
+                f"{str(path)!r} holds trials of something else: {'; '.join(reasons)}; use another "
+                "file"
+            )
         return dict(known.errors)
 
     def add(self, key: str, error: float) -> None:
         self.errors[key] = error
         if self._path is not None:
-            content = json.dumps({"identity": self._identity, "errors": self.errors})
-            write_atomically(self._path, content.encode())
+            fingerprint = self._fingerprint.model_dump(mode="json", exclude_none=True)
+            known = {"identity": self._identity, "fingerprint": fingerprint, "errors": self.errors}
+            write_atomically(self._path, json.dumps(known).encode())
 
 
 class _Descent:
