@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from smoothcache_core.arguments import wrong_kind
 from smoothcache_core.errors import AdapterError
 
 if TYPE_CHECKING:
@@ -157,8 +159,12 @@ def check_adapter(adapter: Adapter) -> None:
     Raises:
         AdapterError: It lacks some.
     """
+    if isinstance(adapter, type | str | PurePath) or type(adapter).__name__ == "Schedule":
+        raise AdapterError(wrong_kind(adapter, "adapter", name="adapter"))
     members = [name for name in vars(Adapter) if not name.startswith("_")]
     missing = [name for name in members if not hasattr(adapter, name)]
+    if len(missing) == len(members):
+        raise AdapterError(wrong_kind(adapter, "adapter", name="adapter"))
     if missing:
         raise AdapterError(
             f"this {type(adapter).__name__} is no adapter, it has no {' and no '.join(missing)}; "

@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from smoothcache_core.adapters.compiled import is_compiled
 from smoothcache_core.adapters.guidance import conditional_part
+from smoothcache_core.arguments import check_kind, listed_seeds
 from smoothcache_core.calibrating.continuing import continued
 from smoothcache_core.calibrating.probe import probed, sampler_fingerprint
 from smoothcache_core.calibrating.recorder import Recorder
@@ -123,7 +124,8 @@ def calibrate(
             the ranks have different seeds, or files were made with other settings.
         SamplerError: `run` returns something else than the final latent or None.
     """
-    seeds = list(seeds)
+    check_kind(sampler, Sampler, name="sampler", error=CalibrationError)
+    seeds = listed_seeds(seeds, CalibrationError)
     probe = cache(lambda: probed(sampler, seeds[0]))  # for all files that are continued
     run = partial(_calibrated, sampler, probe, max_lag=max_lag, references=references)
     how = {"sensitivity": sensitivity, "checkpoint": checkpoint, "progress": progress}

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from smoothcache_core.adapters.compiled import is_compiled
+from smoothcache_core.arguments import check_kind
 from smoothcache_core.calibrating.resampling import (
     Times,
     resampled_dynamics,
@@ -93,6 +94,8 @@ def transfer(
             calibrated one.
         SamplerError: `run` does not return the final latent.
     """
+    check_kind(calibration, Calibration, name="calibration", error=CalibrationError)
+    check_kind(sampler, Sampler, name="sampler", error=CalibrationError)
     with sampler.around():
         _check(calibration, sampler)
         synthetic = _SyntheticDenoiser(calibration, sampler)

@@ -86,6 +86,8 @@ def check_measured(calibration: Calibration, name: str) -> None:
     """
     if calibration.dynamics is not None and calibration.dynamics.measured:
         return
+    if calibration.evaluations == 1:
+        raise CommandError(f"{name!r} is of runs of one evaluation, which leaves nothing to skip")
     why = f" ({calibration.remark})" if calibration.remark else ""
     raise CommandError(
         f"{name!r} holds no sensitivities{why}; calibrate with --sensitivity 2, or plan by a "

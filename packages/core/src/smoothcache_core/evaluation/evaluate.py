@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from smoothcache_core.adapters.compiled import denoiser
+from smoothcache_core.arguments import check_kind, described, listed_seeds
 from smoothcache_core.calls.fingerprints import model_fingerprint
 from smoothcache_core.errors import EvaluationError
 from smoothcache_core.evaluation.decoded import Decode, RecentlyDecoded
@@ -84,7 +85,15 @@ def evaluate(
         AttachError: See `cached`; raised before anything is sampled.
         ScheduleError: See `cached`; raised before anything is sampled where that can be known.
     """
-    seeds = tuple(seeds)
+    check_kind(sampler, Sampler, name="sampler", error=EvaluationError)
+    if not isinstance(schedules, Mapping):
+        raise EvaluationError(
+            f"`schedules` must be schedules by name, such as {{'half': schedule}}, not "
+            f"{described(schedules)}"
+        )
+    for name, schedule in schedules.items():
+        check_kind(schedule, Schedule, name=f"schedules[{name!r}]", error=EvaluationError)
+    seeds = tuple(listed_seeds(seeds, EvaluationError))
     _check_settings(schedules, seeds, ours, warmup, keep_samples)
     policies = [Policy(name=PLAIN, schedule=None)]
     policies += [Policy(name=name, schedule=schedule) for name, schedule in schedules.items()]

@@ -18,7 +18,8 @@ from torch import nn
 from tqdm import tqdm
 
 from smoothcache_core.adapters.compiled import is_compiled
-from smoothcache_core.errors import CalibrationError
+from smoothcache_core.arguments import check_kind, listed_seeds
+from smoothcache_core.errors import CalibrationError, ScheduleError
 from smoothcache_core.fitting.fitter import Fitter, has_anchors
 from smoothcache_core.fitting.refine import refined
 from smoothcache_core.sampling.sampler import Sampler
@@ -79,7 +80,9 @@ def fit(
             for the coefficients. Or there are trials, and it skips no whole evaluations, or
             `checkpoint` was made with other settings.
     """
-    todo = list(seeds)
+    check_kind(sampler, Sampler, name="sampler", error=CalibrationError)
+    check_kind(schedule, Schedule, name="schedule", error=ScheduleError)
+    todo = listed_seeds(seeds, CalibrationError)
     _check(sampler.model, todo, terms)
     _check_trials(trials, terms, use_input, checkpoint)
     with sampler.around():

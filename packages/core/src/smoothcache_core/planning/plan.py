@@ -4,6 +4,7 @@ import warnings
 from collections.abc import Iterable
 from dataclasses import replace
 
+from smoothcache_core.arguments import check_kind
 from smoothcache_core.calibration.calibration import Calibration
 from smoothcache_core.errors import ScheduleError, SmoothCacheWarning
 from smoothcache_core.fills import FillRule
@@ -138,6 +139,9 @@ class Planner:
         limits: Limits | None = None,
         fill: FillRule | None = None,
     ) -> None:
+        check_kind(calibration, Calibration, name="calibration", error=ScheduleError)
+        if calibration.evaluations == 1:
+            raise ScheduleError("a run of one evaluation leaves nothing to skip: nothing to plan")
         self._calibration = calibration
         self._limits = limits or Limits()
         self._limits.check(calibration.evaluations)

@@ -7,10 +7,11 @@ from torch import nn
 
 from smoothcache_core.adapters.compiled import denoiser
 from smoothcache_core.adapters.sites import DENOISER, GUIDANCE, Adapter, Site, check_adapter
+from smoothcache_core.arguments import check_kind, check_names
 from smoothcache_core.calls.clock import Scheduler
 from smoothcache_core.calls.fingerprints import model_fingerprint
 from smoothcache_core.calls.solvers import solver_name, solver_settings
-from smoothcache_core.errors import ScheduleError
+from smoothcache_core.errors import AttachError, ScheduleError
 from smoothcache_core.runtime.attachment import Attachment, warn
 from smoothcache_core.runtime.recipe import compile_schedule
 from smoothcache_core.runtime.store import CacheStats
@@ -104,7 +105,10 @@ def attach(
         AttachError: The model has a cache already, or was changed so that it cannot be restored.
         ScheduleError: The schedule does not fit the model.
     """
+    check_kind(model, nn.Module, name="model", error=AttachError)
     check_adapter(adapter)
+    check_kind(schedule, Schedule, name="schedule", error=ScheduleError)
+    check_names(branches, name="branches", error=AttachError)
     inside = denoiser(model)
     sites = tuple(adapter.sites(inside))
     settings = solver_settings(scheduler) if scheduler is not None else None

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from smoothcache_core.adapters.sites import Adapter, check_adapter
+from smoothcache_core.arguments import check_kind, check_names, described
 from smoothcache_core.calls.clock import Scheduler
 from smoothcache_core.calls.solvers import solver_name, solver_settings
 from smoothcache_core.errors import SamplerError
@@ -84,7 +85,13 @@ class Sampler:
     around: Callable[[], AbstractContextManager[object]] = nullcontext
 
     def __post_init__(self) -> None:
+        check_kind(self.model, nn.Module, name="model", error=SamplerError)
         check_adapter(self.adapter)
+        check_names(self.branches, name="branches", error=SamplerError)
+        if not callable(self.run):
+            raise SamplerError(
+                f"`run` must be a function of a seed that samples once, not {described(self.run)}"
+            )
         if self.samples < 1:
             raise SamplerError(f"a run has at least 1 sample, got samples={self.samples}")
 
