@@ -30,11 +30,84 @@ def test_calibration_is_continued(shell: Shell):
 
 def test_a_complete_calibration_is_not_repeated(shell: Shell, calibrated: Path):
     before = calibrated.read_bytes()
-    said = shell.run(
-        "calibrate", "--model", "no/model", "--samples", 2, "--steps", STEPS, "--output", calibrated
-    )
+    given = ("--samples", 2, "--steps", STEPS, "--max-lag", 3, "--output", calibrated)
+    said = shell.run("calibrate", "--model", shell.model, *given)
     assert "2 samples are there, 0 to go." in said
     assert calibrated.read_bytes() == before
+
+
+OTHER_OPTIONS: dict[str, tuple[tuple[object, ...], str]] = {
+    "model": (("--model", "no/model"), "cannot load model 'no/model'"),
+    "steps": (("--steps", 5), "is for 6 evaluations, but DDIMScheduler makes 5"),
+    "solver": (("--solver", "dpmsolver++"), "solver is 'DDIMScheduler"),
+    "guidance": (("--guidance", 7.5), "guidance is "),
+    "labels": (("--labels", "1"), "conditions is "),
+    "lags": (("--max-lag", 2), "max_lag is 3, not 2"),
+    "sensitivities": (("--sensitivity", 0), "it has sensitivities, which would be lost"),
+    "batch": (("--batch", 2), "its runs are batches of 1, not of 2"),
+}
+
+
+@pytest.mark.parametrize("option", OTHER_OPTIONS)
+def test_a_complete_calibration_of_something_else_is_no_answer(
+    shell: Shell, calibrated: Path, option: str
+):
+    before = calibrated.read_bytes()
+    words, message = OTHER_OPTIONS[option]
+    given = ("--model", shell.model, "--samples", 2, "--steps", STEPS, "--max-lag", 3)
+    assert message in shell.refused("calibrate", *given, "--output", calibrated, *words)
+    assert calibrated.read_bytes() == before
+
+
+def test_a_calibration_is_made_anew_if_asked_to(shell: Shell):
+    file = shell.calibrate("c.safetensors", samples=1)
+    assert Calibration.load(file).evaluations == STEPS
+    again = ("--model", shell.model, "--samples", 1, "--sensitivity", 0, "--output", file)
+    shell.refused("calibrate", *again, "--steps", 3)
+    shell.run("calibrate", *again, "--steps", 3, "--force")
+    assert Calibration.load(file).evaluations == 3
+
+
+def test_nothing_is_overwritten_unless_asked_to(shell: Shell, calibrated: Path):
+    """What is there is named before any work: the models do not exist."""
+    file, folder = shell.folder / "half.json", shell.folder / "taken"
+    shell.run("plan", calibrated, "--interval", 2, "-o", file)
+    folder.mkdir()
+    (folder / "mine.txt").write_text("mine")
+    for words, output in (
+        (("plan", calibrated, "--interval", 3), file),
+        (("fit", file, "--model", "no/model"), file),
+        (("transfer", calibrated, "--steps", 8, "--model", "no/model"), file),
+        (("sample", "--model", "no/model"), folder),
+        (("evaluate", file, "--model", "no/model"), folder),
+    ):
+        message = shell.refused(*words, "-o", output)
+        assert f"'{output}' is there already; give --force" in message
+        assert "cannot load model" not in message
+    before = Schedule.load(file)
+    shell.run("plan", calibrated, "--interval", 3, "-o", file, "--force")
+    assert Schedule.load(file).rows != before.rows
+
+
+def test_outputs_have_names_that_tell_what_they_are(shell: Shell, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(shell.folder)
+    small = ("--model", shell.model, "--samples", 1, "--sensitivity", 0)
+    for steps in (3, 4):
+        shell.run("calibrate", *small, "--steps", steps)
+        shell.run("plan", f"calibration-dit-{steps}.safetensors", "--interval", 2)
+    shell.run("calibrate", *small, "--steps", 3, "--solver", "dpmsolver++")
+    file = Path("schedules/dit-3/interval-2.json")
+    shell.run("sample", "--model", shell.model, "--samples", 1, "--schedule", file)
+    assert sorted(str(p) for p in Path().rglob("*") if p.is_file() and p.suffix != ".png") == [
+        "calibration-dit-3.safetensors",
+        "calibration-dit-4.safetensors",
+        "calibration-dit-dpmsolver++-3.safetensors",
+        "schedules/dit-3/interval-2.json",
+        "schedules/dit-4/interval-2.json",
+    ]
+    assert [p.name for p in Path().iterdir() if p.name.startswith("samples")] == [
+        "samples-interval-2"
+    ]
 
 
 def test_batches_are_counted_as_samples(shell: Shell):
