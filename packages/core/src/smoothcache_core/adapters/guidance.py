@@ -24,3 +24,8 @@ def conditional_part(adapter: Adapter, branches: Sequence[str]) -> int | None:
 def is_unconditional(branch: str) -> bool:
     """Return whether a conditioning pass of this name is the unconditional (or negative) one."""
     return "uncond" in branch or "neg" in branch
+
+
+def is_joint(branch: str) -> bool:
+    """Return whether a call of this name makes both passes, as `"cond_uncond"` does."""
+    return is_unconditional(branch) and "cond" in branch.replace("uncond", "")

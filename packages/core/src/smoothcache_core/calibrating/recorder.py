@@ -24,10 +24,10 @@ from smoothcache_core.calls.fingerprints import run_fingerprint, timestep_of
 from smoothcache_core.calls.watch import SchedulerWatch
 from smoothcache_core.errors import CalibrationError
 from smoothcache_core.numerics.arrays import Array
-from smoothcache_core.outputs.structures import Structure
+from smoothcache_core.outputs.structures import Structure, rows_of
 from smoothcache_core.outputs.tensors import Output, flat, is_output, nbytes
 from smoothcache_core.sampling.sampler import Sampler
-from smoothcache_core.sampling.trajectory import CallRecord, Trajectory, rows_of, trajectory
+from smoothcache_core.sampling.trajectory import CallRecord, Trajectory, trajectory
 from smoothcache_core.schedule.cost import Cost, SiteCost
 from smoothcache_core.schedule.fingerprint import Fingerprint
 from smoothcache_core.wrapping.denoiser import Step, Wrapping

@@ -3,11 +3,11 @@
 import functools
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Protocol
 
 from torch import nn
 
-from smoothcache_core.calls.clock import Clock, Scheduler
+from smoothcache_core.calls.clock import Scheduler
 from smoothcache_core.calls.watch import SchedulerWatch
 from smoothcache_core.errors import AttachError
 from smoothcache_core.patching import Override, Patch, Patches, attributes_of, undone_on_error
@@ -16,19 +16,38 @@ Hear = Callable[[Callable[..., Any], tuple[Any, ...], Mapping[str, Any]], None]
 """Is told of a call of a method: the method itself, and the arguments."""
 
 
+class Listener(Protocol):
+    """What hears announcements: a clock, or a cache.
+
+    Attributes:
+        context: Name of the conditioning pass under way; None where none was announced.
+    """
+
+    context: str | None
+
+    def restart(self) -> None:
+        """The next call of the denoiser is the first of a new run."""
+        ...
+
+    def over(self) -> None:
+        """The run is over; the next call is the first of a new one."""
+        ...
+
+
 def listening(
-    clock: Clock,
+    listener: Listener,
     model: nn.Module,
     scheduler: Scheduler | None,
     watch: SchedulerWatch | None = None,
 ) -> Patches:
-    """Let `clock` hear what the pipeline says, where it says anything.
+    """Let `listener` hear what the pipeline says, where it says anything.
 
-    `model.cache_context(name)` (diffusers) names the branch, `model._reset_stateful_cache()`
-    (called at the end of a pipeline) and `scheduler.set_timesteps` announce a new run.
+    `model.cache_context(name)` (diffusers) names the branch; a pipeline calls
+    `model._reset_stateful_cache()` at its end if there is such a method, so one is put on models
+    that have none; and `scheduler.set_timesteps` announce a new run.
 
     Args:
-        clock: Is told of new runs and branches.
+        listener: Is told of new runs and branches.
         model: The denoiser, not its compiled wrapper.
         scheduler: The scheduler, if there is one.
         watch: Is told what the scheduler is called with.
@@ -44,12 +63,11 @@ def listening(
     with undone_on_error() as patches:
         context = getattr(model, "cache_context", None)
         if callable(context):
-            patches.add(Patch(model, "cache_context", _naming(clock, context)))
-        reset = getattr(model, "_reset_stateful_cache", None)
-        if callable(reset):
-            patches.add(Patch(model, "_reset_stateful_cache", _restarting(clock, reset)))
+            patches.add(Patch(model, "cache_context", _naming(listener, context)))
+        reset = getattr(model, "_reset_stateful_cache", _nothing)
+        patches.add(Patch(model, "_reset_stateful_cache", _ending(listener, reset)))
         if scheduler is not None:
-            patches.add(_Listening(scheduler, clock, watch or SchedulerWatch(scheduler)))
+            patches.add(_Listening(scheduler, listener, watch or SchedulerWatch(scheduler)))
     return patches
 
 
@@ -102,11 +120,11 @@ class _Ears:
 
 
 class _Listening:
-    """Tells a clock and a watch whenever the methods of a scheduler are called."""
+    """Tells a listener and a watch whenever the methods of a scheduler are called."""
 
-    def __init__(self, scheduler: Scheduler, clock: Clock, watch: SchedulerWatch) -> None:
+    def __init__(self, scheduler: Scheduler, listener: Listener, watch: SchedulerWatch) -> None:
         def restart(*_: object) -> None:
-            clock.restart()
+            listener.restart()
             watch.hear_timesteps()
 
         places = {**vars(type(scheduler)), **attributes_of(scheduler)}
@@ -118,6 +136,9 @@ class _Listening:
     def verify(self) -> None:
         if self._is_last():
             self._ears.change.verify()
+
+    def restore(self, owner: object, own: dict[str, Any]) -> None:
+        self._ears.change.restore(owner, own)
 
     def undo(self) -> None:
         self.verify()
@@ -131,28 +152,32 @@ class _Listening:
         return len(self._ears.hear["set_timesteps"]) == 1
 
 
-def _restarting(clock: Clock, original: Callable[..., Any]) -> Callable[..., Any]:
-    """Return `original`, the end of a pipeline, and tell `clock` of it."""
+def _ending(listener: Listener, original: Callable[..., Any]) -> Callable[..., Any]:
+    """Return `original`, the end of a pipeline, and tell `listener` of it."""
 
     @functools.wraps(original)
-    def restart(*args: Any, **kwargs: Any) -> Any:
-        clock.restart()
+    def end(*args: Any, **kwargs: Any) -> Any:
+        listener.over()
         return original(*args, **kwargs)
 
-    return restart
+    return end
 
 
-def _naming(clock: Clock, original: Callable[..., Any]) -> Callable[..., Any]:
-    """Return `original`, a context manager that is given a branch, and tell `clock` of it."""
+def _nothing(*args: Any, **kwargs: Any) -> None:
+    """Do nothing, as a method that a model does not have."""
+
+
+def _naming(listener: Listener, original: Callable[..., Any]) -> Callable[..., Any]:
+    """Return `original`, a context manager that is given a branch, and tell `listener` of it."""
 
     @functools.wraps(original)
     @contextmanager
     def name_context(name: str, *args: Any, **kwargs: Any) -> Generator[None]:
-        before, clock.context = clock.context, name
+        before, listener.context = listener.context, name
         try:
             with original(name, *args, **kwargs):
                 yield
         finally:
-            clock.context = before
+            listener.context = before
 
     return name_context

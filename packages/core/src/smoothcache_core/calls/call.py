@@ -30,6 +30,8 @@ class Call:
         guidance: Strengths of guidance by name, announced by the caller or among the arguments.
         variant: What besides the latent decides on the layout inside the denoiser, as the adapter
             says it.
+        others: Shapes and data types of all other tensors among the arguments, and the texts and
+            flags: where they change, so does the layout inside, or what is computed.
     """
 
     layout: Layout
@@ -39,6 +41,12 @@ class Call:
     context: str | None = None
     guidance: Mapping[str, float] = field(default_factory=dict[str, float])
     variant: Hashable = None
+    others: Hashable = None
+
+    @property
+    def inside(self) -> Hashable:
+        """What decides on the layout inside the denoiser."""
+        return self.layout, self.variant, self.others
 
     @property
     def batch(self) -> int:
@@ -96,6 +104,7 @@ class CallReader:
         layout = tuple(_layout(item) for item in _tensors(latent))
         guidance = {**announced_guidance(), **guidance_in(kwargs)}
         variant = self._variant(self._model, args, kwargs)
+        others = self._others(args, kwargs)
         if not isinstance(timestep, Tensor):
             return Call(
                 layout=layout,
@@ -103,6 +112,7 @@ class CallReader:
                 context=context,
                 guidance=guidance,
                 variant=variant,
+                others=others,
             )
         on_host = timestep.device.type == "cpu" and timestep.numel() > 0
         return Call(
@@ -113,7 +123,29 @@ class CallReader:
             context=context,
             guidance=guidance,
             variant=variant,
+            others=others,
         )
+
+    def _others(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Hashable:
+        """Return what is seen of all arguments but latent and timestep."""
+        read = (self._latent, self._timestep)
+        places, names = {index for _, index in read}, {name for name, _ in read}
+        positional = tuple(_seen(v) for i, v in enumerate(args) if i not in places)
+        named = tuple((k, _seen(v)) for k, v in kwargs.items() if k not in names)
+        return positional, named
+
+
+def _seen(value: Any) -> Hashable:
+    """Return what of an argument stays the same in a run; numbers may count its steps."""
+    if isinstance(value, Tensor):
+        return tuple(value.shape), value.dtype
+    if value is None or isinstance(value, str | bool):
+        return value
+    if isinstance(value, Mapping):
+        return tuple((key, _seen(item)) for key, item in value.items())
+    if isinstance(value, list | tuple):
+        return tuple(map(_seen, value))
+    return type(value)
 
 
 def _argument(named: tuple[str, int], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:

@@ -36,10 +36,10 @@ class Tick:
         branch: Name of the conditioning pass; `""` if there is only one.
         new_run: Whether this call is the first of a run.
         ended_at: Evaluations the previous run had, if this call ended it; else None.
-        broken: Whether what was kept of this branch must not be reused: its latent changed shape,
-            dtype or device, the denoiser's variant changed, it had no call in the previous
-            evaluation, it may have been taken for another branch, or the timesteps leave those
-            that are expected.
+        broken: Whether what was kept of this branch must not be reused: its latent or another
+            argument changed shape, dtype or device, a text or flag among the arguments or the
+            denoiser's variant changed, it had no call in the previous evaluation, it may have been
+            taken for another branch, or the timesteps leave those that are expected.
     """
 
     evaluation: int
@@ -85,6 +85,7 @@ class Clock:
     def _forget(self) -> None:
         self._evaluation = -1
         self._seen: list[str] = []
+        self._seen_before: set[str] = set()
         self._calls: dict[str, tuple[int, Call]] = {}
         self._first: Call | None = None
         self._current: Call | None = None
@@ -96,6 +97,10 @@ class Clock:
     def restart(self) -> None:
         """The next call is the first of a new run."""
         self._pending = True
+
+    def over(self) -> None:
+        """The run is over; the next call is the first of a new one."""
+        self.restart()
 
     def abandon(self) -> None:
         """The run ended by an exception; the next call is the first of a new run."""
@@ -111,6 +116,11 @@ class Clock:
     def complete(self) -> bool:
         """Whether the current run has had all its evaluations, or has not begun."""
         return self.count in (0, self.evaluations)
+
+    @property
+    def finished(self) -> bool:
+        """Whether the last evaluation had a call of every pass that the one before it had."""
+        return self.count == self.evaluations and self._seen_before <= set(self._seen)
 
     def tick(self, call: Call) -> Tick:
         """Return the place of `call`.
@@ -142,6 +152,7 @@ class Clock:
         # a call that is missing from the first evaluation may have been that of another run
         self._doubtful = self._evaluation == 0 and len(self._seen) < len(self.branches)
         self._evaluation += 1
+        self._seen_before = set(self._seen)
         self._seen = []
         followed = self._follows
         self._note_timestep(call, new_run)
@@ -155,8 +166,7 @@ class Clock:
             return False
         evaluation, last = self._calls[branch]
         missed = self._evaluation - evaluation > 1
-        changed = (last.layout, last.variant) != (call.layout, call.variant)
-        return missed or changed or self._doubtful
+        return missed or last.inside != call.inside or self._doubtful
 
     def _note_timestep(self, call: Call, new_run: bool) -> None:
         if call.timestep is not None:

@@ -49,12 +49,22 @@ def paired_rows(latent: Any) -> int:
     Raises:
         ScheduleError: They are not an even number.
     """
-    rows = len(latent) if not isinstance(latent, Tensor) or latent.dim() else 0
-    if rows % 2 or not rows:
+    rows = _rows(latent)
+    if not is_even(latent):
         raise ScheduleError(
             f"guidance is batched, but this batch has {rows} rows: there are no two halves of it"
         )
     return rows
+
+
+def is_even(latent: Any) -> bool:
+    """Return whether a latent has an even number of rows, so that there are two halves of it."""
+    rows = _rows(latent)
+    return rows > 0 and rows % 2 == 0
+
+
+def _rows(latent: Any) -> int:
+    return len(latent) if not isinstance(latent, Tensor) or latent.dim() else 0
 
 
 @dataclass(frozen=True)
@@ -98,10 +108,18 @@ class _Half:
         return self.listed or not all(item.dim() and len(item) == self.rows for item in value)
 
 
-def difference(conditional: Sequence[Tensor], unconditional: Sequence[Tensor]) -> list[Tensor]:
-    """Return conditional minus unconditional output, tensor by tensor, without graph."""
-    pairs = zip(conditional, unconditional, strict=True)
-    return [one.detach() - other.detach() for one, other in pairs]
+def difference(
+    conditional: Sequence[Tensor], unconditional: Sequence[Tensor], *, graph: bool = False
+) -> list[Tensor]:
+    """Return conditional minus unconditional output, tensor by tensor.
+
+    Args:
+        conditional: Floating tensors of the conditional output.
+        unconditional: Those of the other, as many and of the same shapes.
+        graph: Whether gradients flow through the difference.
+    """
+    differences = [one - other for one, other in zip(conditional, unconditional, strict=True)]
+    return differences if graph else [each.detach() for each in differences]
 
 
 def halves(output: Structure, rows: int, order: Guidance) -> tuple[list[Tensor], list[Tensor]]:

@@ -48,9 +48,14 @@ class Structure:
         """Bytes of all tensors."""
         return sum(nbytes(leaf) for leaf in self.leaves if isinstance(leaf, Tensor))
 
-    def copied(self) -> "Structure":
-        """Return a copy that shares no memory with anything and holds no graph."""
-        return Structure(tuple(map(_copied, self.leaves)), self.spec)
+    def copied(self, *, graph: bool = False) -> "Structure":
+        """Return a copy that shares no memory with anything.
+
+        Args:
+            graph: Whether gradients flow through the copy.
+        """
+        copy = _with_graph if graph else _copied
+        return Structure(tuple(map(copy, self.leaves)), self.spec)
 
     def output(self) -> Any:
         """Return an output of these very leaves."""
@@ -130,8 +135,27 @@ def latent_channels(tensor: Tensor, latent: Tensor) -> Tensor:
     return tensor
 
 
+def rows_of(latent: Any) -> Tensor:
+    """Return the latent as one tensor, (rows, ...).
+
+    Raises:
+        CalibrationError: It is a list of tensors of several shapes, or holds none.
+    """
+    if isinstance(latent, Tensor):
+        return latent
+    rows = [row for row in latent or () if isinstance(row, Tensor)]
+    shapes = sorted({tuple(row.shape) for row in rows})
+    if len(shapes) != 1:
+        raise CalibrationError(f"the latents of a batch must be of one shape, got {shapes}")
+    return torch.stack(rows)
+
+
 def _copied(leaf: Any) -> Any:
     return cloned(leaf) if isinstance(leaf, Tensor) else leaf
+
+
+def _with_graph(leaf: Any) -> Any:
+    return leaf.clone() if isinstance(leaf, Tensor) else leaf
 
 
 def answer(

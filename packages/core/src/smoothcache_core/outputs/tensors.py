@@ -67,11 +67,28 @@ def blended(outputs: Sequence[Output], weights: Sequence[float] | Tensor) -> Out
     return tuple(weighted(c, weights) if isinstance(c[0], Tensor) else c[0] for c in columns)
 
 
-def cloned(output: Output) -> Output:
-    """Return a copy of `output` without its graph; what is no output is returned as it is."""
+def cloned(output: Output, *, graph: bool = False) -> Output:
+    """Return a copy of `output`; what is no output is returned as it is.
+
+    Args:
+        output: What is copied.
+        graph: Whether gradients flow through the copy.
+    """
+    output = output if graph else detached(output)
     if isinstance(output, Tensor):
-        return output.detach().clone()
-    return map_tensors(torch.clone, detached(output)) if type(output) is tuple else output
+        return output.clone()
+    return map_tensors(torch.clone, output) if type(output) is tuple else output
+
+
+def version(output: Output) -> int:
+    """Return how often the tensors of `output` were changed in place, which grows with each change.
+
+    Tensors of inference mode do not count; there it is 0.
+    """
+    if not is_output(output):
+        return 0
+    tensors = [tensor for tensor in flat(output) if not tensor.is_inference()]
+    return sum(tensor._version for tensor in tensors)  # pyright: ignore[reportPrivateUsage]
 
 
 def flat(output: Output) -> tuple[Tensor, ...]:

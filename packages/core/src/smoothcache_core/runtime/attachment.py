@@ -1,35 +1,36 @@
-"""A schedule at work on a live model."""
+"""A cache on a live model: the schedules and the runs that it serves."""
 
-import itertools
 import threading
-import warnings
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Generator, Hashable, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from types import MappingProxyType
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from smoothcache_core.adapters.compiled import denoiser
-from smoothcache_core.adapters.sites import DENOISER, GUIDANCE, Adapter, Site
+from smoothcache_core.adapters.sites import Adapter
 from smoothcache_core.calls.announcements import listening
-from smoothcache_core.calls.call import Call, CallReader
-from smoothcache_core.calls.clock import Clock, Scheduler, Tick, TimestepCheck
-from smoothcache_core.calls.fingerprints import call_fingerprint
+from smoothcache_core.calls.call import CallReader
+from smoothcache_core.calls.clock import Scheduler
 from smoothcache_core.calls.watch import SchedulerWatch
-from smoothcache_core.errors import AttachError, ScheduleError, SmoothCacheWarning
-from smoothcache_core.runtime.denoiser_cache import DenoiserCache, refuse_guidance
-from smoothcache_core.runtime.graphs import graphs_over_limit, recompile_limit
-from smoothcache_core.runtime.recipe import Recipe
-from smoothcache_core.runtime.site_cache import Refit, SiteCache
-from smoothcache_core.runtime.store import CacheStats, TensorStore
-from smoothcache_core.schedule.fingerprint import Fingerprint
+from smoothcache_core.errors import AttachError, ScheduleError
+from smoothcache_core.runtime.program import Program, Programs, live_fingerprint
+from smoothcache_core.runtime.remarks import Remarks, warn
+from smoothcache_core.runtime.run import Run
+from smoothcache_core.runtime.site_cache import Refit
+from smoothcache_core.runtime.store import CacheStats
 from smoothcache_core.schedule.schedule import Schedule
-from smoothcache_core.schedule.strengths import expectation_at, schedule_at
-from smoothcache_core.wrapping.denoiser import Step, Wrapping
+from smoothcache_core.wrapping.denoiser import Step, removed_on_error
+from smoothcache_core.wrapping.mark import MARK
 
+_NONE: Mapping[int, Run] = MappingProxyType({})
 
-def warn(message: str) -> None:
-    """Warn the user."""
-    warnings.warn(message, SmoothCacheWarning, stacklevel=2)
+_SELECTED: ContextVar[Mapping[int, Run]] = ContextVar("runs", default=_NONE)
+"""Of every attachment, by its `id`, the run that calls of this thread or task belong to."""
 
 
 class Attachment:
@@ -39,19 +40,21 @@ class Attachment:
         model: The denoiser the sampler calls, compiled or not.
         adapter: How its calls are read.
         schedule: What to compute and what to fill.
-        recipes: The schedule compiled for every site, for the denoiser and for the guidance
-            difference, in this order.
         branches: Names of the conditioning passes, if they are calls of their own that nobody
             announces.
         scheduler: The pipeline's scheduler, if it has one.
+        solver: Name of the solver, if it is known and not that of `scheduler`.
+        differentiable: Whether gradients flow through what is kept.
 
     Attributes:
-        schedule: What it computes and fills.
-        stats: What the cache did so far; see `CacheStats`.
+        stats: What the cache did so far, in all runs; see `CacheStats`.
+        context: Name of the conditioning pass that the pipeline announced last; None if none.
 
     Raises:
+        AdapterError: The adapter does not fit the model.
         AttachError: The model has a cache already, or cannot be restored.
-        ScheduleError: One filled site is inside another, or guidance cannot be filled here.
+        ScheduleError: The schedule does not fit the model, one filled site is inside another, or
+            guidance cannot be filled here.
     """
 
     def __init__(
@@ -59,65 +62,148 @@ class Attachment:
         model: nn.Module,
         adapter: Adapter,
         schedule: Schedule,
-        recipes: Sequence[Recipe],
+        *,
         branches: tuple[str, ...],
         scheduler: Scheduler | None,
+        solver: str | None,
+        differentiable: bool = False,
     ) -> None:
         inside = denoiser(model)
-        self.schedule = schedule
         self.stats = CacheStats()
-        self._store = TensorStore(self.stats)
+        self.context: str | None = None
+        self._inside, self._adapter, self._branches = inside, adapter, branches
+        self._graph = differentiable
         self._watch = SchedulerWatch(scheduler)
+        self._remarks = Remarks()
         self._reader = CallReader(inside, adapter)
-        self._timesteps = TimestepCheck(schedule.fingerprint.timesteps)
-        self._clock = Clock(
-            evaluations=schedule.evaluations,
-            branches=branches,
-            timesteps=schedule.fingerprint.timesteps or (),
-        )
-        self._warned: set[str] = set()
         self._under_way = threading.Lock()
         self._attached = True
-        self._evaluation = -1
-        *of_sites, of_denoiser, of_guidance = recipes
-        whole = {DENOISER.kind, GUIDANCE.kind} & set(schedule.rows)
-        self._always = [r.site.path for r in of_sites if not r.fills and not whole]
-        self._denoiser_cache = DenoiserCache(
-            of_denoiser, of_guidance, adapter, branches, self._store, self.stats
+        self._runs: dict[Hashable, Run] = {}
+        live = live_fingerprint(inside, adapter, branches, scheduler, solver)
+        self._programs = Programs(model, adapter, live, schedule, self, self._remarks)
+        with removed_on_error(self._programs.wrapping):
+            self._default = self._run_by(self._programs.of(schedule), self._watch)
+            self._programs.wrapping.add(listening(self, inside, scheduler, self._watch))
+
+    def _run_by(self, program: Program, watch: SchedulerWatch) -> Run:
+        return Run(
+            program,
+            self._adapter,
+            self._branches,
+            watch,
+            self.stats,
+            self._remarks,
+            graph=self._graph,
         )
-        refuse_guidance(of_guidance, adapter, inside, branches)
-        self._attach_sites(model, [recipe for recipe in of_sites if recipe.fills], scheduler)
 
-    def _attach_sites(
-        self, model: nn.Module, recipes: Sequence[Recipe], scheduler: Scheduler | None
-    ) -> None:
-        """Wrap the denoiser and its filled sites, in as few modes as compiled code needs."""
-        _refuse_nested([recipe.site for recipe in recipes])
-        if graphs_over_limit(model, _variants(recipes)):
-            recipes = [recipe.keeping_all() for recipe in recipes]
-        self._wrapping = Wrapping(model, [recipe.site for recipe in recipes], self)
-        try:
-            self._sites = SiteCache(self._wrapping.sites, recipes, self._store, self.stats)
-            heard = listening(self._clock, denoiser(model), scheduler, self._watch)
-            self._wrapping.add(heard)
-            self._warn_graphs(graphs_over_limit(model, _variants(recipes)))
-        except BaseException:
-            self._wrapping.remove()
-            raise
-
-    def _warn_graphs(self, graphs: int) -> None:
-        if graphs:
-            warn(
-                f"this schedule may make torch.compile build {graphs} graphs of one code object; "
-                f"its limit is {recompile_limit()}, and what is over it runs eager or fails: raise "
-                "torch._dynamo.config.recompile_limit, compile block by block, or plan per kind"
-            )
+    @property
+    def _selected(self) -> Run:
+        """The run that a call belongs to now."""
+        return _SELECTED.get().get(id(self), self._default)
 
     # ------------------------------------------------------------------ for the user
 
+    @property
+    def schedule(self) -> Schedule:
+        """What runs without a key compute and fill."""
+        return self._default.program.schedule
+
+    @property
+    def under_way(self) -> tuple[Hashable, ...]:
+        """Keys of the runs that have begun and are not at their end, in the order they began."""
+        return tuple(self._runs)
+
     def new_run(self) -> None:
         """Say that the next call of the denoiser starts a new run."""
-        self._clock.restart()
+        self.restart()
+
+    def use(self, schedule: Schedule) -> None:
+        """Follow another schedule from now on, of as many evaluations as it says.
+
+        The next call of the denoiser without a key begins a new run. Runs with keys that are under
+        way keep the schedule that they began with.
+
+        Example:
+            >>> attachment = attach(model, adapter, schedule)
+            >>> latent = run(0)
+            >>> attachment.use(plan(calibration, compute=0.7))
+            >>> latent = run(1)
+            >>> attachment.detach()
+
+        Args:
+            schedule: For the same model and adapter.
+
+        Raises:
+            AttachError: The cache is detached; or the schedule's sites cannot be cached beside
+                those of the schedules that were used before.
+            ScheduleError: The schedule does not fit the model. The one before stays in use.
+        """
+        self._refuse_detached()
+        program = self._programs.of(schedule)
+        self._default.end_for_good(quietly=False)
+        self._default = self._run_by(program, self._watch)
+
+    @contextmanager
+    def run(self, key: Hashable, schedule: Schedule | None = None) -> Generator[None]:
+        """Say that the calls inside belong to the run `key`, so that runs may take turns.
+
+        What is kept of a run, and its place in it, stay until it is at its end, or `forget`. One
+        call may be under way at a time. Which run a call belongs to is known to each thread and
+        each asyncio task by itself.
+
+        Example:
+            Two requests in turn, evaluation by evaluation, each by a schedule of its own:
+
+            >>> attachment = attach(model, adapter, schedule)
+            >>> for step in range(8):
+            ...     with attachment.run("first request"):
+            ...         latent = one.step()
+            ...     with attachment.run("second request", schedule=finer):
+            ...         latent = other.step()
+            >>> attachment.under_way
+            ()
+            >>> attachment.detach()
+
+        Args:
+            key: Names the run, anything hashable. At the end of a run its name is free again.
+            schedule: What a run that begins is to follow; that of the attachment if not given.
+
+        Raises:
+            AttachError: See `use`.
+            ScheduleError: The schedule does not fit the model, or the run is under way by another.
+        """
+        self._refuse_detached()
+        run = self._run_named(key, schedule)
+        token = _SELECTED.set({**_SELECTED.get(), id(self): run})
+        try:
+            yield
+        finally:
+            _SELECTED.reset(token)
+            if run.clock.finished or not run.clock.count:
+                self._runs.pop(key, None)
+
+    def _run_named(self, key: Hashable, schedule: Schedule | None) -> Run:
+        """Return the run of a key, which begins if there is none."""
+        known = self._runs.get(key)
+        if known is None:
+            program = self._programs.of(schedule or self.schedule)
+            # the scheduler of a run with a key is its own, and not known
+            known = self._runs[key] = self._run_by(program, SchedulerWatch(None))
+        elif schedule is not None and schedule != known.program.schedule:
+            raise ScheduleError(
+                f"run {key!r} is under way by another schedule; let it end, or `forget` it"
+            )
+        return known
+
+    def forget(self, key: Hashable) -> None:
+        """Drop a run that will not be continued, with all that is kept of it.
+
+        Args:
+            key: Its name; nothing happens if there is no such run.
+        """
+        run = self._runs.pop(key, None)
+        if run is not None:
+            run.over()
 
     def detach(self, *, quietly: bool = False) -> None:
         """Restore the model exactly, and tell the user if the cache was of no use.
@@ -130,22 +216,34 @@ class Attachment:
         """
         if not self._attached:
             return
-        self._wrapping.remove()
+        self._programs.wrapping.remove()
         self._attached = False
-        self._store.note_peak()
-        self._store.drop_all()
-        self._denoiser_cache.forget()
+        for run in (self._default, *self._runs.values()):
+            run.end_for_good(quietly=quietly)
+        self._runs.clear()
         if not quietly:
-            self._warn_at_end()
+            self._warn_useless()
 
-    def _warn_at_end(self) -> None:
-        stats = self.stats
-        if not stats.evaluations:
+    def _warn_useless(self) -> None:
+        reused = sum(self.stats.reused.values())
+        if not self.stats.evaluations:
             warn("the cache saw no call of the denoiser: is this the model that the sampler calls?")
-        elif not self._clock.complete:
-            self._warn_incomplete(self._clock.count)
-        elif self.schedule.skips and not sum(stats.reused.values()):
+        elif self._default.clock.complete and self.schedule.skips and not reused:
             warn("nothing was reused")
+
+    def _refuse_detached(self) -> None:
+        if not self._attached:
+            raise AttachError("this cache is detached from its model; attach one anew")
+
+    # ------------------------------------------------------------------ announcements
+
+    def restart(self) -> None:
+        """See `Listener.restart`."""
+        self._selected.clock.restart()
+
+    def over(self) -> None:
+        """See `Listener.over`."""
+        self._selected.over()
 
     # ------------------------------------------------------------------ driver
 
@@ -157,7 +255,8 @@ class Attachment:
             kwargs: Keyword arguments of the call.
 
         Raises:
-            AttachError: Another call is under way, in another thread.
+            AttachError: Another call is under way, in another thread; or the call belongs to
+                another run, or wants a gradient of what is filled.
             ScheduleError: The run has another number of evaluations than the schedule.
         """
         if not self._under_way.acquire(blocking=False):
@@ -165,47 +264,30 @@ class Attachment:
                 "the denoiser was called while a call was under way; a cached model serves one "
                 "thread at a time, so give each its own model"
             )
+        run = self._called = self._selected
         try:
-            tick = self._begin(self._reader.read(args, kwargs, self._clock.context))
-            return self._denoiser_cache.begin(tick, args, kwargs, self._reader.latent(args, kwargs))
+            call = self._reader.read(args, kwargs, self.context)
+            latent = self._reader.latent(args, kwargs)
+            step = run.begin(call, args, kwargs, latent)
+            if run.fills and not self._graph:
+                self._refuse_gradient(args, kwargs)
         except BaseException:
             self.abort()
             raise
+        return step
 
-    def _begin(self, call: Call) -> Tick:
-        """Find the place of a call in the run, and tell the sites what to do in it."""
-        tick = self._clock.tick(call)
-        if tick.new_run or tick.evaluation != self._evaluation:
-            self._store.note_peak()
-            self._evaluation = tick.evaluation
-        if tick.new_run:
-            self._start_run(tick, call)
-        elif tick.broken:
-            self._store.drop(tick.branch)
-        self._warn_timesteps(self._timesteps.see(tick, call))
-        self._warn_other(Fingerprint(solver_settings=self._watch.news()))
-        self._sites.prepare(tick)
-        self._tick = tick
-        return tick
-
-    def _start_run(self, tick: Tick, call: Call) -> None:
-        """Drop what earlier runs kept, and compare the run with what was planned for."""
-        self._store.drop_all()
-        self._denoiser_cache.forget()
-        self._timesteps.restart()
-        self._watch.begin(call, self.schedule.evaluations, self.schedule.fingerprint.timesteps)
-        self.stats.runs += 1
-        if tick.ended_at is not None and tick.ended_at < self.schedule.evaluations:
-            self._warn_incomplete(tick.ended_at)
-        live = call_fingerprint(call)
-        self._denoiser_cache.rescale(schedule_at(self.schedule, live.strength).timeline(GUIDANCE))
-        self._warn_other(live)
-        if expectation := expectation_at(self.schedule, live.strength):
-            self._warn_once(expectation)
-
-    def _warn_other(self, live: Fingerprint) -> None:
-        for remark in self.schedule.fingerprint.remarks(live):
-            self._warn_once(f"the schedule was planned for something else: {remark}")
+    def _refuse_gradient(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Refuse to fill an evaluation that the caller may want the gradient of."""
+        if not torch.is_grad_enabled():
+            return
+        given = (leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor))
+        wanted = any(tensor.requires_grad for tensor in given)
+        if wanted or any(parameter.requires_grad for parameter in self._inside.parameters()):
+            raise AttachError(
+                "gradients are on, and this evaluation is filled from earlier ones, which would "
+                "give it a wrong gradient or none. Sample under torch.no_grad(); or attach the "
+                "cache with differentiable=True, and gradients flow through what is kept"
+            )
 
     def end(self, output: Any) -> Any:
         """Take what is needed later, count, and release what is not needed any more.
@@ -217,28 +299,16 @@ class Attachment:
             What the caller of the denoiser gets: the same, unless a part of it is filled.
         """
         try:
-            self._sites.collect(self._tick)
-            output = self._denoiser_cache.end(output)
+            output = self._called.end(output)
         except BaseException:
             self.abort()
             raise
-        for path in self._always:
-            self.stats.count(path, filled=False)
-        self.stats.evaluations += 1
-        if not self._tick.branch:
-            self._store.note_peak()
-        last = self._tick.evaluation == self.schedule.evaluations - 1
         self._under_way.release()
-        if last:
-            self._warn_timesteps(self._timesteps.at_end())
         return output
 
     def abort(self) -> None:
         """Forget the run after an exception."""
-        self._sites.rest()
-        self._store.drop_all()
-        self._denoiser_cache.forget()
-        self._clock.abandon()
+        self._called.abandon()
         self._under_way.release()
 
     # ------------------------------------------------------------------ fitting
@@ -250,42 +320,21 @@ class Attachment:
             compute: Calls the denoiser itself; its sites all compute.
             refit: Gives the coefficients of every site that is filled.
         """
-        self._sites.refill(self._tick, compute, refit)
-
-    # ------------------------------------------------------------------ telling
-
-    def _warn_timesteps(self, difference: str) -> None:
-        if difference:
-            self._warn_once(
-                f"the timesteps are not those of the calibration ({difference}); the schedule may "
-                "skip in the wrong places",
-                about="timesteps",
-            )
-
-    def _warn_incomplete(self, count: int) -> None:
-        self._warn_once(
-            f"a run ended after {count} of the schedule's {self.schedule.evaluations} evaluations; "
-            f"if the sampler makes {count}, plan for {count}"
-        )
-
-    def _warn_once(self, message: str, *, about: str | None = None) -> None:
-        about = about or message
-        if about not in self._warned:
-            self._warned.add(about)
-            warn(message)
+        self._called.refill(compute, refit)
 
 
-def _variants(recipes: Sequence[Recipe]) -> dict[str, Sequence[Hashable]]:
-    """Return the variants of the modules of all sites, by their paths."""
-    return {path: seen for recipe in recipes for path, seen in recipe.variants.items()}
+def attachment_of(model: nn.Module) -> Attachment | None:
+    """Return the cache that is attached to a model, if there is one.
 
+    Example:
+        >>> handle = attach(model, adapter, schedule)
+        >>> attachment_of(model) is handle
+        True
+        >>> attachment_of(model).detach()  # as good as handle.detach()
 
-def _refuse_nested(sites: Sequence[Site]) -> None:
-    """Raise `ScheduleError` if one site is inside another: skipping the outer skips the inner."""
-    for outer, inner in itertools.permutations(sites, 2):
-        for above, below in itertools.product(outer.paths, inner.paths):
-            if f"{below}.".startswith(f"{above}."):
-                raise ScheduleError(
-                    f"{inner.path!r} is inside {outer.path!r} and the schedule reuses both; let it "
-                    "name one"
-                )
+    Args:
+        model: A denoiser, compiled or not.
+    """
+    mark = vars(denoiser(model)).get(MARK)
+    driver = None if mark is None else mark.driver
+    return driver if isinstance(driver, Attachment) else None

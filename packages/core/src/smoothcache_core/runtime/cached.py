@@ -5,17 +5,12 @@ from contextlib import contextmanager
 
 from torch import nn
 
-from smoothcache_core.adapters.compiled import denoiser
-from smoothcache_core.adapters.sites import DENOISER, GUIDANCE, Adapter, Site, check_adapter
+from smoothcache_core.adapters.sites import Adapter, check_adapter
 from smoothcache_core.arguments import check_kind, check_names
 from smoothcache_core.calls.clock import Scheduler
-from smoothcache_core.calls.fingerprints import model_fingerprint
-from smoothcache_core.calls.solvers import solver_name, solver_settings
 from smoothcache_core.errors import AttachError, ScheduleError
-from smoothcache_core.runtime.attachment import Attachment, warn
-from smoothcache_core.runtime.recipe import compile_schedule
+from smoothcache_core.runtime.attachment import Attachment
 from smoothcache_core.runtime.store import CacheStats
-from smoothcache_core.schedule.fingerprint import Fingerprint
 from smoothcache_core.schedule.schedule import Schedule
 
 
@@ -28,6 +23,7 @@ def cached(
     branches: Sequence[str] = (),
     scheduler: Scheduler | None = None,
     solver: str | None = None,
+    differentiable: bool = False,
 ) -> Generator[CacheStats]:
     """Run `model` by `schedule` inside a `with` block; the model is restored exactly at its end.
 
@@ -50,6 +46,8 @@ def cached(
         scheduler: The pipeline's scheduler, if it has one. With it a new run is recognised for
             certain and a wrong number of steps is refused before anything is computed.
         solver: Name of the solver; taken from `scheduler` if not given.
+        differentiable: Let gradients flow through what is kept, which takes the memory of its
+            graph. Otherwise an evaluation that is filled while gradients are on is refused.
 
     Yields:
         Statistics, updated while the sampler runs.
@@ -60,7 +58,13 @@ def cached(
         ScheduleError: The schedule does not fit the model or the run.
     """
     attachment = attach(
-        model, adapter, schedule, branches=branches, scheduler=scheduler, solver=solver
+        model,
+        adapter,
+        schedule,
+        branches=branches,
+        scheduler=scheduler,
+        solver=solver,
+        differentiable=differentiable,
     )
     try:
         yield attachment.stats
@@ -78,6 +82,7 @@ def attach(
     branches: Sequence[str] = (),
     scheduler: Scheduler | None = None,
     solver: str | None = None,
+    differentiable: bool = False,
 ) -> Attachment:
     """Put the cache on and leave it on until `Attachment.detach`, for servers; else take `cached`.
 
@@ -96,6 +101,7 @@ def attach(
             pipeline does not announce them by `cache_context`.
         scheduler: The pipeline's scheduler, if it has one; see `cached`.
         solver: Name of the solver; taken from `scheduler` if not given.
+        differentiable: Let gradients flow through what is kept; see `cached`.
 
     Returns:
         What detaches the cache, and counts what it does.
@@ -109,30 +115,12 @@ def attach(
     check_adapter(adapter)
     check_kind(schedule, Schedule, name="schedule", error=ScheduleError)
     check_names(branches, name="branches", error=AttachError)
-    inside = denoiser(model)
-    sites = tuple(adapter.sites(inside))
-    settings = solver_settings(scheduler) if scheduler is not None else None
-    solver = solver or (solver_name(scheduler) if scheduler is not None else None)
-    live = model_fingerprint(inside, adapter.name)
-    live = live.changed(solver=solver, solver_settings=settings, branches=tuple(branches))
-    _check(schedule, sites, live)
-    recipes = compile_schedule(schedule, (*sites, DENOISER, GUIDANCE))
-    return Attachment(model, adapter, schedule, recipes, tuple(branches), scheduler)
-
-
-def _check(schedule: Schedule, sites: Sequence[Site], live: Fingerprint) -> None:
-    """Refuse a schedule that does not fit; warn of what is harmless."""
-    reasons = schedule.fingerprint.conflicts(live)
-    if reasons:
-        raise ScheduleError(f"this schedule is for another model: {'; '.join(reasons)}")
-    unknown = schedule.unknown_keys(sites)
-    if unknown:
-        kinds = sorted({site.kind for site in sites})
-        raise ScheduleError(
-            f"the schedule names {unknown[:5]}, which {live.model_class} does not have; with "
-            f"adapter {live.adapter!r} its kinds are {kinds}, its first site {sites[0].path!r}"
-        )
-    for remark in schedule.fingerprint.remarks(live):
-        warn(f"the schedule was planned for something else: {remark}")
-    if not schedule.skips:
-        warn("the schedule computes everything: nothing will be reused and nothing gets faster")
+    return Attachment(
+        model,
+        adapter,
+        schedule,
+        branches=tuple(branches),
+        scheduler=scheduler,
+        solver=solver,
+        differentiable=differentiable,
+    )

@@ -9,19 +9,30 @@ the conditional half of the batch is computed, or the unconditional call is not 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
 from torch.utils._pytree import TreeSpec
 
-from smoothcache_core.adapters.guidance import is_unconditional
+from smoothcache_core.adapters.guidance import is_joint, is_unconditional
 from smoothcache_core.adapters.sites import DENOISER, GUIDANCE, Adapter, Guidance
 from smoothcache_core.calls.clock import Tick
 from smoothcache_core.errors import ScheduleError
-from smoothcache_core.outputs.halves import difference, halves, narrow, paired_rows, unguided, widen
+from smoothcache_core.outputs.halves import (
+    difference,
+    halves,
+    is_even,
+    narrow,
+    paired_rows,
+    unguided,
+    widen,
+)
 from smoothcache_core.outputs.structures import Structure, answer, flatten
 from smoothcache_core.outputs.tensors import nbytes
+from smoothcache_core.runtime.guided_batch import GuidedBatch
 from smoothcache_core.runtime.recipe import Recipe
+from smoothcache_core.runtime.remarks import Remarks
 from smoothcache_core.runtime.store import CacheStats, TensorStore
 from smoothcache_core.schedule.timeline import FILL, FILLED, IDLE, REUSE, STORE, Timeline
 from smoothcache_core.wrapping.denoiser import Step
@@ -101,6 +112,8 @@ class DenoiserCache:
         branches: Names of the conditioning passes that are calls of their own.
         store: Where outputs and differences are kept between evaluations.
         stats: Where computed and filled evaluations are counted.
+        remarks: What tells the user.
+        graph: Whether gradients flow through what is kept.
     """
 
     def __init__(
@@ -111,18 +124,31 @@ class DenoiserCache:
         branches: Sequence[str],
         store: TensorStore,
         stats: CacheStats,
+        remarks: Remarks,
+        *,
+        graph: bool = False,
     ) -> None:
         self._recipe = denoiser
         self._denoiser = denoiser.timeline if denoiser.fills else None
         self._guidance = guidance.timeline if guidance.fills else None
         self._adapter = adapter
         self._separate = bool(branches)
-        self._store, self._stats = store, stats
+        self._store, self._stats, self._remarks, self._graph = store, stats, remarks, graph
+        self._batch = GuidedBatch()
         self.forget()
 
     def forget(self) -> None:
         """Forget the evaluation under way; for a run that begins or was cut off."""
         self._conditional: tuple[int, Structure] | None = None
+        self._batch.restart()
+
+    def see(self, tick: Tick, latent: Tensor) -> None:
+        """Look at the latent of a call, (rows, ...), before `begin`."""
+        if self._guidance is None:
+            return
+        if tick.broken:
+            self._batch.restart()
+        self._batch.see(tick.evaluation, latent)
 
     def rescale(self, guidance: Timeline) -> None:
         """Fill guidance differences by other coefficients, those of a run's own strength.
@@ -181,6 +207,13 @@ class DenoiserCache:
         if not timeline.usable(self._tick.evaluation, self._store.stored(branch, GUIDANCE.kind)):
             self._stats.recomputed += 1
             return Step(args, kwargs)
+        if order is not None and not self._batch.is_guided():
+            self._remarks.once(
+                "guidance is off in this run, or its batch is not the same latents twice: "
+                "unconditional passes are not skipped, and nothing is gained by this schedule"
+            )
+            self._stats.recomputed += 1
+            return Step(args, kwargs)
         if order is not None:
             halved = narrow(args, self._latent, order), narrow(kwargs, self._latent, order)
             self._action = _Action.HALF
@@ -193,8 +226,7 @@ class DenoiserCache:
     def _batch_order(self) -> Guidance | None:
         """Return which half of this batch is conditional, None if passes are calls of their own."""
         branch = self._tick.branch
-        joint = is_unconditional(branch) and "cond" in branch.replace("uncond", "")
-        if self._separate or (branch and not joint):
+        if self._separate or (branch and not is_joint(branch)):
             return None
         order = self._adapter.guidance
         if order is None:
@@ -246,8 +278,9 @@ class DenoiserCache:
         if self._action is not _Action.GUIDE:
             self._stats.count(DENOISER.kind, filled=skipped)
         if not skipped and timeline.modes[evaluation] in (STORE, REUSE, FILL):
-            latent = flatten(self._latent).copied() if self._recipe.keeps_latent else None
-            kept = _StoredOutput(flatten(output).copied(), latent and latent.output())
+            copies = partial(Structure.copied, graph=self._graph)
+            latent = copies(flatten(self._latent)) if self._recipe.keeps_latent else None
+            kept = _StoredOutput(copies(flatten(output)), latent and latent.output())
             size = kept.output.bytes + (latent.bytes if latent else 0)
             self._store.put(branch, DENOISER.kind, evaluation, kept, size)
         self._store.release(branch, DENOISER.kind, timeline, evaluation)
@@ -258,19 +291,19 @@ class DenoiserCache:
         branch, evaluation = self._tick.branch, self._tick.evaluation
         keep = timeline.modes[evaluation] in (STORE, REUSE, FILL)
         if order is None and not is_unconditional(branch):
-            self._conditional = (evaluation, flat.copied()) if keep else None
+            self._conditional = (evaluation, flat.copied(graph=self._graph)) if keep else None
             return output
         filled = self._action in (_Action.HALF, _Action.GUIDE)
         self._stats.count(GUIDANCE.kind, filled=filled)
         if self._action is _Action.HALF and order is not None:
             output = widen(flat, *self._unconditional(timeline, flat), order)
-        elif keep and not filled:
+        elif keep and not filled and (order is None or is_even(self._latent)):
             passes = (
                 (self._conditional_pass().floating, flat.floating)
                 if order is None
                 else halves(flat, paired_rows(self._latent), order)
             )
-            made = _StoredDifference(difference(*passes), flat.spec)
+            made = _StoredDifference(difference(*passes, graph=self._graph), flat.spec)
             self._store.put(branch, GUIDANCE.kind, evaluation, made, sum(map(nbytes, made.tensors)))
         self._store.release(branch, GUIDANCE.kind, timeline, evaluation)
         return output

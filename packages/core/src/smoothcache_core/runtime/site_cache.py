@@ -9,6 +9,7 @@ from smoothcache_core.calls.clock import Tick
 from smoothcache_core.errors import AttachError
 from smoothcache_core.outputs.tensors import detached, flat, is_output, nbytes
 from smoothcache_core.runtime.recipe import Recipe
+from smoothcache_core.runtime.remarks import Remarks
 from smoothcache_core.runtime.store import CacheStats, TensorStore
 from smoothcache_core.schedule.schedule import MOST_TERMS
 from smoothcache_core.schedule.timeline import COMPUTE, FILL, FILLED, REUSE, STORE, Timeline
@@ -72,25 +73,35 @@ class SiteCache:
     Args:
         sites: The wrapped sites.
         recipes: What happens to each of them, in their order.
+        coefficients: Those of all their fills.
         store: Where outputs are kept.
         stats: Where it is counted.
+        remarks: What tells the user.
     """
 
     def __init__(
         self,
         sites: Sequence[WrappedSite],
         recipes: Sequence[Recipe],
+        coefficients: Coefficients,
         store: TensorStore,
         stats: CacheStats,
+        remarks: Remarks,
     ) -> None:
         timelines = [recipe.timeline for recipe in recipes]
         self._sites = list(zip(sites, timelines, strict=True))
-        self._store, self._stats = store, stats
-        self._coefficients = Coefficients(timelines)
+        self._coefficients = coefficients
+        self._store, self._stats, self._remarks = store, stats, remarks
 
-    def prepare(self, tick: Tick) -> None:
-        """Tell every site what to do in the evaluation that begins."""
+    def prepare(self, tick: Tick, *, graph: bool = False) -> None:
+        """Tell every site what to do in the evaluation that begins.
+
+        Args:
+            tick: Its place in the run.
+            graph: Whether gradients flow through what is stored.
+        """
         for wrapped, timeline in self._sites:
+            wrapped.graph = graph
             mode = timeline.modes[tick.evaluation]
             if mode in FILLED:
                 if self._prepare_fill(wrapped, timeline, tick):
@@ -155,12 +166,24 @@ class SiteCache:
             path, mode = wrapped.site.path, wrapped.mode
             _refuse_uncalled(wrapped, tick.evaluation)
             self._stats.count(path, filled=mode in FILLED)
-            if mode == STORE:
+            if wrapped.was_changed:
+                self._forget_changed(wrapped, tick)
+            elif mode == STORE:
                 values = _outputs(wrapped)
                 size = sum(nbytes(value) for value in values)
                 self._store.put(tick.branch, path, tick.evaluation, values, size)
             self._store.release(tick.branch, path, timeline, tick.evaluation)
         self.rest()
+
+    def _forget_changed(self, wrapped: WrappedSite, tick: Tick) -> None:
+        """Drop what was kept of a site whose outputs are changed in place, and copy from now on."""
+        path, wrapped.copies = wrapped.site.path, True
+        self._store.drop(tick.branch, path)
+        self._remarks.once(
+            f"the output of {path!r} is changed in place after the site gave it, so what was kept "
+            "of it is not used, and from now on a copy is kept; that costs a little time",
+            about="changed in place",
+        )
 
     def rest(self) -> None:
         """Let the sites compute and keep nothing, should somebody call them past the cache."""

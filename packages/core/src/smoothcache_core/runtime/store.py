@@ -91,10 +91,11 @@ class TensorStore:
         """Compare what is held with the most that was; for the end of an evaluation."""
         self._stats.bytes_peak = max(self._stats.bytes_peak, self._stats.bytes_held)
 
-    def drop(self, branch: str) -> None:
-        """Drop everything of `branch`."""
-        for entries in self._entries.pop(branch, {}).values():
-            self._stats.bytes_held -= sum(entry.bytes for entry in entries.values())
+    def drop(self, branch: str, name: str | None = None) -> None:
+        """Drop everything of `branch`, or what is kept of one site in it."""
+        sites = self._entries.get(branch, {})
+        for each in list(sites) if name is None else [name]:
+            self._stats.bytes_held -= sum(entry.bytes for entry in sites.pop(each, {}).values())
 
     def drop_all(self) -> None:
         """Drop everything."""

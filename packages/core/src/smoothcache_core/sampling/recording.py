@@ -17,10 +17,10 @@ from smoothcache_core.calls.announcements import listening
 from smoothcache_core.calls.call import CallReader
 from smoothcache_core.calls.clock import Clock, Tick
 from smoothcache_core.errors import CalibrationError
-from smoothcache_core.outputs.structures import Structure
+from smoothcache_core.outputs.structures import Structure, rows_of
 from smoothcache_core.outputs.tensors import synchronize
 from smoothcache_core.sampling.sampler import Sampler
-from smoothcache_core.sampling.trajectory import CallRecord, Trajectory, rows_of, trajectory
+from smoothcache_core.sampling.trajectory import CallRecord, Trajectory, trajectory
 from smoothcache_core.wrapping.modules import layered
 
 Reply = Callable[[int, Tick, Callable[[], Any]], Structure | None]

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -98,21 +97,6 @@ def is_doubled(latent: Tensor) -> bool:
     """Return whether the latent is the same batch twice, as batched guidance makes it."""
     rows = latent.shape[0]
     return rows % 2 == 0 and torch.equal(latent[: rows // 2], latent[rows // 2 :])
-
-
-def rows_of(latent: Any) -> Tensor:
-    """Return the latent as one tensor, (rows, ...).
-
-    Raises:
-        CalibrationError: It is a list of tensors of several shapes, or holds none.
-    """
-    if isinstance(latent, Tensor):
-        return latent
-    rows = [row for row in latent or () if isinstance(row, Tensor)]
-    shapes = sorted({tuple(row.shape) for row in rows})
-    if len(shapes) != 1:
-        raise CalibrationError(f"the latents of a batch must be of one shape, got {shapes}")
-    return torch.stack(rows)
 
 
 def _flat(rows: Tensor, halves: bool) -> Tensor:

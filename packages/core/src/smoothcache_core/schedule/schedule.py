@@ -24,6 +24,7 @@ from smoothcache_core.schedule.cost import Cost
 from smoothcache_core.schedule.fingerprint import Fingerprint, check_timesteps
 from smoothcache_core.schedule.formats import FORMATS
 from smoothcache_core.schedule.provenance import Prediction, Provenance
+from smoothcache_core.schedule.solver_steps import SolverSteps
 from smoothcache_core.schedule.timeline import PLAIN, Timeline, timeline
 from smoothcache_core.schedule.values import Count, Integer, Name, Number, Positive, Value
 
@@ -128,6 +129,8 @@ class Schedule(Value):
         fingerprint: What it was planned for: a model that conflicts with it is refused.
         cost: MACs per site and in all, if known.
         prediction: What it promises of its error, memory and time, if known.
+        solver_steps: What the solver makes of the first outputs, by which a run with another
+            solver, noise or guidance is told from the planned one; None if it is not known.
 
     Raises:
         ScheduleError: From every constructor, if the content is invalid.
@@ -142,6 +145,7 @@ class Schedule(Value):
     fingerprint: Fingerprint = Fingerprint()
     cost: Cost | None = None
     prediction: Prediction | None = None
+    solver_steps: SolverSteps | None = None
 
     if TYPE_CHECKING:  # rows may be lists, and all parts dictionaries
 
@@ -266,6 +270,10 @@ class Schedule(Value):
         """
         names = {key for site in (*sites, DENOISER, GUIDANCE) for key in site.row_keys()}
         return [key for key in (*self.rows, *self.fills) if key not in names]
+
+    def fills_at(self, evaluation: int) -> bool:
+        """Return whether any row is filled at an evaluation, from 0."""
+        return any(not row[evaluation] for row in self.rows.values())
 
     @property
     def skips(self) -> bool:

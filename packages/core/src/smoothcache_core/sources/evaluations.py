@@ -21,6 +21,7 @@ from smoothcache_core.schedule.limits import Limits
 from smoothcache_core.schedule.provenance import Provenance
 from smoothcache_core.schedule.schedule import MOST_TERMS, Fill, Schedule
 from smoothcache_core.schedule.strengths import fill_at
+from smoothcache_core.sources.calibrated import schedule_of
 from smoothcache_core.sources.kind import MakeSchedule, SourceKind, check_compute, fits
 from smoothcache_core.sources.promises import Promises
 
@@ -103,13 +104,11 @@ class EvaluationPlanner:
             "guidance": self._guidance,
             **asdict(self._basis),
         }
-        schedule = Schedule(
-            evaluations=calibration.evaluations,
-            rows=rows,
-            fills={key: fill for key, fill in fills.items() if fill.terms},
-            source=Provenance(name="whole", settings=named, seeds=calibration.seeds),
-            fingerprint=calibration.fingerprint,
-            cost=calibration.cost,
+        schedule = schedule_of(
+            calibration,
+            rows,
+            Provenance(name="whole", settings=named, seeds=calibration.seeds),
+            {key: fill for key, fill in fills.items() if fill.terms},
         )
         prediction = Promises(self._calibration, noisy=self._reduced.is_noisy).of(
             schedule,

@@ -1,6 +1,6 @@
 """Compute at regular intervals (FORA, arXiv 2407.01425)."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from smoothcache_core.calibration.calibration import Calibration
 from smoothcache_core.errors import ScheduleError
@@ -9,7 +9,8 @@ from smoothcache_core.schedule.cost import Cost
 from smoothcache_core.schedule.fingerprint import Fingerprint
 from smoothcache_core.schedule.limits import Limits
 from smoothcache_core.schedule.provenance import Provenance
-from smoothcache_core.schedule.schedule import Schedule
+from smoothcache_core.schedule.schedule import Row, Schedule
+from smoothcache_core.sources.calibrated import schedule_of
 from smoothcache_core.sources.kind import MakeSchedule, SourceKind, check_compute, check_kept
 from smoothcache_core.sources.prediction import lacks_sensitivities, with_prediction
 
@@ -38,13 +39,10 @@ def interval(
     Raises:
         ScheduleError: `every` or `evaluations` is below 1, or there are no kinds.
     """
-    if every < 1 or evaluations < 1:
-        raise ScheduleError(f"every and evaluations must be at least 1, got {every}, {evaluations}")
-    row = tuple(int(i % every == 0 or i == evaluations - 1) for i in range(evaluations))
     return Schedule(
         evaluations=evaluations,
-        rows=dict.fromkeys(kinds, row),
-        source=Provenance(name="interval", settings={"every": every}),
+        rows=_rows(every, evaluations, kinds),
+        source=_source(every),
         fingerprint=fingerprint or Fingerprint(),
         cost=cost,
     )
@@ -60,14 +58,23 @@ def interval_of(calibration: Calibration, every: int) -> Schedule:
     Raises:
         ScheduleError: `every` is below 1.
     """
-    schedule = interval(
-        every,
-        evaluations=calibration.evaluations,
-        kinds=calibration.kinds,
-        fingerprint=calibration.fingerprint,
-        cost=calibration.cost,
-    )
-    return with_prediction(calibration, schedule)
+    rows = _rows(every, calibration.evaluations, calibration.kinds)
+    return with_prediction(calibration, schedule_of(calibration, rows, _source(every)))
+
+
+def _rows(every: int, evaluations: int, kinds: Iterable[str]) -> dict[str, Row]:
+    """Return rows that compute every so manyth evaluation, and the last one, by kind."""
+    if every < 1 or evaluations < 1:
+        raise ScheduleError(
+            "an interval is at least 1 evaluation, of a run of at least 1; got an interval of "
+            f"{every} and {evaluations} evaluations"
+        )
+    row: Row = tuple(1 if i % every == 0 or i == evaluations - 1 else 0 for i in range(evaluations))
+    return dict.fromkeys(kinds, row)
+
+
+def _source(every: int) -> Provenance:
+    return Provenance(name="interval", settings={"every": every})
 
 
 def _begin(calibration: Calibration, limits: Limits, fill: FillRule | None = None) -> MakeSchedule:

@@ -20,6 +20,7 @@ from smoothcache_core.optimize.programme import at_most_rows, minimax, within_bu
 from smoothcache_core.schedule.limits import Limits
 from smoothcache_core.schedule.provenance import Provenance
 from smoothcache_core.schedule.schedule import Fill, Schedule
+from smoothcache_core.sources.calibrated import schedule_of
 from smoothcache_core.sources.prediction import (
     SMALLEST,
     Filled,
@@ -182,13 +183,11 @@ class Problem:
             named = {kind: rows[0] for kind in calibration.kinds}
         else:
             named = dict(zip(keys, rows, strict=True))
-        schedule = Schedule(
-            evaluations=calibration.evaluations,
-            rows={key: tuple(int(v) for v in row) for key, row in named.items()},
-            fills=fills,
-            source=Provenance(name="planned", settings=settings, seeds=calibration.seeds),
-            fingerprint=calibration.fingerprint,
-            cost=calibration.cost,
+        schedule = schedule_of(
+            calibration,
+            {key: tuple(int(v) for v in row) for key, row in named.items()},
+            Provenance(name="planned", settings=settings, seeds=calibration.seeds),
+            fills,
         )
         return with_prediction(calibration, schedule)
 

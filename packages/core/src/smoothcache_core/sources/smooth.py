@@ -12,6 +12,7 @@ from smoothcache_core.numerics.arrays import Array
 from smoothcache_core.schedule.limits import Limits
 from smoothcache_core.schedule.provenance import Provenance
 from smoothcache_core.schedule.schedule import Row, Schedule
+from smoothcache_core.sources.calibrated import schedule_of
 from smoothcache_core.sources.kind import MakeSchedule, SourceKind, check_compute, check_kept
 from smoothcache_core.sources.prediction import lacks_sensitivities, with_prediction
 
@@ -64,13 +65,8 @@ def smooth(
         for key, curve in calibration.curves(per=per).items()
     }
     settings = {"alpha": alpha, "max_lag": longest, "per": per, "strict": strict}
-    return Schedule(
-        evaluations=calibration.evaluations,
-        rows=rows,
-        source=Provenance(name="smooth", settings=settings, seeds=calibration.seeds),
-        fingerprint=calibration.fingerprint,
-        cost=calibration.cost,
-    )
+    source = Provenance(name="smooth", settings=settings, seeds=calibration.seeds)
+    return schedule_of(calibration, rows, source)
 
 
 def scan(errors: Sequence[Sequence[float]] | Array, alpha: float, *, strict: bool = False) -> Row:

@@ -9,7 +9,8 @@ The denoiser itself is wrapped on the instance, because `forward` may be called 
 """
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -20,11 +21,10 @@ from smoothcache_core.adapters.compiled import denoiser
 from smoothcache_core.adapters.sites import Site
 from smoothcache_core.errors import AttachError
 from smoothcache_core.patching import Change, Patch, undone_on_error
+from smoothcache_core.wrapping.mark import MARK, Mark
 from smoothcache_core.wrapping.modules import forward_patch, instance_place
 from smoothcache_core.wrapping.site_modules import Probe
 from smoothcache_core.wrapping.sites import WrappedSite
-
-_MARK = "_smoothcache_attached"
 
 
 @dataclass(frozen=True)
@@ -119,16 +119,38 @@ class Wrapping:
         *,
         probes: Sequence[Probe] | None = None,
     ) -> None:
-        inside = denoiser(model)
+        inside = self._inside = denoiser(model)
         _refuse_other_caches(inside)
         self.sites: list[WrappedSite] = []
         with undone_on_error() as self._changes:
-            self._changes.add(Patch(inside, _MARK, True))
+            self._changes.add(Patch(inside, MARK, Mark(driver, type(inside).__name__)))
             for index, site in enumerate(sites):
-                wrapped = WrappedSite(inside, site, probes[index] if probes else None)
-                self._changes.add(wrapped)
-                self.sites.append(wrapped)
+                self._wrap(site, probes[index] if probes else None)
             self._changes.add(_wrap_root(model, driver))
+
+    def _wrap(self, site: Site, probe: Probe | None = None) -> WrappedSite:
+        wrapped = WrappedSite(self._inside, site, probe)
+        self._changes.add(wrapped)
+        self.sites.append(wrapped)
+        return wrapped
+
+    def wrapped(self, site: Site) -> WrappedSite:
+        """Return a wrapped site; it is wrapped now if it is not yet.
+
+        Raises:
+            AttachError: One of its modules is wrapped as a part of another site.
+        """
+        known = next((each for each in self.sites if each.site == site), None)
+        if known is not None:
+            return known
+        for other in self.sites:
+            shared = sorted(set(site.paths) & set(other.site.paths))
+            if shared:
+                raise AttachError(
+                    f"two schedules cache {shared[0]!r} in two ways, as {other.site.path!r} and as "
+                    f"{site.path!r}; detach the cache and attach it with one of them"
+                )
+        return self._wrap(site)
 
     def add(self, change: Change) -> None:
         """Undo `change` too when the wrapping is removed."""
@@ -143,11 +165,24 @@ class Wrapping:
         self._changes.undo()
 
 
+@contextmanager
+def removed_on_error(wrapping: Wrapping) -> Generator[None]:
+    """Remove a wrapping again if what is done with it fails."""
+    try:
+        yield
+    except BaseException:
+        wrapping.remove()
+        raise
+
+
 def _refuse_other_caches(model: nn.Module) -> None:
     """Raise `AttachError` if a cache is on the denoiser, of this library or of diffusers."""
     name = type(model).__name__
-    if model.__dict__.get(_MARK):
-        raise AttachError(f"a cache is attached to this {name} already; detach it first")
+    if model.__dict__.get(MARK):
+        raise AttachError(
+            f"a cache is attached to this {name} already; detach it first (if its handle is lost: "
+            "smoothcache_core.runtime.attachment_of(model).detach())"
+        )
     if getattr(model, "is_cache_enabled", False):
         raise AttachError(
             f"diffusers' own cache is enabled on this {name}; call its disable_cache() first"

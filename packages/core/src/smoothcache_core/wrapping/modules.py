@@ -16,6 +16,7 @@ from torch import nn
 
 from smoothcache_core.errors import AttachError
 from smoothcache_core.patching import Change, Patch, Patches
+from smoothcache_core.wrapping.mark import no_copy
 
 _HOOKED = ("_old_forward", "forward")
 """Where a `forward` of the instance may be: hooks of accelerate move it to `_old_forward`."""
@@ -48,7 +49,12 @@ class _Inner:
 def _subclass(own: type, mixin: type) -> type:
     """Return the class that puts `mixin` before `own`; one per pair: compiled code is shared."""
     names = {"__module__": own.__module__, "__qualname__": own.__qualname__, "__doc__": own.__doc__}
-    return type(own.__name__, (mixin, own), names)
+    return type(own.__name__, (mixin, own), names | {"__reduce_ex__": _refuse_copy})
+
+
+def _refuse_copy(module: object, protocol: object) -> Any:
+    """Stand in for `__reduce_ex__`, by which objects are copied and pickled."""
+    raise no_copy(type(module).__name__)
 
 
 def wrap_module(

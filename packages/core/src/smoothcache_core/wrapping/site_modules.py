@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from smoothcache_core.outputs.tensors import Output, blended, cloned, detached
+from smoothcache_core.outputs.tensors import Output, blended, cloned, detached, version
 from smoothcache_core.schedule.timeline import FILLED, REUSE, STORE
 
 CallOutputs = tuple[Output, ...]
@@ -44,6 +44,9 @@ class _Caching:
     _smoothcache_sources: FillSources
     _smoothcache_weights: Tensor
     _smoothcache_inputs: tuple[tuple[str, int], ...]
+    _smoothcache_copies: bool
+    _smoothcache_graph: bool
+    _smoothcache_versions: tuple[int, ...]
 
     def _smoothcache_counted(self) -> int:
         """Return the number of this call in the evaluation, from 0."""
@@ -54,11 +57,29 @@ class _Caching:
     def _smoothcache_filled(self, call: int) -> Output:
         """Return what a skipped call gives: what was stored, or a combination of it."""
         if self._smoothcache_mode == REUSE:
-            return self._smoothcache_values[call]
+            stored = self._smoothcache_values[call]
+            return (
+                cloned(stored, graph=self._smoothcache_graph)
+                if self._smoothcache_copies
+                else stored
+            )
         return blended(self._smoothcache_sources[call], self._smoothcache_weights)
 
     def _smoothcache_store(self, output: Output) -> None:
         self._smoothcache_values = (*self._smoothcache_values, output)
+
+    def _smoothcache_store_output(self, output: Output) -> None:
+        """Store what the caller gets, itself or a copy, and note how often it was changed yet."""
+        if self._smoothcache_copies:
+            self._smoothcache_store(cloned(output, graph=self._smoothcache_graph))
+            return
+        self._smoothcache_store(output if self._smoothcache_graph else detached(output))
+        if not torch.compiler.is_compiling():  # compiled code knows no versions
+            self._smoothcache_versions = (*self._smoothcache_versions, version(output))
+
+    def _smoothcache_freed(self, output: Output) -> Output:
+        """Return what is stored of a new tensor."""
+        return output if self._smoothcache_graph else detached(output)
 
 
 class CachingSite(_Caching):
@@ -70,7 +91,7 @@ class CachingSite(_Caching):
             return self._smoothcache_filled(call)
         output = super().forward(*args, **kwargs)  # pyright: ignore[reportAttributeAccessIssue]
         if self._smoothcache_mode == STORE:
-            self._smoothcache_store(detached(output))
+            self._smoothcache_store_output(output)
         return output
 
 
@@ -83,10 +104,10 @@ class CachingDeltaSite(_Caching):
         if self._smoothcache_mode in FILLED:
             return combined(torch.add, inputs, self._smoothcache_filled(call))
         if self._smoothcache_mode == STORE:
-            inputs = _copied(inputs)
+            inputs = _copied(inputs, graph=self._smoothcache_graph)
         output = super().forward(*args, **kwargs)  # pyright: ignore[reportAttributeAccessIssue]
         if self._smoothcache_mode == STORE:
-            self._smoothcache_store(detached(combined(torch.sub, output, inputs)))
+            self._smoothcache_store(self._smoothcache_freed(combined(torch.sub, output, inputs)))
         return output
 
 
@@ -99,7 +120,7 @@ class CachingSpanStart(_Caching):
         if self._smoothcache_mode in FILLED:
             return combined(torch.add, inputs, self._smoothcache_filled(call))
         if self._smoothcache_mode == STORE:
-            self._smoothcache_store(_copied(inputs))
+            self._smoothcache_store(_copied(inputs, graph=self._smoothcache_graph))
         return super().forward(*args, **kwargs)  # pyright: ignore[reportAttributeAccessIssue]
 
 
@@ -115,7 +136,7 @@ class CachingSpanPart(_Caching):
             return inputs[0] if self._smoothcache_single else inputs
         output = super().forward(*args, **kwargs)  # pyright: ignore[reportAttributeAccessIssue]
         if self._smoothcache_mode == STORE:
-            self._smoothcache_store(cloned(output))
+            self._smoothcache_store(cloned(output, graph=self._smoothcache_graph))
         return output
 
 
@@ -127,7 +148,7 @@ class ProbedSite:
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         self._smoothcache_probe.enter()
         output = super().forward(*args, **kwargs)  # pyright: ignore[reportAttributeAccessIssue]
-        self._smoothcache_probe.leave(detached(output))
+        self._smoothcache_probe.leave(cloned(output))  # its block may change it in place
         return output
 
 
@@ -179,9 +200,9 @@ def _named(
     return tuple(kwargs[name] if name in kwargs else args[index] for name, index in names)
 
 
-def _copied(inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+def _copied(inputs: tuple[Tensor, ...], *, graph: bool = False) -> tuple[Tensor, ...]:
     """Copy what a module may change in place."""
-    return tuple(tensor.detach().clone() for tensor in inputs)
+    return tuple(tensor.clone() if graph else tensor.detach().clone() for tensor in inputs)
 
 
 def combined(operation: Callable[[Any, Any], Tensor], left: Output, right: Output) -> Output:

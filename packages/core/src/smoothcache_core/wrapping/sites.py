@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from smoothcache_core.adapters.sites import Site
 from smoothcache_core.errors import AttachError
-from smoothcache_core.outputs.tensors import detached, is_output
+from smoothcache_core.outputs.tensors import detached, is_output, version
 from smoothcache_core.patching import undone_on_error
 from smoothcache_core.schedule.timeline import COMPUTE, FILL, FILLED, REUSE, STORE
 from smoothcache_core.wrapping.modules import WrappedModule, wrap_module
@@ -47,6 +47,8 @@ class WrappedSite:
     Attributes:
         site: What is wrapped, as it was given.
         mode: What the site does in the evaluation under way, see `schedule.timeline`.
+        copies: Whether copies are stored and given, because somebody changes outputs in place.
+        graph: Whether gradients flow through what is stored.
 
     Raises:
         AttachError: A delta names forward arguments that are none.
@@ -55,17 +57,22 @@ class WrappedSite:
     def __init__(self, model: nn.Module, site: Site, probe: Probe | None = None) -> None:
         self.site = site
         self.mode = COMPUTE
+        self.copies = False
+        self.graph = False
         modules = {path: model.get_submodule(path) for path in site.paths}
         names = {
             path: _argument_indices(module, site, path) if site.target == "delta" else ()
             for path, module in modules.items()
         }
+        self._hooks = vars(modules[site.path])["_forward_hooks"]
         entered: list[object] = []
         self._parts: list[WrappedModule] = []
         with undone_on_error() as self._changes:
             for path, mixin in (_caching(site) if probe is None else _probing(site)).items():
                 attributes = (
-                    _state(COMPUTE) if probe is None else {_PROBE: probe, _ENTERED: entered}
+                    _state(COMPUTE) | self._ways()
+                    if probe is None
+                    else {_PROBE: probe, _ENTERED: entered}
                 )
                 attributes[_INPUTS] = names[path]
                 self._parts.append(wrap_module(modules[path], path, mixin, attributes))
@@ -75,13 +82,13 @@ class WrappedSite:
 
     def prepare(self, mode: int, values: CallOutputs = ()) -> None:
         """Say what to do in the evaluation that begins, for `COMPUTE`, `STORE` and `REUSE`."""
-        self._parts[0].state.update(_state(mode, values))
+        self._parts[0].state.update(_state(mode, values), **self._ways())
         self._prepare_others(mode, values)
 
     def prepare_fill(self, sources: FillSources, weights: Tensor) -> None:
         """Say what to combine in the evaluation that begins, and how: `weights` is (terms,)."""
         state = self._parts[0].state
-        state.update(_state(FILL))
+        state.update(_state(FILL), **self._ways())
         state["_smoothcache_sources"] = sources
         state["_smoothcache_weights"] = weights
         self._prepare_others(FILL, sources[0])
@@ -92,8 +99,22 @@ class WrappedSite:
         passing = mode in FILLED
         for part in self._parts[1:]:
             keeping = mode == STORE and part is self._parts[-1]
-            part.state.update(_state(REUSE if passing else STORE if keeping else COMPUTE))
+            own = REUSE if passing else STORE if keeping else COMPUTE
+            part.state.update(_state(own), **self._ways())
             part.state["_smoothcache_single"] = passing and isinstance(values[0], Tensor)
+
+    def _ways(self) -> dict[str, bool]:
+        """Return the attributes that say how outputs are stored and given."""
+        # a hook may change what it gets in place; tensors of inference mode do not count changes
+        copies = self.copies or bool(self._hooks) or torch.is_inference_mode_enabled()
+        return {"_smoothcache_copies": copies, "_smoothcache_graph": self.graph}
+
+    @property
+    def was_changed(self) -> bool:
+        """Whether what was stored or given since the last preparation was changed in place."""
+        state = self._parts[0].state
+        before, values = state["_smoothcache_versions"], state["_smoothcache_values"]
+        return len(before) == len(values) and tuple(map(version, values)) != before
 
     @property
     def calls(self) -> int:
@@ -111,7 +132,8 @@ class WrappedSite:
                 f"called {len(first)} and {len(others[-1])} times; a span needs as many"
             )
         pairs = zip(others[-1], first, strict=True)
-        return tuple(detached(combined(torch.sub, output, inputs)) for output, inputs in pairs)
+        deltas = [combined(torch.sub, output, inputs) for output, inputs in pairs]
+        return tuple(delta if self.graph else detached(delta) for delta in deltas)
 
     # ------------------------------------------------------------------ for everybody
 
@@ -133,6 +155,7 @@ def _state(mode: int, values: CallOutputs = ()) -> dict[str, Any]:
         "_smoothcache_sources": (),
         "_smoothcache_weights": None,
         "_smoothcache_single": False,
+        "_smoothcache_versions": tuple(map(version, values)),
     }
 
 

@@ -1,0 +1,207 @@
+"""Schedules made ready for one live model: checked, compiled, their sites wrapped."""
+
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+
+from torch import nn
+
+from smoothcache_core.adapters.compiled import denoiser
+from smoothcache_core.adapters.sites import DENOISER, GUIDANCE, Adapter, Site
+from smoothcache_core.calls.clock import Scheduler
+from smoothcache_core.calls.fingerprints import model_fingerprint
+from smoothcache_core.calls.solvers import solver_name, solver_settings
+from smoothcache_core.errors import ScheduleError
+from smoothcache_core.runtime.denoiser_cache import refuse_guidance
+from smoothcache_core.runtime.graphs import graphs_over_limit, recompile_limit
+from smoothcache_core.runtime.recipe import Recipe, compile_schedule
+from smoothcache_core.runtime.remarks import Remarks
+from smoothcache_core.runtime.site_cache import Coefficients
+from smoothcache_core.schedule.fingerprint import Fingerprint
+from smoothcache_core.schedule.schedule import Schedule
+from smoothcache_core.wrapping.denoiser import Driver, Wrapping, removed_on_error
+from smoothcache_core.wrapping.sites import WrappedSite
+
+
+@dataclass(frozen=True, kw_only=True)
+class Program:
+    """A schedule ready to be followed by a model.
+
+    Attributes:
+        schedule: What is computed and what is filled.
+        recipes: What happens to every site that is filled somewhere.
+        sites: These sites, wrapped, in the same order.
+        denoiser: What happens to the denoiser's output.
+        guidance: What happens to the guidance difference.
+        always: Paths of the sites that are computed at every evaluation.
+        coefficients: Those of all fills of sites.
+    """
+
+    schedule: Schedule
+    recipes: tuple[Recipe, ...]
+    sites: tuple[WrappedSite, ...]
+    denoiser: Recipe
+    guidance: Recipe
+    always: tuple[str, ...]
+    coefficients: Coefficients
+
+    def fills_at(self, evaluation: int) -> bool:
+        """Return whether anything is filled at an evaluation."""
+        rows = (self.denoiser.row, self.guidance.row, *(recipe.row for recipe in self.recipes))
+        return any(not row[evaluation] for row in rows)
+
+
+class Programs:
+    """Makes the programs of a live model, and wraps their sites on it.
+
+    Args:
+        model: The denoiser the sampler calls, compiled or not.
+        adapter: Where its sites are.
+        live: What is known of the model and of its runs, see `live_fingerprint`.
+        schedule: The first schedule that it will follow.
+        driver: What stands around every call of the denoiser.
+        remarks: What tells the user.
+
+    Attributes:
+        wrapping: What is wrapped; its `remove` restores the model.
+
+    Raises:
+        AdapterError: The adapter does not fit the model.
+        AttachError: The model has a cache already, or cannot be restored.
+        ScheduleError: The schedule does not fit the model.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        adapter: Adapter,
+        live: Fingerprint,
+        schedule: Schedule,
+        driver: Driver,
+        remarks: Remarks,
+    ) -> None:
+        self._model, self._adapter, self._live, self._remarks = model, adapter, live, remarks
+        self._sites = tuple(adapter.sites(denoiser(model)))
+        recipes = self._recipes(schedule)
+        self.wrapping = Wrapping(model, (), driver)
+        with removed_on_error(self.wrapping):
+            self._made = [self._program(schedule, recipes)]
+
+    def of(self, schedule: Schedule) -> Program:
+        """Return the program of a schedule, the same for the same schedule.
+
+        Raises:
+            AttachError: Its sites cannot be wrapped beside those of other schedules.
+            ScheduleError: The schedule does not fit the model.
+        """
+        known = next((each for each in self._made if each.schedule is schedule), None)
+        if known is None:
+            known = self._program(schedule, self._recipes(schedule))
+            self._made.append(known)
+        return known
+
+    def _program(self, schedule: Schedule, compiled: Sequence[Recipe]) -> Program:
+        *of_sites, of_denoiser, of_guidance = compiled
+        recipes = self._filled(of_sites)
+        whole = {DENOISER.kind, GUIDANCE.kind} & set(schedule.rows)
+        program = Program(
+            schedule=schedule,
+            recipes=tuple(recipes),
+            sites=tuple(self.wrapping.wrapped(recipe.site) for recipe in recipes),
+            denoiser=of_denoiser,
+            guidance=of_guidance,
+            always=tuple(r.site.path for r in of_sites if not r.fills and not whole),
+            coefficients=Coefficients([recipe.timeline for recipe in recipes]),
+        )
+        self._warn_graphs(graphs_over_limit(self._model, _variants(recipes)))
+        return program
+
+    def _recipes(self, schedule: Schedule) -> tuple[Recipe, ...]:
+        """Compile a schedule that fits: the recipes of all sites, the denoiser, and guidance."""
+        self._check(schedule)
+        recipes = compile_schedule(schedule, (*self._sites, DENOISER, GUIDANCE))
+        branches = self._live.branches or ()
+        refuse_guidance(recipes[-1], self._adapter, denoiser(self._model), branches)
+        return recipes
+
+    def _filled(self, recipes: Sequence[Recipe]) -> list[Recipe]:
+        """Return the recipes of sites that are filled, in as few modes as compiled code needs."""
+        filled = [recipe for recipe in recipes if recipe.fills]
+        refuse_nested([recipe.site for recipe in filled])
+        if graphs_over_limit(self._model, _variants(filled)):
+            return [recipe.keeping_all() for recipe in filled]
+        return filled
+
+    def _check(self, schedule: Schedule) -> None:
+        """Refuse a schedule that does not fit; warn of what is harmless."""
+        live = self._live
+        reasons = schedule.fingerprint.conflicts(live)
+        if reasons:
+            raise ScheduleError(f"this schedule is for another model: {'; '.join(reasons)}")
+        unknown = schedule.unknown_keys(self._sites)
+        if unknown:
+            kinds = sorted({site.kind for site in self._sites})
+            raise ScheduleError(
+                f"the schedule names {unknown[:5]}, which {live.model_class} does not have; with "
+                f"adapter {live.adapter!r} its kinds are {kinds}, its first site "
+                f"{self._sites[0].path!r}"
+            )
+        self._warn_unlike(schedule, live)
+        if not schedule.skips:
+            self._remarks.once(
+                "the schedule computes everything: nothing will be reused and nothing gets faster"
+            )
+
+    def _warn_unlike(self, schedule: Schedule, live: Fingerprint) -> None:
+        for remark in schedule.fingerprint.remarks(live):
+            self._remarks.once(f"the schedule was planned for something else: {remark}")
+
+    def _warn_graphs(self, graphs: int) -> None:
+        if graphs:
+            self._remarks.once(
+                f"this schedule may make torch.compile build {graphs} graphs of one code object; "
+                f"its limit is {recompile_limit()}, and what is over it runs eager or fails: raise "
+                "torch._dynamo.config.recompile_limit, compile block by block, or plan per kind"
+            )
+
+
+def live_fingerprint(
+    model: nn.Module,
+    adapter: Adapter,
+    branches: tuple[str, ...],
+    scheduler: Scheduler | None,
+    solver: str | None,
+) -> Fingerprint:
+    """Return what is known of a live model and its runs before it is called.
+
+    Args:
+        model: The denoiser, not its compiled wrapper.
+        adapter: What is known about its family.
+        branches: Names of the conditioning passes, if they are calls of their own.
+        scheduler: The scheduler, if there is one.
+        solver: Name of the solver; that of `scheduler` if not given.
+    """
+    settings = None if scheduler is None else solver_settings(scheduler)
+    named = None if scheduler is None else solver_name(scheduler)
+    return model_fingerprint(model, adapter.name).changed(
+        solver=solver or named, solver_settings=settings, branches=branches
+    )
+
+
+def _variants(recipes: Sequence[Recipe]) -> Mapping[str, Sequence[Hashable]]:
+    """Return the variants of the modules of all sites, by their paths."""
+    return {path: seen for recipe in recipes for path, seen in recipe.variants.items()}
+
+
+def refuse_nested(sites: Sequence[Site]) -> None:
+    """Raise `ScheduleError` if one site is inside another: skipping the outer skips the inner."""
+    filled = {path: site for site in sites for path in site.paths}
+    for inner in sites:
+        for path in inner.paths:
+            parents = path.split(".")
+            above = (".".join(parents[:depth]) for depth in range(1, len(parents)))
+            outer = next((filled[each] for each in above if each in filled), None)
+            if outer is not None:
+                raise ScheduleError(
+                    f"{inner.path!r} is inside {outer.path!r} and the schedule reuses both; let it "
+                    "name one"
+                )

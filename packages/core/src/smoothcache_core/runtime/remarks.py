@@ -1,0 +1,29 @@
+"""What the user of a live model is told, each thing once."""
+
+import warnings
+
+from smoothcache_core.errors import SmoothCacheWarning
+
+
+def warn(message: str) -> None:
+    """Warn the user."""
+    warnings.warn(message, SmoothCacheWarning, stacklevel=2)
+
+
+class Remarks:
+    """Warns of each thing once, as long as one cache is attached."""
+
+    def __init__(self) -> None:
+        self._made: set[str] = set()
+
+    def once(self, message: str, *, about: str | None = None) -> None:
+        """Warn, unless that was done before.
+
+        Args:
+            message: What the user reads.
+            about: What makes two messages the same; the message itself if not given.
+        """
+        about = about or message
+        if about not in self._made:
+            self._made.add(about)
+            warn(message)

@@ -1,0 +1,312 @@
+"""One run at a time by one schedule: where it is, what it keeps, what it looks like."""
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor
+
+from smoothcache_core.adapters.guidance import is_joint
+from smoothcache_core.adapters.sites import GUIDANCE, Adapter
+from smoothcache_core.calls.call import Call
+from smoothcache_core.calls.clock import Clock, Tick, TimestepCheck
+from smoothcache_core.calls.fingerprints import call_fingerprint
+from smoothcache_core.calls.watch import SchedulerWatch
+from smoothcache_core.errors import AttachError, CalibrationError
+from smoothcache_core.outputs.structures import rows_of
+from smoothcache_core.runtime.continuity import MIXED, Continuity, is_mixed
+from smoothcache_core.runtime.denoiser_cache import DenoiserCache
+from smoothcache_core.runtime.program import Program
+from smoothcache_core.runtime.remarks import Remarks
+from smoothcache_core.runtime.site_cache import Refit, SiteCache
+from smoothcache_core.runtime.solver_check import SolverCheck
+from smoothcache_core.runtime.soundness import Soundness
+from smoothcache_core.runtime.store import CacheStats, TensorStore
+from smoothcache_core.schedule.fingerprint import Fingerprint
+from smoothcache_core.schedule.strengths import expectation_at, schedule_at
+from smoothcache_core.wrapping.denoiser import Step
+
+TURNS = (
+    "two runs take turns on this model, and each would be filled from the other's outputs; say "
+    "which run a call belongs to: `with attachment.run(key): ...`"
+)
+
+
+class Run:
+    """Follows a schedule through one run after the other.
+
+    Args:
+        program: The schedule, ready for the model.
+        adapter: How calls are read.
+        branches: Names of the conditioning passes, if they are calls of their own.
+        watch: What the scheduler says, if it is known.
+        stats: Where everything is counted.
+        remarks: What tells the user.
+        graph: Whether gradients flow through what is kept.
+
+    Attributes:
+        program: As given.
+        clock: Says where a call is in the run.
+    """
+
+    def __init__(
+        self,
+        program: Program,
+        adapter: Adapter,
+        branches: tuple[str, ...],
+        watch: SchedulerWatch,
+        stats: CacheStats,
+        remarks: Remarks,
+        *,
+        graph: bool,
+    ) -> None:
+        schedule = program.schedule
+        self.program = program
+        self.clock = Clock(
+            evaluations=schedule.evaluations,
+            branches=branches,
+            timesteps=schedule.fingerprint.timesteps or (),
+        )
+        self._branches, self._watch, self._graph = branches, watch, graph
+        self._stats, self._remarks = stats, remarks
+        self._store = TensorStore(stats)
+        self._timesteps = TimestepCheck(schedule.fingerprint.timesteps)
+        self._sites = SiteCache(
+            program.sites, program.recipes, program.coefficients, self._store, stats, remarks
+        )
+        self._whole = DenoiserCache(
+            program.denoiser,
+            program.guidance,
+            adapter,
+            branches,
+            self._store,
+            stats,
+            remarks,
+            graph=graph,
+        )
+        self._evaluation = -1
+        self._calls = 0
+        self._latent: Tensor | None = None
+        self._solver = SolverCheck(schedule.solver_steps)
+        self._continuity = Continuity()
+        self._soundness = Soundness()
+        fills = [e for e in range(schedule.evaluations) if program.fills_at(e)]
+        self._watched = fills[:2][-1] if fills else -1
+
+    @property
+    def fills(self) -> bool:
+        """Whether anything is filled in the evaluation under way."""
+        return self.program.fills_at(self._evaluation)
+
+    # ------------------------------------------------------------------ before a call
+
+    def begin(
+        self,
+        call: Call,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        latent: Any,
+    ) -> Step:
+        """Find the place of a call, and return what to do with it.
+
+        Args:
+            call: What it tells.
+            args: Its positional arguments.
+            kwargs: Its keyword arguments.
+            latent: The latent among them.
+
+        Raises:
+            AttachError: The call belongs to another run.
+            ScheduleError: The run has another number of evaluations than the schedule.
+        """
+        tick = self.clock.tick(call)
+        first = tick.new_run or tick.evaluation != self._evaluation
+        if first:
+            self._store.note_peak()
+            self._evaluation, self._calls = tick.evaluation, 0
+        if tick.new_run:
+            self._start(tick, call)
+        elif tick.broken:
+            self._store.drop(tick.branch)
+        self._warn_timesteps(self._timesteps.see(tick, call))
+        self._warn_other(Fingerprint(solver_settings=self._watch.news()))
+        self._latent = _rows(latent)
+        if self._latent is not None:
+            self._look(tick, self._latent, first=first)
+        self._sites.prepare(tick, graph=self._graph)
+        self._tick = tick
+        return self._whole.begin(tick, args, kwargs, latent)
+
+    def _start(self, tick: Tick, call: Call) -> None:
+        """Drop what earlier runs kept, and compare the run with what was planned for."""
+        self._tell_rest()
+        self._drop()
+        self._timesteps.restart()
+        self._solver.restart()
+        schedule = self.program.schedule
+        self._watch.begin(call, schedule.evaluations, schedule.fingerprint.timesteps)
+        self._stats.runs += 1
+        if tick.ended_at is not None and tick.ended_at < schedule.evaluations:
+            self._continuity.leave()
+            self._warn_incomplete(tick.ended_at)
+        else:
+            self._continuity.forget()
+        live = call_fingerprint(call)
+        self._whole.rescale(schedule_at(schedule, live.strength).timeline(GUIDANCE))
+        self._warn_other(live)
+        if expectation := expectation_at(schedule, live.strength):
+            self._remarks.once(expectation)
+
+    def _look(self, tick: Tick, latent: Tensor, *, first: bool) -> None:
+        """Look whether the call goes on with the run that was planned for."""
+        evaluation, separate = tick.evaluation, self._is_separate(tick)
+        if first and self._is_watched(evaluation, latent):
+            self._continuity.begin(evaluation, latent)
+            self._solver.begin(evaluation, latent, separate=separate)
+        # on an accelerator numbers are waited for once in a run, before its second fill
+        self._judge(wait=evaluation == self._watched)
+        self._whole.see(tick, latent)
+
+    def _is_watched(self, evaluation: int, latent: Tensor) -> bool:
+        """Whether latents are compared here: until the second fill, and while it costs nothing."""
+        if self._watched < 0:
+            return False
+        watched = evaluation <= self._watched or self._continuity.has_left
+        return watched or latent.device.type == "cpu"
+
+    def _is_separate(self, tick: Tick) -> bool:
+        """Whether conditioning passes are calls of their own."""
+        return bool(self._branches) or bool(tick.branch and not is_joint(tick.branch))
+
+    def _judge(self, *, wait: bool = False) -> None:
+        """Tell or refuse what was found out since.
+
+        Raises:
+            AttachError: A latent belongs to another run.
+        """
+        answers = dict(self._continuity.answers(wait=wait))
+        for finding in self._solver.findings(wait=wait):
+            shares = answers.get(finding.evaluation, [0.0])
+            if finding.is_large and shares[0] > MIXED:
+                raise AttachError(TURNS)
+            self._remarks.once(finding.message, about="solver")
+        for evaluation, shares in answers.items():
+            if is_mixed(shares):
+                raise AttachError(TURNS)
+            if shares[0] > MIXED and self.program.schedule.solver_steps is None:
+                self._remarks.once(
+                    f"{shares[0]:.0%} of the latent of evaluation {evaluation} does not come from "
+                    "the evaluation before: does the solver draw new noise at every step (then "
+                    "reuse may be far off), or do two runs take turns on this model?",
+                    about="continuity",
+                )
+        self._tell_broken(self._soundness.broken(wait=wait))
+
+    # ------------------------------------------------------------------ after a call
+
+    def end(self, output: Any) -> Any:
+        """Take what is needed later, count, and release what is not needed any more.
+
+        Args:
+            output: What the denoiser gave.
+
+        Returns:
+            What the caller of the denoiser gets: the same, unless a part of it is filled.
+        """
+        tick = self._tick
+        self._sites.collect(tick)
+        output = self._whole.end(output)
+        for path in self.program.always:
+            self._stats.count(path, filled=False)
+        self._stats.evaluations += 1
+        if not tick.branch:
+            self._store.note_peak()
+        if self._latent is not None:
+            self._note(tick, self._latent, output)
+        if tick.evaluation == self.program.schedule.evaluations - 1:
+            self._warn_timesteps(self._timesteps.at_end())
+        return output
+
+    def _note(self, tick: Tick, latent: Tensor, output: Any) -> None:
+        """Note what the next latent is compared with."""
+        evaluation = tick.evaluation
+        if self._is_watched(evaluation, latent):
+            self._continuity.end(evaluation, latent, output)
+            self._solver.end(evaluation, self._calls, latent, output)
+        if self.fills:
+            self._soundness.see(evaluation, latent, output)
+        self._calls += 1
+
+    def refill(self, compute: Callable[[], object], refit: Refit) -> None:
+        """Fill the evaluation under way by other coefficients; see `SiteCache.refill`."""
+        self._sites.refill(self._tick, compute, refit)
+
+    # ------------------------------------------------------------------ other ends
+
+    def over(self) -> None:
+        """The run is over, at its end or not: drop everything of it."""
+        self._tell_rest()
+        self.clock.over()
+        self._drop()
+        self._continuity.forget()
+
+    def abandon(self) -> None:
+        """Forget the run after an exception."""
+        self._sites.rest()
+        self.clock.abandon()
+        self._drop()
+        self._solver.restart()
+        self._continuity.forget()
+
+    def _drop(self) -> None:
+        self._store.note_peak()
+        self._store.drop_all()
+        self._whole.forget()
+
+    def end_for_good(self, *, quietly: bool) -> None:
+        """Drop everything, as the cache is taken off; tell what is wrong with the last run."""
+        if not quietly:
+            self._tell_rest()
+            if not self.clock.complete:
+                self._warn_incomplete(self.clock.count)
+        self._drop()
+        self._continuity.forget()
+
+    # ------------------------------------------------------------------ telling
+
+    def _tell_rest(self) -> None:
+        self._tell_broken(self._soundness.broken(wait=True))
+
+    def _tell_broken(self, evaluation: int | None) -> None:
+        if evaluation is not None:
+            self._remarks.once(
+                f"what was filled at evaluation {evaluation} made NaN or infinity of a finite "
+                "latent: this schedule does not fit the run",
+                about="not finite",
+            )
+
+    def _warn_timesteps(self, difference: str) -> None:
+        if difference:
+            self._remarks.once(
+                f"the timesteps are not those of the calibration ({difference}); the schedule may "
+                "skip in the wrong places",
+                about="timesteps",
+            )
+
+    def _warn_other(self, live: Fingerprint) -> None:
+        for remark in self.program.schedule.fingerprint.remarks(live):
+            self._remarks.once(f"the schedule was planned for something else: {remark}")
+
+    def _warn_incomplete(self, count: int) -> None:
+        self._remarks.once(
+            f"a run ended after {count} of the schedule's {self.program.schedule.evaluations} "
+            f"evaluations; if the sampler makes {count}, plan for {count}"
+        )
+
+
+def _rows(latent: Any) -> Tensor | None:
+    """Return the latent as one tensor, (rows, ...); None if it is none of floating point."""
+    try:
+        rows = rows_of(latent)
+    except CalibrationError:
+        return None
+    return rows if rows.is_floating_point() and rows.dim() else None
