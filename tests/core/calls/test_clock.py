@@ -541,7 +541,7 @@ def test_two_models_take_turns():
 
 
 def test_two_threads_have_a_model_each():
-    toys, runs = (Toy(), Toy()), 20
+    toys, runs = (Toy().requires_grad_(False), Toy().requires_grad_(False)), 20
 
     def serve(toy: Toy) -> None:
         with cached(toy, ADAPTER, schedule_of()):

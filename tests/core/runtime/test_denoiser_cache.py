@@ -316,7 +316,7 @@ def test_guidance_that_is_missing_is_computed_and_counted():
     with cached(model, way.adapter, whole(guidance=(1, 1, 0, 0, 0, 1))) as stats:
         for evaluation, step in enumerate(STEPS):
             rows = 2 if evaluation < 3 else 4
-            model(numbers(rows, 4), step, torch.ones(rows))
+            model(numbers(rows // 2, 4).repeat(2, 1), step, torch.ones(rows))
     assert model.calls == [2, 2, 1, 4, 2, 4]
     assert stats.recomputed == 1
 
@@ -392,14 +392,53 @@ def test_a_batch_of_both_passes_that_is_announced_is_a_batch():
     assert model.calls == [4, 2, 4, 4, 2, 2]
 
 
-@pytest.mark.parametrize("rows", [1, 3])
-def test_an_odd_batch_is_refused_when_it_comes(rows: int):
+@pytest.mark.parametrize("rows", [1, 2, 3, 4])
+@pytest.mark.parametrize("order", ["cond-first", "uncond-first"])
+def test_a_batch_that_is_not_guided_is_computed_and_told(rows: int, order: Guidance):
+    """Two samples without guidance are no two halves, though there are two rows."""
+    way = Way(order=order)
+    model = way.model("tensor")
+    labels = torch.arange(float(rows))
+    with pytest.warns(SmoothCacheWarning, match="guidance is off in this run"):
+        with cached(model, way.adapter, whole(guidance=(1, 0, 0, 1))) as stats:
+            outputs = [model(numbers(rows, 4, seed=step), 1.0 - step, labels) for step in range(4)]
+    assert model.calls == [rows] * 4
+    assert stats.recomputed == 2
+    plain = way.model("tensor")
+    for step, output in enumerate(outputs):
+        assert torch.equal(output, plain(numbers(rows, 4, seed=step), 1.0 - step, labels))
+
+
+def test_samples_that_begin_with_one_noise_are_no_guided_batch():
+    """Two prompts of one seed without guidance: their latents part after the first evaluation."""
+    way, labels = WAYS["conditional first"], torch.tensor([3.0, 5.0])
+
+    def run(model: Plain) -> Tensor:
+        latent = numbers(1, 4).repeat(2, 1)
+        for step in STEPS:
+            latent = latent - model(latent, step, labels) / 8
+        return latent
+
+    plain = run(way.model("tensor"))
+    with pytest.warns(SmoothCacheWarning, match="guidance is off in this run"):
+        with cached(model := way.model("tensor"), way.adapter, whole(guidance=(1, 0) * 3)):
+            assert torch.equal(run(model), plain)
+
+
+def test_guidance_that_ends_in_a_run_is_followed():
+    """The batch is no longer doubled; its rows happen to be as many."""
     way = WAYS["conditional first"]
-    model = way.model()
-    attachment = attach(model, way.adapter, whole(guidance=(1, 0)))
-    with pytest.raises(ScheduleError, match=f"{rows} rows"):
-        model(numbers(rows, 4), 1.0, torch.ones(rows))
-    attachment.detach(quietly=True)
+    model = way.model("tensor")
+    with pytest.warns(SmoothCacheWarning, match="guidance is off in this run"):
+        with cached(model, way.adapter, whole(guidance=(1, 0, 1, 0, 0, 0))) as stats:
+            for evaluation, step in enumerate(STEPS):
+                guided = evaluation < 3
+                latent = numbers(2, 4).repeat(2, 1) if guided else numbers(3, 4).repeat(2, 1)
+                if not guided:
+                    latent = latent + torch.arange(6.0)[:, None]
+                model(latent, step, torch.ones(len(latent)))
+    assert model.calls == [4, 2, 4, 6, 6, 6]
+    assert stats.recomputed == 3
 
 
 def test_a_fill_that_the_other_row_starves_is_refused():

@@ -29,6 +29,10 @@ class Change(Protocol):
         """Restore the object exactly, or raise `AttachError` and change nothing."""
         ...
 
+    def restore(self, owner: object, own: dict[str, Any]) -> None:
+        """Put back in `own`, a copy of the attributes of `owner`, what was there before."""
+        ...
+
 
 class Patch:
     """An attribute that an object is given of its own, in its `__dict__`.
@@ -70,7 +74,9 @@ class Patch:
         Raises:
             AttachError: Something is on top; nothing was changed.
         """
-        place, own = self._place(), vars(self._owner)
+        self._put_back(self._place(), vars(self._owner))
+
+    def _put_back(self, place: str | None, own: dict[str, Any]) -> None:
         if place is None:
             return
         if self._before is not _ABSENT:
@@ -80,6 +86,15 @@ class Patch:
         else:  # a hook kept it, which would have found the method of the class without us
             method = getattr(type(self._owner), self._name)
             own[place] = types.MethodType(method, self._owner)
+
+    def restore(self, owner: object, own: dict[str, Any]) -> None:
+        """Put back in `own`, a copy of the attributes of `owner`, what was there before.
+
+        Raises:
+            AttachError: Something is on top; a copy would still call what is below it.
+        """
+        if owner is self._owner:
+            self._put_back(self._place(), own)
 
     def _place(self) -> str | None:
         """Return where the value is; None if it was taken away together with what it was put on."""
@@ -153,6 +168,9 @@ class Override:
         self.verify()
         self._owner.__class__ = self._own
 
+    def restore(self, owner: object, own: dict[str, Any]) -> None:
+        """Put back nothing: an object of another class has its attributes in that class."""
+
 
 def attributes_of(owner: object) -> Mapping[str, Any]:
     """Return the attributes that an object has of its own; none where it has no `__dict__`."""
@@ -186,6 +204,21 @@ class Patches:
         """Raise `AttachError` if one of them cannot be undone now; nothing is changed."""
         for change in self._changes:
             change.verify()
+
+    def restore(self, owner: object, own: dict[str, Any]) -> None:
+        """Put back in `own`, a copy of the attributes of `owner`, what was there before."""
+        for change in reversed(self._changes):
+            change.restore(owner, own)
+
+    def before(self, owner: object) -> dict[str, Any]:
+        """Return the attributes that an object would have of its own if all were undone.
+
+        Raises:
+            AttachError: Something is on top of one of them.
+        """
+        own = dict(vars(owner))
+        self.restore(owner, own)
+        return own
 
     def undo(self) -> None:
         """Restore all objects exactly.

@@ -24,8 +24,7 @@ from smoothcache_core.runtime.run import Run
 from smoothcache_core.runtime.site_cache import Refit
 from smoothcache_core.runtime.store import CacheStats
 from smoothcache_core.schedule.schedule import Schedule
-from smoothcache_core.wrapping.denoiser import Step, removed_on_error
-from smoothcache_core.wrapping.mark import MARK
+from smoothcache_core.wrapping.denoiser import MARK, Step, removed_on_error
 
 _NONE: Mapping[int, Run] = MappingProxyType({})
 
@@ -228,7 +227,7 @@ class Attachment:
         reused = sum(self.stats.reused.values())
         if not self.stats.evaluations:
             warn("the cache saw no call of the denoiser: is this the model that the sampler calls?")
-        elif self._default.clock.complete and self.schedule.skips and not reused:
+        elif self.schedule.skips and not reused and not self._remarks.any:
             warn("nothing was reused")
 
     def _refuse_detached(self) -> None:
@@ -335,6 +334,5 @@ def attachment_of(model: nn.Module) -> Attachment | None:
     Args:
         model: A denoiser, compiled or not.
     """
-    mark = vars(denoiser(model)).get(MARK)
-    driver = None if mark is None else mark.driver
+    driver = vars(denoiser(model)).get(MARK)
     return driver if isinstance(driver, Attachment) else None

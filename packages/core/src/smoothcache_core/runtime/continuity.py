@@ -27,6 +27,9 @@ _LEFT = (
 )
 
 
+_ROUNDED = 1e-5  # of the largest eigenvalue: products are in float32, and passes may be alike
+
+
 _BETTER = 0.25  # of what one run leaves unexplained: what another may leave to be the one meant
 
 
@@ -67,7 +70,7 @@ class _Question:
         shares, start = [], 1
         for size in self.sizes:
             own = slice(start, start + size)
-            known = np.linalg.pinv(gram[own, own], hermitian=True)
+            known = np.linalg.pinv(gram[own, own], rcond=_ROUNDED, hermitian=True)
             explained = gram[0, own] @ known @ gram[own, 0]
             shares.append(float(1.0 - explained / gram[0, 0]) if gram[0, 0] else 0.0)
             start += size

@@ -204,14 +204,14 @@ class DenoiserCache:
         order, branch = self._batch_order(), self._tick.branch
         if order is None and not is_unconditional(branch):
             return Step(args, kwargs)
-        if not timeline.usable(self._tick.evaluation, self._store.stored(branch, GUIDANCE.kind)):
-            self._stats.recomputed += 1
-            return Step(args, kwargs)
-        if order is not None and not self._batch.is_guided():
+        guided = order is None or self._batch.is_guided()
+        if not guided:
             self._remarks.once(
                 "guidance is off in this run, or its batch is not the same latents twice: "
-                "unconditional passes are not skipped, and nothing is gained by this schedule"
+                "unconditional passes are not skipped where the schedule skips them"
             )
+        kept = self._store.stored(branch, GUIDANCE.kind)
+        if not guided or not timeline.usable(self._tick.evaluation, kept):
             self._stats.recomputed += 1
             return Step(args, kwargs)
         if order is not None:

@@ -16,6 +16,11 @@ class Remarks:
     def __init__(self) -> None:
         self._made: set[str] = set()
 
+    @property
+    def any(self) -> bool:
+        """Whether anything was told."""
+        return bool(self._made)
+
     def once(self, message: str, *, about: str | None = None) -> None:
         """Warn, unless that was done before.
 

@@ -159,7 +159,9 @@ class Run:
     def _look(self, tick: Tick, latent: Tensor, *, first: bool) -> None:
         """Look whether the call goes on with the run that was planned for."""
         evaluation, separate = tick.evaluation, self._is_separate(tick)
-        if first and self._is_watched(evaluation, latent):
+        if not self._is_watched(evaluation, latent):
+            self._continuity.forget()
+        elif first:
             self._continuity.begin(evaluation, latent)
             self._solver.begin(evaluation, latent, separate=separate)
         # on an accelerator numbers are waited for once in a run, before its second fill
@@ -189,16 +191,8 @@ class Run:
             if finding.is_large and shares[0] > MIXED:
                 raise AttachError(TURNS)
             self._remarks.once(finding.message, about="solver")
-        for evaluation, shares in answers.items():
-            if is_mixed(shares):
-                raise AttachError(TURNS)
-            if shares[0] > MIXED and self.program.schedule.solver_steps is None:
-                self._remarks.once(
-                    f"{shares[0]:.0%} of the latent of evaluation {evaluation} does not come from "
-                    "the evaluation before: does the solver draw new noise at every step (then "
-                    "reuse may be far off), or do two runs take turns on this model?",
-                    about="continuity",
-                )
+        if any(map(is_mixed, answers.values())):
+            raise AttachError(TURNS)
         self._tell_broken(self._soundness.broken(wait=wait))
 
     # ------------------------------------------------------------------ after a call
@@ -222,6 +216,7 @@ class Run:
             self._store.note_peak()
         if self._latent is not None:
             self._note(tick, self._latent, output)
+            self._latent = None
         if tick.evaluation == self.program.schedule.evaluations - 1:
             self._warn_timesteps(self._timesteps.at_end())
         return output
@@ -258,6 +253,7 @@ class Run:
         self._continuity.forget()
 
     def _drop(self) -> None:
+        self._latent = None
         self._store.note_peak()
         self._store.drop_all()
         self._whole.forget()

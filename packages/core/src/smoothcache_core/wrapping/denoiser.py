@@ -21,10 +21,13 @@ from smoothcache_core.adapters.compiled import denoiser
 from smoothcache_core.adapters.sites import Site
 from smoothcache_core.errors import AttachError
 from smoothcache_core.patching import Change, Patch, undone_on_error
-from smoothcache_core.wrapping.mark import MARK, Mark
+from smoothcache_core.wrapping.copies import Reduced, reduced
 from smoothcache_core.wrapping.modules import forward_patch, instance_place
 from smoothcache_core.wrapping.site_modules import Probe
 from smoothcache_core.wrapping.sites import WrappedSite
+
+MARK = "_smoothcache_driver"
+"""Name of the attribute of a denoiser that holds what stands around its calls."""
 
 
 @dataclass(frozen=True)
@@ -123,7 +126,8 @@ class Wrapping:
         _refuse_other_caches(inside)
         self.sites: list[WrappedSite] = []
         with undone_on_error() as self._changes:
-            self._changes.add(Patch(inside, MARK, Mark(driver, type(inside).__name__)))
+            self._changes.add(Patch(inside, MARK, driver))
+            self._changes.add(Patch(inside, "__reduce_ex__", self._reduced))
             for index, site in enumerate(sites):
                 self._wrap(site, probes[index] if probes else None)
             self._changes.add(_wrap_root(model, driver))
@@ -151,6 +155,11 @@ class Wrapping:
                     f"{site.path!r}; detach the cache and attach it with one of them"
                 )
         return self._wrap(site)
+
+    def _reduced(self, protocol: object) -> Reduced:
+        """Stand in for the denoiser's `__reduce_ex__`: copies of it have no cache."""
+        del protocol
+        return reduced(type(self._inside), self._changes.before(self._inside))
 
     def add(self, change: Change) -> None:
         """Undo `change` too when the wrapping is removed."""

@@ -16,7 +16,7 @@ from torch import nn
 
 from smoothcache_core.errors import AttachError
 from smoothcache_core.patching import Change, Patch, Patches
-from smoothcache_core.wrapping.mark import no_copy
+from smoothcache_core.wrapping.copies import Reduced, reduced, refuse_copy, without
 
 _HOOKED = ("_old_forward", "forward")
 """Where a `forward` of the instance may be: hooks of accelerate move it to `_old_forward`."""
@@ -49,12 +49,13 @@ class _Inner:
 def _subclass(own: type, mixin: type) -> type:
     """Return the class that puts `mixin` before `own`; one per pair: compiled code is shared."""
     names = {"__module__": own.__module__, "__qualname__": own.__qualname__, "__doc__": own.__doc__}
-    return type(own.__name__, (mixin, own), names | {"__reduce_ex__": _refuse_copy})
+    if own is _Inner:
+        return type(own.__name__, (mixin, own), names | {"__reduce_ex__": refuse_copy})
 
+    def reduce_own(module: nn.Module, protocol: object) -> Reduced:
+        return reduced(own, without(module, "_smoothcache_"))
 
-def _refuse_copy(module: object, protocol: object) -> Any:
-    """Stand in for `__reduce_ex__`, by which objects are copied and pickled."""
-    raise no_copy(type(module).__name__)
+    return type(own.__name__, (mixin, own), names | {"__reduce_ex__": reduce_own})
 
 
 def wrap_module(
@@ -123,6 +124,9 @@ class _ClassChange:
         hooked = self._is_ours("_old_forward")
         if type(self._module) is not self._wrapped or (replaced and not hooked):
             raise AttachError(_on_top(self._path))
+
+    def restore(self, owner: object, own: dict[str, Any]) -> None:
+        """Nothing: a module of another class gives a copy of its own class by itself."""
 
     def undo(self) -> None:
         self.verify()

@@ -141,6 +141,10 @@ class WrappedSite:
         """Raise `AttachError` if somebody wrapped the site on top of us."""
         self._changes.verify()
 
+    def restore(self, owner: object, own: dict[str, Any]) -> None:
+        """See `Change.restore`."""
+        self._changes.restore(owner, own)
+
     def undo(self) -> None:
         """Restore the site exactly."""
         self._changes.undo()
