@@ -399,9 +399,11 @@ def test_a_batch_that_is_not_guided_is_computed_and_told(rows: int, order: Guida
     way = Way(order=order)
     model = way.model("tensor")
     labels = torch.arange(float(rows))
-    with pytest.warns(SmoothCacheWarning, match="guidance is off in this run"):
-        with cached(model, way.adapter, whole(guidance=(1, 0, 0, 1))) as stats:
-            outputs = [model(numbers(rows, 4, seed=step), 1.0 - step, labels) for step in range(4)]
+    with (
+        pytest.warns(SmoothCacheWarning, match="guidance is off in this run"),
+        cached(model, way.adapter, whole(guidance=(1, 0, 0, 1))) as stats,
+    ):
+        outputs = [model(numbers(rows, 4, seed=step), 1.0 - step, labels) for step in range(4)]
     assert model.calls == [rows] * 4
     assert stats.recomputed == 2
     plain = way.model("tensor")
@@ -420,23 +422,29 @@ def test_samples_that_begin_with_one_noise_are_no_guided_batch():
         return latent
 
     plain = run(way.model("tensor"))
-    with pytest.warns(SmoothCacheWarning, match="guidance is off in this run"):
-        with cached(model := way.model("tensor"), way.adapter, whole(guidance=(1, 0) * 3)):
-            assert torch.equal(run(model), plain)
+    model = way.model("tensor")
+    with (
+        pytest.warns(SmoothCacheWarning, match="guidance is off in this run"),
+        cached(model, way.adapter, whole(guidance=(1, 0) * 3)),
+    ):
+        assert torch.equal(run(model), plain)
 
 
 def test_guidance_that_ends_in_a_run_is_followed():
     """The batch is no longer doubled; its rows happen to be as many."""
     way = WAYS["conditional first"]
     model = way.model("tensor")
-    with pytest.warns(SmoothCacheWarning, match="guidance is off in this run"):
-        with cached(model, way.adapter, whole(guidance=(1, 0, 1, 0, 0, 0))) as stats:
-            for evaluation, step in enumerate(STEPS):
-                guided = evaluation < 3
-                latent = numbers(2, 4).repeat(2, 1) if guided else numbers(3, 4).repeat(2, 1)
-                if not guided:
-                    latent = latent + torch.arange(6.0)[:, None]
-                model(latent, step, torch.ones(len(latent)))
+    latents = [numbers(2, 4).repeat(2, 1)] * 3 + [numbers(6, 4)] * 3
+
+    def run() -> None:
+        for latent, step in zip(latents, STEPS, strict=True):
+            model(latent, step, torch.ones(len(latent)))
+
+    with (
+        pytest.warns(SmoothCacheWarning, match="guidance is off in this run"),
+        cached(model, way.adapter, whole(guidance=(1, 0, 1, 0, 0, 0))) as stats,
+    ):
+        run()
     assert model.calls == [4, 2, 4, 6, 6, 6]
     assert stats.recomputed == 3
 

@@ -88,7 +88,7 @@ def version(output: Output) -> int:
     if not is_output(output):
         return 0
     tensors = [tensor for tensor in flat(output) if not tensor.is_inference()]
-    return sum(tensor._version for tensor in tensors)  # pyright: ignore[reportPrivateUsage]
+    return sum(tensor._version for tensor in tensors)
 
 
 def flat(output: Output) -> tuple[Tensor, ...]:

@@ -97,7 +97,7 @@ def scan(errors: Sequence[Sequence[float]] | Array, alpha: float, *, strict: boo
         row[i + 1 : i + 1 + lag] = [0] * lag
         i += lag + 1
     row[-1] = 1
-    return tuple(row)  # pyright: ignore[reportReturnType]
+    return tuple(row)
 
 
 def _longest_lag(

@@ -19,7 +19,7 @@ def reduced(own: type, state: Mapping[str, Any]) -> Reduced:
     return bare, (own,), dict(state)
 
 
-def bare(own: type) -> object:
+def bare(own: Any) -> object:
     """Return an object of a class without anything in it; pickles of modules name this function."""
     return own.__new__(own)
 
