@@ -313,10 +313,12 @@ def test_a_filled_evaluation_is_refused_while_gradients_are_on(key: str):
 def test_weights_that_want_gradients_count_as_well():
     model = Toy()
     schedule = Schedule(evaluations=2, rows={"ff": (1, 0)})
-    with torch.enable_grad(), cached(model, ADAPTER, schedule):
+    attachment = attach(model, ADAPTER, schedule)
+    with torch.enable_grad():
         model(noise(), 2.0)
         with pytest.raises(AttachError, match="gradients are on"):
             model(noise(), 1.0)
+    attachment.detach(quietly=True)
 
 
 def test_gradients_that_nobody_wants_refuse_nothing():

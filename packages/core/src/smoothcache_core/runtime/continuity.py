@@ -22,9 +22,11 @@ for the run that explains it. Noises of two requests leave 1; the noise that a s
 adds in one of 20 steps or more leaves less than 0.3."""
 
 
-_LEFT = (
-    4  # runs left incomplete that are remembered: two latents each, and requests in turn are few
-)
+FOREIGN = 0.7
+"""Share from which on a latent can hardly be of the run at all, whatever noise its solver adds."""
+
+
+_LEFT = 4  # runs left incomplete that are remembered, two latents each
 
 
 _ROUNDED = 1e-5  # of the largest eigenvalue: products are in float32, and passes may be alike

@@ -13,7 +13,7 @@ from smoothcache_core.calls.fingerprints import call_fingerprint
 from smoothcache_core.calls.watch import SchedulerWatch
 from smoothcache_core.errors import AttachError, CalibrationError
 from smoothcache_core.outputs.structures import rows_of
-from smoothcache_core.runtime.continuity import MIXED, Continuity, is_mixed
+from smoothcache_core.runtime.continuity import FOREIGN, Continuity, is_mixed
 from smoothcache_core.runtime.denoiser_cache import DenoiserCache
 from smoothcache_core.runtime.program import Program
 from smoothcache_core.runtime.remarks import Remarks
@@ -188,8 +188,8 @@ class Run:
         answers = dict(self._continuity.answers(wait=wait))
         for finding in self._solver.findings(wait=wait):
             shares = answers.get(finding.evaluation, [0.0])
-            if finding.is_large and shares[0] > MIXED:
-                raise AttachError(TURNS)
+            if finding.is_large and shares[0] > FOREIGN:
+                raise AttachError(f"{TURNS} (or the sampler draws new noise at every step)")
             self._remarks.once(finding.message, about="solver")
         if any(map(is_mixed, answers.values())):
             raise AttachError(TURNS)
