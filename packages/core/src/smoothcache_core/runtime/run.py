@@ -189,7 +189,10 @@ class Run:
         for finding in self._solver.findings(wait=wait):
             shares = answers.get(finding.evaluation, [0.0])
             if finding.is_large and shares[0] > FOREIGN:
-                raise AttachError(f"{TURNS} (or the sampler draws new noise at every step)")
+                raise AttachError(
+                    f"{finding.message} Hardly anything of it comes from the evaluation before: "
+                    f"the sampler draws new noise at every step, or {TURNS}"
+                )
             self._remarks.once(finding.message, about="solver")
         if any(map(is_mixed, answers.values())):
             raise AttachError(TURNS)

@@ -200,7 +200,7 @@ def _finding(sums: _Sums, eps: float, products: list[float]) -> Finding | None:
         found = (
             f"the latent of evaluation {step.evaluation} is not what the planned solver makes of "
             f"this run: {share:.2g} of its change is left over, where calibration left "
-            f"{step.residual:.2g}. Another solver, noise (eta), timesteps, or guidance?"
+            f"{step.residual:.2g}. Is it another solver, noise (eta), timesteps or guidance?"
         )
     if is_noisy and share < step.residual / _TIMES:
         found = (
