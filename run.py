@@ -89,7 +89,8 @@ def set_up() -> None:
         print("run.py: setting up .venv; the first time, torch is downloaded", file=sys.stderr)
         step("uv could not make .venv", uv, "venv", "--clear", *options, PYTHON, VENV)
     STAMP.write_text(f"{place}\nunfinished")
-    sync = [uv, "pip", "sync", *options, VENV, "--require-hashes", LOCK]
+    # compiled once: where Python may not write, every start would compile torch and diffusers anew
+    sync = [uv, "pip", "sync", *options, VENV, "--compile-bytecode", "--require-hashes", LOCK]
     step("the locked packages could not be installed (network? disk?)", *sync)
     editables = [word for member in MEMBERS for word in ("--editable", member)]
     pip = [uv, "pip", "install", *options, VENV, "--no-deps", "--no-build-isolation"]

@@ -439,7 +439,7 @@ def test_infinity_that_the_model_makes_is_not_the_fills():
 def test_a_hook_that_changes_an_output_in_place_acts_once(row: Sequence[int]):
     def run(hook: Callable[[nn.Module, Any, Tensor], Tensor]) -> Tensor:
         model = Toy()
-        handle = model.blocks[0].ff.register_forward_hook(hook)  # pyright: ignore[reportCallIssue]
+        handle = model.blocks[0].get_submodule("ff").register_forward_hook(hook)
         with cached(model, ADAPTER, schedule_of(ff=row)):
             outputs = sample(model)
         handle.remove()
@@ -598,7 +598,7 @@ def test_runs_in_turn_are_refused_by_what_their_solver_should_make():
     model = Mixture([1.0], STEPPED)
     sampler = ToySampler(model, lambda: OneStep(STEPPED))
     schedule = calibrated(sampler)
-    one, other = torch.randn(2, 2, 3, 4, generator=torch.Generator().manual_seed(0))
+    one, other = torch.randn(2, 8, 3, 4, generator=torch.Generator().manual_seed(0))
     attachment = attach(model, MIXTURE, schedule)
     model(one, 0)
     with pytest.raises(AttachError, match="take turns"):
