@@ -13,6 +13,7 @@ from torch.utils._pytree import tree_leaves
 
 from smoothcache_core.adapters.compiled import denoiser
 from smoothcache_core.adapters.sites import Adapter
+from smoothcache_core.arguments import check_kind
 from smoothcache_core.calls.announcements import listening
 from smoothcache_core.calls.call import CallReader
 from smoothcache_core.calls.clock import Scheduler
@@ -138,6 +139,7 @@ class Attachment:
             ScheduleError: The schedule does not fit the model. The one before stays in use.
         """
         self._refuse_detached()
+        check_kind(schedule, Schedule, name="schedule", error=ScheduleError)
         program = self._programs.of(schedule)
         self._default.end_for_good(quietly=False)
         self._default = self._run_by(program, self._watch)
@@ -184,6 +186,8 @@ class Attachment:
     def _run_named(self, key: Hashable, schedule: Schedule | None) -> Run:
         """Return the run of a key, which begins if there is none."""
         known = self._runs.get(key)
+        if schedule is not None:
+            check_kind(schedule, Schedule, name="schedule", error=ScheduleError)
         if known is None:
             program = self._programs.of(schedule or self.schedule)
             # the scheduler of a run with a key is its own, and not known
