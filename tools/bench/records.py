@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from smoothcache_core.files import write_atomically
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 FOLDER = REPOSITORY / "benchmarks"
@@ -67,8 +68,8 @@ class Record:
         """Write the JSON file and the table; return the path of the former."""
         folder.mkdir(parents=True, exist_ok=True)
         path = _unused(folder, f"{self.what}-{self.modality}-{_slug(self.hardware)}-{self._day()}")
-        path.write_text(json.dumps(asdict(self), indent=2) + "\n")
-        path.with_suffix(".md").write_text(self.to_markdown())
+        write_atomically(path, (json.dumps(asdict(self), indent=2) + "\n").encode())
+        write_atomically(path.with_suffix(".md"), self.to_markdown().encode())
         return path
 
     def _day(self) -> str:

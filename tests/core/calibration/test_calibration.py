@@ -452,3 +452,15 @@ def test_the_rewriting_of_this_test_gives_a_good_file(tmp_path: Path):
     path = tmp_path / "calibration.safetensors"
     rewritten(lambda header: None)(path)
     assert Calibration.load(path) == one()
+
+
+def test_a_repr_says_in_a_few_lines_what_was_measured():
+    text = repr(one(products=products(), remark="no final latent"))
+    assert text.splitlines() == [
+        "Calibration of Toy, adapter toy",
+        "  solver unknown, 4 evaluations",
+        "  1 samples of 1 seeds, lags up to 2",
+        "  sites: 1 attn, 1 ff",
+        "  measured: errors, products",
+        "  remark: no final latent",
+    ]

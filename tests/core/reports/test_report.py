@@ -374,3 +374,9 @@ def test_write_refuses_other_names_before_it_writes(tmp_path: Path, name: str):
     with pytest.raises(EvaluationError, match="a file name of its own"):
         write_report(report(), tmp_path, schedules={"smooth": SCHEDULE}, pictures={name: PNG})
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_repr_has_a_line_for_each_policy():
+    lines = repr(report(PLAIN, row(rel_l2=0.123456))).splitlines()
+    assert len(lines) == 3
+    assert "relative L2 0.123" in lines[2]

@@ -751,3 +751,16 @@ def test_numbers_as_keys_are_read_in_one_way(tmp_path: Path):
         path.write_text(schedule.to_json().replace('"1.0"', wrong))
         with pytest.raises(ScheduleError, match=r"prediction.by_guidance"):
             Schedule.load(path)
+
+
+def test_a_repr_says_in_a_few_lines_what_is_skipped():
+    text = repr(FULL.changed(cost=Cost(total=10, sites=())))
+    assert text.splitlines() == [
+        "Schedule by smooth(alpha=0.18, max_lag=3, per=kind, strict=False) for 6 evaluations",
+        "  skipped: attn 3, ff-3 1, blocks.7.ff 0",
+        "  compute: 1.000",
+        "  promise: Prediction(error 0.125 (0.1 to ?), measured yes, bytes 4096)",
+    ]
+    many = Schedule(evaluations=2, rows={f"b.{i}": (1, 0) for i in range(500)})
+    assert len(repr(many)) < 200
+    assert str(many) == repr(many)

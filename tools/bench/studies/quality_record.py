@@ -13,6 +13,7 @@ benchmarks/: a JSON file, a table and a plot.
 The peers are in requirements-bench.lock (`make bench-env`); those not installed are reported.
 """
 
+import io
 import math
 import statistics
 from collections.abc import Mapping, Sequence
@@ -23,6 +24,7 @@ import torch
 from matplotlib import colormaps
 from matplotlib.figure import Figure
 from smoothcache_core import Schedule
+from smoothcache_core.files import write_atomically
 from smoothcache_core.metrics import relative_l2
 from smoothcache_core.schedule import Cost
 from torch import Tensor
@@ -216,8 +218,11 @@ def _predictions(schedule: Schedule | None) -> dict[str, float]:
 def save(record: Record, folder: Path) -> Path:
     """Write the record, its table with the errors over budgets first, and the plot."""
     path = record.save(folder)
-    path.with_suffix(".md").write_text(to_markdown(record, plot=path.with_suffix(".png").name))
-    trade_off(record.rows).savefig(path.with_suffix(".png"), dpi=120)
+    text = to_markdown(record, plot=path.with_suffix(".png").name)
+    write_atomically(path.with_suffix(".md"), text.encode())
+    picture = io.BytesIO()
+    trade_off(record.rows).savefig(picture, format="png", dpi=120)
+    write_atomically(path.with_suffix(".png"), picture.getvalue())
     return path
 
 

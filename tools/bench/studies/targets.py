@@ -20,6 +20,7 @@ from cyclopts import Parameter
 from smoothcache_core import Adapter, Calibration, PatternAdapter, Schedule, SitePattern
 from smoothcache_core.adapters import DENOISER
 from smoothcache_core.errors import ScheduleError
+from smoothcache_core.files import write_atomically
 from smoothcache_core.fills import FillRule, linear, reuse, taylor
 from smoothcache_core.metrics import relative_l2
 from smoothcache_core.schedule import Fill
@@ -309,7 +310,8 @@ def save(record: Record, folder: Path) -> Path:
         pivot(record.rows),
         "All numbers:",
     ]
-    path.with_suffix(".md").write_text(before + "\n\n".join(parts) + "\n" + after)
+    text = before + "\n\n".join(parts) + "\n" + after
+    write_atomically(path.with_suffix(".md"), text.encode())
     return path
 
 

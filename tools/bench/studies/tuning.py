@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+from smoothcache_core.files import write_atomically
 from smoothcache_core.metrics import relative_l2
 from torch import Tensor
 
@@ -81,11 +82,8 @@ class Trials:
         return self.known[key]
 
     def _save(self) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
         content = {name: vars(trial) for name, trial in self.known.items()}
-        part = self.path.with_suffix(".part")
-        part.write_text(json.dumps(content))
-        part.replace(self.path)
+        write_atomically(self.path, json.dumps(content).encode())
 
 
 @dataclass(frozen=True, kw_only=True)

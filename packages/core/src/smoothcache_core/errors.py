@@ -5,6 +5,7 @@ SmoothCacheError
 +-- AttachError        a cache cannot be put on, or taken off, a model
 +-- CalibrationError   a calibration cannot be recorded, merged or read
 +-- EvaluationError    policies cannot be compared, or a report cannot be read
++-- OutputError        a file or a folder cannot be written
 +-- PipelineError      a pipeline cannot be loaded, or does not take what it was asked for
 +-- SamplerError       a sampler does not return what it must, or cannot be
 +-- ScheduleError      a schedule is invalid or does not fit the model or the run
@@ -30,6 +31,10 @@ class CalibrationError(SmoothCacheError):
 
 class EvaluationError(SmoothCacheError):
     """Policies cannot be compared, or a report cannot be written or read."""
+
+
+class OutputError(SmoothCacheError):
+    """A file or a folder cannot be written; what was there before is as it was."""
 
 
 class PipelineError(SmoothCacheError):

@@ -1,10 +1,15 @@
 """Reading whole files, and writing them so that a reader never sees half of one."""
 
+import errno
 import os
-import tempfile
+import secrets
+import stat
 from pathlib import Path
 
-from smoothcache_core.errors import SmoothCacheError
+from smoothcache_core.errors import OutputError, SmoothCacheError
+
+_NAME = 200  # characters of a name that leave room for more, of the 255 that a name may have
+
 
 _CHUNK = 2**20  # bytes that are read at once; a file of no end is seen to be one
 
@@ -43,22 +48,86 @@ def reason_of(problem: Exception) -> str:
 def write_atomically(path: str | Path, content: bytes) -> Path:
     """Write `content` to `path` in one step, creating parent folders.
 
+    A symlink is followed: the file that it names is written. A file that is there keeps its mode;
+    a new one has that of the process (umask). What is no file, such as a pipe or a terminal, is
+    written to.
+
     Args:
-        path: The file to write; an existing file is replaced.
+        path: The file to write; the content of an existing one is replaced.
         content: The whole content.
 
     Returns:
         The path written.
+
+    Raises:
+        OutputError: It cannot be written. What was there is as it was, and nothing else is left.
     """
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
     try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(target)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-    return target
+        target = _regular(path)
+        if target is None:
+            Path(path).write_bytes(content)
+            return Path(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = _new_beside(target)
+        try:
+            temporary.write_bytes(content)
+            if target.exists():
+                temporary.chmod(stat.S_IMODE(target.stat().st_mode))
+            temporary.replace(target)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+    except (OSError, ValueError) as problem:
+        raise OutputError(f"cannot write {str(path)!r}: {reason_of(problem)}") from problem
+    return Path(path)
+
+
+def check_output(path: str | Path, *, folder: bool = False) -> None:
+    """Refuse a path that nothing can be written to, before the work whose result it is for.
+
+    A file is made and taken away again, in the folder or where the folder would be made.
+
+    Args:
+        path: Where a file is to be written, or several in a folder.
+        folder: Whether it is a folder.
+
+    Raises:
+        OutputError: It cannot be written; says why.
+    """
+    try:
+        target = Path(path) / "file" if folder else _regular(path)
+        if target is None:
+            return
+        there = next(each for each in target.parents if each.exists())
+        if not there.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, f"{str(there)!r} is no folder")
+        _new_beside(there / target.name).unlink()
+    except (OSError, ValueError) as problem:
+        raise OutputError(f"cannot write to {str(path)!r}: {reason_of(problem)}") from problem
+
+
+def _regular(path: str | Path) -> Path | None:
+    """Return the file that a path names, which may not be there yet; None for what is no file.
+
+    Raises:
+        OSError: It is a folder, or may not be written.
+    """
+    target = Path(os.path.realpath(path))
+    if Path(path).is_dir():
+        raise IsADirectoryError(errno.EISDIR, "it is a folder")
+    if target.is_symlink():
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+    if not Path(path).exists():
+        return target
+    if not os.access(path, os.W_OK):
+        raise PermissionError(errno.EACCES, "it is read-only")
+    streams = ("dev", "proc")  # where names of open files lead to what is written to, not replaced
+    is_stream = Path(path).absolute().parts[1:2] in [(each,) for each in streams]
+    return None if is_stream or not Path(path).is_file() else target
+
+
+def _new_beside(target: Path) -> Path:
+    """Make an empty file in the folder of another, with the mode that a new file has here."""
+    temporary = target.with_name(f".{target.name[:_NAME]}.{secrets.token_hex(4)}")
+    os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+    return temporary

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,6 +11,7 @@ from smoothcache_core import Report
 from smoothcache_core.cli.evaluating import CLASS_COLUMNS, SHEET, described, number
 from smoothcache_core.cli.modality import Judging
 from smoothcache_core.cli.sampling import save_samples
+from smoothcache_core.files import write_atomically
 from torch import Tensor
 
 from smoothcache_image.metrics import digit_summaries, picture_metrics
@@ -75,8 +77,15 @@ def save_pictures(
     sampler: PromptSampler, seeds: Sequence[int], latents: Iterable[Tensor], folder: Path
 ) -> list[Path]:
     """Write the pictures of some runs into a folder, and return the files."""
+    return save_samples(
+        sampler, seeds, latents, folder, save=_save_picture, suffix=".png", name=sampler.label
+    )
+
+
+def _save_picture(picture: Tensor, path: Path) -> Path:
+    """Write a picture as PNG, in one step."""
     from torchvision.utils import save_image
 
-    return save_samples(
-        sampler, seeds, latents, folder, save=save_image, suffix=".png", name=sampler.label
-    )
+    buffer = io.BytesIO()
+    save_image(picture, buffer, format="png")
+    return write_atomically(path, buffer.getvalue())

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from smoothcache_core.adapters.compiled import is_compiled
 from smoothcache_core.adapters.guidance import conditional_part
-from smoothcache_core.arguments import check_kind, listed_seeds
+from smoothcache_core.arguments import check_kind
 from smoothcache_core.calibrating.continuing import continued
 from smoothcache_core.calibrating.probe import probed, sampler_fingerprint
 from smoothcache_core.calibrating.recorder import Recorder
@@ -21,9 +21,11 @@ from smoothcache_core.calibrating.sharded import shared_out
 from smoothcache_core.calibrating.site_sensitivity import measure_influence
 from smoothcache_core.calibration.calibration import Calibration
 from smoothcache_core.errors import CalibrationError
+from smoothcache_core.files import check_output
 from smoothcache_core.locking import locked
 from smoothcache_core.numerics.reproducible_sum import joined
 from smoothcache_core.sampling.sampler import Sampler
+from smoothcache_core.sampling.seeding import checked_seeds
 from smoothcache_core.sampling.trajectory import Trajectory
 from smoothcache_core.schedule.fingerprint import Fingerprint
 
@@ -122,10 +124,13 @@ def calibrate(
             whose evaluations depend on the data has no static schedule), or outputs are not finite.
             With `sharded`: this happened on a rank (all ranks raise, and name it), a rank ended,
             the ranks have different seeds, or files were made with other settings.
+        OutputError: `checkpoint` cannot be written; raised before anything is sampled.
         SamplerError: `run` returns something else than the final latent or None.
     """
     check_kind(sampler, Sampler, name="sampler", error=CalibrationError)
-    seeds = listed_seeds(seeds, CalibrationError)
+    seeds = checked_seeds(seeds, "calibration", CalibrationError)
+    if checkpoint is not None:
+        check_output(checkpoint)
     probe = cache(lambda: probed(sampler, seeds[0]))  # for all files that are continued
     run = partial(_calibrated, sampler, probe, max_lag=max_lag, references=references)
     how = {"sensitivity": sensitivity, "checkpoint": checkpoint, "progress": progress}
@@ -171,8 +176,6 @@ def _calibrated(
 
 def _checked_seeds(model: nn.Module, seeds: Iterable[int], max_lag: int) -> list[int]:
     todo = list(seeds)
-    if not todo or len(set(todo)) != len(todo):
-        raise CalibrationError(f"calibration needs distinct seeds, got {todo}")
     if max_lag < 1:
         raise CalibrationError(f"max_lag must be at least 1, got {max_lag}")
     if is_compiled(model):
@@ -185,7 +188,8 @@ def _checked_seeds(model: nn.Module, seeds: Iterable[int], max_lag: int) -> list
 def _chosen(sensitivity: int | Collection[int], seeds: Sequence[int]) -> set[int]:
     """Return the seeds to measure sensitivities with."""
     if not isinstance(sensitivity, int):
-        return set(sensitivity)
+        given = list(sensitivity)
+        return set(checked_seeds(given, "sensitivity", CalibrationError) if given else ())
     if sensitivity < 0:
         raise CalibrationError(f"sensitivity is a number of seeds, at least 0, got {sensitivity}")
     return set(seeds[:sensitivity])

@@ -5,6 +5,7 @@ in float64, so they do not depend on the order in which samples were added: merg
 the very numbers of the whole.
 """
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,7 +34,7 @@ from smoothcache_core.schedule.fingerprint import Fingerprint
 Part = TypeVar("Part")
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Calibration:
     """Relative L1 errors of every site, branch, lag and evaluation, over any number of samples.
 
@@ -189,6 +190,25 @@ class Calibration:
         return isinstance(other, Calibration) and (
             self._header() == other._header() and _same_arrays(self._arrays(), other._arrays())
         )
+
+    def __repr__(self) -> str:
+        """Say in a few lines what was measured, and on what."""
+        known, adapter = self.fingerprint, self.fingerprint.adapter or "unknown"
+        kinds = Counter(site.kind for site in self.sites)
+        parts = {
+            "errors": self.max_lag > 0,
+            "products": self.products is not None,
+            "whole runs": self.dynamics is not None and self.dynamics.measured,
+            "influence": self.influence is not None and bool(self.influence.counts.any()),
+        }
+        lines = [
+            f"Calibration of {known.model_class or 'a model'}, adapter {adapter}",
+            f"solver {known.solver or 'unknown'}, {self.evaluations} evaluations",
+            f"{self.samples} samples of {len(self.seeds)} seeds, lags up to {self.max_lag}",
+            f"sites: {', '.join(f'{n} {kind}' for kind, n in kinds.items()) or 'none'}",
+            f"measured: {', '.join(name for name, there in parts.items() if there) or 'nothing'}",
+        ]
+        return "\n  ".join([*lines, *([f"remark: {self.remark}"] if self.remark else [])])
 
     __hash__ = None  # pyright: ignore[reportAssignmentType]
 

@@ -16,6 +16,7 @@ from smoothcache_core.cli.modality import Modality
 from smoothcache_core.cli.ranks import Ranks, launched_ranks
 from smoothcache_core.cli.source import Source
 from smoothcache_core.errors import CommandError
+from smoothcache_core.files import check_output
 
 
 def calibrate_to_file(settings: Calibrate, modality: Modality) -> None:
@@ -31,6 +32,7 @@ def calibrate_to_file(settings: Calibrate, modality: Modality) -> None:
     """
     source = settings.source
     output = settings.output or calibration_file(source.tag)
+    check_output(output)
     with launched_ranks() as ranks:
         console = Console(soft_wrap=True, quiet=ranks.rank > 0)
         if settings.force:

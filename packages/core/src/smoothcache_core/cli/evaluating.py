@@ -18,6 +18,7 @@ from smoothcache_core.cli.loading import sampler_for
 from smoothcache_core.cli.modality import Judging, Modality
 from smoothcache_core.cli.tables import print_table, source_of
 from smoothcache_core.errors import CommandError
+from smoothcache_core.files import check_output
 from smoothcache_core.planning import Planner, Point
 from smoothcache_core.reports import ReportRow, load_peers
 from smoothcache_core.reports.folder import write_report
@@ -167,6 +168,7 @@ def evaluate_to_folder(settings: Evaluate, modality: Modality) -> None:
             of the calibration.
     """
     source, files, output = settings.source, settings.schedules, settings.output
+    check_output(output, folder=True)
     calibration = settings.calibration
     refuse_existing([output], force=settings.force)
     names = [file.stem for file in files]

@@ -15,6 +15,7 @@ from smoothcache_core.cli.loading import sampler_for, with_passes
 from smoothcache_core.cli.modality import Modality
 from smoothcache_core.cli.tables import show_schedules
 from smoothcache_core.errors import CommandError
+from smoothcache_core.files import check_output
 from smoothcache_core.sampling import ConditionedSampler
 
 
@@ -32,6 +33,7 @@ def fit_to_file(settings: Fit, modality: Modality) -> None:
     source, file = settings.source, settings.schedule
     output = settings.output or file.with_name(f"{file.stem}-fitted.json")
     refuse_existing([output], force=settings.force)
+    check_output(output)
     terms, trials, checkpoint = settings.terms, settings.refine, settings.checkpoint
     schedule = Schedule.load(file)
     whole = {DENOISER.kind, GUIDANCE.kind} & set(schedule.rows)

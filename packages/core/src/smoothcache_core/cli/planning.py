@@ -16,6 +16,7 @@ from smoothcache_core.cli.destinations import refuse_existing, schedules_folder
 from smoothcache_core.cli.modality import Modality
 from smoothcache_core.cli.tables import show_points, show_schedules
 from smoothcache_core.errors import CommandError, ScheduleError
+from smoothcache_core.files import check_output, write_atomically
 from smoothcache_core.planning import Choice, Planner, Point, auto
 from smoothcache_core.reports import save_figure, skip_map, trade_off
 from smoothcache_core.sources import smooth, smooth_to_compute, with_prediction
@@ -39,6 +40,7 @@ def plan_to_files(settings: Plan, modality: Modality) -> None:
     del modality
     calibration = Calibration.load(settings.calibration)
     output = settings.output or schedules_folder(settings.calibration, calibration.evaluations)
+    check_output(output, folder=output.suffix != ".json")
     if settings.plans:
         check_measured(calibration, str(settings.calibration))
     if settings.front and output.suffix == ".json":
@@ -63,7 +65,9 @@ def plan_to_files(settings: Plan, modality: Modality) -> None:
     for name, schedule in schedules.items():
         file = schedule.save(files[name])
         if name in older:
-            file.with_suffix(".v1.json").write_text(json.dumps(older[name]) + "\n")
+            write_atomically(
+                file.with_suffix(".v1.json"), (json.dumps(older[name]) + "\n").encode()
+            )
         if settings.maps:
             figure = skip_map(schedule, calibration.sites, name=name)
             save_figure(figure, file.with_suffix(".png"))

@@ -19,6 +19,7 @@ from smoothcache_core.cli.commands.sample import Sample
 from smoothcache_core.cli.destinations import refuse_existing
 from smoothcache_core.cli.loading import sampler_for
 from smoothcache_core.cli.modality import Modality
+from smoothcache_core.files import check_output
 from smoothcache_core.pipelines import cached_sampler
 from smoothcache_core.runtime import CacheStats
 from smoothcache_core.sampling import ConditionedSampler
@@ -38,6 +39,7 @@ def sample_to_folder(settings: Sample, modality: Modality) -> None:
     own = Path("samples" if schedule is None else f"samples-{schedule.stem}")
     output = settings.output or own
     refuse_existing([output], force=settings.force)
+    check_output(output, folder=True)
     plan = None if schedule is None else Schedule.load(schedule)
     sampler = sampler_for(source, {} if schedule is None or plan is None else {schedule: plan})
     context = nullcontext() if plan is None else cached_sampler(sampler, plan)

@@ -12,6 +12,7 @@ from smoothcache_core.cli.destinations import refuse_existing
 from smoothcache_core.cli.loading import with_passes
 from smoothcache_core.cli.modality import Modality
 from smoothcache_core.errors import CommandError
+from smoothcache_core.files import check_output
 
 
 def transfer_to_file(settings: Transfer, modality: Modality) -> None:
@@ -31,6 +32,7 @@ def transfer_to_file(settings: Transfer, modality: Modality) -> None:
     calibration = Calibration.load(file)
     _check(calibration, file, output)
     refuse_existing([output], force=settings.force)
+    check_output(output)
     sampler = source.sampler(steps=settings.steps)
     sampler.show_progress(False)
     console = Console(soft_wrap=True, highlight=False)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from smoothcache_core.adapters.compiled import denoiser
-from smoothcache_core.arguments import check_kind, described, listed_seeds
+from smoothcache_core.arguments import check_kind, described
 from smoothcache_core.calls.fingerprints import model_fingerprint
 from smoothcache_core.errors import EvaluationError
 from smoothcache_core.evaluation.decoded import Decode, RecentlyDecoded
@@ -23,6 +23,7 @@ from smoothcache_core.reports.rows import PLAIN
 from smoothcache_core.runtime.cached import attach, cached
 from smoothcache_core.runtime.store import CacheStats
 from smoothcache_core.sampling.sampler import Sampler
+from smoothcache_core.sampling.seeding import checked_seeds
 from smoothcache_core.schedule.cost import Cost
 from smoothcache_core.schedule.fingerprint import Fingerprint
 from smoothcache_core.schedule.schedule import Schedule
@@ -93,7 +94,7 @@ def evaluate(
         )
     for name, schedule in schedules.items():
         check_kind(schedule, Schedule, name=f"schedules[{name!r}]", error=EvaluationError)
-    seeds = tuple(listed_seeds(seeds, EvaluationError))
+    seeds = tuple(checked_seeds(seeds, "evaluation", EvaluationError))
     _check_settings(schedules, seeds, ours, warmup, keep_samples)
     policies = [Policy(name=PLAIN, schedule=None)]
     policies += [Policy(name=name, schedule=schedule) for name, schedule in schedules.items()]
@@ -139,8 +140,6 @@ def _check_settings(
     warmup: int,
     keep_samples: int,
 ) -> None:
-    if not seeds or len(set(seeds)) != len(seeds):
-        raise EvaluationError(f"evaluation needs distinct seeds, got {list(seeds)}")
     if warmup < 0 or keep_samples < 0:
         raise EvaluationError(
             f"warmup and keep_samples must be at least 0, got {warmup} and {int(keep_samples)}"

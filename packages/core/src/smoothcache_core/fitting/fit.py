@@ -11,18 +11,20 @@ whole evaluations in `evaluations.py`, how one run is halted and continued for t
 the fits of sites in `sites.py`; trying other schedules in `refine.py`.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 from torch import nn
 from tqdm import tqdm
 
 from smoothcache_core.adapters.compiled import is_compiled
-from smoothcache_core.arguments import check_kind, listed_seeds
+from smoothcache_core.arguments import check_kind
 from smoothcache_core.errors import CalibrationError, ScheduleError
+from smoothcache_core.files import check_output
 from smoothcache_core.fitting.fitter import Fitter, has_anchors
 from smoothcache_core.fitting.refine import refined
 from smoothcache_core.sampling.sampler import Sampler
+from smoothcache_core.sampling.seeding import checked_seeds
 from smoothcache_core.schedule.schedule import MOST_TERMS, Schedule
 
 
@@ -75,6 +77,7 @@ def fit(
         CalibrationError: The seeds or numbers are wrong, the solver is not affine in the denoiser's
             outputs, or two runs of a seed differ. Or `trials` is given with other terms or without
             the latent, or `checkpoint` without trials.
+        OutputError: `checkpoint` cannot be written; raised before anything is sampled.
         SamplerError: `run` does not return the final latent.
         ScheduleError: The schedule does not fit the model or the run, or there are too few samples
             for the coefficients. Or there are trials, and it skips no whole evaluations, or
@@ -82,9 +85,11 @@ def fit(
     """
     check_kind(sampler, Sampler, name="sampler", error=CalibrationError)
     check_kind(schedule, Schedule, name="schedule", error=ScheduleError)
-    todo = listed_seeds(seeds, CalibrationError)
-    _check(sampler.model, todo, terms)
+    todo = checked_seeds(seeds, "fitting", CalibrationError)
+    _check(sampler.model, terms)
     _check_trials(trials, terms, use_input, checkpoint)
+    if checkpoint is not None:
+        check_output(checkpoint)
     with sampler.around():
         if trials:
             return refined(sampler, schedule, todo, trials, checkpoint, progress=progress)
@@ -97,9 +102,7 @@ def fit(
             return fitter.fit(schedule, bar.update)
 
 
-def _check(model: nn.Module, seeds: Sequence[int], terms: int | None) -> None:
-    if not seeds or len(set(seeds)) != len(seeds):
-        raise CalibrationError(f"fitting needs distinct seeds, got {list(seeds)}")
+def _check(model: nn.Module, terms: int | None) -> None:
     if terms not in (None, *range(1, MOST_TERMS + 1)):
         raise CalibrationError(f"terms is 1 to {MOST_TERMS}, got {terms}")
     if is_compiled(model):

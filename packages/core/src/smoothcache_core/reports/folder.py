@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from smoothcache_core.adapters.sites import Site
 from smoothcache_core.calibration.calibration import Calibration
 from smoothcache_core.errors import EvaluationError
-from smoothcache_core.files import write_atomically
+from smoothcache_core.files import check_output, write_atomically
 from smoothcache_core.planning.front import Point
 from smoothcache_core.reports.error_curves import error_curves
 from smoothcache_core.reports.report import Report
@@ -118,7 +118,9 @@ def write_report(
 
     Raises:
         EvaluationError: The name of a picture is not a plain file name, or is taken.
+        OutputError: The folder or a file cannot be written.
     """
+    check_output(folder, folder=True)
     overview = partial(trade_off, points=points, chosen=chosen, peers=peers)
     drawn = _drawn(report, overview, schedules or {}, calibration)
     files = {name: content for name, content, _ in drawn}

@@ -76,6 +76,20 @@ class Report(BaseModel):
 
     __hash__ = None
 
+    def __repr__(self) -> str:
+        """Say what was compared, a line for each policy."""
+        lines = [
+            f"Report of {self.fingerprint.model_class or 'a model'} on {self.device}: "
+            f"{self.num_samples} samples of {len(self.seeds)} seeds"
+        ]
+        for row in self.rows:
+            compute = "" if row.compute is None else f"compute {row.compute:.3f}, "
+            speed = f"{compute}{row.speedup:.2f}x as fast, relative L2 {row.rel_l2:.3g}"
+            lines.append(f"{row.policy}: {speed}")
+        return "\n  ".join(lines)
+
+    __str__ = __repr__
+
     def row(self, policy: str) -> ReportRow:
         """Return the row of a policy.
 

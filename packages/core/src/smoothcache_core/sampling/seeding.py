@@ -1,11 +1,45 @@
 """Seeding torch's global generators for a while, for samplers that draw from them."""
 
+import operator
 from collections.abc import Generator, Iterable
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from typing import Any, SupportsIndex
 
 import torch
 from torch import nn
+
+from smoothcache_core.arguments import listed_seeds
+from smoothcache_core.documents import LEAST, MOST
+from smoothcache_core.errors import SmoothCacheError
+
+
+def checked_seeds(seeds: Iterable[object], what: str, error: type[SmoothCacheError]) -> list[int]:
+    """Return seeds as integers, those of numpy and torch too.
+
+    Args:
+        seeds: Integers of 64 bits, at least one, and none of them twice.
+        what: What needs them, for the message, such as `"calibration"`.
+        error: Class of the error to raise.
+
+    Raises:
+        SmoothCacheError: They are something else; of the class `error`.
+    """
+    try:
+        found = [_seed(seed) for seed in listed_seeds(seeds, error)]
+    except (TypeError, ValueError, RuntimeError) as problem:
+        raise error(f"{what} needs seeds that are integers of 64 bits: {problem}") from problem
+    if not found or len(set(found)) != len(found):
+        raise error(f"{what} needs distinct seeds, got {found}")
+    return found
+
+
+def _seed(seed: object) -> int:
+    if isinstance(seed, bool) or not isinstance(seed, SupportsIndex):
+        raise TypeError(f"got {seed!r}, a {type(seed).__name__}")
+    found = operator.index(seed)
+    if not LEAST <= found <= MOST:
+        raise ValueError(f"got {found}")
+    return found
 
 
 @contextmanager

@@ -86,6 +86,20 @@ class Prediction(Value):
             )
         return self
 
+    def __repr__(self) -> str:
+        """Say what is promised, in one line."""
+        ends = f"{_short(self.low)} to {_short(self.high)}"
+        known = {
+            "error": f"{self.error:.3g}" + ("" if self.low is self.high is None else f" ({ends})"),
+            "measured": "yes" if self.measured else "no",
+            "bytes": self.bytes,
+            "seconds": None if self.seconds is None else f"{self.seconds:.3g}",
+        }
+        parts = [f"{name} {value}" for name, value in known.items() if value is not None]
+        return f"Prediction({', '.join(parts)})"
+
+    __str__ = __repr__
+
     def error_at(self, strength: float) -> float | None:
         """Return the error that is expected at a strength of guidance, at least 0.
 
@@ -103,6 +117,10 @@ class Prediction(Value):
                 part = (strength - low) / (high - low)
                 return one ** (1 - part) * other**part
         return None
+
+
+def _short(value: float | None) -> str:
+    return "?" if value is None else f"{value:.3g}"
 
 
 def described(source: Provenance) -> str:

@@ -23,7 +23,7 @@ from smoothcache_core.schedule.consistency import (
 from smoothcache_core.schedule.cost import Cost
 from smoothcache_core.schedule.fingerprint import Fingerprint, check_timesteps
 from smoothcache_core.schedule.formats import FORMATS
-from smoothcache_core.schedule.provenance import Prediction, Provenance
+from smoothcache_core.schedule.provenance import Prediction, Provenance, described
 from smoothcache_core.schedule.solver_steps import SolverSteps
 from smoothcache_core.schedule.timeline import PLAIN, Timeline, timeline
 from smoothcache_core.schedule.values import Count, Integer, Name, Number, Positive, Value
@@ -54,6 +54,9 @@ Terms = Annotated[tuple[Coefficient, ...], Field(min_length=1, max_length=MOST_T
 
 
 FORMAT = "smoothcache-schedule"
+
+
+_SHOWN = 6  # rows that a repr names: a schedule of sites has hundreds
 
 
 class Fill(Value):
@@ -203,6 +206,21 @@ class Schedule(Value):
             ScheduleError: The new values are invalid, or do not go with those that stay.
         """
         return super().changed(**changes)
+
+    def __repr__(self) -> str:
+        """Say in a line or a few what is skipped, how much of it, and what is promised."""
+        skipped = {key: row.count(0) for key, row in self.rows.items()}
+        shown = ", ".join(f"{key} {number}" for key, number in [*skipped.items()][:_SHOWN])
+        more = f" and {len(skipped) - _SHOWN} rows more" if len(skipped) > _SHOWN else ""
+        made = f"Schedule by {described(self.source)} for {self.evaluations} evaluations"
+        lines = [made, f"skipped: {shown}{more}"]
+        if self.cost is not None and self.cost.total:
+            lines.append(f"compute: {self.compute_fraction():.3f}")
+        if self.prediction is not None:
+            lines.append(f"promise: {self.prediction!r}")
+        return "\n  ".join(lines)
+
+    __str__ = __repr__
 
     # ------------------------------------------------------------------ what it means for a model
 

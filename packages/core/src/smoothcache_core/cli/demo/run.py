@@ -24,6 +24,7 @@ from smoothcache_core.cli.fitting import fitted_to
 from smoothcache_core.cli.modality import Modality
 from smoothcache_core.cli.source import Source
 from smoothcache_core.cli.tables import print_table
+from smoothcache_core.files import check_output
 from smoothcache_core.planning import Planner, Point
 from smoothcache_core.sampling import ConditionedSampler
 
@@ -39,6 +40,7 @@ def run_demo(settings: Demo, modality: Modality) -> Evaluation:
     Raises:
         SmoothCacheError: The settings are impossible, or the shipped model cannot be loaded.
     """
+    check_output(settings.output, folder=True)
     console, start = Console(highlight=False, soft_wrap=True), time.perf_counter()
     console.print(f"[bold]SmoothCache demo[/]: {modality.demo.opening}")
     written = ("calibration.safetensors", "report.json", "report.md")
