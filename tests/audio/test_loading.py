@@ -1,6 +1,7 @@
 """Loading audio models from folders in the layout of either library."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -116,7 +117,69 @@ def test_a_foreign_configuration_is_refused(copied: Path, settings: dict[str, An
 
 def test_a_broken_configuration_is_refused(copied: Path):
     (copied / "model_config.json").write_text('{"model_type": ')
-    with pytest.raises(PipelineError, match=r"model_config.json' is no configuration of stable"):
+    with pytest.raises(PipelineError, match=r"model_config.json' is not JSON"):
+        load_model(copied, device="cpu")
+
+
+PICKLES: dict[str, tuple[dict[str, Any], str]] = {
+    "text of CLAP": ({"type": "clap_text", "config": {"clap_ckpt_path": "PATH"}}, "a 'clap_text'"),
+    "sound of CLAP": ({"type": "clap_audio", "config": {}}, "has a 'clap_audio', which is loaded"),
+    "safe name of CLAP": (
+        {"type": "clap_text", "config": {"clap_ckpt_path": "a.safetensors"}},
+        "has a 'clap_text', which is loaded from a pickle",
+    ),
+    "autoencoder": (
+        {"type": "pretransform", "config": {"pretransform_ckpt_path": "PATH"}},
+        "names 'PATH' as its pretransform_ckpt_path, which may be a pickle",
+    ),
+    "mix": (
+        {"type": "source_mix", "config": {"pretransform_ckpt_path": "PATH"}},
+        "names 'PATH' as its pretransform_ckpt_path",
+    ),
+    "downloaded": (
+        {"type": "pretransform", "config": {"pretransform_config": {"type": "dac_pretrained"}}},
+        "has a 'dac_pretrained', which is loaded from a pickle",
+    ),
+}
+
+
+@pytest.mark.parametrize(("conditioner", "message"), PICKLES.values(), ids=PICKLES)
+def test_a_configuration_that_would_load_a_pickle_is_refused_before_anything_is_built(
+    copied: Path, conditioner: dict[str, Any], message: str
+):
+    file = copied / "model_config.json"
+    pickle = copied / "part.ckpt"
+    torch.save({"state_dict": {}}, pickle)
+    config = json.loads(file.read_text())
+    text = json.dumps({"id": "other", **conditioner}).replace("PATH", str(pickle))
+    config["model"]["conditioning"]["configs"].append(json.loads(text))
+    file.write_text(json.dumps(config))
+    with pytest.raises(PipelineError, match=re.escape(message.replace("PATH", str(pickle)))):
+        load_model(copied, device="cpu", library="stable-audio-tools")
+
+
+class _Runs:
+    """Makes a file when it is unpickled."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return open, (str(self.mark), "w")
+
+
+def test_a_checkpoint_runs_no_code(copied: Path, tmp_path: Path):
+    mark = tmp_path / "was-run"
+    (copied / "model.safetensors").unlink()
+    torch.save({"state_dict": {"a": _Runs(mark)}}, copied / "model.ckpt")
+    with pytest.raises(PipelineError):
+        load_model(copied, device="cpu")
+    assert not mark.exists()
+
+
+def test_a_configuration_that_is_nested_without_end_is_refused(copied: Path):
+    (copied / "model_config.json").write_text("[" * 100_000)
+    with pytest.raises(PipelineError, match=r"model_config.json' is not JSON: it is nested"):
         load_model(copied, device="cpu")
 
 

@@ -5,13 +5,13 @@ Nothing heavy is loaded before a call.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
+from smoothcache_core.documents import read_document
 from smoothcache_core.errors import PipelineError
 
 if TYPE_CHECKING:
@@ -196,8 +196,8 @@ def _read_config(file: Path) -> dict[str, Any]:
     """
     from smoothcache_core.pipelines.loading import first_line
 
+    config = read_document(file, "configuration", PipelineError, constants=True)
     try:
-        config = json.loads(file.read_text())
         kind, denoiser = config["model_type"], config["model"].get("diffusion", {}).get("type")
         sizes = config["sample_size"], config["sample_rate"]
     except (ValueError, KeyError, AttributeError, TypeError) as error:
@@ -212,7 +212,42 @@ def _read_config(file: Path) -> dict[str, Any]:
         )
     if not all(isinstance(size, int) and size > 0 for size in sizes):
         raise PipelineError(f"{str(file)!r}: sample_size and sample_rate are {sizes}")
+    _refuse_pickles(config, file)
     return config
+
+
+_UNPICKLES = ("clap_text", "clap_audio", "dac_pretrained", "audiocraft_pretrained")
+"""Types of conditioners and autoencoders that stable-audio-tools 0.0.19 loads by unpickling, which
+runs whatever code is in the file."""
+
+
+def _refuse_pickles(config: Any, file: Path) -> None:
+    """Refuse a configuration by which the library would unpickle files that it names.
+
+    Raises:
+        PipelineError: Something in it is of such a type, or names a checkpoint that is no
+            safetensors file.
+    """
+    parts = [config]
+    while parts:
+        part = parts.pop()
+        if isinstance(part, list):
+            parts += part
+        if not isinstance(part, dict):
+            continue
+        parts += part.values()
+        if part.get("type") in _UNPICKLES:
+            raise PipelineError(
+                f"{str(file)!r} has a {part['type']!r}, which is loaded from a pickle, and pickles "
+                "can run any code; only models whose parts are in the weights beside it are loaded"
+            )
+        for key, path in part.items():
+            named = key.endswith(("ckpt_path", "checkpoint_path")) and path is not None
+            if named and not (isinstance(path, str) and path.endswith(".safetensors")):
+                raise PipelineError(
+                    f"{str(file)!r} names {path!r} as its {key}, which may be a pickle, and those "
+                    "can run any code; convert it to safetensors"
+                )
 
 
 # ---------------------------------------------------------------------------- diffusers
