@@ -3,7 +3,6 @@
 import json
 import os
 from collections.abc import Callable, Generator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -133,11 +132,24 @@ def test_symlinks_are_followed(save: Callable[[Path], Path], tmp_path: Path):
 def test_a_pipe_is_written_to_and_stays_one(save: Callable[[Path], Path], tmp_path: Path):
     pipe, copy = tmp_path / "pipe", save(tmp_path / "file").read_bytes()
     os.mkfifo(pipe)
-    with ThreadPoolExecutor(1) as pool:
-        read = pool.submit(pipe.read_bytes)
+    with pytest.raises(OutputError, match="nothing reads from it"):
         save(pipe)
-        assert read.result() == copy
+    check_output(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    save(pipe)
+    assert os.read(reader, 2 * len(copy)) == copy
+    os.close(reader)
     assert pipe.is_fifo()
+    assert sorted(tmp_path.iterdir()) == [tmp_path / "file", pipe]
+
+
+def test_an_open_file_is_written_to_by_its_name(save: Callable[[Path], Path], tmp_path: Path):
+    copy = save(tmp_path / "file").read_bytes()
+    with (tmp_path / "open").open("wb") as file:
+        file.write(b"before ")
+        file.flush()
+        save(Path(f"/dev/fd/{file.fileno()}"))
+    assert (tmp_path / "open").read_bytes() == b"before " + copy
 
 
 def test_what_swallows_everything_stays_what_it_is(save: Callable[[Path], Path]):

@@ -11,6 +11,10 @@ from smoothcache_core.errors import OutputError, SmoothCacheError
 _NAME = 200  # characters of a name that leave room for more, of the 255 that a name may have
 
 
+_OPEN = ("/dev/fd/", "/dev/stdout", "/dev/stderr", "/proc/")
+"""Names of open files: a new file in the place of one would be written behind the reader's back."""
+
+
 _CHUNK = 2**20  # bytes that are read at once; a file of no end is seen to be one
 
 
@@ -50,7 +54,7 @@ def write_atomically(path: str | Path, content: bytes) -> Path:
 
     A symlink is followed: the file that it names is written. A file that is there keeps its mode;
     a new one has that of the process (umask). What is no file, such as a pipe or a terminal, is
-    written to.
+    written to, and refused if nothing reads from it.
 
     Args:
         path: The file to write; the content of an existing one is replaced.
@@ -65,7 +69,7 @@ def write_atomically(path: str | Path, content: bytes) -> Path:
     try:
         target = _regular(path)
         if target is None:
-            Path(path).write_bytes(content)
+            _write_to_stream(path, content)
             return Path(path)
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary = _new_beside(target)
@@ -121,9 +125,21 @@ def _regular(path: str | Path) -> Path | None:
         return target
     if not os.access(path, os.W_OK):
         raise PermissionError(errno.EACCES, "it is read-only")
-    streams = ("dev", "proc")  # where names of open files lead to what is written to, not replaced
-    is_stream = Path(path).absolute().parts[1:2] in [(each,) for each in streams]
-    return None if is_stream or not Path(path).is_file() else target
+    is_open = str(Path(path).absolute()).startswith(_OPEN)
+    return None if is_open or not Path(path).is_file() else target
+
+
+def _write_to_stream(path: str | Path, content: bytes) -> None:
+    """Write to what is no file, or is open already; not waiting for somebody who reads it."""
+    try:
+        stream = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_NONBLOCK)
+    except OSError as error:
+        if error.errno == errno.ENXIO:
+            raise OSError(errno.ENXIO, "nothing reads from it") from error
+        raise
+    os.set_blocking(stream, True)
+    with os.fdopen(stream, "wb") as file:
+        file.write(content)
 
 
 def _new_beside(target: Path) -> Path:
