@@ -42,9 +42,9 @@ def test_other_seeds_are_refused_before_anything_is_sampled(seeds: Any):
         raise AssertionError(seed)
 
     sampler = Sampler(model=Toy(), adapter=ADAPTER, run=never)
-    with pytest.raises(CalibrationError, match="calibration needs|`seeds` must be several"):
+    with pytest.raises(CalibrationError, match=r"calibration needs|`seeds` must be several"):
         calibrate(sampler, seeds=seeds, progress=False)
-    with pytest.raises(CalibrationError, match="fitting needs|`seeds` must be several"):
+    with pytest.raises(CalibrationError, match=r"fitting needs|`seeds` must be several"):
         fit(sampler, schedule_of(), seeds=seeds, progress=False)
-    with pytest.raises(EvaluationError, match="evaluation needs|`seeds` must be several"):
+    with pytest.raises(EvaluationError, match=r"evaluation needs|`seeds` must be several"):
         evaluate(sampler, {"one": schedule_of()}, seeds=seeds, progress=False)
