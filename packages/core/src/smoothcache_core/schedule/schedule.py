@@ -174,6 +174,11 @@ class Schedule(Value):
         if known is not None and known != self.evaluations:
             raise ValueError(f"evaluations is {self.evaluations}, but the fingerprint says {known}")
         check_timesteps(self.fingerprint.timesteps, self.evaluations)
+        compared = (
+            [step.evaluation for step in self.solver_steps.steps] if self.solver_steps else []
+        )
+        if compared and compared[-1] >= self.evaluations:
+            raise ValueError(f"solver_steps names evaluation {compared[-1]}, past the end")
         return self
 
     @model_validator(mode="after")
