@@ -187,7 +187,7 @@ class Settings:
 
     Attributes:
         samples: Samples of every evaluation seed.
-        only: Name of the one run to measure; all if empty.
+        only: How the names of the runs to measure begin; all if empty.
     """
 
     samples: int = 6
@@ -312,7 +312,7 @@ def shares(rows: Sequence[Row]) -> dict[str, float]:
 def record(settings: Settings) -> Record:
     """Measure, and return the record."""
     warnings.simplefilter("ignore", SmoothCacheWarning)
-    runs = [run for run in RUNS if settings.only in ("", run.name)]
+    runs = [run for run in RUNS if run.name.startswith(settings.only)]
     rows = [row for run in tqdm(runs, unit="run") for row in measure(run, settings.samples)]
     found = shares(rows)
     return new_record(

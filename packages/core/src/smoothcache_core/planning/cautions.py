@@ -2,6 +2,7 @@
 
 from smoothcache_core.calibration.calibration import Calibration
 from smoothcache_core.schedule.schedule import Schedule
+from smoothcache_core.sources.promises import LEAST_EXPLAINED, explained_share
 
 FEW_SAMPLES = 4
 """Samples of a calibration below which a plan is told to rest on few. Plans of the shipped models
@@ -32,6 +33,13 @@ def cautions(calibration: Calibration, schedule: Schedule) -> list[str]:
             f"this plan rests on {counted}, which tell little of others: its error is "
             f"{prediction.error:.2g} with 95 % confidence of {between}; calibrate with more seeds, "
             "8 samples or more"
+        )
+    share = explained_share(calibration)
+    if share < LEAST_EXPLAINED:
+        told.append(
+            f"the denoiser answers to errors in ways that this calibration explains to {share:.0%} "
+            "only: single samples may err many times as much as most, and the mean error may be "
+            f"{between}; measure it by `fit` with 8 samples or more"
         )
     if prediction.high >= _ALL:
         told.append(
