@@ -15,6 +15,8 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:Should have t:UserWarning"),  # torchsde, of rounding
     pytest.mark.filterwarnings("ignore:the run has [68] evaluations"),  # which is meant here
     pytest.mark.filterwarnings("ignore:this plan rests on"),  # few samples, for speed
+    pytest.mark.filterwarnings("ignore:an error of"),  # which steps so few make large
+    pytest.mark.filterwarnings("ignore:the denoiser answers"),
 ]
 KEYS = "policy compute planned_from predicted_error rel_l2 rel_l2_spread told"
 
