@@ -151,7 +151,7 @@ def test_another_number_of_steps_is_refused_and_forgotten(solver: str):
     more = sampler_for(solver, steps=STEPS + 2)
     with cached_pipeline(sampler.pipe, schedule):
         expected = sampler(1)
-        with pytest.raises(ScheduleError, match="the sampler made evaluation number"):
+        with pytest.raises(ScheduleError, match="the sampler asks for evaluation number"):
             more(1)
         assert torch.equal(sampler(1), expected)
 

@@ -9,7 +9,7 @@ import diffusers
 import pytest
 import torch
 from kit.helpers import ADAPTER, STEPS, Toy, noise
-from smoothcache_core import Calibration, Sampler, calibrate
+from smoothcache_core import Calibration, PatternAdapter, Sampler, SitePattern, calibrate
 from smoothcache_core.calibrating.probe import probed
 from smoothcache_core.calls.guidance import announcing_guidance
 from smoothcache_core.errors import CalibrationError
@@ -139,6 +139,7 @@ def test_what_is_the_same_is_continued_and_returned_at_the_cost_of_one_evaluatio
     whole = measure(Counted(), tmp_path / "whole.safetensors", (0, 1, 2))
     measure(Counted(), checkpoint)
     assert measure(Counted(), checkpoint, (0, 1, 2)) == whole
+    assert Calibration.load(checkpoint) == whole
     again = Counted()
     assert measure(again, checkpoint, (0, 1, 2)) == whole
     assert again.evaluations == 1
@@ -181,7 +182,56 @@ def test_a_look_at_a_run_says_what_the_run_says():
     made = Counted(guidance=2.0)
     look = probed(made.sampler, 0)
     assert made.evaluations == 1
-    assert look == calibrate(made.sampler, seeds=[0], progress=False).fingerprint
+    known = calibrate(made.sampler, seeds=[0], progress=False).fingerprint
+    assert look.changed(sampling=known.sampling) == known
+
+
+class Labelled(nn.Module):
+    """A denoiser that is told what to show."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList([nn.Linear(4, 4, bias=False)])
+
+    def forward(self, hidden_states: Tensor, timestep: float, label: Any) -> Tensor:
+        told = torch.as_tensor(label[0] if isinstance(label, list) else label)
+        return self.blocks[0](hidden_states) * timestep + told.float().mean()
+
+
+LABELLED = PatternAdapter(name="labelled", patterns=(SitePattern("blocks.*", "block"),))
+LABELS: dict[str, tuple[Any, Any]] = {
+    "class": (torch.tensor([3]), torch.tensor([4])),
+    "classes of many": (torch.tensor([207, 1]), torch.tensor([208, 1])),
+    "number": (3, 4),
+    "embedding": (torch.ones(1, 5), torch.linspace(-1, 1, 5)[None]),
+    "another length": (torch.ones(1, 5), torch.ones(1, 6)),
+    "list of embeddings": ([torch.ones(3)], [torch.arange(3.0)]),
+}
+
+
+@pytest.mark.parametrize("named", [True, False])
+@pytest.mark.parametrize("what", LABELS)
+def test_other_prompts_are_refused_whoever_knows_of_them(what: str, named: bool, tmp_path: Path):
+    """They are in a function of the user's, so they show in what the model is given."""
+    model, checkpoint = Labelled().requires_grad_(False), tmp_path / "c.safetensors"
+
+    def sampler(label: Any) -> Sampler:
+        def run(seed: int) -> Tensor:
+            latent = noise(seed, (1, 3, 4))
+            for step in (1.0, 0.7, 0.3):
+                given = {"label": label} if named else {}
+                latent = latent - model(latent, step, *(() if named else (label,)), **given) / 9
+            return latent
+
+        return Sampler(model=model, adapter=LABELLED, run=run)
+
+    settings: dict[str, Any] = {"checkpoint": checkpoint, "sensitivity": 0, "progress": False}
+    one, other = LABELS[what]
+    calibrate(sampler(one), seeds=[0, 1], **settings)
+    calibrate(sampler(one), seeds=[1, 2], **settings)
+    for seeds in ([0, 1, 2], [3]):
+        with pytest.raises(CalibrationError, match=r"is given at seed 0 \(prompts, labels\)"):
+            calibrate(sampler(other), seeds=seeds, **settings)
 
 
 # ---------------------------------------------------------------------------- two at once

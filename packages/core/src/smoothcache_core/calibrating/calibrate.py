@@ -1,8 +1,8 @@
 """Calibration: run the unmodified sampler and measure what caching needs to know."""
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -14,7 +14,7 @@ from smoothcache_core.adapters.compiled import is_compiled
 from smoothcache_core.adapters.guidance import conditional_part
 from smoothcache_core.arguments import check_kind
 from smoothcache_core.calibrating.continuing import continued
-from smoothcache_core.calibrating.probe import probed, sampler_fingerprint
+from smoothcache_core.calibrating.probe import Probe, sampler_fingerprint
 from smoothcache_core.calibrating.recorder import Recorder
 from smoothcache_core.calibrating.run_sensitivity import measure_dynamics
 from smoothcache_core.calibrating.sharded import shared_out
@@ -27,7 +27,6 @@ from smoothcache_core.numerics.reproducible_sum import joined
 from smoothcache_core.sampling.sampler import Sampler
 from smoothcache_core.sampling.seeding import checked_seeds
 from smoothcache_core.sampling.trajectory import Trajectory
-from smoothcache_core.schedule.fingerprint import Fingerprint
 
 PLANNING_LAG = 12
 """Largest lag that is measured unless told otherwise. A fill of two outputs looks back twice as far
@@ -131,7 +130,7 @@ def calibrate(
     seeds = checked_seeds(seeds, "calibration", CalibrationError)
     if checkpoint is not None:
         check_output(checkpoint)
-    probe = cache(lambda: probed(sampler, seeds[0]))  # for all files that are continued
+    probe = Probe(sampler, seeds)  # for all files that are continued
     run = partial(_calibrated, sampler, probe, max_lag=max_lag, references=references)
     how = {"sensitivity": sensitivity, "checkpoint": checkpoint, "progress": progress}
     with sampler.around():
@@ -143,7 +142,7 @@ def calibrate(
 
 def _calibrated(
     sampler: Sampler,
-    probe: Callable[[], Fingerprint],
+    probe: Probe,
     *,
     seeds: Iterable[int],
     max_lag: int,
@@ -159,6 +158,9 @@ def _calibrated(
     done = continued(
         checkpoint, sampler, fingerprint, probe, seeds=todo, max_lag=max_lag, chosen=chosen
     )
+    if checkpoint is not None:
+        look = probe.look(done and done.fingerprint)
+        fingerprint = fingerprint.changed(sampling=look.sampling)
     remaining = [seed for seed in todo if done is None or seed not in done.seeds]
     recorder = Recorder(sampler, max_lag, fingerprint, references, trajectories=bool(chosen))
     statistics = _RunStatistics(sampler, chosen)

@@ -1,9 +1,10 @@
 """Continuing a calibration file: only if it is of the very same thing."""
 
 import logging
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
+from smoothcache_core.calibrating.probe import Probe
 from smoothcache_core.calibration.calibration import Calibration
 from smoothcache_core.errors import CalibrationError
 from smoothcache_core.sampling.sampler import Sampler
@@ -16,7 +17,7 @@ def continued(
     checkpoint: str | Path | None,
     sampler: Sampler,
     fingerprint: Fingerprint,
-    probe: Callable[[], Fingerprint],
+    probe: Probe,
     *,
     seeds: Sequence[int],
     max_lag: int,
@@ -31,7 +32,7 @@ def continued(
         checkpoint: The file; None for none.
         sampler: How a run is made.
         fingerprint: What is known of it before a run.
-        probe: Finds out what a run is, see `probed`.
+        probe: Finds out what a run is.
         seeds: Runs that are asked for, at least one.
         max_lag: Largest lag that is asked for.
         chosen: Seeds to measure sensitivities with.
@@ -45,7 +46,7 @@ def continued(
     reasons = fingerprint.differences(done.fingerprint)
     reasons += _other_settings(done, sampler, seeds, max_lag, chosen)
     if not reasons:
-        reasons = probe().mismatches(done.fingerprint)
+        reasons = probe.look(done.fingerprint).mismatches(done.fingerprint)
     if reasons:
         raise CalibrationError(
             f"cannot continue {str(checkpoint)!r}: {'; '.join(reasons)}; use another file"

@@ -1,6 +1,7 @@
 """What a run of a sampler is, found out at the cost of one evaluation."""
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
+from hashlib import sha256
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from smoothcache_core.calls.watch import SchedulerWatch
 from smoothcache_core.errors import CalibrationError
 from smoothcache_core.outputs.structures import Structure
 from smoothcache_core.sampling.sampler import Sampler
-from smoothcache_core.schedule.fingerprint import Fingerprint
+from smoothcache_core.schedule.fingerprint import INPUTS, Fingerprint
 from smoothcache_core.wrapping.modules import layered
 
 
@@ -32,8 +33,38 @@ def sampler_fingerprint(sampler: Sampler) -> Fingerprint:
     )
 
 
+class Probe:
+    """Looks at runs of a sampler, at each seed once.
+
+    Args:
+        sampler: How a run is made.
+        seeds: Its seeds; the first is looked at unless a calibration names another.
+    """
+
+    def __init__(self, sampler: Sampler, seeds: Sequence[int]) -> None:
+        self._sampler, self._seeds = sampler, seeds
+        self._known: dict[int, Fingerprint] = {}
+
+    def look(self, done: Fingerprint | None = None) -> Fingerprint:
+        """Return what a run is.
+
+        Args:
+            done: What was measured before; its inputs are compared at the seed that it names.
+        """
+        first = self._seeds[0]
+        seed = first if done is None else _seed_of_inputs(done, first)
+        if seed not in self._known:
+            self._known[seed] = probed(self._sampler, seed)
+        return self._known[seed]
+
+
+def _seed_of_inputs(done: Fingerprint, default: int) -> int:
+    names = [name for name in done.sampling or {} if name.startswith(INPUTS)]
+    return int(names[0].removeprefix(INPUTS)) if names else default
+
+
 def probed(sampler: Sampler, seed: int) -> Fingerprint:
-    """Return what can be said of a run, as when it is over.
+    """Return what can be said of a run, as when it is over, and what its model was given.
 
     The denoiser is asked at the first evaluation; all others are answered by what it said there.
 
@@ -58,6 +89,7 @@ class _Probe:
         self._answers: dict[Hashable, Structure] = {}
         self._timesteps: list[float | Tensor | None] = []
         self._first: Call | None = None
+        self._inputs: list[str] = []
 
     @torch.no_grad()
     def run(self, seed: int) -> Fingerprint:
@@ -67,8 +99,11 @@ class _Probe:
             sampler.run(seed)
         if self._first is None:
             raise CalibrationError(f"`run` never called the {type(sampler.model).__name__}")
+        known = sampler_fingerprint(sampler)
+        given = sha256("\n".join(self._inputs).encode()).hexdigest()[:16]
+        sampling = {**(known.sampling or {}), f"{INPUTS}{seed}": given}
         return run_fingerprint(
-            sampler_fingerprint(sampler),
+            known.changed(sampling=sampling),
             self._first,
             timesteps=self._timesteps,
             branches=sampler.branches,
@@ -83,6 +118,8 @@ class _Probe:
         self._first = self._first or seen
         if tick.evaluation == len(self._timesteps):
             self._timesteps.append(timestep_of(seen))
+        if not tick.evaluation:
+            self._inputs += self._reader.conditioning(args, kwargs)
         kind = tick.branch, seen.layout, seen.variant
         if kind not in self._answers:
             self._answers[kind] = Structure.of(call(*args, **kwargs)).copied()

@@ -6,7 +6,9 @@ from dataclasses import dataclass, field
 from numbers import Real
 from typing import Any
 
+import torch
 from torch import Tensor, nn
+from torch.utils._pytree import keystr, tree_flatten_with_path
 
 from smoothcache_core.adapters.sites import Adapter
 from smoothcache_core.calls.guidance import announced_guidance, guidance_in
@@ -95,6 +97,21 @@ class CallReader:
             return args, {**kwargs, name: latent}
         return (*args[:index], latent, *args[index + 1 :]), dict(kwargs)
 
+    def conditioning(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[str]:
+        """Return what one call is given beside latent and timestep, as short texts.
+
+        Numbers of floating tensors are told roughly, for they differ from device to device.
+        """
+        names = {self._latent[0], self._timestep[0]}
+        places = {self._latent[1], self._timestep[1]}
+        given = {str(place): each for place, each in enumerate(args) if place not in places}
+        given |= {name: each for name, each in kwargs.items() if name not in names}
+        return [
+            f"{name}{keystr(path)}: {_roughly(leaf)}"
+            for name, each in sorted(given.items())
+            for path, leaf in tree_flatten_with_path(each)[0]
+        ]
+
     def read(
         self, args: tuple[Any, ...], kwargs: Mapping[str, Any], context: str | None = None
     ) -> Call:
@@ -164,3 +181,22 @@ def _tensors(latent: Any) -> list[Tensor]:
 
 def _layout(tensor: Tensor) -> tuple[tuple[int, ...], str, str]:
     return tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."), str(tensor.device)
+
+
+def _roughly(value: object) -> str:
+    """Return a value as text; of floating tensors the size and one projection of the entries."""
+    if isinstance(value, bool | int | float | str) or value is None:
+        return repr(value)
+    if not isinstance(value, Tensor):
+        return type(value).__name__
+    shape = tuple(value.shape)
+    if not value.is_floating_point():
+        return f"{shape} {value.flatten().tolist()}" if value.numel() <= _FEW else f"{shape}"
+    entries = value.detach().flatten().double().cpu()
+    signs = torch.arange(len(entries)).mul_(7919).remainder_(104729).remainder_(2).mul_(2).sub_(1)
+    size = float(entries.norm())
+    along = float(entries @ signs.double()) / size if size else 0.0
+    return f"{shape} {size:.1e} {along:.1f}"
+
+
+_FEW = 4096  # whole numbers that are kept as they are: labels, ids of tokens

@@ -128,7 +128,8 @@ class Run:
         elif tick.broken:
             self._store.drop(tick.branch)
         self._warn_timesteps(self._timesteps.see(tick, call))
-        self._warn_other(Fingerprint(solver_settings=self._watch.news()))
+        if news := self._watch.news():
+            self._warn_other(Fingerprint(solver_settings=news))
         self._latent = _rows(latent)
         if self._latent is not None:
             self._look(tick, self._latent, first=first)

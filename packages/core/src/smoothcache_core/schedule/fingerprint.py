@@ -17,6 +17,10 @@ from smoothcache_core.schedule.values import (
     Value,
 )
 
+INPUTS = "inputs of seed "
+"""Begins the name of the setting of `sampling` that says what the model was given, latent and
+timestep apart, at the first evaluation of a run."""
+
 _APART = 0.05
 """How far projections may differ for one model: between data types, or after a little tuning."""
 
@@ -142,11 +146,16 @@ class Fingerprint(Value):
         names = (name for name in type(self).model_fields if name not in _ELSEWHERE)
         return [*_differences(self, other, names), *self._told(other)]
 
+    def without_inputs(self) -> Self:
+        """Return it without what the model was given, which checkpoints say of one seed."""
+        known = {k: v for k, v in (self.sampling or {}).items() if not k.startswith(INPUTS)}
+        return self.changed(sampling=known or None)
+
     def _told(self, other: "Fingerprint") -> list[str]:
         """Return which settings of the solver and of the sampler are not the same."""
         one, two = self.sampling or {}, other.sampling or {}
-        told = [f"{name} is {two[name]!r}, not {one[name]!r}" for name in one
-                if name in two and one[name] != two[name]]  # fmt: skip
+        changed = [name for name in one if name in two and one[name] != two[name]]
+        told = [_sampling_difference(name, one[name], two[name]) for name in changed]
         return [*told, *solver_differences(_solver(self), _solver(other), "not")]
 
 
@@ -162,6 +171,13 @@ def check_timesteps(timesteps: Sequence[float] | None, evaluations: int | None) 
     """
     if timesteps is not None and evaluations is not None and len(timesteps) != evaluations:
         raise ValueError(f"there are {len(timesteps)} timesteps for {evaluations} evaluations")
+
+
+def _sampling_difference(name: str, here: Setting, there: Setting) -> str:
+    if name.startswith(INPUTS):
+        seed = name.removeprefix(INPUTS)
+        return f"what the model is given at seed {seed} (prompts, labels) is something else"
+    return f"{name} is {there!r}, not {here!r}"
 
 
 def _solver(known: Fingerprint) -> tuple[str | None, Mapping[str, Setting] | None]:
