@@ -12,7 +12,7 @@ from kit.helpers import ADAPTER, STEPS, Toy, noise
 from smoothcache_core import Calibration, PatternAdapter, Sampler, SitePattern, calibrate
 from smoothcache_core.calibrating.probe import probed
 from smoothcache_core.calls.guidance import announcing_guidance
-from smoothcache_core.errors import CalibrationError
+from smoothcache_core.errors import CalibrationError, SmoothCacheError
 from smoothcache_core.locking import locked
 from torch import Tensor, nn
 
@@ -276,6 +276,6 @@ def test_the_lock_of_a_process_that_was_killed_is_none(tmp_path: Path):
 def test_a_folder_that_cannot_be_written_to_is_told_before_any_evaluation(tmp_path: Path):
     (tmp_path / "file").touch()
     made = Counted()
-    with pytest.raises(CalibrationError, match="cannot write"):
+    with pytest.raises(SmoothCacheError, match="cannot write"):
         measure(made, tmp_path / "file" / "c.safetensors")
     assert made.evaluations == 0
