@@ -15,6 +15,7 @@ from smoothcache_core.adapters.guidance import conditional_part
 from smoothcache_core.arguments import check_kind
 from smoothcache_core.calibrating.continuing import continued
 from smoothcache_core.calibrating.probe import Probe, sampler_fingerprint
+from smoothcache_core.calibrating.progress import counting_calls
 from smoothcache_core.calibrating.recorder import Recorder
 from smoothcache_core.calibrating.run_sensitivity import measure_dynamics
 from smoothcache_core.calibrating.sharded import shared_out
@@ -164,7 +165,10 @@ def _calibrated(
     remaining = [seed for seed in todo if done is None or seed not in done.seeds]
     recorder = Recorder(sampler, max_lag, fingerprint, references, trajectories=bool(chosen))
     statistics = _RunStatistics(sampler, chosen)
-    with tqdm(remaining, desc="calibrating", unit="run", disable=not progress) as bar:
+    with (
+        tqdm(remaining, desc="calibrating", unit="run", disable=not progress) as bar,
+        counting_calls(sampler.model, bar),
+    ):
         for seed in bar:
             part, plain = recorder.run(seed)
             if chosen:
