@@ -79,7 +79,10 @@ def _rows(row: ReportRow, report: Report, plain: Tensor) -> list[PictureRow]:
     if row.policy == PLAIN:
         return [own]
     apart = (pictures - plain).abs().mul(_MAGNIFIED).clamp(max=1.0)
-    return [own, PictureRow(name="", remark=f"|{row.policy} - plain| x {_MAGNIFIED}", pictures=apart)]
+    return [
+        own,
+        PictureRow(name="", remark=f"|{row.policy} - plain| x {_MAGNIFIED}", pictures=apart),
+    ]
 
 
 def save_pictures(
