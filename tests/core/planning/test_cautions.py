@@ -2,10 +2,12 @@
 
 import functools
 import warnings
+from dataclasses import replace
 
 import pytest
 from kit.planning import Mixture, OneStep, ToySampler
 from smoothcache_core import Calibration, Schedule, SmoothCacheWarning, calibrate, plan
+from smoothcache_core.numerics.reproducible_sum import cut, joined
 from smoothcache_core.planning.cautions import cautions
 from smoothcache_core.schedule import Prediction
 
@@ -58,3 +60,15 @@ def test_a_schedule_without_an_interval_is_told_nothing_of():
     bare = Schedule(evaluations=2, rows={"attn": (1, 0)})
     assert cautions(calibration_of(1, 1), bare) == []
     assert cautions(calibration_of(1, 1), bare.changed(prediction=Prediction(error=3.0))) == []
+
+
+def test_a_denoiser_whose_answers_are_hardly_explained_is_told():
+    calibration = calibration_of(8)
+    dynamics = calibration.dynamics
+    assert dynamics is not None
+    followed = cut(joined(dynamics.sum_dxdy) / 8)
+    strange = replace(calibration, dynamics=replace(dynamics, sum_dxdy=followed))
+    (told,) = cautions(strange, promised(0.01, 5.0))
+    assert "explains to" in told
+    assert "0.002 to 0.05" in told
+    assert "`fit` with 8 samples or more" in told
