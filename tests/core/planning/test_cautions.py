@@ -11,7 +11,7 @@ from smoothcache_core.numerics.reproducible_sum import cut, joined
 from smoothcache_core.planning.cautions import cautions
 from smoothcache_core.schedule import Prediction
 
-STEPS = 10
+STEPS = 12
 
 
 @functools.cache
@@ -66,7 +66,7 @@ def test_a_denoiser_whose_answers_are_hardly_explained_is_told():
     calibration = calibration_of(8)
     dynamics = calibration.dynamics
     assert dynamics is not None
-    followed = cut(joined(dynamics.sum_dxdy) / 8)
+    followed = cut(joined(dynamics.sum_dxdy) / 100)
     strange = replace(calibration, dynamics=replace(dynamics, sum_dxdy=followed))
     (told,) = cautions(strange, promised(0.01, 5.0))
     assert "explains to" in told

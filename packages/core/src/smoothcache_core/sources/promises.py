@@ -152,7 +152,8 @@ class Promises:
 def explained_share(calibration: Calibration) -> float:
     """Return the share of the outputs' changes that the denoiser's gain explains, 0 to 1.
 
-    It is the mean over evaluations and passes, by the weights of the passes; 1 if not known.
+    It is the mean over evaluations and passes, by the weights of the passes; 1 if not known. The
+    first two evaluations, where no drift can be measured, count as explained.
 
     Args:
         calibration: What was measured.
