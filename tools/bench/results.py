@@ -228,7 +228,7 @@ def results() -> str:
 
 def summary() -> str:
     """Return the errors of plans, of SmoothCache and of the best peer as a Markdown table."""
-    titles = ["model, solver", "compute", "`planned`", "`fitted`", "SmoothCache"]
+    titles = ["model, solver", "compute", "`planned`", "`fitted`", "threshold rule (paper)"]
     lines = []
     for _, record in qualities():
         for budget in SUMMED_UP_AT:
