@@ -89,7 +89,7 @@ def described(value: object) -> str:
     """Return what a value is, in a few words.
 
     Args:
-        value: Anything.
+        value: What was given where something else was expected.
     """
     if isinstance(value, type):
         return f"the class {value.__name__} itself"
@@ -120,7 +120,7 @@ def listed_seeds(seeds: Any, error: type[SmoothCacheError]) -> list[Any]:
     """Return seeds as a list.
 
     Args:
-        seeds: Several seeds.
+        seeds: Seeds of several runs, numpy's integers included.
         error: Class of the error to raise.
 
     Raises:

@@ -18,7 +18,7 @@ def counting_calls(model: nn.Module, bar: tqdm) -> Generator[None]:
     """Show in `bar` how often the model was called, since a run with sensitivities takes long.
 
     Args:
-        model: The denoiser.
+        model: The denoiser that is calibrated.
         bar: A bar of runs; nothing is done if it is disabled.
     """
     if bar.disable:

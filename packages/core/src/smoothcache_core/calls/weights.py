@@ -38,7 +38,7 @@ def weight_projections(model: nn.Module) -> Projections:
     in shards or offloaded, are left out; which are looked at does not depend on that.
 
     Args:
-        model: The denoiser.
+        model: The denoiser, not its compiled wrapper.
     """
     matrices = [(n, p) for n, p in model.named_parameters() if p.ndim > 1 and _is_weight(p)]
     stride = max(len(matrices) // _PROJECTIONS, 1)

@@ -155,14 +155,16 @@ class Attachment:
         Example:
             Two requests in turn, evaluation by evaluation, each by a schedule of its own:
 
+            >>> import torch
+            >>> latents = {"first": torch.randn(2, 4), "second": torch.randn(2, 4)}
+            >>> schedules = {"first": schedule, "second": plan(calibration, compute=0.75)}
             >>> attachment = attach(model, adapter, schedule)
             >>> for step in range(8):
-            ...     with attachment.run("first request"):
-            ...         latent = one.step()
-            ...     with attachment.run("second request", schedule=finer):
-            ...         latent = other.step()
-            >>> attachment.under_way
-            ()
+            ...     for key, latent in latents.items():
+            ...         with attachment.run(key, schedule=schedules[key]):
+            ...             latents[key] = latent - model(latent, 1 - step / 8) / 8
+            >>> attachment.under_way, attachment.stats.runs
+            ((), 2)
             >>> attachment.detach()
 
         Args:

@@ -109,7 +109,7 @@ class Continuity:
         """Note a call that was made or answered.
 
         Args:
-            evaluation: Its evaluation.
+            evaluation: The evaluation that the call belongs to.
             latent: The latent that the caller gave, (rows, ...).
             output: What the caller got.
         """

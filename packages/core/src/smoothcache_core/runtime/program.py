@@ -44,11 +44,6 @@ class Program:
     always: tuple[str, ...]
     coefficients: Coefficients
 
-    def fills_at(self, evaluation: int) -> bool:
-        """Return whether anything is filled at an evaluation."""
-        rows = (self.denoiser.row, self.guidance.row, *(recipe.row for recipe in self.recipes))
-        return any(not row[evaluation] for row in rows)
-
 
 class Programs:
     """Makes the programs of a live model, and wraps their sites on it.

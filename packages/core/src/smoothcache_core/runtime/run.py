@@ -44,7 +44,7 @@ class Run:
         graph: Whether gradients flow through what is kept.
 
     Attributes:
-        program: As given.
+        program: The schedule, ready for the model.
         clock: Says where a call is in the run.
     """
 
@@ -89,13 +89,13 @@ class Run:
         self._solver = SolverCheck(schedule.solver_steps)
         self._continuity = Continuity()
         self._soundness = Soundness()
-        fills = [e for e in range(schedule.evaluations) if program.fills_at(e)]
+        fills = [e for e in range(schedule.evaluations) if schedule.fills_at(e)]
         self._watched = fills[:2][-1] if fills else -1
 
     @property
     def fills(self) -> bool:
         """Whether anything is filled in the evaluation under way."""
-        return self.program.fills_at(self._evaluation)
+        return self.program.schedule.fills_at(self._evaluation)
 
     # ------------------------------------------------------------------ before a call
 

@@ -141,7 +141,7 @@ class SolverCheck:
         """See a call that was made or answered.
 
         Args:
-            evaluation: Its evaluation.
+            evaluation: The evaluation that the call belongs to.
             part: Number of the call in the evaluation, from 0.
             latent: As the caller gave it.
             output: What the caller gets.

@@ -295,7 +295,11 @@ class Schedule(Value):
         return [key for key in (*self.rows, *self.fills) if key not in names]
 
     def fills_at(self, evaluation: int) -> bool:
-        """Return whether any row is filled at an evaluation, from 0."""
+        """Return whether any row is filled at an evaluation.
+
+        Args:
+            evaluation: Index of the evaluation in the run, from 0.
+        """
         return any(not row[evaluation] for row in self.rows.values())
 
     @property
