@@ -84,6 +84,7 @@ class Run:
             graph=graph,
         )
         self._evaluation = -1
+        self._other_guidance = False
         self._calls = 0
         self._latent: Tensor | None = None
         self._solver = SolverCheck(schedule.solver_steps)
@@ -152,6 +153,7 @@ class Run:
         else:
             self._continuity.forget()
         live = call_fingerprint(call)
+        self._other_guidance = live.strength not in (None, schedule.fingerprint.strength)
         self._whole.rescale(schedule_at(schedule, live.strength).timeline(GUIDANCE))
         self._warn_other(live)
         if expectation := expectation_at(schedule, live.strength):
@@ -194,7 +196,8 @@ class Run:
                     f"{finding.message} Hardly anything of it comes from the evaluation before: "
                     f"the sampler draws new noise at every step, or {TURNS}"
                 )
-            self._remarks.once(finding.message, about="solver")
+            if not (finding.is_guidance and self._other_guidance):  # which was announced, and told
+                self._remarks.once(finding.message, about="solver")
         if any(map(is_mixed, answers.values())):
             raise AttachError(TURNS)
         self._tell_broken(self._soundness.broken(wait=wait))

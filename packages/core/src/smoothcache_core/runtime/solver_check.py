@@ -41,11 +41,13 @@ class Finding:
         evaluation: The evaluation whose latent shows it.
         message: What the user is told.
         is_large: Whether so much is left that the latent may belong to another run.
+        is_guidance: Whether it is the strength of guidance.
     """
 
     evaluation: int
     message: str
     is_large: bool
+    is_guidance: bool
 
 
 class _Sums:
@@ -196,6 +198,7 @@ def _finding(sums: _Sums, eps: float, products: list[float]) -> Finding | None:
     found = ""
     if unit and along**2 > _EXPLAINED * unit * left and share > expected:
         found = _other_guidance(sums.strength(), along / unit)
+    is_guidance = bool(found)
     if not found and share > max(expected, _RESIDUAL + rounding):
         found = (
             f"the latent of evaluation {step.evaluation} is not what the planned solver makes of "
@@ -208,7 +211,11 @@ def _finding(sums: _Sums, eps: float, products: list[float]) -> Finding | None:
             f"{share:.2g} of a step in place of {step.residual:.2g}; is eta another?"
         )
     is_large = not is_noisy and left > _ANOTHER**2 * size
-    return Finding(evaluation=step.evaluation, message=found, is_large=is_large) if found else None
+    if not found:
+        return None
+    return Finding(
+        evaluation=step.evaluation, message=found, is_large=is_large, is_guidance=is_guidance
+    )
 
 
 def _other_guidance(planned: float, change: float) -> str:
