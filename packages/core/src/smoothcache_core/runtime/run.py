@@ -140,7 +140,6 @@ class Run:
 
     def _start(self, tick: Tick, call: Call) -> None:
         """Drop what earlier runs kept, and compare the run with what was planned for."""
-        self._tell_rest()
         self._drop()
         self._timesteps.restart()
         self._solver.restart()
@@ -246,7 +245,7 @@ class Run:
 
     def over(self) -> None:
         """The run is over, at its end or not: drop everything of it."""
-        self._tell_rest()
+        self._tell_broken(self._soundness.broken())
         self.clock.over()
         self._drop()
         self._continuity.forget()
@@ -268,16 +267,13 @@ class Run:
     def end_for_good(self, *, quietly: bool) -> None:
         """Drop everything, as the cache is taken off; tell what is wrong with the last run."""
         if not quietly:
-            self._tell_rest()
+            self._tell_broken(self._soundness.broken(wait=True))
             if not self.clock.complete:
                 self._warn_incomplete(self.clock.count)
         self._drop()
         self._continuity.forget()
 
     # ------------------------------------------------------------------ telling
-
-    def _tell_rest(self) -> None:
-        self._tell_broken(self._soundness.broken(wait=True))
 
     def _tell_broken(self, evaluation: int | None) -> None:
         if evaluation is not None:
