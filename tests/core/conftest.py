@@ -1,11 +1,3 @@
-from collections.abc import Generator
+from kit.gradients import without_gradients
 
-import pytest
-import torch
-
-
-@pytest.fixture(autouse=True)
-def without_gradients() -> Generator[None]:
-    """Sample as samplers do: without gradients, with which nothing is filled."""
-    with torch.no_grad():
-        yield
+__all__ = ["without_gradients"]

@@ -1,7 +1,10 @@
 from pathlib import Path
 
 import pytest
+from kit.gradients import without_gradients
 from kit.image_folders import save_dit, save_lumina2
+
+__all__ = ["without_gradients"]
 
 
 @pytest.fixture(scope="session")

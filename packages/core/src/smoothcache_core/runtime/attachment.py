@@ -69,6 +69,7 @@ class Attachment:
         differentiable: bool = False,
     ) -> None:
         inside = denoiser(model)
+        sites = tuple(adapter.sites(inside))
         self.stats = CacheStats()
         self.context: str | None = None
         self._inside, self._adapter, self._branches = inside, adapter, branches
@@ -80,7 +81,7 @@ class Attachment:
         self._attached = True
         self._runs: dict[Hashable, Run] = {}
         live = live_fingerprint(inside, adapter, branches, scheduler, solver)
-        self._programs = Programs(model, adapter, live, schedule, self, self._remarks)
+        self._programs = Programs(model, adapter, sites, live, schedule, self, self._remarks)
         with removed_on_error(self._programs.wrapping):
             self._default = self._run_by(self._programs.of(schedule), self._watch)
             self._programs.wrapping.add(listening(self, inside, scheduler, self._watch))

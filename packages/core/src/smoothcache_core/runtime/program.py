@@ -50,7 +50,8 @@ class Programs:
 
     Args:
         model: The denoiser the sampler calls, compiled or not.
-        adapter: Where its sites are.
+        adapter: How its guidance is done.
+        sites: Its sites.
         live: What is known of the model and of its runs, see `live_fingerprint`.
         schedule: The first schedule that it will follow.
         driver: What stands around every call of the denoiser.
@@ -69,13 +70,14 @@ class Programs:
         self,
         model: nn.Module,
         adapter: Adapter,
+        sites: tuple[Site, ...],
         live: Fingerprint,
         schedule: Schedule,
         driver: Driver,
         remarks: Remarks,
     ) -> None:
         self._model, self._adapter, self._live, self._remarks = model, adapter, live, remarks
-        self._sites = tuple(adapter.sites(denoiser(model)))
+        self._sites = sites
         recipes = self._recipes(schedule)
         self.wrapping = Wrapping(model, (), driver)
         with removed_on_error(self.wrapping):
