@@ -118,7 +118,7 @@ class Noisy(OneStep):
 
     def step(self, output: Tensor, timestep: Any, latent: Tensor) -> tuple[Tensor]:
         (found,) = super().step(output, timestep, latent)
-        generator = torch.Generator().manual_seed(int(timestep))
+        generator = torch.Generator().manual_seed(1000 + int(timestep))  # not that of a latent
         return (found + 0.5 * torch.randn(found.shape, generator=generator),)
 
 

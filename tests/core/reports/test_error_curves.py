@@ -7,6 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from smoothcache_core import Calibration
 from smoothcache_core.adapters import Site
+from smoothcache_core.calibration.quantised import quantised, quantised_squares
 from smoothcache_core.reports import (
     error_curves,
     save_figure,
@@ -43,8 +44,8 @@ def calibrated(
     return Calibration(
         sites=sites,
         branches=("cond", "uncond"),
-        totals=errors.sum(axis=-1),
-        squares=(errors**2).sum(axis=-1),
+        totals=quantised(errors).sum(axis=-1),
+        squares=quantised_squares(errors).sum(axis=-1),
         samples=samples,
         seeds=(0,),
         fingerprint=Fingerprint(model_class="Toy"),

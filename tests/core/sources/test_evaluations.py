@@ -220,7 +220,7 @@ def test_a_strength_of_another_meaning_is_not_rescaled():
 def test_used_at_stronger_guidance_a_plan_errs_less_than_with_its_coefficients_unscaled():
     _, schedule = planned_at(1.5)
     stronger, _ = planned_at(6.0)
-    before = schedule.changed(fingerprint=Fingerprint())
+    before = schedule.changed(fingerprint=Fingerprint(), solver_steps=None)
     with announcing_guidance(guidance_scale=6.0), pytest.warns(SmoothCacheWarning) as told:
         error, _ = realised(stronger, schedule)
     with announcing_guidance(guidance_scale=6.0):

@@ -205,7 +205,7 @@ def test_plan_writes_v1_and_maps(shell: Shell, calibrated: Path):
         (("--compute", 0.5, "--max-bytes", "2 quarts"), "'2 quarts' is no size"),
         (("--alpha", -1), "at least 0, got -1"),
         (("--alpha", "x"), "--alpha"),
-        (("--interval", 0), "every"),
+        (("--interval", 0), "at least 1, got 0, "),
         (("--alpha", 0.1, "--max-lag", 9), "max_lag must be from 1 to 3"),
         (("--compute", 0.7, "--rule", "smooth", "--per", "site", "--v1"), "not module paths"),
         (("--compute", 0.5, "--target", "denoiser", "--v1"), "v1 knows reuse only"),

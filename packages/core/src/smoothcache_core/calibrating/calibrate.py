@@ -220,12 +220,13 @@ class _RunStatistics:
             raise plain
         branches = tuple(dict.fromkeys(call.branch for call in plain.calls))
         places = places_of(plain.evaluations) if plain.seed in self._chosen else []
+        conditional = conditional_part(self._sampler.adapter, branches)
         dynamics = measure_dynamics(
             self._sampler,
             plain,
             self._sampler.samples,
             probes=places,
-            conditional=conditional_part(self._sampler.adapter, branches),
+            conditional=conditional if plain.parts > 1 else None,
         )
         assert part.products is not None
         products = joined(part.products) / part.samples

@@ -117,6 +117,8 @@ class Calibration:
         """
         with np.errstate(invalid="ignore"):
             sums = self.squares - self.totals**2 / self.samples
+        if self.samples == 1:
+            sums = np.where(np.isnan(sums), sums, 0.0)  # but for the rounding of squares
         variance = sums / max(self.samples - 1, 1)
         return np.where(np.isinf(self.totals), np.inf, np.sqrt(np.maximum(variance, 0.0)))
 

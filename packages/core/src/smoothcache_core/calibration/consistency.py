@@ -2,21 +2,93 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
 
+from smoothcache_core.adapters.sites import Site
 from smoothcache_core.calibration.checks import check_gram, check_products, check_shape, check_sums
+from smoothcache_core.calibration.dynamics import Dynamics
+from smoothcache_core.calibration.influence import Influence
 from smoothcache_core.calibration.quantised import GRID, LARGEST, MOST_SAMPLES
 from smoothcache_core.errors import CalibrationError
 from smoothcache_core.numerics.arrays import Array, Rows
 from smoothcache_core.numerics.reproducible_sum import joined
+from smoothcache_core.schedule.cost import Cost
+from smoothcache_core.schedule.fingerprint import Fingerprint
 
-if TYPE_CHECKING:
-    from smoothcache_core.calibration.calibration import Calibration
+
+class Parts(Protocol):
+    """The parts of a `Calibration`, which is what is checked here."""
+
+    @property
+    def sites(self) -> Sequence[Site]:
+        """The sites, one dimension of the errors."""
+        ...
+
+    @property
+    def branches(self) -> Sequence[str]:
+        """Names of the conditioning passes."""
+        ...
+
+    @property
+    def totals(self) -> Array:
+        """Sums of errors, (sites, branches, lags, evaluations)."""
+        ...
+
+    @property
+    def squares(self) -> Array:
+        """Sums of their squares, same shape."""
+        ...
+
+    @property
+    def samples(self) -> int:
+        """Number of samples."""
+        ...
+
+    @property
+    def seeds(self) -> Sequence[int]:
+        """Seeds of the runs."""
+        ...
+
+    @property
+    def evaluations(self) -> int:
+        """Evaluations of one run."""
+        ...
+
+    @property
+    def max_lag(self) -> int:
+        """The largest lag measured."""
+        ...
+
+    @property
+    def fingerprint(self) -> Fingerprint:
+        """What was measured."""
+        ...
+
+    @property
+    def cost(self) -> Cost:
+        """MACs and bytes of one evaluation."""
+        ...
+
+    @property
+    def products(self) -> Array | None:
+        """Inner products of outputs, if they are known."""
+        ...
+
+    @property
+    def dynamics(self) -> Dynamics | None:
+        """What was learned of whole runs, if anything."""
+        ...
+
+    @property
+    def influence(self) -> Influence | None:
+        """What errors of sites do, if it is known."""
+        ...
 
 
-def check_calibration(found: Calibration) -> None:
+def check_calibration(found: Parts) -> None:
     """Refuse a calibration whose parts contradict one another, or are what they cannot be.
 
     Raises:
@@ -29,7 +101,7 @@ def check_calibration(found: Calibration) -> None:
     _check_whole_runs(found)
 
 
-def _check_names(found: Calibration) -> None:
+def _check_names(found: Parts) -> None:
     """Refuse what occurs twice, and numbers of samples that are none of these seeds."""
     paths = [site.path for site in found.sites]
     for name, values in (("sites", paths), ("branches", found.branches), ("seeds", found.seeds)):
@@ -46,7 +118,7 @@ def _check_names(found: Calibration) -> None:
         raise CalibrationError(f"seeds are in ascending order, got {list(found.seeds)[:20]}")
 
 
-def _check_errors(found: Calibration) -> None:
+def _check_errors(found: Parts) -> None:
     """Refuse errors of the wrong shape, and what cannot be sums of errors and of their squares."""
     expected = (len(found.sites), len(found.branches))
     shape = found.totals.shape
@@ -105,7 +177,7 @@ def _is_measured(known: Rows) -> bool:
     return bool(some and (known == expected).all())
 
 
-def _check_spread(found: Calibration) -> None:
+def _check_spread(found: Parts) -> None:
     """Refuse squares that are smaller than the mean allows (Jensen), but for rounding."""
     finite = np.isfinite(found.squares)
     totals, squares = found.totals[finite], found.squares[finite]
@@ -114,7 +186,7 @@ def _check_spread(found: Calibration) -> None:
         raise CalibrationError("'squares' is too small for the errors in 'totals'")
 
 
-def _check_fingerprint(found: Calibration) -> None:
+def _check_fingerprint(found: Parts) -> None:
     known = found.fingerprint.evaluations
     if known is not None and known != found.evaluations:
         raise CalibrationError(
@@ -126,7 +198,7 @@ def _check_fingerprint(found: Calibration) -> None:
         raise CalibrationError("the sites of its cost are not its sites, one by one")
 
 
-def _check_products(found: Calibration) -> None:
+def _check_products(found: Parts) -> None:
     if found.products is None:
         return
     shape = (len(found.sites), found.evaluations, found.max_lag + 1)
@@ -143,7 +215,7 @@ def _check_products(found: Calibration) -> None:
             check_products("products", products[:, lag:, lag], own[:, lag:], own[:, :-lag])
 
 
-def _check_whole_runs(found: Calibration) -> None:
+def _check_whole_runs(found: Parts) -> None:
     """Refuse statistics of whole runs and of influence that are of other runs, sites or seeds."""
     dynamics, influence, runs = found.dynamics, found.influence, len(found.seeds)
     if dynamics is not None:

@@ -142,8 +142,8 @@ class DenoiserCache:
         self._conditional: tuple[int, Structure] | None = None
         self._batch.restart()
 
-    def see(self, tick: Tick, latent: Tensor) -> None:
-        """Look at the latent of a call, (rows, ...), before `begin`."""
+    def see(self, tick: Tick, latent: Tensor | None) -> None:
+        """Look at the latent of a call, (rows, ...), before `begin`; None if that is impossible."""
         if self._guidance is None:
             return
         if tick.broken:

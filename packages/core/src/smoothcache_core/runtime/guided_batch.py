@@ -21,8 +21,17 @@ class GuidedBatch:
         self._known: bool | None = None
         self._compared: Later | None = None
 
-    def see(self, evaluation: int, latent: Tensor) -> None:
-        """Compare the halves of a latent, (rows, ...), if it can tell and nothing is known yet."""
+    def see(self, evaluation: int, latent: Tensor | None) -> None:
+        """Compare the halves of a latent, (rows, ...), if it can tell and nothing is known yet.
+
+        Args:
+            evaluation: The evaluation that the latent belongs to.
+            latent: As the denoiser is given it; None if its numbers cannot be looked at, then the
+                batch is believed to be guided.
+        """
+        if latent is None:
+            self._known = True
+            return
         rows = len(latent) if latent.dim() else 0
         if self._known is not None or evaluation == 0 or rows % 2 or not rows:
             return

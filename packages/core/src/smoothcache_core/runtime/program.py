@@ -51,7 +51,7 @@ class Programs:
     Args:
         model: The denoiser the sampler calls, compiled or not.
         adapter: How its guidance is done.
-        sites: Its sites.
+        sites: The sites that the adapter finds in it.
         live: What is known of the model and of its runs, see `live_fingerprint`.
         schedule: The first schedule that it will follow.
         driver: What stands around every call of the denoiser.

@@ -85,6 +85,7 @@ class Run:
         )
         self._evaluation = -1
         self._other_guidance = False
+        self._strength: float | None = None
         self._calls = 0
         self._latent: Tensor | None = None
         self._solver = SolverCheck(schedule.solver_steps)
@@ -132,6 +133,7 @@ class Run:
         if news := self._watch.news():
             self._warn_other(Fingerprint(solver_settings=news))
         self._latent = _rows(latent)
+        self._whole.see(tick, self._latent)
         if self._latent is not None:
             self._look(tick, self._latent, first=first)
         self._sites.prepare(tick, graph=self._graph)
@@ -153,10 +155,17 @@ class Run:
             self._continuity.forget()
         live = call_fingerprint(call)
         self._other_guidance = live.strength not in (None, schedule.fingerprint.strength)
-        self._whole.rescale(schedule_at(schedule, live.strength).timeline(GUIDANCE))
+        self._rescale(live.strength)
         self._warn_other(live)
         if expectation := expectation_at(schedule, live.strength):
             self._remarks.once(expectation)
+
+    def _rescale(self, strength: float | None) -> None:
+        """Fill guidance differences as the strength of guidance of this run needs it."""
+        if strength != self._strength:
+            self._strength = strength
+            rescaled = schedule_at(self.program.schedule, strength)
+            self._whole.rescale(rescaled.timeline(GUIDANCE))
 
     def _look(self, tick: Tick, latent: Tensor, *, first: bool) -> None:
         """Look whether the call goes on with the run that was planned for."""
@@ -168,7 +177,6 @@ class Run:
             self._solver.begin(evaluation, latent, separate=separate)
         # on an accelerator numbers are waited for once in a run, before its second fill
         self._judge(wait=evaluation == self._watched)
-        self._whole.see(tick, latent)
 
     def _is_watched(self, evaluation: int, latent: Tensor) -> bool:
         """Whether latents are compared here: until the second fill, and while it costs nothing."""
@@ -303,9 +311,13 @@ class Run:
 
 
 def _rows(latent: Any) -> Tensor | None:
-    """Return the latent as one tensor, (rows, ...); None if it is none of floating point."""
+    """Return the latent as one tensor, (rows, ...); None if its numbers cannot be looked at.
+
+    There are none on the meta device, and in tensors of other classes (fake, sharded) not all.
+    """
     try:
         rows = rows_of(latent)
     except CalibrationError:
         return None
-    return rows if rows.is_floating_point() and rows.dim() else None
+    plain = type(rows) is Tensor and not rows.is_meta
+    return rows if plain and rows.is_floating_point() and rows.dim() else None

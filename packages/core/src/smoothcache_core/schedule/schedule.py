@@ -98,6 +98,7 @@ class Changes(TypedDict, total=False):
     fingerprint: Fingerprint
     cost: Cost | None
     prediction: Prediction | None
+    solver_steps: SolverSteps | None
 
 
 def _integer(number: object) -> object:

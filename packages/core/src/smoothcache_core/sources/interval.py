@@ -66,8 +66,8 @@ def _rows(every: int, evaluations: int, kinds: Iterable[str]) -> dict[str, Row]:
     """Return rows that compute every so manyth evaluation, and the last one, by kind."""
     if every < 1 or evaluations < 1:
         raise ScheduleError(
-            "an interval is at least 1 evaluation, of a run of at least 1; got an interval of "
-            f"{every} and {evaluations} evaluations"
+            "an interval computes every n-th evaluation of a run, and both n and the evaluations "
+            f"are at least 1, got {every}, {evaluations}"
         )
     row: Row = tuple(1 if i % every == 0 or i == evaluations - 1 else 0 for i in range(evaluations))
     return dict.fromkeys(kinds, row)
