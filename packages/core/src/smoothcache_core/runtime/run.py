@@ -173,7 +173,8 @@ class Run:
         if not self._is_watched(evaluation, latent):
             self._continuity.forget()
         elif first:
-            self._continuity.begin(evaluation, latent)
+            if self._continuity.has_left or self._solver.compares(evaluation):
+                self._continuity.begin(evaluation, latent)
             self._solver.begin(evaluation, latent, separate=separate)
         # on an accelerator numbers are waited for once in a run, before its second fill
         self._judge(wait=evaluation == self._watched)

@@ -116,6 +116,10 @@ class SolverCheck:
     def _passes(self) -> int:
         return len(self._sums[0].step.outputs[0])
 
+    def compares(self, evaluation: int) -> bool:
+        """Return whether the latent of an evaluation, from 0, is compared."""
+        return any(sums.step.evaluation == evaluation for sums in self._sums)
+
     def begin(self, evaluation: int, latent: Tensor, *, separate: bool) -> None:
         """See the latent of the first call of an evaluation, (rows, ...).
 
