@@ -197,6 +197,8 @@ class Run:
             AttachError: A latent belongs to another run.
         """
         answers = dict(self._continuity.answers(wait=wait))
+        if any(map(is_mixed, answers.values())):
+            raise AttachError(TURNS)
         for finding in self._solver.findings(wait=wait):
             shares = answers.get(finding.evaluation, [0.0])
             if finding.is_large and shares[0] > FOREIGN:
@@ -206,8 +208,6 @@ class Run:
                 )
             if not (finding.is_guidance and self._other_guidance):  # which was announced, and told
                 self._remarks.once(finding.message, about="solver")
-        if any(map(is_mixed, answers.values())):
-            raise AttachError(TURNS)
         self._tell_broken(self._soundness.broken(wait=wait))
 
     # ------------------------------------------------------------------ after a call
