@@ -19,9 +19,10 @@ from typing import Any
 
 import numpy as np
 from smoothcache_audio.loading import SHIPPED_GUIDANCE
-from smoothcache_core import Calibration, Schedule, cached, calibrate, fit
+from smoothcache_core import Calibration, Schedule, calibrate, fit
 from smoothcache_core.errors import ScheduleError, SmoothCacheWarning
 from smoothcache_core.metrics import relative_l2
+from smoothcache_core.pipelines.pipelines import cached_sampler
 from smoothcache_core.planning import Planner
 from torch import Tensor
 from tqdm import tqdm
@@ -278,14 +279,7 @@ class _Judge:
     def _errors(self, schedule: Schedule) -> list[float]:
         plain = self._sampler.plain_sampler()
         errors: list[float] = []
-        with cached(
-            plain.model,
-            plain.adapter,
-            schedule,
-            branches=plain.branches,
-            scheduler=plain.scheduler,
-            solver=plain.solver,
-        ):
+        with cached_sampler(plain, schedule):
             for seed, known in zip(EVALUATION_SEEDS, self._plain, strict=True):
                 errors += relative_l2(known, self._sampler(seed).cpu()).tolist()
         return errors

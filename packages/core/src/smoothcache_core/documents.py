@@ -76,7 +76,7 @@ def parsed(content: bytes | str, *, constants: bool = False) -> Any:
         raise ValueError(f"it is nested more than {DEEPEST} levels deep") from error
     for value in _parts(document):
         if isinstance(value, str):
-            _check_unicode(value)
+            check_unicode(value)
     return document
 
 
@@ -120,7 +120,12 @@ def _number(text: str) -> float:
     return value
 
 
-def _check_unicode(text: str) -> None:
+def check_unicode(text: str) -> None:
+    """Refuse text that no file can hold.
+
+    Raises:
+        ValueError: It holds half of a surrogate pair.
+    """
     try:
         text.encode()
     except UnicodeEncodeError as error:

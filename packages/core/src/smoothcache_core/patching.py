@@ -134,7 +134,7 @@ class Override:
 
         def reduced(this: object, protocol: Any) -> Any:
             make, arguments, *state = own.__reduce_ex__(this, protocol)
-            make = _new if make is copyreg.__newobj__ else make  # type: ignore[attr-defined]
+            make = new_object if make is copyreg.__newobj__ else make  # type: ignore[attr-defined]
             return make, tuple(own if a is self._made else a for a in arguments), *state
 
         space = {**names, "__doc__": own.__doc__, "__reduce_ex__": reduced, **attributes}
@@ -177,7 +177,7 @@ def attributes_of(owner: object) -> Mapping[str, Any]:
     return getattr(owner, "__dict__", {})
 
 
-def _new(own: type, *arguments: Any) -> object:
+def new_object(own: Any, *arguments: Any) -> object:
     """Do what `copyreg.__newobj__` does; of that, pickle demands the class that an object has."""
     return own.__new__(own, *arguments)
 

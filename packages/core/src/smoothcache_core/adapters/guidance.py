@@ -26,6 +26,12 @@ def is_unconditional(branch: str) -> bool:
     return "uncond" in branch or "neg" in branch
 
 
-def is_joint(branch: str) -> bool:
-    """Return whether a call of this name makes both passes, as `"cond_uncond"` does."""
-    return is_unconditional(branch) and "cond" in branch.replace("uncond", "")
+def is_separate(branch: str, branches: Sequence[str]) -> bool:
+    """Return whether the passes of guidance are calls of their own, not halves of one batch.
+
+    Args:
+        branch: Name of the conditioning pass under way; empty if it has none.
+        branches: Names of the passes that the user gave, empty if none.
+    """
+    joint = is_unconditional(branch) and "cond" in branch.replace("uncond", "")
+    return bool(branches) or bool(branch and not joint)  # one call may be named "cond_uncond"

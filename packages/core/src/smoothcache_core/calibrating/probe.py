@@ -10,7 +10,7 @@ from torch import Tensor
 from smoothcache_core.calls.announcements import listening
 from smoothcache_core.calls.call import Call, CallReader
 from smoothcache_core.calls.clock import Clock
-from smoothcache_core.calls.fingerprints import model_fingerprint, run_fingerprint, timestep_of
+from smoothcache_core.calls.fingerprints import live_fingerprint, run_fingerprint, timestep_of
 from smoothcache_core.calls.watch import SchedulerWatch
 from smoothcache_core.errors import CalibrationError
 from smoothcache_core.outputs.structures import Structure
@@ -25,12 +25,10 @@ def sampler_fingerprint(sampler: Sampler) -> Fingerprint:
     Args:
         sampler: How a run is made.
     """
-    return model_fingerprint(sampler.model, sampler.adapter.name).changed(
-        solver=sampler.solver_name,
-        solver_settings=sampler.solver_settings,
-        branches=sampler.branches,
-        sampling=sampler.settings,
+    live = live_fingerprint(
+        sampler.model, sampler.adapter, sampler.branches, sampler.scheduler, sampler.solver
     )
+    return live.changed(sampling=sampler.settings)
 
 
 class Probe:

@@ -8,7 +8,10 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
 
+from smoothcache_core.adapters.sites import Adapter
 from smoothcache_core.calls.call import Call
+from smoothcache_core.calls.clock import Scheduler
+from smoothcache_core.calls.solvers import solver_name, solver_settings
 from smoothcache_core.calls.weights import known_name, weight_projections, whole_shape
 from smoothcache_core.schedule.fingerprint import Fingerprint
 from smoothcache_core.schedule.provenance import Setting
@@ -29,6 +32,29 @@ def model_fingerprint(model: nn.Module, adapter: str) -> Fingerprint:
         weights_rounding=weights.rounding or None,
         adapter=adapter,
         versions=_versions(),
+    )
+
+
+def live_fingerprint(
+    model: nn.Module,
+    adapter: Adapter,
+    branches: tuple[str, ...],
+    scheduler: Scheduler | None,
+    solver: str | None,
+) -> Fingerprint:
+    """Return what is known of a live model and its runs before it is called.
+
+    Args:
+        model: The denoiser, not its compiled wrapper.
+        adapter: What is known about its family.
+        branches: Names of the conditioning passes, if they are calls of their own.
+        scheduler: The scheduler, if there is one.
+        solver: Name of the solver; that of `scheduler` if not given.
+    """
+    settings = None if scheduler is None else solver_settings(scheduler)
+    named = None if scheduler is None else solver_name(scheduler)
+    return model_fingerprint(model, adapter.name).changed(
+        solver=solver or named, solver_settings=settings, branches=branches
     )
 
 

@@ -17,9 +17,10 @@ from smoothcache_core.arguments import check_kind
 from smoothcache_core.calls.announcements import listening
 from smoothcache_core.calls.call import CallReader
 from smoothcache_core.calls.clock import Scheduler
+from smoothcache_core.calls.fingerprints import live_fingerprint
 from smoothcache_core.calls.watch import SchedulerWatch
 from smoothcache_core.errors import AttachError, ScheduleError
-from smoothcache_core.runtime.program import Program, Programs, live_fingerprint
+from smoothcache_core.runtime.program import Program, Programs
 from smoothcache_core.runtime.remarks import Remarks, warn
 from smoothcache_core.runtime.run import Run
 from smoothcache_core.runtime.site_cache import Refit

@@ -15,7 +15,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.utils._pytree import TreeSpec
 
-from smoothcache_core.adapters.guidance import is_joint, is_unconditional
+from smoothcache_core.adapters.guidance import is_separate, is_unconditional
 from smoothcache_core.adapters.sites import DENOISER, GUIDANCE, Adapter, Guidance
 from smoothcache_core.calls.clock import Tick
 from smoothcache_core.errors import ScheduleError
@@ -132,7 +132,7 @@ class DenoiserCache:
         self._denoiser = denoiser.timeline if denoiser.fills else None
         self._guidance = guidance.timeline if guidance.fills else None
         self._adapter = adapter
-        self._separate = bool(branches)
+        self._branches = branches
         self._store, self._stats, self._remarks, self._graph = store, stats, remarks, graph
         self._batch = GuidedBatch()
         self.forget()
@@ -225,8 +225,7 @@ class DenoiserCache:
 
     def _batch_order(self) -> Guidance | None:
         """Return which half of this batch is conditional, None if passes are calls of their own."""
-        branch = self._tick.branch
-        if self._separate or (branch and not is_joint(branch)):
+        if is_separate(self._tick.branch, self._branches):
             return None
         order = self._adapter.guidance
         if order is None:

@@ -7,9 +7,6 @@ from torch import nn
 
 from smoothcache_core.adapters.compiled import denoiser
 from smoothcache_core.adapters.sites import DENOISER, GUIDANCE, Adapter, Site
-from smoothcache_core.calls.clock import Scheduler
-from smoothcache_core.calls.fingerprints import model_fingerprint
-from smoothcache_core.calls.solvers import solver_name, solver_settings
 from smoothcache_core.errors import ScheduleError
 from smoothcache_core.runtime.denoiser_cache import refuse_guidance
 from smoothcache_core.runtime.graphs import graphs_over_limit, recompile_limit
@@ -52,7 +49,7 @@ class Programs:
         model: The denoiser the sampler calls, compiled or not.
         adapter: How its guidance is done.
         sites: The sites that the adapter finds in it.
-        live: What is known of the model and of its runs, see `live_fingerprint`.
+        live: What is known of the model and of its runs, see `calls.fingerprints.live_fingerprint`.
         schedule: The first schedule that it will follow.
         driver: What stands around every call of the denoiser.
         remarks: What tells the user.
@@ -142,15 +139,11 @@ class Programs:
                 f"adapter {live.adapter!r} its kinds are {kinds}, its first site "
                 f"{self._sites[0].path!r}"
             )
-        self._warn_unlike(schedule, live)
+        self._remarks.unlike(schedule.fingerprint, live)
         if not schedule.skips:
             self._remarks.once(
                 "the schedule computes everything: nothing will be reused and nothing gets faster"
             )
-
-    def _warn_unlike(self, schedule: Schedule, live: Fingerprint) -> None:
-        for remark in schedule.fingerprint.remarks(live):
-            self._remarks.once(f"the schedule was planned for something else: {remark}")
 
     def _warn_graphs(self, graphs: int) -> None:
         if graphs:
@@ -159,29 +152,6 @@ class Programs:
                 f"its limit is {recompile_limit()}, and what is over it runs eager or fails: raise "
                 "torch._dynamo.config.recompile_limit, compile block by block, or plan per kind"
             )
-
-
-def live_fingerprint(
-    model: nn.Module,
-    adapter: Adapter,
-    branches: tuple[str, ...],
-    scheduler: Scheduler | None,
-    solver: str | None,
-) -> Fingerprint:
-    """Return what is known of a live model and its runs before it is called.
-
-    Args:
-        model: The denoiser, not its compiled wrapper.
-        adapter: What is known about its family.
-        branches: Names of the conditioning passes, if they are calls of their own.
-        scheduler: The scheduler, if there is one.
-        solver: Name of the solver; that of `scheduler` if not given.
-    """
-    settings = None if scheduler is None else solver_settings(scheduler)
-    named = None if scheduler is None else solver_name(scheduler)
-    return model_fingerprint(model, adapter.name).changed(
-        solver=solver or named, solver_settings=settings, branches=branches
-    )
 
 
 def _variants(recipes: Sequence[Recipe]) -> Mapping[str, Sequence[Hashable]]:

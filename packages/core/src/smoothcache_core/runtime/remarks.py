@@ -3,6 +3,7 @@
 import warnings
 
 from smoothcache_core.errors import SmoothCacheWarning
+from smoothcache_core.schedule.fingerprint import Fingerprint
 
 
 def warn(message: str) -> None:
@@ -20,6 +21,16 @@ class Remarks:
     def any(self) -> bool:
         """Whether anything was told."""
         return bool(self._made)
+
+    def unlike(self, planned: Fingerprint, live: Fingerprint) -> None:
+        """Warn of what differs from the planned run without making it wrong.
+
+        Args:
+            planned: What a schedule was planned for.
+            live: What is known of the model or the run.
+        """
+        for remark in planned.remarks(live):
+            self.once(f"the schedule was planned for something else: {remark}")
 
     def once(self, message: str, *, about: str | None = None) -> None:
         """Warn, unless that was done before.

@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import Tensor
 
-from smoothcache_core.adapters.guidance import is_joint
+from smoothcache_core.adapters.guidance import is_separate
 from smoothcache_core.adapters.sites import GUIDANCE, Adapter
 from smoothcache_core.calls.call import Call
 from smoothcache_core.calls.clock import Clock, Tick, TimestepCheck
@@ -131,7 +131,8 @@ class Run:
             self._store.drop(tick.branch)
         self._warn_timesteps(self._timesteps.see(tick, call))
         if news := self._watch.news():
-            self._warn_other(Fingerprint(solver_settings=news))
+            planned = self.program.schedule.fingerprint
+            self._remarks.unlike(planned, Fingerprint(solver_settings=news))
         self._latent = _rows(latent)
         self._whole.see(tick, self._latent)
         if self._latent is not None:
@@ -156,7 +157,7 @@ class Run:
         live = call_fingerprint(call)
         self._other_guidance = live.strength not in (None, schedule.fingerprint.strength)
         self._rescale(live.strength)
-        self._warn_other(live)
+        self._remarks.unlike(schedule.fingerprint, live)
         if expectation := expectation_at(schedule, live.strength):
             self._remarks.once(expectation)
 
@@ -169,7 +170,7 @@ class Run:
 
     def _look(self, tick: Tick, latent: Tensor, *, first: bool) -> None:
         """Look whether the call goes on with the run that was planned for."""
-        evaluation, separate = tick.evaluation, self._is_separate(tick)
+        evaluation, separate = tick.evaluation, is_separate(tick.branch, self._branches)
         if not self._is_watched(evaluation, latent):
             self._continuity.forget()
         elif first:
@@ -185,10 +186,6 @@ class Run:
             return False
         watched = evaluation <= self._watched or self._continuity.has_left
         return watched or latent.device.type == "cpu"
-
-    def _is_separate(self, tick: Tick) -> bool:
-        """Whether conditioning passes are calls of their own."""
-        return bool(self._branches) or bool(tick.branch and not is_joint(tick.branch))
 
     def _judge(self, *, wait: bool = False) -> None:
         """Tell or refuse what was found out since.
@@ -299,10 +296,6 @@ class Run:
                 "skip in the wrong places",
                 about="timesteps",
             )
-
-    def _warn_other(self, live: Fingerprint) -> None:
-        for remark in self.program.schedule.fingerprint.remarks(live):
-            self._remarks.once(f"the schedule was planned for something else: {remark}")
 
     def _warn_incomplete(self, count: int) -> None:
         self._remarks.once(

@@ -20,7 +20,7 @@ from pydantic import (
     ValidationError,
 )
 
-from smoothcache_core.documents import LEAST, MOST
+from smoothcache_core.documents import LEAST, MOST, check_unicode
 from smoothcache_core.errors import ScheduleError
 
 
@@ -29,10 +29,7 @@ def _scalar(value: object) -> object:
 
 
 def _encodable(text: str) -> str:
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise ValueError(f"{text!a} holds half of a surrogate pair") from error
+    check_unicode(text)
     return text
 
 

@@ -10,18 +10,14 @@ from typing import Any
 from torch import nn
 
 from smoothcache_core.errors import AttachError
+from smoothcache_core.patching import new_object
 
 Reduced = tuple[Callable[..., Any], tuple[type, ...], dict[str, Any]]
 
 
 def reduced(own: type, state: Mapping[str, Any]) -> Reduced:
     """Return what `__reduce_ex__` gives of a module of class `own` with these attributes."""
-    return bare, (own,), dict(state)
-
-
-def bare(own: Any) -> object:
-    """Return an object of a class without anything in it; pickles of modules name this function."""
-    return own.__new__(own)
+    return new_object, (own,), dict(state)
 
 
 def without(module: nn.Module, prefix: str) -> dict[str, Any]:
