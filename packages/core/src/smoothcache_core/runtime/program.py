@@ -1,7 +1,7 @@
 """Schedules made ready for one live model: checked, compiled, their sites wrapped."""
 
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import nn
 
@@ -31,6 +31,7 @@ class Program:
         guidance: What happens to the guidance difference.
         always: Paths of the sites that are computed at every evaluation.
         coefficients: Those of all fills of sites.
+        filled: The evaluations at which anything is filled, ascending.
     """
 
     schedule: Schedule
@@ -40,6 +41,7 @@ class Program:
     guidance: Recipe
     always: tuple[str, ...]
     coefficients: Coefficients
+    filled: tuple[int, ...]
 
 
 class Programs:
@@ -81,17 +83,17 @@ class Programs:
             self._made = [self._program(schedule, recipes)]
 
     def of(self, schedule: Schedule) -> Program:
-        """Return the program of a schedule, the same for the same schedule.
+        """Return the program of a schedule, compiled once for all schedules that are equal.
 
         Raises:
             AttachError: Its sites cannot be wrapped beside those of other schedules.
             ScheduleError: The schedule does not fit the model.
         """
-        known = next((each for each in self._made if each.schedule is schedule), None)
-        if known is None:
-            known = self._program(schedule, self._recipes(schedule))
-            self._made.append(known)
-        return known
+        known = next((each for each in self._made if each.schedule == schedule), None)
+        if known is not None:
+            return replace(known, schedule=schedule)  # a server may read its file for each request
+        self._made.append(self._program(schedule, self._recipes(schedule)))
+        return self._made[-1]
 
     def _program(self, schedule: Schedule, compiled: Sequence[Recipe]) -> Program:
         *of_sites, of_denoiser, of_guidance = compiled
@@ -105,6 +107,7 @@ class Programs:
             guidance=of_guidance,
             always=tuple(r.site.path for r in of_sites if not r.fills and not whole),
             coefficients=Coefficients([recipe.timeline for recipe in recipes]),
+            filled=tuple(filter(schedule.fills_at, range(schedule.evaluations))),
         )
         self._warn_graphs(graphs_over_limit(self._model, _variants(recipes)))
         return program

@@ -66,12 +66,18 @@ class Run:
             branches=branches,
             timesteps=schedule.fingerprint.timesteps or (),
         )
-        self._branches, self._watch, self._graph = branches, watch, graph
+        self._branches, self._watch = branches, watch
         self._stats, self._remarks = stats, remarks
         self._store = TensorStore(stats)
         self._timesteps = TimestepCheck(schedule.fingerprint.timesteps)
         self._sites = SiteCache(
-            program.sites, program.recipes, program.coefficients, self._store, stats, remarks
+            program.sites,
+            program.recipes,
+            program.coefficients,
+            self._store,
+            stats,
+            remarks,
+            graph=graph,
         )
         self._whole = DenoiserCache(
             program.denoiser,
@@ -91,13 +97,12 @@ class Run:
         self._solver = SolverCheck(schedule.solver_steps)
         self._continuity = Continuity()
         self._soundness = Soundness()
-        fills = [e for e in range(schedule.evaluations) if schedule.fills_at(e)]
-        self._watched = fills[:2][-1] if fills else -1
+        self._watched = program.filled[:2][-1] if program.filled else -1
 
     @property
     def fills(self) -> bool:
         """Whether anything is filled in the evaluation under way."""
-        return self.program.schedule.fills_at(self._evaluation)
+        return self._evaluation in self.program.filled
 
     # ------------------------------------------------------------------ before a call
 
@@ -137,7 +142,7 @@ class Run:
         self._whole.see(tick, self._latent)
         if self._latent is not None:
             self._look(tick, self._latent, first=first)
-        self._sites.prepare(tick, graph=self._graph)
+        self._sites.prepare(tick)
         self._tick = tick
         return self._whole.begin(tick, args, kwargs, latent)
 

@@ -77,6 +77,7 @@ class SiteCache:
         store: Where outputs are kept.
         stats: Where it is counted.
         remarks: What tells the user.
+        graph: Whether gradients flow through what is stored.
     """
 
     def __init__(
@@ -87,21 +88,19 @@ class SiteCache:
         store: TensorStore,
         stats: CacheStats,
         remarks: Remarks,
+        *,
+        graph: bool = False,
     ) -> None:
+        for wrapped in sites:
+            wrapped.graph = graph
         timelines = [recipe.timeline for recipe in recipes]
         self._sites = list(zip(sites, timelines, strict=True))
         self._coefficients = coefficients
         self._store, self._stats, self._remarks = store, stats, remarks
 
-    def prepare(self, tick: Tick, *, graph: bool = False) -> None:
-        """Tell every site what to do in the evaluation that begins.
-
-        Args:
-            tick: Its place in the run.
-            graph: Whether gradients flow through what is stored.
-        """
+    def prepare(self, tick: Tick) -> None:
+        """Tell every site what to do in the evaluation that begins."""
         for wrapped, timeline in self._sites:
-            wrapped.graph = graph
             mode = timeline.modes[tick.evaluation]
             if mode in FILLED:
                 if self._prepare_fill(wrapped, timeline, tick):
