@@ -2,6 +2,7 @@
 
 from smoothcache_core.adapters.patterns import PatternAdapter, SitePattern, SpanPattern
 from smoothcache_core.adapters.search import find_adapter
+from smoothcache_core.adapters.signature import latent_and_timestep, whole_evaluations
 from smoothcache_core.adapters.sites import DENOISER, GUIDANCE, Adapter, Site
 
 __all__ = [
@@ -13,4 +14,6 @@ __all__ = [
     "SitePattern",
     "SpanPattern",
     "find_adapter",
+    "latent_and_timestep",
+    "whole_evaluations",
 ]

@@ -118,7 +118,8 @@ class PatternAdapter:
     Attributes:
         name: Name of the family, recorded in calibrations and schedules; a schedule of another name
             is refused.
-        patterns: Where the sites are, at least one, in execution order inside a block.
+        patterns: Where the sites are, in execution order inside a block; none if only whole
+            evaluations are to be skipped, see `whole_evaluations`.
         classes: Names of the model classes this adapter is meant for, by which `find_adapter` finds
             it; none if it is given by hand.
         latent: Name of the denoiser's forward argument that holds the noisy latent.
@@ -141,7 +142,8 @@ class PatternAdapter:
             model: The denoiser, not its compiled wrapper.
 
         Returns:
-            The sites in the order of `patterns`, and of the modules inside a pattern; at least one.
+            The sites in the order of `patterns`, and of the modules inside a pattern; none only if
+            there are no patterns.
 
         Raises:
             AdapterError: A pattern matches nothing, no site is left, or two sites are one module.
@@ -154,7 +156,7 @@ class PatternAdapter:
                 f"its children are {[name for name, _ in model.named_children()]}"
             )
         sites = tuple(site for group in found for site in group or ())
-        if not sites:
+        if self.patterns and not sites:
             raise AdapterError(
                 f"adapter {self.name!r} found no site in {type(model).__name__}: every component "
                 f"at {[p.path for p in self.patterns]} is None"

@@ -1,6 +1,5 @@
 """What one call of the denoiser tells without waiting for the device."""
 
-import inspect
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from numbers import Real
@@ -10,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import keystr, tree_flatten_with_path
 
+from smoothcache_core.adapters.signature import argument_names, latent_and_timestep
 from smoothcache_core.adapters.sites import Adapter
 from smoothcache_core.calls.guidance import announced_guidance, guidance_in
 from smoothcache_core.errors import AdapterError
@@ -71,12 +71,13 @@ class CallReader:
     """
 
     def __init__(self, model: nn.Module, adapter: Adapter) -> None:
-        names = list(inspect.signature(type(model).forward).parameters)[1:]
+        names = argument_names(model)
         for name in (adapter.latent, adapter.timestep):
             if name not in names:
                 raise AdapterError(
                     f"adapter {adapter.name!r} expects an argument {name!r}, but "
                     f"{type(model).__name__}.forward takes {names}"
+                    f"{_usual(model)}"
                 )
         self._latent = adapter.latent, names.index(adapter.latent)
         self._timestep = adapter.timestep, names.index(adapter.timestep)
@@ -150,6 +151,15 @@ class CallReader:
         positional = tuple(_seen(v) for i, v in enumerate(args) if i not in places)
         named = tuple((k, _seen(v)) for k, v in kwargs.items() if k not in names)
         return positional, named
+
+
+def _usual(model: nn.Module) -> str:
+    """Return the names that an adapter may mean, as something to do."""
+    try:
+        latent, timestep = latent_and_timestep(model)
+    except AdapterError:
+        return ""
+    return f"; by their names the adapter should say latent={latent!r}, timestep={timestep!r}"
 
 
 def _seen(value: Any) -> Hashable:
