@@ -97,9 +97,9 @@ def test_a_name_that_is_given_must_be_one():
 class Passing(nn.Module):
     """Passes on whatever it is given, as DDP and PEFT do."""
 
-    def __init__(self, *inside: nn.Module) -> None:
+    def __init__(self, inside: nn.Module, beside: nn.Module | None = None) -> None:
         super().__init__()
-        self.inside = nn.ModuleList(inside) if len(inside) > 1 else inside[0]
+        self.inside, self.beside = inside, beside
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         return self.inside(*args, **kwargs)
