@@ -583,7 +583,7 @@ def test_a_call_while_one_is_under_way_is_refused_and_does_it_no_harm(same_threa
 
 # ---------------------------------------------------------------------------- no waiting
 
-LAZY = {"alias", "clone", "detach", "expand", "select", "unbind", "view"}
+LAZY = {"amax", "alias", "clone", "detach", "expand", "select", "unbind", "view"}
 
 
 @pytest.mark.parametrize("branches", [("",), PAIR], ids=["one call", "two calls"])

@@ -27,7 +27,7 @@ from smoothcache_core.calibrating.solver_response import measure_response
 from smoothcache_core.calibrating.time_axis import time_of
 from smoothcache_core.calibration.calibration import Calibration
 from smoothcache_core.calibration.response import Response
-from smoothcache_core.calls.call import Call, CallReader
+from smoothcache_core.calls.call import Call, CallReader, largest
 from smoothcache_core.calls.clock import Scheduler
 from smoothcache_core.calls.fingerprints import call_fingerprint, model_fingerprint
 from smoothcache_core.errors import CalibrationError, SmoothCacheError
@@ -223,7 +223,7 @@ def _channels(calibration: Calibration, latent: Tensor) -> int:
 def _timestep(call: Call) -> float | None:
     if call.timestep is not None or call.tensor is None or not call.tensor.numel():
         return call.timestep
-    return float(call.tensor.reshape(-1)[0])
+    return float(largest(call.tensor))
 
 
 def _try(sampler: Sampler, synthetic: _SyntheticDenoiser, seed: int) -> Trajectory:

@@ -24,7 +24,10 @@ class Call:
 
     Attributes:
         layout: Shape, dtype and device of the latent.
-        timestep: Its value if the host knows it; None for a timestep on an accelerator.
+        timestep: Its value if the host knows it; None for a timestep on an accelerator. Where each
+            token or frame has one, the largest: given ones, as of a first frame, have 0.
+        progress: What runs from one end to the other in a run: the timestep, or the mean of those
+            of all tokens, whose largest may stay the same for a while; None like `timestep`.
         position: Storage pointer and offset of the timestep tensor, if it is one: most pipelines
             pass views of one tensor of timesteps, which gives the place in it at no cost.
         tensor: The timestep tensor itself, if it is one.
@@ -38,6 +41,7 @@ class Call:
 
     layout: Layout
     timestep: float | None = None
+    progress: float | None = None
     position: tuple[int, int] | None = None
     tensor: Tensor | None = None
     context: str | None = None
@@ -124,18 +128,21 @@ class CallReader:
         variant = self._variant(self._model, args, kwargs)
         others = self._others(args, kwargs)
         if not isinstance(timestep, Tensor):
+            value = float(timestep) if isinstance(timestep, Real) else None
             return Call(
                 layout=layout,
-                timestep=float(timestep) if isinstance(timestep, Real) else None,
+                timestep=value,
+                progress=value,
                 context=context,
                 guidance=guidance,
                 variant=variant,
                 others=others,
             )
-        on_host = timestep.device.type == "cpu" and timestep.numel() > 0
+        value, progress = _on_host(timestep)
         return Call(
             layout=layout,
-            timestep=float(timestep.reshape(-1)[0]) if on_host else None,
+            timestep=value,
+            progress=progress,
             position=(timestep.untyped_storage().data_ptr(), int(timestep.storage_offset())),
             tensor=timestep,
             context=context,
@@ -160,6 +167,24 @@ def _usual(model: nn.Module) -> str:
     except AdapterError:
         return ""
     return f"; by their names the adapter should say latent={latent!r}, timestep={timestep!r}"
+
+
+def largest(timestep: Tensor) -> Tensor:
+    """Return the largest entry of a timestep, (), as a copy on its device, without waiting for it.
+
+    Args:
+        timestep: Of any shape, with at least one entry.
+    """
+    return timestep.detach().amax()
+
+
+def _on_host(timestep: Tensor) -> tuple[float | None, float | None]:
+    """Return the largest entry of a timestep and their mean; None if the host does not know it."""
+    if timestep.device.type != "cpu" or not timestep.numel():
+        return None, None
+    entries = timestep.detach().reshape(-1)
+    value = float(entries.amax())
+    return value, value if float(entries.amin()) == value else float(entries.double().mean())
 
 
 def _seen(value: Any) -> Hashable:

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from smoothcache_core.calls.call import Call
+from smoothcache_core.calls.call import Call, largest
 from smoothcache_core.errors import ScheduleError
 
 
@@ -169,8 +169,8 @@ class Clock:
         return missed or last.inside != call.inside or self._doubtful
 
     def _note_timestep(self, call: Call, new_run: bool) -> None:
-        if call.timestep is not None:
-            self._recent = [*self._recent[-1:], call.timestep]
+        if call.progress is not None:
+            self._recent = [*self._recent[-1:], call.progress]
         self._follows = (new_run or self._follows) and self._expects(self._evaluation, call)
 
     def _note_position(self, call: Call) -> None:
@@ -193,8 +193,8 @@ class Clock:
 
     def _moved(self, call: Call, last: Call) -> bool:
         """Whether the timestep is known to differ from the last evaluation's."""
-        if call.timestep is not None:
-            return call.timestep != last.timestep
+        if call.progress is not None:
+            return call.progress != last.progress
         return self._views and call.position is not None and call.position != last.position
 
     def _is_new_run(self, call: Call, last: Call) -> bool:
@@ -219,11 +219,13 @@ class Clock:
         first = self._first or last
         if self._views and call.position and first.position and last.position:
             return call.position[0] != first.position[0] or call.position[1] < last.position[1]
-        if call.timestep is None:
+        if call.progress is None:
             return None
         if self._follows and self._expects(self.count, call):
             return False
-        return call.timestep == first.timestep or self._is_behind(call.timestep, first.timestep)
+        if call.progress != call.timestep:  # of tokens, nobody says which way their time runs
+            return call.progress == first.progress
+        return call.progress == first.progress or self._is_behind(call.progress, first.progress)
 
     def _expects(self, evaluation: int, call: Call) -> bool:
         return (
@@ -232,18 +234,18 @@ class Clock:
             and same_timestep(call.timestep, self.timesteps[evaluation])
         )
 
-    def _is_behind(self, timestep: float, first: float | None) -> bool:
-        """Whether `timestep` is no further from the start than the last two evaluations were.
+    def _is_behind(self, progress: float, first: float | None) -> bool:
+        """Whether a run is no further from the start than the last two evaluations were.
 
         One of them is not enough: two-evaluation solvers repeat, or go up and down.
         """
         if first is None or not self._recent:
             return False
         if self._recent[-1] > first:
-            return timestep <= min(self._recent)
+            return progress <= min(self._recent)
         if self._recent[-1] == first == 0.0:
             return False  # time may run upwards, as in models that count from 0 to 1
-        return timestep >= max(self._recent)
+        return progress >= max(self._recent)
 
 
 class TimestepCheck:
@@ -268,7 +270,7 @@ class TimestepCheck:
         if call.timestep is not None:
             return self._difference(tick.evaluation, call.timestep)
         if call.tensor is not None and tick.evaluation == len(self._on_device):
-            self._on_device.append(call.tensor.detach().reshape(-1)[0].clone())
+            self._on_device.append(largest(call.tensor))
         return ""
 
     def at_end(self) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from torch import Tensor, nn
 
 from smoothcache_core.adapters.sites import Adapter
-from smoothcache_core.calls.call import Call
+from smoothcache_core.calls.call import Call, largest
 from smoothcache_core.calls.clock import Scheduler
 from smoothcache_core.calls.solvers import solver_name, solver_settings
 from smoothcache_core.calls.weights import known_name, weight_projections, whole_shape
@@ -114,9 +114,9 @@ def run_fingerprint(
 
 def timestep_of(call: Call) -> float | Tensor | None:
     """Return the timestep of a call, as a copy where it is on a device."""
-    if call.timestep is not None or call.tensor is None:
+    if call.timestep is not None or call.tensor is None or not call.tensor.numel():
         return call.timestep
-    return call.tensor.detach().reshape(-1)[0].clone()
+    return largest(call.tensor)
 
 
 def _config_hash(model: nn.Module) -> str:
