@@ -4,6 +4,7 @@ Every function raises ValueError, which is told as a problem of the schedule.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import accumulate
 
 from smoothcache_core.adapters.sites import DENOISER, GUIDANCE, Site
 
@@ -155,12 +156,13 @@ def _too_many(
         row: Its row, 1 where it is computed.
         called: Whether there is anything to be filled at all, by evaluation or as its row.
     """
+    computed = row if called is row else list(map(min, row, called))
+    before = list(accumulate(computed, initial=0))
     for evaluation, coefficients in terms.items():
-        before = sum(map(min, row[:evaluation], called[:evaluation]))
         asked = not row[evaluation] and (called is row or called[evaluation])
-        if asked and len(coefficients) > before:
+        if asked and len(coefficients) > before[evaluation]:
             return (
                 f"fill {key!r} has {len(coefficients)} terms at evaluation {evaluation}, but only "
-                f"{before} outputs are computed before it"
+                f"{before[evaluation]} outputs are computed before it"
             )
     return ""
