@@ -11,7 +11,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from smoothcache_core.calibrating.flops import flop_counter
+from smoothcache_core.calls.flops import flop_counter
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 

@@ -13,9 +13,10 @@ from kit.helpers import anatomy, silent
 from kit.planning import PAIR, WAVE, OneStep, Passes, ToySampler, Wave
 from smoothcache_core import PatternAdapter, Sampler
 from smoothcache_core.calls.clock import Tick
+from smoothcache_core.calls.stopping import Stop
 from smoothcache_core.errors import AdapterError, CalibrationError
 from smoothcache_core.outputs.structures import Structure
-from smoothcache_core.sampling.recording import Stop, record, recorded_calls
+from smoothcache_core.sampling.recording import record, recorded_calls
 from smoothcache_core.sampling.trajectory import is_doubled
 from smoothcache_core.wrapping.modules import layered
 from torch import Tensor, nn

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from smoothcache_core.adapters import Site
-from smoothcache_core.calibrating.flops import flop_counter
+from smoothcache_core.calls.flops import flop_counter
 from smoothcache_core.schedule import Cost, SiteCost
 from torch.nn.functional import scaled_dot_product_attention
 

@@ -10,7 +10,7 @@ import smoothcache_core as core
 import torch
 from cyclopts import Parameter
 from smoothcache_core import Adapter, calibrate
-from smoothcache_core.calibrating.flops import flop_counter
+from smoothcache_core.calls.flops import flop_counter
 from smoothcache_core.schedule import Cost
 from torch import Tensor, nn
 from tqdm import tqdm

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +41,10 @@ class SitePattern:
     target: Target = "output"
     inputs: tuple[str, ...] = ()
     optional: bool = False
+
+    def __repr__(self) -> str:
+        """Return the code that makes it, without what is as it is by default."""
+        return f"SitePattern({self.path!r}, {self.kind!r}{_given(self, after=2)})"
 
 
 @dataclass(frozen=True)
@@ -135,6 +139,12 @@ class PatternAdapter:
     timestep: str = "timestep"
     guidance: Guidance | None = None
 
+    def __repr__(self) -> str:
+        """Return the code that makes it, without what is as it is by default."""
+        lines = "".join(f"\n    {pattern!r}," for pattern in self.patterns)
+        end = "\n)" if self.patterns else ")"
+        return f"PatternAdapter(name={self.name!r}, patterns=({lines}{end}{_given(self, after=2)})"
+
     def sites(self, model: nn.Module) -> tuple[Site, ...]:
         """Return the sites of `model`; components that are `None` are skipped.
 
@@ -198,6 +208,17 @@ class PatternAdapter:
             if module is not None
         ]
         return sites if matches or pattern.optional else None
+
+
+def _given(value: PatternAdapter | SitePattern, *, after: int) -> str:
+    """Return the fields of a value that are not as they are by default, as arguments.
+
+    Args:
+        value: The adapter or pattern that is to be printed.
+        after: How many of its fields are left out, from the first on.
+    """
+    others = [each for each in fields(value)[after:] if getattr(value, each.name) != each.default]
+    return "".join(f", {each.name}={getattr(value, each.name)!r}" for each in others)
 
 
 def _walk(

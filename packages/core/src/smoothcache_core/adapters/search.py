@@ -28,13 +28,29 @@ def find_adapter(model: nn.Module, adapters: Iterable[PatternAdapter]) -> Patter
     Raises:
         AdapterError: No adapter is meant for a class of this name.
     """
-    inside = denoiser(model)
-    by_class = {name: adapter for adapter in adapters for name in adapter.classes}
-    for base in type(inside).__mro__:
-        if base.__name__ in by_class:
-            return by_class[base.__name__]
-    raise AdapterError(
-        f"no adapter for {type(inside).__name__!r}; the known classes are {sorted(by_class)}. Give "
-        "the denoiser that the sampler calls (`pipe.transformer`), or say where its sites are: "
-        "PatternAdapter(name='my-dit', patterns=(SitePattern('blocks.*.attn', 'attn'),))"
-    )
+    by_class = _by_class(adapters)
+    found = known_adapter(model, by_class.values())
+    if found is None:
+        raise AdapterError(
+            f"no adapter for {type(denoiser(model)).__name__!r}; the known classes are "
+            f"{sorted(by_class)}. Give the denoiser that the sampler calls (`pipe.transformer`); "
+            "say where its sites are, PatternAdapter(name='my-dit', patterns=(SitePattern("
+            "'blocks.*.attn', 'attn'),)); or let structure_of(model, run) find them"
+        )
+    return found
+
+
+def known_adapter(model: nn.Module, adapters: Iterable[PatternAdapter]) -> PatternAdapter | None:
+    """Return the adapter of a denoiser, found as by `find_adapter`; None if there is none.
+
+    Args:
+        model: The denoiser that the sampler calls, compiled or not.
+        adapters: Where to look; of two that name a class, the later one.
+    """
+    by_class = _by_class(adapters)
+    bases = (base.__name__ for base in type(denoiser(model)).__mro__)
+    return next((by_class[name] for name in bases if name in by_class), None)
+
+
+def _by_class(adapters: Iterable[PatternAdapter]) -> dict[str, PatternAdapter]:
+    return {name: adapter for adapter in adapters for name in adapter.classes}

@@ -162,7 +162,8 @@ def check_adapter(adapter: Adapter) -> None:
     if isinstance(adapter, type | str | PurePath) or type(adapter).__name__ == "Schedule":
         raise AdapterError(wrong_kind(adapter, "adapter", name="adapter"))
     members = [name for name in vars(Adapter) if not name.startswith("_")]
-    missing = [name for name in members if not hasattr(adapter, name)]
+    there = set(dir(adapter))  # a property may have to look for what it says
+    missing = [name for name in members if name not in there and not hasattr(adapter, name)]
     if len(missing) == len(members):
         raise AdapterError(wrong_kind(adapter, "adapter", name="adapter"))
     if missing:

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from smoothcache_core.calibrating.flops import flop_counter
 from smoothcache_core.calibrating.traces import Comparison, Trace
 from smoothcache_core.calibration.calibration import Calibration
 from smoothcache_core.calibration.quantised import quantised, quantised_squares
@@ -21,6 +20,7 @@ from smoothcache_core.calls.announcements import listening
 from smoothcache_core.calls.call import Call, CallReader
 from smoothcache_core.calls.clock import Clock, Tick
 from smoothcache_core.calls.fingerprints import run_fingerprint, timestep_of
+from smoothcache_core.calls.flops import flop_counter
 from smoothcache_core.calls.watch import SchedulerWatch
 from smoothcache_core.errors import CalibrationError
 from smoothcache_core.numerics.arrays import Array

@@ -327,6 +327,7 @@ def _common_fingerprint(parts: Sequence[Calibration]) -> Fingerprint:
         versions=_agreed([each.versions for each in known]),
         solver_settings=settings or None,
         sampling=_agreed([each.sampling or {} for each in known]) or None,
+        adapter_data=next((each.adapter_data for each in known if each.adapter_data), None),
         weights_rounding=max(each.weights_rounding or 0.0 for each in known) or None,
     )
 

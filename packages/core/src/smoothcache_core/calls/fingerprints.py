@@ -13,6 +13,7 @@ from smoothcache_core.calls.call import Call, largest
 from smoothcache_core.calls.clock import Scheduler
 from smoothcache_core.calls.solvers import solver_name, solver_settings
 from smoothcache_core.calls.weights import known_name, weight_projections, whole_shape
+from smoothcache_core.schedule.adapter_data import AdapterData
 from smoothcache_core.schedule.fingerprint import Fingerprint
 from smoothcache_core.schedule.provenance import Setting
 
@@ -54,7 +55,10 @@ def live_fingerprint(
     settings = None if scheduler is None else solver_settings(scheduler)
     named = None if scheduler is None else solver_name(scheduler)
     return model_fingerprint(model, adapter.name).changed(
-        solver=solver or named, solver_settings=settings, branches=branches
+        adapter_data=AdapterData.of_adapter(adapter),
+        solver=solver or named,
+        solver_settings=settings,
+        branches=branches,
     )
 
 

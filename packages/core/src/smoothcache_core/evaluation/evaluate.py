@@ -20,6 +20,7 @@ from smoothcache_core.evaluation.tally import Judge, Metric, Policy, Run, Summar
 from smoothcache_core.outputs.tensors import synchronize
 from smoothcache_core.reports.report import Report
 from smoothcache_core.reports.rows import PLAIN
+from smoothcache_core.runtime.adapting import adapter_by
 from smoothcache_core.runtime.cached import attach, cached
 from smoothcache_core.runtime.store import CacheStats
 from smoothcache_core.sampling.sampler import Sampler
@@ -248,8 +249,8 @@ def _decoded(sampler: Sampler) -> Decode:
 
 def _fingerprint(sampler: Sampler, schedules: Mapping[str, Schedule]) -> Fingerprint:
     """Return what was run."""
-    known = model_fingerprint(denoiser(sampler.model), sampler.adapter.name)
-    evaluations = next(iter(schedules.values())).evaluations
-    return known.changed(
-        solver=sampler.solver_name, branches=sampler.branches, evaluations=evaluations
+    first = next(iter(schedules.values()))
+    adapter = adapter_by(sampler.adapter, first)
+    return model_fingerprint(denoiser(sampler.model), adapter.name).changed(
+        solver=sampler.solver_name, branches=sampler.branches, evaluations=first.evaluations
     )

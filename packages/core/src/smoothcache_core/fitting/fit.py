@@ -23,6 +23,7 @@ from smoothcache_core.errors import CalibrationError, ScheduleError
 from smoothcache_core.files import check_output
 from smoothcache_core.fitting.fitter import Fitter, has_anchors
 from smoothcache_core.fitting.refine import refined
+from smoothcache_core.runtime.adapting import adapter_by
 from smoothcache_core.sampling.sampler import Sampler
 from smoothcache_core.sampling.seeding import checked_seeds
 from smoothcache_core.schedule.schedule import MOST_TERMS, Schedule
@@ -90,6 +91,7 @@ def fit(
     _check_trials(trials, terms, use_input, checkpoint)
     if checkpoint is not None:
         check_output(checkpoint)
+    sampler = sampler.with_adapter(adapter_by(sampler.adapter, schedule))
     with sampler.around():
         if trials:
             return refined(sampler, schedule, todo, trials, checkpoint, progress=progress)

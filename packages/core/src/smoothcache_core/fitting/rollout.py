@@ -15,11 +15,11 @@ from torch import Tensor
 from smoothcache_core.calls.announcements import listening
 from smoothcache_core.calls.call import CallReader
 from smoothcache_core.calls.clock import Clock, Tick
+from smoothcache_core.calls.stopping import Stop
 from smoothcache_core.errors import SmoothCacheWarning
 from smoothcache_core.outputs.structures import Structure, rows_of
 from smoothcache_core.runtime.attachment import Attachment
 from smoothcache_core.runtime.cached import attach
-from smoothcache_core.sampling.recording import Stop
 from smoothcache_core.sampling.sampler import Sampler, needed
 from smoothcache_core.sampling.trajectory import CallRecord, Trajectory, flat_final
 from smoothcache_core.schedule.schedule import Schedule

@@ -9,6 +9,7 @@ from smoothcache_core.adapters.sites import Adapter, check_adapter
 from smoothcache_core.arguments import check_kind, check_names
 from smoothcache_core.calls.clock import Scheduler
 from smoothcache_core.errors import AttachError, ScheduleError
+from smoothcache_core.runtime.adapting import adapter_by
 from smoothcache_core.runtime.attachment import Attachment
 from smoothcache_core.runtime.store import CacheStats
 from smoothcache_core.schedule.schedule import Schedule
@@ -117,7 +118,7 @@ def attach(
     check_names(branches, name="branches", error=AttachError)
     return Attachment(
         model,
-        adapter,
+        adapter_by(adapter, schedule),
         schedule,
         branches=tuple(branches),
         scheduler=scheduler,

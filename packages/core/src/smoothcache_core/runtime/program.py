@@ -131,7 +131,9 @@ class Programs:
     def _check(self, schedule: Schedule) -> None:
         """Refuse a schedule that does not fit; warn of what is harmless."""
         live = self._live
-        reasons = schedule.fingerprint.conflicts(live)
+        whole = {*schedule.rows, *schedule.fills} <= {DENOISER.kind, GUIDANCE.kind}
+        planned = schedule.fingerprint  # how sites were found says nothing of whole evaluations
+        reasons = (planned.changed(adapter=None) if whole else planned).conflicts(live)
         if reasons:
             raise ScheduleError(f"this schedule is for another model: {'; '.join(reasons)}")
         unknown = schedule.unknown_keys(self._sites)

@@ -16,6 +16,7 @@ from torch import Tensor
 from smoothcache_core.calls.announcements import listening
 from smoothcache_core.calls.call import CallReader
 from smoothcache_core.calls.clock import Clock, Tick
+from smoothcache_core.calls.stopping import Stop
 from smoothcache_core.errors import CalibrationError
 from smoothcache_core.outputs.structures import Structure, rows_of
 from smoothcache_core.outputs.tensors import synchronize
@@ -26,10 +27,6 @@ from smoothcache_core.wrapping.modules import layered
 Reply = Callable[[int, Tick, Callable[[], Any]], Structure | None]
 """Gives the answer to a call from its number, its place, and a function that asks the model; None
 for what the model says."""
-
-
-class Stop(BaseException):
-    """Ends a run of the sampler early; not an `Exception`, so that nobody handles it."""
 
 
 @torch.no_grad()

@@ -1,8 +1,10 @@
 """The one thing that is known of a sampler: how to run it from a seed."""
 
+import copy
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import Self, cast
 
 from torch import Tensor, nn
 
@@ -10,8 +12,12 @@ from smoothcache_core.adapters.sites import Adapter, check_adapter
 from smoothcache_core.arguments import check_kind, check_names, described
 from smoothcache_core.calls.clock import Scheduler
 from smoothcache_core.calls.solvers import solver_name, solver_settings
+from smoothcache_core.discovering import found_later
 from smoothcache_core.errors import SamplerError
 from smoothcache_core.schedule.provenance import Setting
+
+NOT_GIVEN = cast(Adapter, None)
+"""Stands for an adapter that is to be found."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +60,8 @@ class Sampler:
 
     Attributes:
         model: The module that the solver calls; its sites are `adapter.sites(model)`.
-        adapter: What is known about its family.
+        adapter: What is known about its family. If it is not given, sites are found by the model's
+            structure and two evaluations of `run`, when they are first needed.
         run: Runs the solver from the noise of a seed and returns the final latent, (samples, ...),
             or None if it cannot be had.
         decode: Turns a final latent into what metrics compare, (samples, ...): images, waveforms.
@@ -75,7 +82,7 @@ class Sampler:
     """
 
     model: nn.Module
-    adapter: Adapter
+    adapter: Adapter = NOT_GIVEN
     run: Callable[[int], object]
     decode: Callable[[Tensor], Tensor] | None = None
     scheduler: Scheduler | None = None
@@ -86,7 +93,8 @@ class Sampler:
 
     def __post_init__(self) -> None:
         check_kind(self.model, nn.Module, name="model", error=SamplerError)
-        check_adapter(self.adapter)
+        if self.adapter is not NOT_GIVEN:
+            check_adapter(self.adapter)
         check_names(self.branches, name="branches", error=SamplerError)
         if not callable(self.run):
             raise SamplerError(
@@ -94,6 +102,9 @@ class Sampler:
             )
         if self.samples < 1:
             raise SamplerError(f"a run has at least 1 sample, got samples={self.samples}")
+        if self.adapter is NOT_GIVEN:
+            found = found_later(self.model, self.run, around=self.around)
+            object.__setattr__(self, "adapter", found)
 
     @property
     def solver_name(self) -> str | None:
@@ -111,6 +122,16 @@ class Sampler:
     def settings(self) -> dict[str, Setting]:
         """What decides on its runs beside model and solver, as far as it knows, by name."""
         return {"samples": self.samples}
+
+    def with_adapter(self, adapter: Adapter) -> Self:
+        """Return the same sampler with another adapter.
+
+        Args:
+            adapter: What is known about the model's family.
+        """
+        changed = copy.copy(self)
+        object.__setattr__(changed, "adapter", adapter)
+        return changed
 
     def final_latent_if_known(self, seed: int) -> Tensor | None:
         """Run once, and return the final latent, (samples, ...); None if it cannot be had.

@@ -5,6 +5,8 @@ from typing import Any, Self
 
 from pydantic import SerializerFunctionWrapHandler, model_serializer, model_validator
 
+from smoothcache_core.adapters.patterns import PatternAdapter
+from smoothcache_core.schedule.adapter_data import AdapterData
 from smoothcache_core.schedule.provenance import Setting
 from smoothcache_core.schedule.solver import solver_differences
 from smoothcache_core.schedule.values import (
@@ -27,7 +29,7 @@ _APART = 0.05
 _ROUNDINGS = 6.0
 """Standard deviations of rounding that are no difference: more than chance will ever make."""
 
-_LATER = ("solver_settings", "weights_rounding", "sampling")
+_LATER = ("solver_settings", "weights_rounding", "sampling", "adapter_data")
 """Fields that files of before have not; where they are not known they are not written."""
 
 
@@ -47,6 +49,8 @@ class Fingerprint(Value):
         weights_rounding: Standard deviation by which 8-bit storage may have moved a projection;
             None where it has not.
         adapter: Name of the adapter that found the sites.
+        adapter_data: That adapter itself, where no package knows one for the class; it is recorded,
+            not compared.
         solver: Name of the solver, with its best known settings.
         solver_settings: Everything that decides on what the solver does, by the names that its
             scheduler gives it: what it was made with, and what its steps are called with (`eta`).
@@ -69,6 +73,7 @@ class Fingerprint(Value):
     weights: Mapping[Text, Number] | None = None
     weights_rounding: NonNegative | None = None
     adapter: Text | None = None
+    adapter_data: AdapterData | None = None
     solver: Text | None = None
     solver_settings: Mapping[Text, Setting] | None = None
     evaluations: Positive | None = None
@@ -85,6 +90,11 @@ class Fingerprint(Value):
     def _check_timesteps(self) -> Self:
         check_timesteps(self.timesteps, self.evaluations)
         return self
+
+    @property
+    def recorded_adapter(self) -> PatternAdapter | None:
+        """The adapter that found the sites, where it is recorded."""
+        return self.adapter_data and self.adapter_data.adapter(self.adapter or "")
 
     @property
     def strength(self) -> float | None:
