@@ -55,6 +55,7 @@ _NAMES: Mapping[str, str] = {
     "Schedule": "a Schedule",
     "Calibration": "a Calibration",
     "Sampler": "a Sampler",
+    "LatentPart": "a LatentPart, such as LatentPart(dim=1, start=0, stop=4)",
 }
 
 
@@ -136,7 +137,8 @@ def listed_seeds(seeds: Any, error: type[SmoothCacheError]) -> list[Any]:
 def _hint(value: object, needed: str) -> str:
     if isinstance(value, type):
         return ": make an instance of it"
-    hint = next((_HINTS[needed][kind] for kind in _kinds(value) if kind in _HINTS[needed]), "")
+    known = _HINTS.get(needed, {})
+    hint = next((known[kind] for kind in _kinds(value) if kind in known), "")
     return f"; {hint.format(value=str(value))}" if hint else ""
 
 

@@ -1,5 +1,6 @@
 """What is known about a family of models, as data: where its sites are and how a call is read."""
 
+from smoothcache_core.adapters.latent_part import LatentPart
 from smoothcache_core.adapters.patterns import PatternAdapter, SitePattern, SpanPattern
 from smoothcache_core.adapters.search import find_adapter
 from smoothcache_core.adapters.signature import latent_and_timestep, whole_evaluations
@@ -9,6 +10,7 @@ __all__ = [
     "DENOISER",
     "GUIDANCE",
     "Adapter",
+    "LatentPart",
     "PatternAdapter",
     "Site",
     "SitePattern",

@@ -1,5 +1,6 @@
 """Calibration: run the unmodified sampler and measure what caching needs to know."""
 
+import logging
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -12,6 +13,7 @@ from tqdm import tqdm
 
 from smoothcache_core.adapters.compiled import is_compiled
 from smoothcache_core.adapters.guidance import conditional_part
+from smoothcache_core.adapters.latent_part import LatentPart
 from smoothcache_core.arguments import check_kind
 from smoothcache_core.calibrating.continuing import continued
 from smoothcache_core.calibrating.probe import Probe, sampler_fingerprint
@@ -28,6 +30,9 @@ from smoothcache_core.numerics.reproducible_sum import joined
 from smoothcache_core.sampling.sampler import Sampler
 from smoothcache_core.sampling.seeding import checked_seeds
 from smoothcache_core.sampling.trajectory import Trajectory
+from smoothcache_core.schedule.fingerprint import Fingerprint
+
+logger = logging.getLogger(__name__)
 
 PLANNING_LAG = 12
 """Largest lag that is measured unless told otherwise. A fill of two outputs looks back twice as far
@@ -207,6 +212,7 @@ class _RunStatistics:
     def __init__(self, sampler: Sampler, chosen: Collection[int]) -> None:
         self._sampler = sampler
         self._chosen = chosen
+        self._is_told = False
 
     def add(self, part: Calibration, plain: Trajectory | CalibrationError) -> Calibration:
         """Measure the run that `part` was recorded in; say why if that is not possible."""
@@ -233,7 +239,23 @@ class _RunStatistics:
         response = dynamics.response
         influence = measure_influence(self._sampler, plain, response, part.sites, products, places)
         remark = _NO_FINAL if plain.final is None else ""
-        return replace(part, dynamics=dynamics, influence=influence, remark=remark)
+        return replace(
+            part,
+            fingerprint=self._with_part(part.fingerprint, plain.part),
+            dynamics=dynamics,
+            influence=influence,
+            remark=remark,
+        )
+
+    def _with_part(self, known: Fingerprint, part: LatentPart | None) -> Fingerprint:
+        """Return a fingerprint that says what of the latent is denoised; it is told once."""
+        if part is None:
+            return known
+        if not self._is_told:
+            self._is_told = True
+            shape = (None, *(known.latent_shape or ()))
+            logger.info("of the latent argument, %s, only %s is denoised", shape, part)
+        return known.changed(latent_part=part)
 
 
 def places_of(evaluations: int, count: int = PROBES) -> list[int]:

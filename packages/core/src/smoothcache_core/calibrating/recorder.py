@@ -88,7 +88,8 @@ class Recorder:
         if self._unfit is not None:
             return self._unfit
         try:
-            return trajectory(seed, self._calls, final)
+            sampler = self._sampler
+            return trajectory(seed, self._calls, final, samples=sampler.samples, part=sampler.part)
         except CalibrationError as error:
             return error
 

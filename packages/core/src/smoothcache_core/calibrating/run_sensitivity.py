@@ -115,7 +115,7 @@ class _Perturbed:
                 return None
             return changed(plain, number, change)
 
-        run = record(sampler, plain.seed, reply)
+        run = record(sampler, plain.seed, reply, like=plain)
         if len(run.calls) != plain.evaluations * calls:
             raise CalibrationError("a perturbed run had another number of evaluations")
         self._sum(run, evaluation, change)

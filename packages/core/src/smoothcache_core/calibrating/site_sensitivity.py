@@ -124,7 +124,7 @@ class _Replacing:
         latent = self._plain.calls[number].latent
         calls = len(self._plain.calls) // self._plain.evaluations
         parts = self._plain.parts // calls
-        outputs = answer.signal(latent).float().reshape(parts, -1).cpu()
+        outputs = answer.signal(latent, self._plain.part).float().reshape(parts, -1).cpu()
         first = number % calls * parts
         change = outputs - self._plain.outputs[tick.evaluation, first : first + parts]
         weights = torch.from_numpy(self._weights[tick.evaluation, first : first + parts]).float()

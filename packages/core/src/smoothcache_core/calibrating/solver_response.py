@@ -17,7 +17,7 @@ from torch import Tensor
 from smoothcache_core.calibration.response import Response
 from smoothcache_core.calls.clock import Tick
 from smoothcache_core.errors import CalibrationError
-from smoothcache_core.outputs.structures import Structure
+from smoothcache_core.outputs.structures import Structure, denoised
 from smoothcache_core.sampling.recording import record
 from smoothcache_core.sampling.sampler import Sampler
 from smoothcache_core.sampling.trajectory import Trajectory
@@ -58,7 +58,7 @@ def measure_response(sampler: Sampler, plain: Trajectory) -> Response:
     noises, changes = [], []
     for number in range(passes):
         noise = _Noise(plain, number)
-        run = record(sampler, plain.seed, noise.reply)
+        run = record(sampler, plain.seed, noise.reply, like=plain)
         _refuse_unlike(plain, run)
         noises.append(torch.stack([noise.of(i)[:, chosen] for i in range(evaluations)]))
         changes.append(_moved(plain, run)[:, chosen])
@@ -75,7 +75,7 @@ def measure_response(sampler: Sampler, plain: Trajectory) -> Response:
 def _is_coarse(plain: Trajectory) -> bool:
     """Return whether latents or outputs are in half precision."""
     call = plain.calls[0]
-    dtypes = call.latent.dtype, call.answer.signal(call.latent).dtype
+    dtypes = call.latent.dtype, call.answer.signal(call.latent, plain.part).dtype
     return any(torch.finfo(dtype).eps > 1e-4 for dtype in dtypes if dtype.is_floating_point)
 
 
@@ -118,7 +118,8 @@ def changed(plain: Trajectory, number: int, change: Tensor) -> Structure:
     call = plain.calls[number]
     calls = len(plain.calls) // plain.evaluations
     own = change if calls == 1 else change[number % calls : number % calls + 1]
-    return call.answer.plus(own.reshape(call.latent.shape))
+    shape = denoised(call.latent, plain.part).shape
+    return call.answer.plus(own.reshape(shape), call.latent, plain.part)
 
 
 def _refuse_unlike(plain: Trajectory, run: Trajectory) -> None:

@@ -33,6 +33,7 @@ from smoothcache_core.calls.fingerprints import call_fingerprint, model_fingerpr
 from smoothcache_core.errors import CalibrationError, SmoothCacheError
 from smoothcache_core.numerics.arrays import Array
 from smoothcache_core.numerics.reproducible_sum import cut, joined
+from smoothcache_core.outputs.structures import denoised
 from smoothcache_core.sampling.recording import record
 from smoothcache_core.sampling.sampler import Sampler, needed
 from smoothcache_core.sampling.trajectory import Trajectory
@@ -189,7 +190,8 @@ class _SyntheticDenoiser:
         self.timesteps.append(_timestep(seen))
         latent = self._reader.latent(args, kwargs)
         if isinstance(latent, Tensor):
-            output = self._numbers(latent, _channels(self._calibration, latent))
+            own = _answered(self._calibration, latent)
+            output = self._numbers(own, _channels(self._calibration, own))
         else:
             output = [self._numbers(row, 1) for row in latent]
         return _Output(output) if self._named else output
@@ -208,16 +210,29 @@ def _size(calibration: Calibration) -> float:
     return float(np.sqrt(own[calibration.evaluations + 1 :].mean())) or 1.0
 
 
+def _answered(calibration: Calibration, latent: Tensor) -> Tensor:
+    """Return the latent, or the denoised part of it if the denoiser's outputs are only of that."""
+    part, shape = calibration.fingerprint.latent_part, tuple(latent.shape[1:])
+    if part is None or not part.fits(shape):
+        return latent
+    whole = _rows_of_outputs(calibration) * latent[0].numel() * latent.element_size()
+    return latent if calibration.cost.output_bytes >= whole else denoised(latent, part)
+
+
 def _channels(calibration: Calibration, latent: Tensor) -> int:
     """Return how many times the latent's channels the denoiser gives; 2 with variances.
 
     The calibration knows the bytes of its outputs.
     """
+    once = _rows_of_outputs(calibration) * latent[0].numel() * latent.element_size()
+    return max(round(calibration.cost.output_bytes / once), 1) if latent.dim() > 2 else 1
+
+
+def _rows_of_outputs(calibration: Calibration) -> float:
+    """Return the rows of all outputs of one evaluation."""
     assert calibration.dynamics is not None
     parts = calibration.dynamics.response.weights.shape[1]
-    rows = parts * calibration.samples / len(calibration.seeds)
-    once = rows * latent[0].numel() * latent.element_size()
-    return max(round(calibration.cost.output_bytes / once), 1) if latent.dim() > 2 else 1
+    return parts * calibration.samples / len(calibration.seeds)
 
 
 def _timestep(call: Call) -> float | None:

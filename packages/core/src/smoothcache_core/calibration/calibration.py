@@ -325,6 +325,7 @@ def _common_fingerprint(parts: Sequence[Calibration]) -> Fingerprint:
     settings = _agreed([each.solver_settings or {} for each in known])
     return known[0].changed(
         versions=_agreed([each.versions for each in known]),
+        latent_part=next((each.latent_part for each in known if each.latent_part), None),
         solver_settings=settings or None,
         sampling=_agreed([each.sampling or {} for each in known]) or None,
         adapter_data=next((each.adapter_data for each in known if each.adapter_data), None),

@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from itertools import chain
 from typing import Any
 
@@ -17,6 +18,7 @@ from smoothcache_core.calls.fingerprints import model_fingerprint
 from smoothcache_core.errors import EvaluationError
 from smoothcache_core.evaluation.decoded import Decode, RecentlyDecoded
 from smoothcache_core.evaluation.tally import Judge, Metric, Policy, Run, Summary
+from smoothcache_core.outputs.structures import denoised
 from smoothcache_core.outputs.tensors import synchronize
 from smoothcache_core.reports.report import Report
 from smoothcache_core.reports.rows import PLAIN
@@ -105,6 +107,7 @@ def evaluate(
         summaries=summaries or {},
         keep=math.inf if keep_samples is True else keep_samples,
         decode=_decoded(sampler),
+        view=partial(_denoised, sampler, schedules),
     )
     device = _device_of(sampler.model)
     with (
@@ -245,6 +248,17 @@ def _decoded(sampler: Sampler) -> Decode:
     if sampler.decode is None:
         return lambda latents: latents
     return RecentlyDecoded(sampler.decode, batch=sampler.samples)
+
+
+def _denoised(sampler: Sampler, schedules: Mapping[str, Schedule], latents: Tensor) -> Tensor:
+    """Return what is denoised of final latents, (n, ...), where they hold a condition as well."""
+    known = [each.fingerprint for each in schedules.values()]
+    parts = (sampler.part, *(each.latent_part for each in known))
+    part = next((each for each in parts if each is not None), None)
+    shapes = [each.latent_shape for each in known if each.latent_shape]
+    if part is None or tuple(latents.shape[1:]) not in shapes:
+        return latents
+    return denoised(latents, part)
 
 
 def _fingerprint(sampler: Sampler, schedules: Mapping[str, Schedule]) -> Fingerprint:

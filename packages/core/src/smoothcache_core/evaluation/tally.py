@@ -64,6 +64,7 @@ class Judge:
         summaries: Functions of all samples of a policy; see `evaluate`.
         keep: Samples of every policy to keep, at least 0; infinite for all.
         decode: Makes samples of final latents, (n, ...) each.
+        view: Gives what is denoised of final latents, (n, ...), which relative L2 is of.
         tallies: What is known of every policy so far, by name.
         rehearsal: Latents of an untimed plain run of the first seed.
         repeat: Relative L2 of two plain runs of one seed.
@@ -76,6 +77,7 @@ class Judge:
     summaries: Mapping[str, Summary]
     keep: float
     decode: Callable[[Tensor], Tensor]
+    view: Callable[[Tensor], Tensor] = lambda latents: latents
     tallies: dict[str, _Tally] = field(default_factory=dict)
     rehearsal: Tensor | None = None
     repeat: float | None = None
@@ -91,7 +93,7 @@ class Judge:
         """Take the runs of one seed."""
         reference = self.last = runs[PLAIN].latents
         if self.rehearsal is not None:
-            self.repeat = float(_values("rel_l2", relative_l2, self.rehearsal, reference).mean())
+            self.repeat = float(self._rel_l2(self.rehearsal, reference).mean())
             self.rehearsal = None
         for name, run in runs.items():
             tally = self.tallies.setdefault(name, _Tally())
@@ -105,11 +107,14 @@ class Judge:
 
     def _measured(self, reference: Tensor, latents: Tensor) -> dict[str, Tensor]:
         """Return the values of one run by every metric, (samples,) each."""
-        found = {"rel_l2": _values("rel_l2", relative_l2, reference, latents)}
+        found = {"rel_l2": self._rel_l2(reference, latents)}
         if self.metrics:
             pair = self.decode(reference), self.decode(latents)
             found |= {name: _values(name, each, *pair) for name, each in self.metrics.items()}
         return found
+
+    def _rel_l2(self, reference: Tensor, latents: Tensor) -> Tensor:
+        return _values("rel_l2", relative_l2, self.view(reference), self.view(latents))
 
     def report(
         self,

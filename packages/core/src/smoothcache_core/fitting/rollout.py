@@ -102,14 +102,15 @@ class CachedRun:
     def outputs(self, evaluation: int) -> Tensor:
         """Return what was computed at an evaluation, (parts, n); fewer parts if not all were."""
         calls = [call for call in self.calls if call.evaluation == evaluation]
-        signals = [call.answer.signal(call.latent).float().cpu() for call in calls]
+        part = self.plain.part
+        signals = [call.answer.signal(call.latent, part).float().cpu() for call in calls]
         entries = self.plain.latents.shape[1]
         return torch.cat([signal.reshape(-1, entries) for signal in signals])
 
     def errors(self, schedule: Schedule) -> list[float]:
         """Run to the end; return the relative L2 error of every sample."""
         final = self.advance(schedule, schedule.evaluations)
-        end = needed(flat_final(final, self.plain.latents.shape[1]))
+        end = needed(flat_final(final, self.plain.argument, self.plain.part))
         samples = self._sampler.samples
         plain = needed(self.plain.final).double().reshape(samples, -1)
         error = (end.double().reshape(samples, -1) - plain).norm(dim=1)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
+from smoothcache_core.adapters.latent_part import LatentPart
 from smoothcache_core.errors import AttachError, CalibrationError, ScheduleError
 from smoothcache_core.outputs.tensors import cloned, nbytes, weighted, widened
 
@@ -67,23 +68,26 @@ class Structure:
         leaves = [next(given) if is_floating(leaf) else _copied(leaf) for leaf in self.leaves]
         return Structure(tuple(leaves), self.spec)
 
-    def plus(self, change: Tensor) -> "Structure":
-        """Return it with a change of the latent's shape added.
+    def plus(self, change: Tensor, latent: Tensor, part: LatentPart | None = None) -> "Structure":
+        """Return it with a change of what the solver uses added.
 
         Args:
-            change: (rows, ...), added to the first channels of the first floating tensor; where
-                every row is a tensor of its own, row by row.
+            change: Of the shape of `signal`.
+            latent: The latent that the output answers, (rows, ...).
+            part: What of the latent is denoised; None for all of it.
         """
         first, *others = self.floating
-        if first.dim() != change.dim():
-            rows = zip((first, *others), change, strict=True)
-            return self.with_floating([tensor + row.to(tensor) for tensor, row in rows])
-        total = first.clone()
-        latent_channels(total, change).add_(change.to(total))
-        return self.with_floating([total, *others])
+        listed = first.dim() != latent.dim()
+        total = torch.stack(self.floating) if listed else first.clone()
+        _answering(total, latent, part).add_(change.to(total))
+        return self.with_floating(total if listed else [total, *others])
 
-    def signal(self, latent: Tensor) -> Tensor:
-        """Return what the solver uses of the output, in the shape of `latent`, (rows, ...).
+    def signal(self, latent: Tensor, part: LatentPart | None = None) -> Tensor:
+        """Return what the solver uses of the output, in the shape of what is denoised, (rows, ...).
+
+        Args:
+            latent: The latent that the output answers, (rows, ...).
+            part: What of it is denoised; None for all of it. The output is of that part, or of all.
 
         Raises:
             CalibrationError: The output is not like the latent.
@@ -91,14 +95,26 @@ class Structure:
         tensors = self.floating
         if not tensors:
             raise CalibrationError("the denoiser's output holds no floating-point tensor")
-        first = tensors[0] if tensors[0].dim() == latent.dim() else torch.stack(tensors)
-        first = latent_channels(first, latent)
-        if first.shape != latent.shape:
+        first = self.rows(latent)
+        found, own = _answering(first, latent, part), denoised(latent, part)
+        if found.shape != own.shape:
             raise CalibrationError(
-                f"the denoiser's output of shape {tuple(first.shape)} is not like its latent of "
-                f"shape {tuple(latent.shape)}; plan for sites instead of the denoiser"
+                f"the denoiser's output of shape {tuple(first.shape)} is not like "
+                f"{_named(part)} of shape {tuple(own.shape)}; plan for sites instead of the "
+                "denoiser"
             )
-        return first
+        return found
+
+    def rows(self, latent: Tensor) -> Tensor:
+        """Return the first floating tensor, (rows, ...), or those of all rows as one.
+
+        Args:
+            latent: The latent that the output answers, (rows, ...).
+        """
+        tensors = self.floating
+        if tensors[0].dim() == latent.dim() or len({each.shape for each in tensors}) > 1:
+            return tensors[0]
+        return torch.stack(tensors)
 
 
 def flatten(output: Any) -> Structure:
@@ -119,6 +135,58 @@ def flatten(output: Any) -> Structure:
 def is_floating(leaf: Any) -> bool:
     """Return whether `leaf` is a tensor of floating point."""
     return isinstance(leaf, Tensor) and leaf.is_floating_point()
+
+
+def denoised(latent: Tensor, part: LatentPart | None) -> Tensor:
+    """Return the view of what is denoised of a latent.
+
+    Args:
+        latent: (rows, ...); the part fits it.
+        part: What is denoised; None for all of it.
+    """
+    if part is None:
+        return latent
+    stop = latent.shape[part.dim] if part.stop is None else part.stop
+    return latent.narrow(part.dim, part.start, stop - part.start)
+
+
+def _answering(output: Tensor, latent: Tensor, part: LatentPart | None) -> Tensor:
+    """Return the view of what an output answers to the denoised part of a latent, (rows, ...)."""
+    own = denoised(latent, part)
+    alike = output.dim() == latent.dim()
+    if part is not None and alike and output.shape[part.dim] == latent.shape[part.dim]:
+        output = denoised(output, part)
+    return latent_channels(output, own)
+
+
+def _named(part: LatentPart | None) -> str:
+    return "its latent" if part is None else f"the denoised part of its latent, {part},"
+
+
+def like_output(latent: Any, output: Structure, part: LatentPart | None) -> Any:
+    """Return the latent; where an output is only of its denoised part, that part of it.
+
+    Args:
+        latent: A tensor (rows, ...), or one tensor for each row.
+        output: An output of the denoiser.
+        part: What of the latent is denoised; None for all of it.
+    """
+    if part is None:
+        return latent
+    if not isinstance(latent, Tensor):
+        pairs = zip(latent, output.floating, strict=False)
+        return [_like(each, own, part, part.dim - 1) for each, own in pairs]
+    return _like(latent, output.floating[0], part, part.dim)
+
+
+def _like(latent: Tensor, output: Tensor, part: LatentPart, dim: int) -> Tensor:
+    if latent.dim() <= dim or output.dim() != latent.dim():
+        return latent
+    size, length = latent.shape[dim], output.shape[dim]
+    if part.stop is not None and part.dim == 1 and length != size:
+        length = min(length, part.stop - part.start)  # further channels are variances
+    start = size - length if part.stop is None else part.start
+    return latent.narrow(dim, start, length) if 0 < length < size - start + 1 else latent
 
 
 def latent_channels(tensor: Tensor, latent: Tensor) -> Tensor:

@@ -12,8 +12,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from smoothcache_core.errors import CalibrationError
-from smoothcache_core.outputs.structures import Structure
 from smoothcache_core.runtime.later import Later
 
 MIXED = 0.3
@@ -106,19 +104,18 @@ class Continuity:
         products = Later(torch.stack([torch.dot(one, other) for one in wide for other in wide]))
         self._asked.append(_Question(evaluation, sizes, products))
 
-    def end(self, evaluation: int, latent: Tensor, output: object) -> None:
+    def end(self, evaluation: int, latent: Tensor, signal: Tensor | None) -> None:
         """Note a call that was made or answered.
 
         Args:
             evaluation: The evaluation that the call belongs to.
             latent: The latent that the caller gave, (rows, ...).
-            output: What the caller got.
+            signal: What of the output that the caller got is like it; None if nothing is.
         """
-        signal = _signal(output, latent)
         if self._last is None or self._last[0] != evaluation:
             self._last = evaluation, _Seen(latent.detach().clone(), [])
         if signal is not None:
-            self._last[1].signals.append(signal)
+            self._last[1].signals.append(signal.clone())
 
     def leave(self) -> None:
         """Another run begins, though the present one is not at its end."""
@@ -151,10 +148,3 @@ def is_mixed(unexplained: Sequence[float]) -> bool:
 def _halves(rows: Tensor) -> list[Tensor]:
     """Return the halves of a batch, which may be those of guidance, (n,) each; one if it is odd."""
     return [half.reshape(-1) for half in (rows.chunk(2) if len(rows) % 2 == 0 else [rows])]
-
-
-def _signal(output: object, latent: Tensor) -> Tensor | None:
-    try:
-        return Structure.of(output).signal(latent).detach().clone()
-    except CalibrationError:
-        return None  # a denoiser may give something else than what its solver steps by

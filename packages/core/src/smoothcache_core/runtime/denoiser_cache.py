@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import TreeSpec
 
 from smoothcache_core.adapters.guidance import is_separate, is_unconditional
+from smoothcache_core.adapters.latent_part import LatentPart
 from smoothcache_core.adapters.sites import DENOISER, GUIDANCE, Adapter, Guidance
 from smoothcache_core.calls.clock import Tick
 from smoothcache_core.errors import ScheduleError
@@ -28,7 +29,7 @@ from smoothcache_core.outputs.halves import (
     unguided,
     widen,
 )
-from smoothcache_core.outputs.structures import Structure, answer, flatten
+from smoothcache_core.outputs.structures import Structure, answer, flatten, like_output
 from smoothcache_core.outputs.tensors import nbytes
 from smoothcache_core.runtime.guided_batch import GuidedBatch
 from smoothcache_core.runtime.recipe import Recipe
@@ -53,7 +54,8 @@ class _StoredOutput:
 
     Attributes:
         output: A copy of the denoiser's output.
-        latent: A copy of the latent that it was given; None if no fill needs it.
+        latent: A copy of the latent that it was given, as far as the output is of it; None if no
+            fill needs it.
     """
 
     output: Structure
@@ -113,6 +115,7 @@ class DenoiserCache:
         store: Where outputs and differences are kept between evaluations.
         stats: Where computed and filled evaluations are counted.
         remarks: What tells the user.
+        part: What of the latent is denoised; None for all of it.
         graph: Whether gradients flow through what is kept.
     """
 
@@ -126,13 +129,13 @@ class DenoiserCache:
         stats: CacheStats,
         remarks: Remarks,
         *,
+        part: LatentPart | None = None,
         graph: bool = False,
     ) -> None:
         self._recipe = denoiser
         self._denoiser = denoiser.timeline if denoiser.fills else None
         self._guidance = guidance.timeline if guidance.fills else None
-        self._adapter = adapter
-        self._branches = branches
+        self._adapter, self._branches, self._part = adapter, branches, part
         self._store, self._stats, self._remarks, self._graph = store, stats, remarks, graph
         self._batch = GuidedBatch()
         self.forget()
@@ -190,7 +193,8 @@ class DenoiserCache:
             self._stats.recomputed += 1
             return None
         kept: list[_StoredOutput] = [entries[source] for source in sources]
-        latents = [(self._latent, own), (kept[0].latent, anchor)]
+        present = like_output(self._latent, kept[0].output, self._part) if own else None
+        latents = [(present, own), (kept[0].latent, anchor)]
         return answer(
             [each.output for each in kept],
             timeline.weights[evaluation],
@@ -278,8 +282,10 @@ class DenoiserCache:
             self._stats.count(DENOISER.kind, filled=skipped)
         if not skipped and timeline.modes[evaluation] in (STORE, REUSE, FILL):
             copies = partial(Structure.copied, graph=self._graph)
-            latent = copies(flatten(self._latent)) if self._recipe.keeps_latent else None
-            kept = _StoredOutput(copies(flatten(output)), latent and latent.output())
+            made, latent = copies(flatten(output)), None
+            if self._recipe.keeps_latent:
+                latent = copies(flatten(like_output(self._latent, made, self._part)))
+            kept = _StoredOutput(made, latent and latent.output())
             size = kept.output.bytes + (latent.bytes if latent else 0)
             self._store.put(branch, DENOISER.kind, evaluation, kept, size)
         self._store.release(branch, DENOISER.kind, timeline, evaluation)

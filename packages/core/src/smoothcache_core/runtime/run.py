@@ -11,8 +11,7 @@ from smoothcache_core.calls.call import Call
 from smoothcache_core.calls.clock import Clock, Tick, TimestepCheck
 from smoothcache_core.calls.fingerprints import call_fingerprint
 from smoothcache_core.calls.watch import SchedulerWatch
-from smoothcache_core.errors import AttachError, CalibrationError
-from smoothcache_core.outputs.structures import rows_of
+from smoothcache_core.errors import AttachError
 from smoothcache_core.runtime.continuity import FOREIGN, Continuity, is_mixed
 from smoothcache_core.runtime.denoiser_cache import DenoiserCache
 from smoothcache_core.runtime.program import Program
@@ -21,6 +20,7 @@ from smoothcache_core.runtime.site_cache import Refit, SiteCache
 from smoothcache_core.runtime.solver_check import SolverCheck
 from smoothcache_core.runtime.soundness import Soundness
 from smoothcache_core.runtime.store import CacheStats, TensorStore
+from smoothcache_core.runtime.view import View
 from smoothcache_core.schedule.fingerprint import Fingerprint
 from smoothcache_core.schedule.strengths import expectation_at, schedule_at
 from smoothcache_core.wrapping.denoiser import Step
@@ -87,13 +87,14 @@ class Run:
             self._store,
             stats,
             remarks,
+            part=schedule.fingerprint.latent_part,
             graph=graph,
         )
         self._evaluation = -1
         self._other_guidance = False
         self._strength: float | None = None
         self._calls = 0
-        self._latent: Tensor | None = None
+        self._view = View(schedule.fingerprint)
         self._solver = SolverCheck(schedule.solver_steps)
         self._continuity = Continuity()
         self._soundness = Soundness()
@@ -138,10 +139,10 @@ class Run:
         if news := self._watch.news():
             planned = self.program.schedule.fingerprint
             self._remarks.unlike(planned, Fingerprint(solver_settings=news))
-        self._latent = _rows(latent)
-        self._whole.see(tick, self._latent)
-        if self._latent is not None:
-            self._look(tick, self._latent, first=first)
+        self._view.see(latent)
+        self._whole.see(tick, self._view.latent)
+        if self._view.latent is not None:
+            self._look(tick, self._view.latent, first=first)
         self._sites.prepare(tick)
         self._tick = tick
         return self._whole.begin(tick, args, kwargs, latent)
@@ -187,7 +188,7 @@ class Run:
 
     def _is_watched(self, evaluation: int, latent: Tensor) -> bool:
         """Whether latents are compared here: until the second fill, and while it costs nothing."""
-        if self._watched < 0:
+        if self._watched < 0 or not self._view.is_sure:
             return False
         watched = evaluation <= self._watched or self._continuity.has_left
         return watched or latent.device.type == "cpu"
@@ -231,9 +232,9 @@ class Run:
         self._stats.evaluations += 1
         if not tick.branch:
             self._store.note_peak()
-        if self._latent is not None:
-            self._note(tick, self._latent, output)
-            self._latent = None
+        if self._view.latent is not None:
+            self._note(tick, self._view.latent, output)
+            self._view.forget()
         if tick.evaluation == self.program.schedule.evaluations - 1:
             self._warn_timesteps(self._timesteps.at_end())
         return output
@@ -242,8 +243,9 @@ class Run:
         """Note what the next latent is compared with."""
         evaluation = tick.evaluation
         if self._is_watched(evaluation, latent):
-            self._continuity.end(evaluation, latent, output)
-            self._solver.end(evaluation, self._calls, latent, output)
+            signal = self._view.signal(output)
+            self._continuity.end(evaluation, latent, signal)
+            self._solver.end(evaluation, self._calls, signal)
         if self.fills:
             self._soundness.see(evaluation, latent, output)
         self._calls += 1
@@ -270,7 +272,7 @@ class Run:
         self._continuity.forget()
 
     def _drop(self) -> None:
-        self._latent = None
+        self._view.forget()
         self._store.note_peak()
         self._store.drop_all()
         self._whole.forget()
@@ -307,16 +309,3 @@ class Run:
             f"a run ended after {count} of the schedule's {self.program.schedule.evaluations} "
             f"evaluations; if the sampler makes {count}, plan for {count}"
         )
-
-
-def _rows(latent: Any) -> Tensor | None:
-    """Return the latent as one tensor, (rows, ...); None if its numbers cannot be looked at.
-
-    There are none on the meta device, and in tensors of other classes (fake, sharded) not all.
-    """
-    try:
-        rows = rows_of(latent)
-    except CalibrationError:
-        return None
-    plain = type(rows) is Tensor and not rows.is_meta
-    return rows if plain and rows.is_floating_point() and rows.dim() else None

@@ -6,8 +6,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from smoothcache_core.errors import CalibrationError
-from smoothcache_core.outputs.structures import Structure
 from smoothcache_core.runtime.later import Later
 from smoothcache_core.schedule.solver_steps import SolverStep, SolverSteps
 
@@ -143,20 +141,17 @@ class SolverCheck:
                 if left is not None:
                     self._asked.append((sums, torch.finfo(latent.dtype).eps, left))
 
-    def end(self, evaluation: int, part: int, latent: Tensor, output: object) -> None:
+    def end(self, evaluation: int, part: int, signal: Tensor | None) -> None:
         """See a call that was made or answered.
 
         Args:
             evaluation: The evaluation that the call belongs to.
             part: Number of the call in the evaluation, from 0.
-            latent: As the caller gave it.
-            output: What the caller gets.
+            signal: What of its output is like its latent, (rows, ...); None if nothing is.
         """
         if self._off or self._start is None or evaluation >= self._sums[-1].step.evaluation:
             return
-        try:
-            signal = Structure.of(output).signal(latent)
-        except CalibrationError:
+        if signal is None:
             self._off = True
             return
         passes = self._parts(signal)

@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from smoothcache_core.adapters.latent_part import LatentPart
 from smoothcache_core.adapters.sites import Adapter
 from smoothcache_core.calls.clock import Scheduler
 from smoothcache_core.errors import SamplerError
@@ -51,6 +52,7 @@ class ConditionedSampler(Sampler, ABC):
     around: Callable[[], AbstractContextManager[object]] = field(
         init=False, repr=False, compare=False
     )
+    part: LatentPart | None = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if not self.conditions:

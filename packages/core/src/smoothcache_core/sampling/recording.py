@@ -75,8 +75,16 @@ def recorded_calls(
     return calls, final
 
 
-def record(sampler: Sampler, seed: int, reply: Reply | None = None) -> Trajectory:
+def record(
+    sampler: Sampler, seed: int, reply: Reply | None = None, *, like: Trajectory | None = None
+) -> Trajectory:
     """Run a sampler to its end and return the trajectory; see `recorded_calls`.
+
+    Args:
+        sampler: How a run is made.
+        seed: Seed of the run.
+        reply: May answer for the model.
+        like: A run of the same sampler, whose part of the latent is taken; found out if not given.
 
     Raises:
         CalibrationError: The denoiser was not called, or its output is not like its latent.
@@ -85,7 +93,8 @@ def record(sampler: Sampler, seed: int, reply: Reply | None = None) -> Trajector
     calls, final = recorded_calls(sampler, seed, reply)
     if not calls:
         raise CalibrationError(f"`run` never called the {type(sampler.model).__name__}")
-    return trajectory(seed, calls, final)
+    known = sampler.part if like is None else like.part or "all"
+    return trajectory(seed, calls, final, samples=sampler.samples, part=known)
 
 
 def _timed(model: Callable[[], Any], device: torch.device) -> tuple[Any, float]:

@@ -8,6 +8,7 @@ from typing import Self, cast
 
 from torch import Tensor, nn
 
+from smoothcache_core.adapters.latent_part import LatentPart
 from smoothcache_core.adapters.sites import Adapter, check_adapter
 from smoothcache_core.arguments import check_kind, check_names, described
 from smoothcache_core.calls.clock import Scheduler
@@ -29,9 +30,9 @@ class Sampler:
 
     `run(seed)` runs the solver once, from the noise of that seed, and everything random in it must
     come from the seed. It returns the final latent, a tensor (samples, ...) of as many entries as
-    the latent that the model is called with; or None if that cannot be had. Without it a model can
-    be calibrated, but what the last evaluation does is not known, and nothing can be fitted,
-    transferred or evaluated. Anything else that it returns is refused.
+    the latent that the model is called with, or as what is denoised of it; or None if that cannot
+    be had. Without it a model can be calibrated, but what the last evaluation does is not known,
+    and nothing can be fitted, transferred or evaluated. Anything else that it returns is refused.
 
     Example:
         A denoiser of two layers, and Euler's method of 8 steps:
@@ -75,6 +76,8 @@ class Sampler:
             unconditional rows one block after the other; the rows of one sample are measured
             together.
         around: Makes what is entered around everything that is done with the model.
+        part: What of the model's latent argument is denoised, where the rest of it is a condition,
+            such as the channels of an image. If not given, it is what changes in a run.
 
     Raises:
         AdapterError: The adapter lacks a member.
@@ -90,12 +93,15 @@ class Sampler:
     branches: tuple[str, ...] = ()
     samples: int = 1
     around: Callable[[], AbstractContextManager[object]] = nullcontext
+    part: LatentPart | None = None
 
     def __post_init__(self) -> None:
         check_kind(self.model, nn.Module, name="model", error=SamplerError)
         if self.adapter is not NOT_GIVEN:
             check_adapter(self.adapter)
         check_names(self.branches, name="branches", error=SamplerError)
+        if self.part is not None:
+            check_kind(self.part, LatentPart, name="part", error=SamplerError)
         if not callable(self.run):
             raise SamplerError(
                 f"`run` must be a function of a seed that samples once, not {described(self.run)}"

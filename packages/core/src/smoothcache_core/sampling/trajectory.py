@@ -2,12 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 
+from smoothcache_core.adapters.latent_part import LatentPart
 from smoothcache_core.errors import CalibrationError, SamplerError
-from smoothcache_core.outputs.structures import Structure
+from smoothcache_core.outputs.structures import Structure, denoised
+from smoothcache_core.sampling.latent_part import found_part, passes_in
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +39,8 @@ class Trajectory:
     Attributes:
         seed: Seed of the noise that it began with.
         calls: Every call of the denoiser.
+        part: What of the latent argument is denoised, all else being a condition; None for all of
+            it. Everything below is of that part.
         parts: Conditioning passes of an evaluation: calls of their own, or halves of the batch.
         latents: The latent at every evaluation, (E, n) float32 on the CPU; n counts all samples.
         outputs: The denoiser's output, (E, parts, n).
@@ -44,6 +49,7 @@ class Trajectory:
 
     seed: int
     calls: tuple[CallRecord, ...]
+    part: LatentPart | None
     parts: int
     latents: Tensor
     outputs: Tensor
@@ -55,13 +61,43 @@ class Trajectory:
         return len(self.latents)
 
     @property
+    def argument(self) -> Tensor:
+        """The latent argument of one conditioning pass at the first evaluation, (samples, ...)."""
+        calls = len(self.calls) // self.evaluations
+        latent = self.calls[0].latent
+        return latent[: len(latent) * calls // self.parts]
+
+    @property
     def end(self) -> Tensor:
         """The final sample, or the last latent that was seen, (n,)."""
         return self.latents[-1] if self.final is None else self.final
 
 
-def trajectory(seed: int, calls: Sequence[CallRecord], final: Tensor | None) -> Trajectory:
-    """Arrange the calls of a run, and its final latent, by evaluation and conditioning pass."""
+Known = LatentPart | Literal["all"] | None
+"""What is known of the part that is denoised: it, that it is all of the latent, or nothing."""
+
+
+def trajectory(
+    seed: int,
+    calls: Sequence[CallRecord],
+    final: Tensor | None,
+    *,
+    samples: int = 1,
+    part: Known = None,
+) -> Trajectory:
+    """Arrange the calls of a run, and its final latent, by evaluation and conditioning pass.
+
+    Args:
+        seed: Seed of the run.
+        calls: Every call of the denoiser, in order.
+        final: The final latent, (samples, ...), if it is known.
+        samples: Samples of the run.
+        part: What of the latent argument is denoised, if that is known; found out if not.
+
+    Raises:
+        CalibrationError: The calls are not alike, or it is not sure what is denoised.
+        SamplerError: The final latent is not like the latent argument.
+    """
     branches = list(dict.fromkeys(call.branch for call in calls))
     evaluations = calls[-1].evaluation + 1
     if len(calls) != evaluations * len(branches):
@@ -70,51 +106,71 @@ def trajectory(seed: int, calls: Sequence[CallRecord], final: Tensor | None) -> 
             "conditioning passes; every pass must be evaluated every time"
         )
     first = [call for call in calls if call.branch == branches[0]]
-    halves = len(branches) == 1 and all(is_doubled(call.latent) for call in first)
-    parts = 2 if halves else len(branches)
-    latents = torch.stack([_flat(call.latent, halves)[0] for call in first])
+    if part is None:
+        part = found_part([call.latent for call in first], first[0].answer) or "all"
+    own = None if part == "all" else part
+    seen = [_denoised(call.latent, own) for call in first]
+    repeated = {passes_in(latent, samples) for latent in seen} if len(branches) == 1 else {1}
+    passes = repeated.pop() if len(repeated) == 1 else 1
     outputs = [
         torch.cat(
             [
-                _flat(call.answer.signal(call.latent), halves)
+                _flat(call.answer.signal(call.latent, own), passes)
                 for call in calls
                 if call.evaluation == evaluation
             ]
         )
         for evaluation in range(evaluations)
     ]
+    latents = torch.stack([_flat(latent, passes)[0] for latent in seen])
+    own_final = flat_final(final, first[0].latent[: len(seen[0]) // passes], own)
     return Trajectory(
         seed=seed,
         calls=tuple(calls),
-        parts=parts,
+        part=own,
+        parts=passes if len(branches) == 1 else len(branches),
         latents=latents,
         outputs=torch.stack(outputs),
-        final=flat_final(final, latents.shape[1]),
+        final=own_final,
     )
 
 
-def is_doubled(latent: Tensor) -> bool:
-    """Return whether the latent is the same batch twice, as batched guidance makes it."""
-    rows = latent.shape[0]
-    return rows % 2 == 0 and torch.equal(latent[: rows // 2], latent[rows // 2 :])
+def _denoised(latent: Tensor, part: LatentPart | None) -> Tensor:
+    if part is not None and not part.fits(latent.shape[1:]):
+        raise SamplerError(
+            f"the sampler says that {part} is denoised, which a latent of shape "
+            f"{tuple(latent.shape)} does not have"
+        )
+    return denoised(latent, part)
 
 
-def _flat(rows: Tensor, halves: bool) -> Tensor:
-    """Return (parts, n) float32 on the CPU."""
-    return rows.float().reshape(2 if halves else 1, -1).cpu()
+def _flat(rows: Tensor, passes: int) -> Tensor:
+    """Return (passes, n) float32 on the CPU."""
+    return rows.float().reshape(passes, -1).cpu()
 
 
-def flat_final(final: Tensor | None, entries: int) -> Tensor | None:
-    """Return a final latent as (entries,); None if it is not known.
+def flat_final(
+    final: Tensor | None, latent: Tensor, part: LatentPart | None = None
+) -> Tensor | None:
+    """Return what is denoised of a final latent, (n,); None if it is not known.
+
+    Args:
+        final: The final latent, (samples, ...), or what is denoised of it.
+        latent: A latent argument of one pass, (samples, ...).
+        part: What of it is denoised; None for all of it.
 
     Raises:
         SamplerError: It has another number of entries than the denoiser's latent.
     """
     if final is None:
         return None
-    if final.numel() != entries:
+    own = denoised(latent, part)
+    if part is not None and final.numel() == latent.numel():
+        final = denoised(final.reshape(latent.shape), part)
+    if final.numel() != own.numel():
+        what = "the latent" if part is None else f"{part} of the latent, or all of it,"
         raise SamplerError(
-            f"a sampler's `run` must return the final latent, of {entries} entries as the latent "
+            f"a sampler's `run` must return the final latent, of {own.numel()} entries as {what} "
             "that the model is called with, or None if it cannot be had; it returned a tensor of "
             f"shape {tuple(final.shape)}"
         )

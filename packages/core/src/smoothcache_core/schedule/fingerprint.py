@@ -1,11 +1,20 @@
 """The fingerprint: what a calibration was measured on, and whether something else is the same."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Self
+from dataclasses import fields
+from typing import Annotated, Any, Self
 
-from pydantic import SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import (
+    BeforeValidator,
+    InstanceOf,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
+from smoothcache_core.adapters.latent_part import LatentPart
 from smoothcache_core.adapters.patterns import PatternAdapter
+from smoothcache_core.errors import AdapterError
 from smoothcache_core.schedule.adapter_data import AdapterData
 from smoothcache_core.schedule.provenance import Setting
 from smoothcache_core.schedule.solver import solver_differences
@@ -29,13 +38,26 @@ _APART = 0.05
 _ROUNDINGS = 6.0
 """Standard deviations of rounding that are no difference: more than chance will ever make."""
 
-_LATER = ("solver_settings", "weights_rounding", "sampling", "adapter_data")
+_LATER = ("solver_settings", "weights_rounding", "sampling", "adapter_data", "latent_part")
 """Fields that files of before have not; where they are not known they are not written."""
 
 
 _CLASSIFIER_FREE = ("true_cfg_scale", "cfg_scale", "guidance_scale")
 """Names of the strength of classifier-free guidance. Where there is a `true_cfg_scale`, the model
 is told `guidance_scale` and makes no second pass of it."""
+
+
+def _part(content: object) -> object:
+    """Read a part of a latent as a file has it."""
+    if not isinstance(content, Mapping):
+        return content
+    names = {field.name for field in fields(LatentPart)}
+    if not {"dim"} <= content.keys() <= names:
+        raise ValueError(f"a part of a latent has {sorted(names)}, got {sorted(map(str, content))}")
+    try:
+        return LatentPart(**content)
+    except AdapterError as error:
+        raise ValueError(str(error)) from error
 
 
 class Fingerprint(Value):
@@ -58,6 +80,8 @@ class Fingerprint(Value):
         timesteps: The timesteps of the evaluations, where the host knew them.
         branches: Names of the conditioning passes evaluated by calls of their own.
         latent_shape: Shape of the latent without its batch dimension, such as (4, 32, 32).
+        latent_part: What of the latent is denoised, where the rest of it is a condition, such as an
+            image that is to be changed; None if all of it is, or nobody knows.
         dtype: Data type of the latent, for example `"float16"`.
         guidance: Strengths of guidance by the names that pipelines or denoisers give them, such as
             `guidance_scale`.
@@ -80,6 +104,7 @@ class Fingerprint(Value):
     timesteps: tuple[Number, ...] | None = None
     branches: Names | None = None
     latent_shape: tuple[Count, ...] | None = None
+    latent_part: Annotated[InstanceOf[LatentPart], BeforeValidator(_part)] | None = None
     dtype: Text | None = None
     guidance: Mapping[Text, Number] | None = None
     sampling: Mapping[Text, Setting] | None = None
@@ -89,12 +114,22 @@ class Fingerprint(Value):
     @model_validator(mode="after")
     def _check_timesteps(self) -> Self:
         check_timesteps(self.timesteps, self.evaluations)
+        part, shape = self.latent_part, self.latent_shape
+        if part is not None and (shape is None or not part.fits(shape)):
+            raise ValueError(f"a latent of shape {shape} has no part {part}")
         return self
 
     @property
     def recorded_adapter(self) -> PatternAdapter | None:
         """The adapter that found the sites, where it is recorded."""
         return self.adapter_data and self.adapter_data.adapter(self.adapter or "")
+
+    @property
+    def denoised_shape(self) -> tuple[int, ...] | None:
+        """Shape of what is denoised of the latent, without its batch dimension, if it is known."""
+        if self.latent_part is None or self.latent_shape is None:
+            return self.latent_shape
+        return self.latent_part.of(self.latent_shape)
 
     @property
     def strength(self) -> float | None:
@@ -166,6 +201,7 @@ class Fingerprint(Value):
         one, two = self.sampling or {}, other.sampling or {}
         changed = [name for name in one if name in two and one[name] != two[name]]
         told = [_sampling_difference(name, one[name], two[name]) for name in changed]
+        told += _differences(self, other, ("latent_part",))
         return [*told, *solver_differences(_solver(self), _solver(other), "not")]
 
 

@@ -226,7 +226,7 @@ def _checked(calibration: Calibration, *, guidance: bool) -> Dynamics:
 def _check_fills(calibration: Calibration, terms: int, coefficients: int) -> None:
     if not 1 <= terms <= MOST_TERMS:
         raise ScheduleError(f"a fill has 1 to {MOST_TERMS} terms, got {terms}")
-    entries = math.prod(calibration.fingerprint.latent_shape or (10**9,))
+    entries = math.prod(calibration.fingerprint.denoised_shape or (10**9,))
     check_enough(calibration.samples, entries, coefficients, verb="calibrate")
 
 
