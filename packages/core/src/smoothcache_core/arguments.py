@@ -38,6 +38,12 @@ _HINTS: Mapping[str, Mapping[str, str]] = {
     "Module": {
         "pipeline": "give the denoiser inside it: pipe.transformer",
         "path": "load the model first",
+        "function": "make a module of it: smoothcache_core.calls.FunctionDenoiser(function)",
+        "ExportedProgram": "give its module: program.module()",
+        "InferenceSession": (
+            "write a function that runs it, and make a module of that: "
+            "smoothcache_core.calls.FunctionDenoiser(function)"
+        ),
         "adapter": _SWAPPED,
         "Schedule": _SWAPPED,
     },

@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from torch import nn
 from tqdm import tqdm
 
-from smoothcache_core.adapters.compiled import is_compiled
+from smoothcache_core.adapters.compiled import denoiser, is_compiled
 from smoothcache_core.adapters.guidance import conditional_part
 from smoothcache_core.adapters.latent_part import LatentPart
 from smoothcache_core.arguments import check_kind
@@ -95,8 +94,9 @@ def calibrate(
         >>> schedule = plan(calibration, compute=0.5)
 
     Args:
-        sampler: How a run is made. Its model is not compiled. Where `run` returns no final latent,
-            the calibration remarks so: what the last evaluation does to it is then not known.
+        sampler: How a run is made. Its model is not compiled, unless it has no sites. Where `run`
+            returns no final latent, the calibration remarks so: what the last evaluation does to it
+            is then not known.
         seeds: One run each. Keep them apart from the seeds you evaluate with.
         max_lag: Largest lag, at least 1; plans of sites skip up to half as many evaluations in a
             row. Memory: one copy of all site outputs per lag.
@@ -158,7 +158,7 @@ def _calibrated(
     progress: bool,
 ) -> Calibration:
     """Calibrate in this process."""
-    todo = _checked_seeds(sampler.model, seeds, max_lag)
+    todo = _checked_seeds(sampler, seeds, max_lag)
     fingerprint = sampler_fingerprint(sampler)
     chosen = _chosen(sensitivity, todo)
     done = continued(
@@ -185,13 +185,15 @@ def _calibrated(
     return done
 
 
-def _checked_seeds(model: nn.Module, seeds: Iterable[int], max_lag: int) -> list[int]:
+def _checked_seeds(sampler: Sampler, seeds: Iterable[int], max_lag: int) -> list[int]:
     todo = list(seeds)
     if max_lag < 1:
         raise CalibrationError(f"max_lag must be at least 1, got {max_lag}")
-    if is_compiled(model):
+    inside = denoiser(sampler.model)
+    if is_compiled(sampler.model) and sampler.adapter.sites(inside):
         raise CalibrationError(
-            f"this {type(model).__name__} is compiled; calibrate first, then compile"
+            f"this {type(inside).__name__} is compiled; calibrate first, then compile (with an "
+            "adapter without sites it may be compiled)"
         )
     return todo
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from smoothcache_core.adapters.compiled import denoiser
 from smoothcache_core.calibrating.traces import Comparison, Trace
 from smoothcache_core.calibration.calibration import Calibration
 from smoothcache_core.calibration.quantised import quantised, quantised_squares
@@ -47,7 +48,7 @@ class Recorder:
     ) -> None:
         self._sampler = sampler
         self._model = sampler.model
-        self._sites = tuple(sampler.adapter.sites(sampler.model))
+        self._sites = tuple(sampler.adapter.sites(denoiser(sampler.model)))
         self._reader = CallReader(sampler.model, sampler.adapter)
         self._fingerprint = fingerprint
         self._comparison = Comparison(
@@ -69,6 +70,7 @@ class Recorder:
         self._flops = 0
         self._counter: FlopCounterMode | None = None
         self._timesteps: list[float | Tensor | None] = []
+        self._branches: dict[str, None] = {}
         self._call: Call | None = None
         self._calls: list[CallRecord] = []
         self._unfit: CalibrationError | None = None
@@ -120,6 +122,7 @@ class Recorder:
 
     def _begin_evaluation(self, tick: Tick, call: Call) -> None:
         self._tick = tick
+        self._branches[tick.branch] = None
         self._batch = call.batch
         for trace in self._traces:
             trace.calls = 0
@@ -194,7 +197,7 @@ class Recorder:
                 f"`run` never called the {type(self._model).__name__} that is calibrated"
             )
         fingerprint = self._complete_fingerprint(self._call)
-        branches = tuple(dict.fromkeys(b for t in self._traces for b, _ in t.history))
+        branches = self._passes()
         errors = self._comparison.errors(self._traces, branches, self._clock.count)
         finite = np.where(np.isfinite(errors), errors, np.inf)
         return Calibration(
@@ -208,6 +211,11 @@ class Recorder:
             cost=self._total_cost(),
             products=self._comparison.products(self._traces, self._clock.count),
         )
+
+    def _passes(self) -> tuple[str, ...]:
+        """Return the conditioning passes in which sites were seen; all of them without sites."""
+        seen = dict.fromkeys(branch for trace in self._traces for branch, _ in trace.history)
+        return tuple(seen or self._branches)
 
     def _complete_fingerprint(self, call: Call) -> Fingerprint:
         fingerprint = run_fingerprint(

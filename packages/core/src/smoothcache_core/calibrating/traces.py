@@ -178,6 +178,8 @@ class Comparison:
             for (branch, lag, evaluation), pair in trace.pairs.items():
                 places.append((index, branches.index(branch), lag, evaluation))
                 pairs.append(torch.stack((pair.numerator, pair.denominator)))
+        if not pairs:  # there are no sites
+            return errors
         values = torch.stack(pairs).double().cpu().numpy()
         _refuse_nan(values, places, traces)
         site, branch, lag, evaluation = np.transpose(places)

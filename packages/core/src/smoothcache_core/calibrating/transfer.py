@@ -5,7 +5,6 @@ measures of the solver can be measured again at no cost: solvers are affine in t
 outputs, so any outputs will do, and the denoiser's calls are answered by random numbers.
 """
 
-import inspect
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -14,7 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from smoothcache_core.adapters.compiled import is_compiled
+from smoothcache_core.adapters.compiled import denoiser, is_compiled
+from smoothcache_core.adapters.signature import argument_names
 from smoothcache_core.arguments import check_kind
 from smoothcache_core.calibrating.resampling import (
     Times,
@@ -119,6 +119,7 @@ def _resampled(
     totals, squares = resampled_errors(calibration, products, times)
     influence = calibration.influence
     lags = totals.shape[2]
+    remark = calibration.remark if lags or not calibration.sites else _no_lags(calibration, times)
     return replace(
         calibration,
         totals=totals,
@@ -127,7 +128,7 @@ def _resampled(
         dynamics=resampled_dynamics(calibration.dynamics, times, response, seed),
         influence=influence and resampled_influence(influence, calibration.sites, times),
         fingerprint=fingerprint,
-        remark=calibration.remark if lags else _no_lags(calibration, times),
+        remark=remark,
     )
 
 
@@ -176,8 +177,7 @@ class _SyntheticDenoiser:
         self._calibration = calibration
         self._size = _size(calibration)
         self._reader = CallReader(sampler.model, sampler.adapter)
-        forward = type(sampler.model).forward
-        self._named = "return_dict" in inspect.signature(forward).parameters
+        self._named = "return_dict" in argument_names(denoiser(sampler.model))
         self._generator = torch.Generator().manual_seed(0)
 
     def answer(
@@ -275,7 +275,7 @@ def _check(calibration: Calibration, sampler: Sampler) -> None:
             "the timesteps of this calibration are not known; calibrate at the new number of "
             "evaluations"
         )
-    if is_compiled(sampler.model):
+    if is_compiled(sampler.model) and calibration.sites:
         raise CalibrationError(
             f"this {type(sampler.model).__name__} is compiled; transfer first, then compile"
         )

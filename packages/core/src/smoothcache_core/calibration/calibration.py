@@ -34,6 +34,9 @@ from smoothcache_core.schedule.fingerprint import Fingerprint
 Part = TypeVar("Part")
 
 
+_NO_SITES = "none, whole evaluations only"
+
+
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Calibration:
     """Relative L1 errors of every site, branch, lag and evaluation, over any number of samples.
@@ -51,7 +54,8 @@ class Calibration:
         (4, 5, 6)
 
     Attributes:
-        sites: The sites, in the adapter's order; one dimension of the arrays below.
+        sites: The sites, in the adapter's order; one dimension of the arrays below. None if only
+            whole runs were measured.
         branches: Names of the conditioning passes; `("",)` if there is one.
         totals: Sum of the errors over samples, (sites, branches, lags, evaluations). Entry [s, b, k
             - 1, i] compares evaluation i with i + k; NaN where i + k is past the end, or where the
@@ -201,8 +205,8 @@ class Calibration:
         known, adapter = self.fingerprint, self.fingerprint.adapter or "unknown"
         kinds = Counter(site.kind for site in self.sites)
         parts = {
-            "errors": self.max_lag > 0,
-            "products": self.products is not None,
+            "errors": bool(self.sites) and self.max_lag > 0,
+            "products": bool(self.sites) and self.products is not None,
             "whole runs": self.dynamics is not None and self.dynamics.measured,
             "influence": self.influence is not None and bool(self.influence.counts.any()),
         }
@@ -210,7 +214,7 @@ class Calibration:
             f"Calibration of {known.model_class or 'a model'}, adapter {adapter}",
             f"solver {known.solver or 'unknown'}, {self.evaluations} evaluations",
             f"{self.samples} samples of {len(self.seeds)} seeds, lags up to {self.max_lag}",
-            f"sites: {', '.join(f'{n} {kind}' for kind, n in kinds.items()) or 'none'}",
+            f"sites: {', '.join(f'{n} {kind}' for kind, n in kinds.items()) or _NO_SITES}",
             f"measured: {', '.join(name for name, there in parts.items() if there) or 'nothing'}",
         ]
         return "\n  ".join([*lines, *([f"remark: {self.remark}"] if self.remark else [])])

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 from torch import nn
 
+from smoothcache_core.adapters.compiled import denoiser
 from smoothcache_core.calls.clock import Scheduler
 from smoothcache_core.calls.watch import SchedulerWatch
 from smoothcache_core.errors import AttachError
@@ -48,7 +49,7 @@ def listening(
 
     Args:
         listener: Is told of new runs and branches.
-        model: The denoiser, not its compiled wrapper.
+        model: The denoiser, compiled or not.
         scheduler: The scheduler, if there is one.
         watch: Is told what the scheduler is called with.
 
@@ -60,6 +61,7 @@ def listening(
     """
     if scheduler is not None and not callable(getattr(scheduler, "set_timesteps", None)):
         raise AttachError(f"a scheduler has set_timesteps, but {type(scheduler).__name__} has not")
+    model = denoiser(model)
     with undone_on_error() as patches:
         context = getattr(model, "cache_context", None)
         if callable(context):

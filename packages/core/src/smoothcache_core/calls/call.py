@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import keystr, tree_flatten_with_path
 
+from smoothcache_core.adapters.compiled import denoiser
 from smoothcache_core.adapters.signature import argument_names, latent_and_timestep
 from smoothcache_core.adapters.sites import Adapter
 from smoothcache_core.calls.guidance import announced_guidance, guidance_in
@@ -67,7 +68,7 @@ class CallReader:
     """Reads `Call`s from the arguments of a denoiser's `forward`.
 
     Args:
-        model: The denoiser, not its compiled wrapper.
+        model: The denoiser, compiled or not.
         adapter: Names the arguments.
 
     Raises:
@@ -75,6 +76,7 @@ class CallReader:
     """
 
     def __init__(self, model: nn.Module, adapter: Adapter) -> None:
+        model = denoiser(model)
         names = argument_names(model)
         for name in (adapter.latent, adapter.timestep):
             if name not in names:

@@ -8,9 +8,11 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
 
+from smoothcache_core.adapters.compiled import denoiser
 from smoothcache_core.adapters.sites import Adapter
 from smoothcache_core.calls.call import Call, largest
 from smoothcache_core.calls.clock import Scheduler
+from smoothcache_core.calls.function import FunctionDenoiser
 from smoothcache_core.calls.solvers import solver_name, solver_settings
 from smoothcache_core.calls.weights import known_name, weight_projections, whole_shape
 from smoothcache_core.schedule.adapter_data import AdapterData
@@ -24,7 +26,10 @@ _STORAGE = ("quantization_config", "torch_dtype", "dtype")
 
 
 def model_fingerprint(model: nn.Module, adapter: str) -> Fingerprint:
-    """Return what can be said of a denoiser before it is called."""
+    """Return what can be said of a denoiser, compiled or not, before it is called."""
+    model = denoiser(model)
+    if isinstance(model, FunctionDenoiser) and model.like is not None:
+        return model_fingerprint(model.like, adapter)
     weights = weight_projections(model)
     return Fingerprint(
         model_class=model_class(model),
@@ -46,7 +51,7 @@ def live_fingerprint(
     """Return what is known of a live model and its runs before it is called.
 
     Args:
-        model: The denoiser, not its compiled wrapper.
+        model: The denoiser, compiled or not.
         adapter: What is known about its family.
         branches: Names of the conditioning passes, if they are calls of their own.
         scheduler: The scheduler, if there is one.
@@ -71,6 +76,8 @@ def model_class(model: nn.Module) -> str:
     Args:
         model: The denoiser, not its compiled wrapper.
     """
+    if isinstance(model, FunctionDenoiser):
+        return model.name
     classes = [kind for kind in type(model).__mro__ if issubclass(kind, nn.Module)]
     return next(filter(_is_of_family, classes), classes[0]).__name__
 

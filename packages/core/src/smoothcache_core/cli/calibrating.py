@@ -39,12 +39,22 @@ def calibrate_to_file(settings: Calibrate, modality: Modality) -> None:
             _remove(output)
         found = _continued(source, output, console)
         done = _calibrated(settings, output, ranks, found)
-    shares = ", ".join(f"{kind} {done.cost.fraction(kind):.0%}" for kind in done.kinds)
     console.print(
         f"{output}: {done.samples} samples of {done.evaluations} evaluations each, "
-        f"{len(done.sites)} sites. Of the MACs, the sites do: {shares}."
+        f"{len(done.sites)} sites. {_shares(done)}"
     )
     console.print(f"{_sensitivities(done)} Next: {modality.command} plan {output} {_advice(done)}")
+
+
+def _shares(calibration: Calibration) -> str:
+    """Say what of the model can be skipped."""
+    cost = calibration.cost
+    if not cost.counted:
+        return "Its MACs cannot be counted, so an evaluation is the unit of compute."
+    if not calibration.sites:
+        return "Whole evaluations can be skipped."
+    shares = ", ".join(f"{kind} {cost.fraction(kind):.0%}" for kind in calibration.kinds)
+    return f"Of the MACs, the sites do: {shares}."
 
 
 def _sensitivities(calibration: Calibration) -> str:
@@ -54,10 +64,14 @@ def _sensitivities(calibration: Calibration) -> str:
         plain = calibration.evaluations * len(calibration.branches)
         return f"Sensitivities took {calls} calls of the denoiser, {calls / plain:.1f} plain runs."
     why = f": {calibration.remark}" if calibration.remark else ""
+    if not calibration.sites:
+        return f"No sensitivities were measured{why}, so nothing can be planned."
     return f"No sensitivities were measured{why}, so only published rules can be planned."
 
 
 def _advice(calibration: Calibration) -> str:
+    if not calibration.sites:
+        return "--compute 0.5"
     return "--compute 0.5, or --front" if sensitivity_calls(calibration) else "--alpha 0.18"
 
 

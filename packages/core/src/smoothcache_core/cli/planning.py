@@ -93,9 +93,10 @@ def check_measured(calibration: Calibration, name: str) -> None:
     if calibration.evaluations == 1:
         raise CommandError(f"{name!r} is of runs of one evaluation, which leaves nothing to skip")
     why = f" ({calibration.remark})" if calibration.remark else ""
+    rules = ", or plan by a published rule: --alpha, --interval, or --compute with --rule smooth"
     raise CommandError(
-        f"{name!r} holds no sensitivities{why}; calibrate with --sensitivity 2, or plan by a "
-        "published rule: --alpha, --interval, or --compute with --rule smooth"
+        f"{name!r} holds no sensitivities{why}; calibrate with --sensitivity 2"
+        f"{rules if calibration.sites else ''}"
     )
 
 

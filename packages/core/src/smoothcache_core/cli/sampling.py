@@ -59,8 +59,12 @@ def _told(seconds: float, samples: int, plan: Schedule | None, stats: CacheStats
     text = f"{samples} samples in {seconds:.2f} s, without decoding"
     if stats is None or plan is None:
         return f"{text}; everything computed."
-    cost = "" if plan.cost is None else f"; {plan.compute_fraction():.3f} of the MACs"
+    cost = f"; {plan.compute_fraction():.3f} of the {_unit(plan)}" if plan.has_compute else ""
     return f"{text}; {_counted(stats)}{cost}."
+
+
+def _unit(plan: Schedule) -> str:
+    return "MACs" if plan.cost is not None and plan.cost.counted else "evaluations"
 
 
 def _counted(stats: CacheStats) -> str:

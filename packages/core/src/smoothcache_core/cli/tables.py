@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from rich import box
 from rich.console import Console
@@ -27,10 +27,18 @@ def show_schedules(schedules: Mapping[str, Schedule], console: Console) -> None:
     for name, schedule in schedules.items():
         table.add_row(name, target_of(schedule), *_promises(schedule))
     print_table(table, console)
-    console.print(_ABOUT)
+    console.print(_about(schedules.values()))
 
 
-def show_points(points: Iterable[Point], chosen: Point | None, console: Console) -> None:
+def _about(schedules: Iterable[Schedule]) -> str:
+    """Explain the columns; where MACs could not be counted, evaluations are."""
+    costs = [schedule.cost for schedule in schedules if schedule.cost is not None]
+    if any(not cost.counted for cost in costs):
+        return f"{_ABOUT}\nMACs of this denoiser cannot be counted: evaluations are instead."
+    return _ABOUT
+
+
+def show_points(points: Sequence[Point], chosen: Point | None, console: Console) -> None:
     """Show the plans of a front."""
     table = _table("")
     for point in points:
@@ -38,7 +46,7 @@ def show_points(points: Iterable[Point], chosen: Point | None, console: Console)
         table.add_row(mark, point.name, *_promises(point.schedule))
     print_table(table, console)
     console.print("best: no other plan has both less compute and less error.")
-    console.print(_ABOUT)
+    console.print(_about(point.schedule for point in points))
 
 
 def print_table(table: Table, console: Console) -> None:
@@ -91,12 +99,12 @@ def _table(first: str) -> Table:
 
 def _promises(schedule: Schedule) -> list[str]:
     """Return compute, speed-up, error, bytes and seconds, `-` for what is not known."""
-    promise, known = schedule.prediction, schedule.cost is not None
+    promise, known = schedule.prediction, schedule.has_compute
     seconds = None if promise is None else promise.seconds
     return [
         f"{schedule.compute_fraction():.3f}" if known else "-",
         f"{schedule.predicted_speedup():.2f}x" if known else "-",
         "-" if promise is None else shown_error(promise),
-        shown_bytes(schedule.predicted_bytes()) if known else "-",
+        shown_bytes(schedule.predicted_bytes()) if schedule.cost is not None else "-",
         "-" if seconds is None else f"{seconds:.3g}",
     ]

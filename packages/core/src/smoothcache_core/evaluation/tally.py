@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -142,6 +143,7 @@ class Judge:
             num_samples=self.count,
             sample_shape=tuple(self.last.shape[1:]),
             sample_dtype=str(self.last.dtype).removeprefix("torch."),
+            compute_unit=_unit(schedules, cost),
             plain_repeat_rel_l2=self.repeat,
             fingerprint=fingerprint,
             device=_device_name(device),
@@ -248,7 +250,15 @@ def _compute(schedule: Schedule | None, cost: Cost | None) -> float | None:
     if schedule is None:
         return 1.0
     known = cost or schedule.cost
-    return schedule.compute_fraction(known) if known is not None and known.total else None
+    if known is None or not (known.counted or schedule.whole):
+        return None
+    return schedule.compute_fraction(known)
+
+
+def _unit(schedules: Sequence[Schedule], cost: Cost | None) -> Literal["MACs", "evaluations"]:
+    known = [cost or schedule.cost for schedule in schedules]
+    counted = all(each is None or each.counted for each in known)
+    return "MACs" if counted else "evaluations"
 
 
 def _counts(policy: Policy, stats: Sequence[CacheStats]) -> dict[str, int]:

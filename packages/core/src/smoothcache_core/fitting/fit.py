@@ -17,7 +17,7 @@ from pathlib import Path
 from torch import nn
 from tqdm import tqdm
 
-from smoothcache_core.adapters.compiled import is_compiled
+from smoothcache_core.adapters.compiled import denoiser, is_compiled
 from smoothcache_core.arguments import check_kind
 from smoothcache_core.errors import CalibrationError, ScheduleError
 from smoothcache_core.files import check_output
@@ -87,7 +87,7 @@ def fit(
     check_kind(sampler, Sampler, name="sampler", error=CalibrationError)
     check_kind(schedule, Schedule, name="schedule", error=ScheduleError)
     todo = checked_seeds(seeds, "fitting", CalibrationError)
-    _check(sampler.model, terms)
+    _check(sampler.model, schedule, terms)
     _check_trials(trials, terms, use_input, checkpoint)
     if checkpoint is not None:
         check_output(checkpoint)
@@ -104,11 +104,12 @@ def fit(
             return fitter.fit(schedule, bar.update)
 
 
-def _check(model: nn.Module, terms: int | None) -> None:
+def _check(model: nn.Module, schedule: Schedule, terms: int | None) -> None:
     if terms not in (None, *range(1, MOST_TERMS + 1)):
         raise CalibrationError(f"terms is 1 to {MOST_TERMS}, got {terms}")
-    if is_compiled(model):
-        raise CalibrationError(f"this {type(model).__name__} is compiled; fit first, then compile")
+    if is_compiled(model) and not schedule.whole:
+        name = type(denoiser(model)).__name__
+        raise CalibrationError(f"this {name} is compiled; fit first, then compile")
 
 
 def _check_trials(

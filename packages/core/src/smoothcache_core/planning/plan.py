@@ -13,7 +13,7 @@ from smoothcache_core.planning.front import Choice, Point, beats
 from smoothcache_core.schedule.limits import Limits
 from smoothcache_core.schedule.schedule import Schedule
 from smoothcache_core.sources import SOURCES
-from smoothcache_core.sources.kind import SourceKind, fits, or_none, predicted_error
+from smoothcache_core.sources.kind import SourceKind, fits, lacks_sites, or_none, predicted_error
 
 COMPUTES = (0.85, 0.7, 0.6, 0.5, 0.42, 0.35, 0.3, 0.25, 0.2, 0.15, 0.1)
 """Compute fractions of a front: from hardly any saving to a tenth, each a sixth or more below the
@@ -262,6 +262,9 @@ def _chosen(calibration: Calibration, target: str, *, filled: bool) -> tuple[Sou
     if not found:
         names = [kind.name for kind in SOURCES]
         raise ScheduleError(f"target is 'auto' or one of {names}, got {target!r}")
+    if found[0].of_sites and not calibration.sites:
+        left = [kind.name for kind in SOURCES if not kind.of_sites]
+        raise ScheduleError(f"{lacks_sites(calibration)}: target is 'auto' or one of {left} here")
     if filled and not found[0].takes_fill:
         takers = [kind.name for kind in SOURCES if kind.takes_fill]
         raise ScheduleError(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from smoothcache_core.calibration.calibration import Calibration
+from smoothcache_core.errors import EvaluationError
 from smoothcache_core.numerics.arrays import Array
 from smoothcache_core.reports.style import INK, clean, new_figure, wrapped
 
@@ -38,7 +39,12 @@ def error_curves(calibration: Calibration) -> "Figure":
 
     Returns:
         A matplotlib figure, for `save_figure`.
+
+    Raises:
+        EvaluationError: There are no sites, or no errors of theirs.
     """
+    if not calibration.sites or not calibration.max_lag:
+        raise EvaluationError("this calibration knows no errors of sites to draw")
     means = _per_kind(calibration, calibration.mean())
     spreads = _per_kind(calibration, calibration.spread())
     columns = 2 if len(means) == 4 else min(len(means), 3)

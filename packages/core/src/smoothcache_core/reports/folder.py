@@ -40,7 +40,7 @@ def _drawn(
     if any(row.prediction is not None for row in report.rows):
         figure = predicted_and_measured(report.rows)
         drawn.append(("predicted-and-measured.png", figure, "Predicted and measured errors"))
-    if calibration is not None:
+    if calibration is not None and calibration.sites and calibration.max_lag:
         drawn.append(("error-curves.png", error_curves(calibration), "Calibrated errors"))
     names = _file_names(schedules)
     for policy, schedule in schedules.items():
@@ -105,7 +105,7 @@ def write_report(
         report: What was measured.
         folder: Where to; made if it is not there.
         schedules: Policies to draw a map of computed and reused outputs of, by name.
-        calibration: Errors to draw; its sites are those of the maps too.
+        calibration: Errors to draw, if it has sites, which are those of the maps too.
         pictures: Further files by name, for example `"samples.png"`: a figure, or the bytes of a
             file.
         notes: Markdown to end `report.md` with.

@@ -6,7 +6,14 @@ from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+)
 
 from smoothcache_core.documents import json_text, read_document
 from smoothcache_core.errors import EvaluationError
@@ -42,6 +49,8 @@ class Report(BaseModel):
         num_samples: Samples of every policy, over all seeds.
         sample_shape: Shape of one sample, without the batch dimension.
         sample_dtype: Data type of the samples, such as `"torch.float32"`.
+        compute_unit: What compute is a fraction of: `"MACs"`, or `"evaluations"` where those of the
+            denoiser cannot be counted.
         plain_repeat_rel_l2: Mean relative L2 distance between two plain runs of the first seed:
             what of `rel_l2` is not the cache's doing. None without a warm-up.
         fingerprint: What was run: model, adapter, solver and evaluations.
@@ -64,12 +73,20 @@ class Report(BaseModel):
     num_samples: Count
     sample_shape: tuple[Count, ...]
     sample_dtype: Text
+    compute_unit: Literal["MACs", "evaluations"] = "MACs"
     plain_repeat_rel_l2: Number | None = None
     fingerprint: Fingerprint
     device: Text
     versions: Mapping[Text, Text]
     date: datetime
     samples: Annotated[Mapping[str, Any], Field(exclude=True, repr=False)] = {}
+
+    @model_serializer(mode="wrap")
+    def _without_the_usual_unit(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        content: dict[str, Any] = serialise(self)
+        if self.compute_unit == "MACs":
+            del content["compute_unit"]  # as in files of before
+        return content
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Report) and self.to_json() == other.to_json()

@@ -27,7 +27,8 @@ def skip_map(schedule: Schedule, sites: Sequence[Site], *, name: str | None = No
 
     Args:
         schedule: What is drawn: its rows, one line for each site.
-        sites: The sites to draw, at least one, such as those of a calibration.
+        sites: The sites to draw, such as those of a calibration; at least one if the schedule is of
+            sites.
         name: What to call the schedule in the title; how it was made if not given.
 
     Returns:
@@ -36,12 +37,12 @@ def skip_map(schedule: Schedule, sites: Sequence[Site], *, name: str | None = No
     Raises:
         EvaluationError: There are no sites.
     """
+    sites = _whole(schedule) or sites
     if not sites:
-        raise EvaluationError("a skip map needs at least one site")
+        raise EvaluationError("a skip map of a schedule of sites needs at least one site")
     from matplotlib.colors import ListedColormap
     from matplotlib.patches import Patch
 
-    sites = _whole(schedule) or sites
     groups = {site.kind: [s for s in sites if s.kind == site.kind] for site in sites}
     cells = np.array([schedule.row(site) for group in groups.values() for site in group])
     if GUIDANCE in sites:
@@ -107,6 +108,6 @@ def _draw_groups(axes: "Axes", groups: Mapping[str, Sequence[Site]]) -> None:
 
 def _map_title(schedule: Schedule, cells: "np.ndarray", name: str | None) -> str:
     title = name or described(schedule.source)
-    if schedule.cost is not None and schedule.cost.total:
+    if schedule.has_compute:
         return f"{title}: compute {schedule.compute_fraction():.3f} of plain"
     return f"{title}: {cells.mean():.3f} of the site calls computed"

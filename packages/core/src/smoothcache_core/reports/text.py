@@ -114,6 +114,7 @@ def settings(report: "Report") -> list[tuple[str, str]]:
         ("evaluations", known.evaluations),
         ("branches", ", ".join(known.branches or ()) or None),
         ("samples", f"{report.num_samples} of shape {report.sample_shape}, {report.sample_dtype}"),
+        ("compute", _unit(report)),
         ("evaluation seeds", _ranges(report.seeds)),
         ("calibration seeds", _ranges(report.calibration_seeds) or "none"),
         ("calibration samples", report.calibration_samples),
@@ -124,6 +125,12 @@ def settings(report: "Report") -> list[tuple[str, str]]:
         ("date", f"{report.date:%Y-%m-%d %H:%M} {report.date.tzname() or ''}".rstrip()),
     ]
     return [(name, str(value)) for name, value in settings if value is not None]
+
+
+def _unit(report: "Report") -> str | None:
+    if report.compute_unit == "MACs":
+        return None
+    return "counted in evaluations, as the MACs of this denoiser cannot be counted"
 
 
 def _ranges(seeds: Iterable[int]) -> str:

@@ -131,18 +131,14 @@ class Programs:
     def _check(self, schedule: Schedule) -> None:
         """Refuse a schedule that does not fit; warn of what is harmless."""
         live = self._live
-        whole = {*schedule.rows, *schedule.fills} <= {DENOISER.kind, GUIDANCE.kind}
-        planned = schedule.fingerprint  # how sites were found says nothing of whole evaluations
-        reasons = (planned.changed(adapter=None) if whole else planned).conflicts(live)
+        reasons = _compared(schedule).conflicts(live)
         if reasons:
             raise ScheduleError(f"this schedule is for another model: {'; '.join(reasons)}")
         unknown = schedule.unknown_keys(self._sites)
         if unknown:
-            kinds = sorted({site.kind for site in self._sites})
             raise ScheduleError(
                 f"the schedule names {unknown[:5]}, which {live.model_class} does not have; with "
-                f"adapter {live.adapter!r} its kinds are {kinds}, its first site "
-                f"{self._sites[0].path!r}"
+                f"adapter {live.adapter!r} {_had(self._sites)}"
             )
         self._remarks.unlike(schedule.fingerprint, live)
         if not schedule.skips:
@@ -157,6 +153,19 @@ class Programs:
                 f"its limit is {recompile_limit()}, and what is over it runs eager or fails: raise "
                 "torch._dynamo.config.recompile_limit, compile block by block, or plan per kind"
             )
+
+
+def _compared(schedule: Schedule) -> Fingerprint:
+    """Return what a schedule was planned for; the adapter matters where it names sites."""
+    known = schedule.fingerprint
+    return known.changed(adapter=None) if schedule.whole else known
+
+
+def _had(sites: Sequence[Site]) -> str:
+    if not sites:
+        return "it has no sites, so only whole evaluations can be skipped"
+    kinds = sorted({site.kind for site in sites})
+    return f"its kinds are {kinds}, its first site {sites[0].path!r}"
 
 
 def _variants(recipes: Sequence[Recipe]) -> Mapping[str, Sequence[Hashable]]:

@@ -49,7 +49,8 @@ class Cost(Value):
 
     Attributes:
         total: MACs (multiply-accumulates) of the whole denoiser, of which the sites are a part: at
-            least those of all sites together.
+            least those of all sites together. 0 where they cannot be counted, as of a denoiser that
+            is not computed by torch.
         sites: MACs and output bytes of every site, in the adapter's order.
         output_bytes: Bytes of the denoiser's output, 0 if not known.
     """
@@ -64,6 +65,11 @@ class Cost(Value):
         if inside > self.total:
             raise ValueError(f"the sites cost {inside} MACs, the whole denoiser {self.total}")
         return self
+
+    @property
+    def counted(self) -> bool:
+        """Whether MACs could be counted; else one evaluation is the unit of all fractions."""
+        return self.total > 0
 
     def fraction(self, kind: str | None = None) -> float:
         """Return the share of the MACs spent in sites.

@@ -220,7 +220,7 @@ class Schedule(Value):
         more = f" and {len(skipped) - _SHOWN} rows more" if len(skipped) > _SHOWN else ""
         made = f"Schedule by {described(self.source)} for {self.evaluations} evaluations"
         lines = [made, f"skipped: {shown}{more}"]
-        if self.cost is not None and self.cost.total:
+        if self.has_compute:
             lines.append(f"compute: {self.compute_fraction():.3f}")
         if self.prediction is not None:
             lines.append(f"promise: {self.prediction!r}")
@@ -308,28 +308,49 @@ class Schedule(Value):
         """Whether anything is reused at all."""
         return any(0 in row for row in self.rows.values())
 
+    @property
+    def whole(self) -> bool:
+        """Whether its rows are of the whole denoiser, and none of sites."""
+        return self.rows.keys() <= {DENOISER.kind, GUIDANCE.kind}
+
     def compute_fraction(self, cost: Cost | None = None) -> float:
         """Return MACs computed over MACs of the plain run, for the whole denoiser.
+
+        Of a denoiser whose MACs could not be counted (cost 0), evaluations are counted instead, a
+        skipped unconditional pass as half of one.
 
         Args:
             cost: Costs to count with; the schedule's own if not given.
 
         Raises:
-            ScheduleError: No cost is known, or it is 0.
+            ScheduleError: No cost is known, or it is 0 and the schedule skips sites.
         """
         cost = cost or self.cost
         if cost is None:
             raise ScheduleError(
                 "the compute fraction needs a cost: pass one, or plan from a calibration"
             )
-        if not cost.total:
-            raise ScheduleError("the denoiser costs no MACs, so there is no fraction of them")
+        total = cost.total or self._unit()
         saved = sum(macs.macs * self.row(macs.site()).count(0) for macs in cost.sites)
         evaluated, guided = self.row(DENOISER), self.row(GUIDANCE)
-        saved += cost.total * evaluated.count(0)
+        saved += total * evaluated.count(0)
         halves = sum(one and not both for one, both in zip(evaluated, guided, strict=True))
-        plain = cost.total * self.evaluations
-        return (plain - saved - cost.total * halves / 2) / plain
+        plain = total * self.evaluations
+        return (plain - saved - total * halves / 2) / plain
+
+    @property
+    def has_compute(self) -> bool:
+        """Whether its compute fraction is known by its own cost."""
+        return self.cost is not None and (self.cost.counted or self.whole)
+
+    def _unit(self) -> int:
+        """Return what one evaluation counts where its MACs are not known."""
+        if not self.whole:
+            raise ScheduleError(
+                "the denoiser costs no MACs, so sites have no share in them; of whole evaluations "
+                "there are fractions"
+            )
+        return 1
 
     def predicted_speedup(self, cost: Cost | None = None) -> float:
         """Return plain MACs over computed MACs: the speed-up if time were MACs alone.
@@ -341,7 +362,8 @@ class Schedule(Value):
             At least 1.
 
         Raises:
-            ScheduleError: No cost is known, it is 0, or nothing is computed.
+            ScheduleError: No cost is known, it is 0 and the schedule skips sites, or nothing is
+                computed.
         """
         return 1.0 / self.compute_fraction(cost)
 

@@ -301,6 +301,7 @@ WHOLE_EVALUATIONS = SourceKind(
     plan=partial(_begin, guidance=False),
     needs=_lacks_dynamics,
     made=partial(_is_whole, guidance=False),
+    of_sites=False,
 )
 
 
@@ -310,4 +311,5 @@ UNCONDITIONAL_PASSES = SourceKind(
     plan=partial(_begin, guidance=True),
     needs=_lacks_guidance,
     made=partial(_is_whole, guidance=True),
+    of_sites=False,
 )

@@ -11,7 +11,13 @@ from smoothcache_core.schedule.limits import Limits
 from smoothcache_core.schedule.provenance import Provenance
 from smoothcache_core.schedule.schedule import Row, Schedule
 from smoothcache_core.sources.calibrated import schedule_of
-from smoothcache_core.sources.kind import MakeSchedule, SourceKind, check_compute, check_kept
+from smoothcache_core.sources.kind import (
+    MakeSchedule,
+    SourceKind,
+    check_compute,
+    check_kept,
+    check_sites,
+)
 from smoothcache_core.sources.prediction import lacks_sensitivities, with_prediction
 
 
@@ -56,8 +62,9 @@ def interval_of(calibration: Calibration, every: int) -> Schedule:
         every: Distance between computed evaluations, at least 1.
 
     Raises:
-        ScheduleError: `every` is below 1.
+        ScheduleError: `every` is below 1, or there are no sites.
     """
+    check_sites(calibration)
     rows = _rows(every, calibration.evaluations, calibration.kinds)
     return with_prediction(calibration, schedule_of(calibration, rows, _source(every)))
 

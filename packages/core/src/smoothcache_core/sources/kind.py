@@ -44,6 +44,7 @@ class SourceKind:
         plan: Begins to plan a calibration; see `BeginPlanning`.
         needs: Returns what a calibration lacks to be planned like this; empty if nothing.
         made: Returns whether a schedule was made like this, by its provenance.
+        of_sites: Whether it skips sites, parts of the model, rather than all of it.
         takes_fill: Whether it can be told how skipped outputs are made.
         compared: Whether `auto` compares it with the others.
         published: Whether it is somebody's published rule, to compare with.
@@ -54,9 +55,27 @@ class SourceKind:
     plan: BeginPlanning
     needs: Callable[[Calibration], str]
     made: Callable[[Schedule], bool]
+    of_sites: bool = True
     takes_fill: bool = False
     compared: bool = True
     published: bool = False
+
+
+def lacks_sites(calibration: Calibration) -> str:
+    """Return why no parts of a model can be skipped; empty if there are any."""
+    if calibration.sites:
+        return ""
+    adapter = calibration.fingerprint.adapter or "that calibrated it"
+    return (
+        f"the adapter {adapter!r} names no sites, so no parts of this model can be skipped, only "
+        "whole evaluations"
+    )
+
+
+def check_sites(calibration: Calibration) -> None:
+    """Raise `ScheduleError` if the model that was calibrated has no sites."""
+    if lacking := lacks_sites(calibration):
+        raise ScheduleError(lacking)
 
 
 def check_compute(compute: float) -> None:

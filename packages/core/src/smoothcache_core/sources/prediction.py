@@ -16,6 +16,7 @@ from smoothcache_core.numerics.arrays import Array, Indices
 from smoothcache_core.numerics.reproducible_sum import joined
 from smoothcache_core.optimize.surrogate import is_noisy
 from smoothcache_core.schedule.schedule import Schedule
+from smoothcache_core.sources.kind import lacks_sites
 from smoothcache_core.sources.promises import Promises
 
 SMALLEST = 1e-18  # mean square of an output that calibrations can tell from 0
@@ -58,7 +59,7 @@ def with_prediction(calibration: Calibration, schedule: Schedule) -> Schedule:
         be predicted.
     """
     dynamics = calibration.dynamics
-    if dynamics is None or calibration.influence is None or not dynamics.measured:
+    if lacks_sensitivities(calibration) or dynamics is None or schedule.whole:
         return schedule
     if calibration.products is None:
         return schedule
@@ -105,7 +106,9 @@ def grams_of(products: Array, sites: Indices, evaluations: Indices, back: Indice
 
 
 def lacks_sensitivities(calibration: Calibration) -> str:
-    """Return why errors of sites cannot be predicted; empty if they can."""
+    """Return why errors of sites cannot be predicted; empty if they can, and there are sites."""
+    if lacking := lacks_sites(calibration):
+        return lacking
     dynamics = calibration.dynamics
     if calibration.influence is not None and dynamics is not None and dynamics.measured:
         return ""

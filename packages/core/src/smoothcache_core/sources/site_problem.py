@@ -21,6 +21,7 @@ from smoothcache_core.schedule.limits import Limits
 from smoothcache_core.schedule.provenance import Provenance
 from smoothcache_core.schedule.schedule import Fill, Schedule
 from smoothcache_core.sources.calibrated import schedule_of
+from smoothcache_core.sources.kind import check_sites
 from smoothcache_core.sources.prediction import (
     SMALLEST,
     Filled,
@@ -60,6 +61,7 @@ class Problem:
         limits: Limits,
         prices: Mapping[str, float] | None = None,
     ) -> None:
+        check_sites(calibration)
         self._calibration = calibration
         self._rule = rule
         self._per: Per = per

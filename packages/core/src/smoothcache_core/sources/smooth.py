@@ -13,7 +13,13 @@ from smoothcache_core.schedule.limits import Limits
 from smoothcache_core.schedule.provenance import Provenance
 from smoothcache_core.schedule.schedule import Row, Schedule
 from smoothcache_core.sources.calibrated import schedule_of
-from smoothcache_core.sources.kind import MakeSchedule, SourceKind, check_compute, check_kept
+from smoothcache_core.sources.kind import (
+    MakeSchedule,
+    SourceKind,
+    check_compute,
+    check_kept,
+    check_sites,
+)
 from smoothcache_core.sources.prediction import lacks_sensitivities, with_prediction
 
 Per = Literal["kind", "site"]
@@ -49,8 +55,10 @@ def smooth(
         A schedule without a prediction of its error; see `with_prediction`.
 
     Raises:
-        ScheduleError: `alpha` is negative or infinite, or `max_lag` is not in what was calibrated.
+        ScheduleError: There are no sites, `alpha` is negative or infinite, or `max_lag` is not in
+            what was calibrated.
     """
+    check_sites(calibration)
     if not calibration.max_lag:
         raise ScheduleError(f"this calibration knows no errors of sites: {calibration.remark}")
     longest = calibration.max_lag if max_lag is None else max_lag
@@ -137,9 +145,11 @@ def smooth_to_compute(
         A schedule that computes at most `compute`, without a prediction of its error.
 
     Raises:
-        ScheduleError: `compute` is out of range, or below what the lags allow.
+        ScheduleError: There are no sites, or `compute` is out of range or below what the lags
+            allow.
     """
     check_compute(compute)
+    check_sites(calibration)
 
     def plan(alpha: float) -> Schedule:
         return smooth(calibration, alpha=alpha, max_lag=max_lag, per=per, strict=strict)

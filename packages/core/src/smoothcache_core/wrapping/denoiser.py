@@ -22,7 +22,7 @@ from smoothcache_core.adapters.sites import Site
 from smoothcache_core.errors import AttachError
 from smoothcache_core.patching import Change, Patch, undone_on_error
 from smoothcache_core.wrapping.copies import Reduced, reduced
-from smoothcache_core.wrapping.modules import forward_patch, instance_place
+from smoothcache_core.wrapping.modules import call_place, forward_patch
 from smoothcache_core.wrapping.site_modules import Probe
 from smoothcache_core.wrapping.sites import WrappedSite
 
@@ -66,7 +66,7 @@ class Driver(Protocol):
 
 def _wrap_root(model: nn.Module, driver: Driver) -> Patch:
     """Put `driver` around every call of `model`."""
-    place = _root_place(model)
+    place = call_place(model)
     call = getattr(model, place)
     begin = _never_traced(driver.begin)
     end = _never_traced(driver.end)
@@ -89,12 +89,6 @@ def _wrap_root(model: nn.Module, driver: Driver) -> Patch:
 def _never_traced(function: Callable[..., Any]) -> Callable[..., Any]:
     """Keep `function` out of compiled code, should the denoiser be compiled with the cache on."""
     return torch.compiler.disable(function)
-
-
-def _root_place(model: nn.Module) -> str:
-    if model.__dict__.get("_compiled_call_impl") is not None:
-        return "_compiled_call_impl"
-    return instance_place(model) or "forward"
 
 
 # ---------------------------------------------------------------------------- both together

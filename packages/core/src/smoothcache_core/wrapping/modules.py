@@ -87,6 +87,13 @@ def instance_place(module: nn.Module) -> str | None:
     return next((name for name in _HOOKED if name in module.__dict__), None)
 
 
+def call_place(model: nn.Module) -> str:
+    """Return where all calls of a denoiser pass, outside of what is compiled."""
+    if model.__dict__.get("_compiled_call_impl") is not None:
+        return "_compiled_call_impl"
+    return instance_place(model) or "forward"
+
+
 def forward_patch(
     module: nn.Module, ours: Callable[..., Any], *, place: str, path: str = ""
 ) -> Patch:
@@ -158,7 +165,7 @@ def layered(model: nn.Module, around: Around) -> Generator[None]:
     Raises:
         AttachError: Something was put on top in between and is still there.
     """
-    place = instance_place(model) or "forward"
+    place = call_place(model)
     call = getattr(model, place)
 
     @functools.wraps(call)
