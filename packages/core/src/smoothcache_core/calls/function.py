@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from torch import nn
+from torch.export import ExportedProgram
 
 from smoothcache_core.arguments import described
 from smoothcache_core.errors import AdapterError
@@ -85,12 +86,9 @@ def _check(function: Any) -> None:
         raise AdapterError(
             f"this {type(function).__name__} is a torch module; give it to the sampler as it is"
         )
-    if not callable(function):
-        hint = (
-            "give its module: program.module()"
-            if type(function).__name__ == "ExportedProgram"
-            else "write a function that calls it"
-        )
+    program = isinstance(function, ExportedProgram)  # which has a `__call__` that refuses
+    if program or not callable(function):
+        hint = "give its module: program.module()" if program else "write a function that calls it"
         raise AdapterError(f"a denoiser is called, but {described(function)} cannot be; {hint}")
 
 
