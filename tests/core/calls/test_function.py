@@ -167,7 +167,9 @@ def test_an_exported_program_is_a_denoiser():
 
 def test_torchscript_is_a_denoiser_by_a_function():
     with pytest.warns(DeprecationWarning, match="torch.jit.trace"):
-        net: Any = torch.jit.trace(Net().requires_grad_(False), (torch.ones(2, 3, 4), torch.ones(())))
+        net: Any = torch.jit.trace(
+            Net().requires_grad_(False), (torch.ones(2, 3, 4), torch.ones(()))
+        )
     model = FunctionDenoiser(lambda x, t: net(x, t), name="Net")
     schedule = Schedule(evaluations=2, rows={"denoiser": (1, 0)})
     with cached(model, whole_evaluations(model), schedule) as stats:
