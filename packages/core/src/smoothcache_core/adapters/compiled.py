@@ -15,6 +15,7 @@ def denoiser(model: nn.Module) -> nn.Module:
 
 def is_compiled(model: nn.Module) -> bool:
     """Return whether `model` or any of its submodules was compiled."""
-    return denoiser(model) is not model or any(
-        getattr(module, "_compiled_call_impl", None) is not None for module in model.modules()
+    return any(
+        denoiser(module) is not module or getattr(module, "_compiled_call_impl", None) is not None
+        for module in model.modules()
     )

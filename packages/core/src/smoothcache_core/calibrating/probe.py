@@ -1,6 +1,6 @@
 """What a run of a sampler is, found out at the cost of one evaluation."""
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Hashable, Sequence
 from hashlib import sha256
 from typing import Any
 
@@ -14,9 +14,10 @@ from smoothcache_core.calls.fingerprints import live_fingerprint, run_fingerprin
 from smoothcache_core.calls.watch import SchedulerWatch
 from smoothcache_core.errors import CalibrationError
 from smoothcache_core.outputs.structures import Structure
+from smoothcache_core.relay import Relay
 from smoothcache_core.sampling.sampler import Sampler
 from smoothcache_core.schedule.fingerprint import INPUTS, Fingerprint
-from smoothcache_core.wrapping.modules import layered
+from smoothcache_core.wrapping.modules import Inner, layered
 
 
 def sampler_fingerprint(sampler: Sampler) -> Fingerprint:
@@ -86,6 +87,7 @@ class _Probe:
         self._reader = CallReader(sampler.model, sampler.adapter)
         self._answers: dict[Hashable, Structure] = {}
         self._timesteps: list[float | Tensor | None] = []
+        self._members: list[int] = []
         self._first: Call | None = None
         self._inputs: list[str] = []
 
@@ -106,16 +108,16 @@ class _Probe:
             timesteps=self._timesteps,
             branches=sampler.branches,
             steps=self._watch.step_settings,
+            denoisers=self._members if isinstance(sampler.model, Relay) else (),
         )
 
-    def _around(
-        self, call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Any:
-        seen = self._reader.read(args, kwargs, self._clock.context)
+    def _around(self, call: Inner, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        seen = self._reader.read(args, kwargs, self._clock.context, call.member)
         tick = self._clock.tick(seen)
         self._first = self._first or seen
         if tick.evaluation == len(self._timesteps):
             self._timesteps.append(timestep_of(seen))
+            self._members.append(call.member)
         if not tick.evaluation:
             self._inputs += self._reader.conditioning(args, kwargs)
         kind = tick.branch, seen.layout, seen.variant

@@ -5,6 +5,8 @@ kept and compared in `traces.py`.
 """
 
 import itertools
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -13,8 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from smoothcache_core.adapters.compiled import denoiser
-from smoothcache_core.calibrating.traces import Comparison, Trace
+from smoothcache_core.calibrating.traces import Comparison, Trace, Turn
 from smoothcache_core.calibration.calibration import Calibration
 from smoothcache_core.calibration.quantised import quantised, quantised_squares
 from smoothcache_core.calls.announcements import listening
@@ -27,11 +28,12 @@ from smoothcache_core.errors import CalibrationError
 from smoothcache_core.numerics.arrays import Array
 from smoothcache_core.outputs.structures import Structure, rows_of
 from smoothcache_core.outputs.tensors import Output, flat, is_output, nbytes
+from smoothcache_core.relay import Relay
 from smoothcache_core.sampling.sampler import Sampler
 from smoothcache_core.sampling.trajectory import CallRecord, Trajectory, trajectory
 from smoothcache_core.schedule.cost import Cost, SiteCost
 from smoothcache_core.schedule.fingerprint import Fingerprint
-from smoothcache_core.wrapping.denoiser import Step, Wrapping
+from smoothcache_core.wrapping.denoiser import Step, Wrapping, sites_of
 
 
 class Recorder:
@@ -48,7 +50,7 @@ class Recorder:
     ) -> None:
         self._sampler = sampler
         self._model = sampler.model
-        self._sites = tuple(sampler.adapter.sites(denoiser(sampler.model)))
+        self._sites = sites_of(sampler.adapter, sampler.model)
         self._reader = CallReader(sampler.model, sampler.adapter)
         self._fingerprint = fingerprint
         self._comparison = Comparison(
@@ -67,10 +69,13 @@ class Recorder:
         self._watch = SchedulerWatch(self._sampler.scheduler)
         self._traces = [Trace(site.path) for site in self._sites]
         self._places = itertools.count()
-        self._flops = 0
+        self._flops: Counter[Turn] = Counter()
+        self._turns: Counter[Turn] = Counter()
+        self._counted: dict[Turn, int] = {}
         self._counter: FlopCounterMode | None = None
         self._timesteps: list[float | Tensor | None] = []
         self._branches: dict[str, None] = {}
+        self._members: list[int] = []
         self._call: Call | None = None
         self._calls: list[CallRecord] = []
         self._unfit: CalibrationError | None = None
@@ -97,9 +102,9 @@ class Recorder:
 
     # -- driver
 
-    def begin(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Step:
+    def begin(self, args: tuple[Any, ...], kwargs: dict[str, Any], member: int) -> Step:
         """See `Driver.begin`."""
-        call = self._reader.read(args, kwargs, self._clock.context)
+        call = self._reader.read(args, kwargs, self._clock.context, member)
         tick = self._clock.tick(call)
         if tick.new_run and self._call is not None:
             raise CalibrationError(
@@ -109,6 +114,7 @@ class Recorder:
         self._call = self._call or call
         if tick.evaluation == len(self._timesteps):
             self._timesteps.append(timestep_of(call))
+            self._members.append(member)
         self._begin_evaluation(tick, call)
         if self._trajectories and self._unfit is None:
             self._see(self._reader.latent(args, kwargs))
@@ -126,7 +132,9 @@ class Recorder:
         self._batch = call.batch
         for trace in self._traces:
             trace.calls = 0
-        if self._cost is None and tick.evaluation == 0:
+        first = self._counted.setdefault((tick.branch, tick.member), tick.evaluation)
+        self._turns[tick.branch, tick.member] += 1
+        if self._cost is None and tick.evaluation == first:
             self._counter = flop_counter()
             self._counter.__enter__()
 
@@ -161,7 +169,7 @@ class Recorder:
     def _stop_counting(self) -> None:
         if self._counter is not None:
             self._counter.__exit__(None, None, None)
-            self._flops += self._counter.get_total_flops()
+            self._flops[self._tick.branch, self._tick.member] += self._counter.get_total_flops()
             self._counter = None
 
     # -- probes
@@ -182,8 +190,8 @@ class Recorder:
         if trace.place < 0:
             trace.place = next(self._places)
         if self._counter is not None:
-            trace.flops += flops
-            trace.bytes += nbytes(output)
+            trace.flops[tick.branch, tick.member] += flops
+            trace.bytes[tick.branch, tick.member] += nbytes(output)
         if tick.evaluation == 0:
             trace.entries += sum(tensor.numel() for tensor in flat(output))
         self._comparison.add(trace, output, tick, self._batch)
@@ -224,6 +232,7 @@ class Recorder:
             timesteps=self._timesteps,
             branches=self._sampler.branches,
             steps=self._watch.step_settings,
+            denoisers=self._members if isinstance(self._model, Relay) else (),
         )
         expected = self._fingerprint.evaluations
         if expected is not None and expected != self._clock.count:
@@ -237,12 +246,22 @@ class Recorder:
     def _total_cost(self) -> Cost:
         if self._cost is None:
             costs = [
-                SiteCost(path=s.path, kind=s.kind, block=s.block, macs=t.flops // 2, bytes=t.bytes)
+                SiteCost(
+                    path=s.path,
+                    kind=s.kind,
+                    block=s.block,
+                    macs=self._mean(t.flops) // 2,
+                    bytes=self._mean(t.bytes),
+                )
                 for s, t in zip(self._sites, self._traces, strict=True)
             ]
-            size = self._output_bytes
-            self._cost = Cost(total=self._flops // 2, sites=tuple(costs), output_bytes=size)
+            total, size = self._mean(self._flops) // 2, self._output_bytes
+            self._cost = Cost(total=total, sites=tuple(costs), output_bytes=size)
         return self._cost
+
+    def _mean(self, counts: Mapping[Turn, int]) -> int:
+        """Return the mean over evaluations of what was counted once of each denoiser."""
+        return sum(counts.get(one, 0) * n for one, n in self._turns.items()) // self._clock.count
 
 
 @dataclass

@@ -107,7 +107,7 @@ class _Replacing:
     def _reply(self, number: int, tick: Tick, model: Callable[[], Any]) -> Structure:
         answer = self._plain.calls[number].answer
         self._branch = tick.branch
-        if tick.evaluation in self._measured and not tick.broken:
+        if tick.evaluation in self._measured and not (tick.broken or tick.handed_over):
             for index in self._chosen:
                 self._note(number, tick, index, self._replaced(index, model))
         if tick.evaluation + 1 in self._measured:
@@ -134,16 +134,17 @@ class _Replacing:
 
     # -- driver of the wrapped model
 
-    def begin(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Step:
+    def begin(self, args: tuple[Any, ...], kwargs: dict[str, Any], member: int) -> Step:
         values = self._values.get(self._branch, [()] * len(self._modes))
-        for index, wrapped in enumerate(self._wrapping.sites):
+        self._sites = self._wrapping.of_member(member)
+        for index, wrapped in enumerate(self._sites):
             mode = self._modes[index]
             wrapped.prepare(mode, values[index] if mode == REUSE else ())
         return Step(args, kwargs)
 
     def end(self, output: Any) -> Any:
         if STORE in self._modes:
-            kept = [wrapped.kept() for wrapped in self._wrapping.sites]
+            kept = [wrapped.kept() for wrapped in self._sites]
             self._values[self._branch] = kept
         return output
 

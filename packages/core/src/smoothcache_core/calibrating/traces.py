@@ -4,7 +4,7 @@
 when the run is over.
 """
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -32,6 +32,10 @@ class _Pair:
         self.denominator += other.denominator
 
 
+Turn = tuple[str, int]
+"""A conditioning pass, and which of the denoisers that take turns makes it."""
+
+
 @dataclass
 class Trace:
     """What one site did in the run so far.
@@ -41,23 +45,24 @@ class Trace:
         place: When it was first called, among the sites; below 0 until then.
         pairs: Keyed by (branch, lag, evaluation).
         history: Outputs that later ones are compared with, and their evaluations, keyed by (branch,
-            call in the evaluation).
+            call in the evaluation); None where another denoiser has taken over since, whose outputs
+            are infinitely far.
         products: Inner products with the output `lag` before, keyed by (lag, evaluation).
         entries: How many entries each of these is of.
         calls: Calls in the evaluation under way.
-        flops: Of the calls that were counted.
-        bytes: Of their outputs.
+        flops: Of the calls that were counted, by pass and denoiser.
+        bytes: Of their outputs, likewise.
     """
 
     path: str
     place: int = -1
     pairs: dict[tuple[str, int, int], _Pair] = field(default_factory=dict)
-    history: dict[tuple[str, int], deque[tuple[int, Output]]] = field(default_factory=dict)
+    history: dict[tuple[str, int], deque[tuple[int, Output | None]]] = field(default_factory=dict)
     products: dict[tuple[int, int], Tensor] = field(default_factory=dict)
     entries: int = 0
     calls: int = 0
-    flops: int = 0
-    bytes: int = 0
+    flops: Counter[Turn] = field(default_factory=Counter[Turn])
+    bytes: Counter[Turn] = field(default_factory=Counter[Turn])
 
     def add(self, key: tuple[str, int, int], pair: _Pair) -> None:
         """Add a pair to what other calls of the same evaluation gave."""
@@ -99,6 +104,8 @@ class Comparison:
         """
         key = (tick.branch, trace.calls)
         history = trace.history.setdefault(key, deque(maxlen=self.max_lag))
+        if tick.handed_over:
+            _forget(history)
         if not history:  # with itself, to see whether it is finite
             trace.add((tick.branch, 0, tick.evaluation), self._pair(output, output, batch))
         precise = [tensor.double().flatten() for tensor in flat(output)]
@@ -107,14 +114,15 @@ class Comparison:
             lag = tick.evaluation - evaluation
             if lag <= self.max_lag:
                 trace.add((tick.branch, lag, evaluation), self._pair(earlier, output, batch))
-                trace.add_product((lag, tick.evaluation), _product(flat(earlier), precise))
+                known = [] if earlier is None else flat(earlier)
+                trace.add_product((lag, tick.evaluation), _product(known, precise))
         history.append((tick.evaluation, map_tensors(self._reference, output)))
 
     def _reference(self, tensor: Tensor) -> Tensor:
         return tensor.to("cpu", copy=True) if self.references == "cpu" else tensor.clone()
 
-    def _pair(self, earlier: Output, later: Output, batch: int) -> _Pair:
-        olds, news = flat(earlier), flat(later)
+    def _pair(self, earlier: Output | None, later: Output, batch: int) -> _Pair:
+        olds, news = [] if earlier is None else flat(earlier), flat(later)
         if [t.shape for t in olds] != [t.shape for t in news]:
             infinite = torch.full((self.samples,), torch.inf, device=news[0].device)
             return _Pair(infinite, torch.ones_like(infinite))
@@ -187,6 +195,13 @@ class Comparison:
         where = (site[measured], branch[measured], lag[measured] - 1, evaluation[measured])
         errors[where] = _ratio(values[measured, 0], values[measured, 1])
         return errors
+
+
+def _forget(history: deque[tuple[int, Output | None]]) -> None:
+    """Forget outputs, but not where they were: they are of another denoiser."""
+    places = [(evaluation, None) for evaluation, _ in history]
+    history.clear()
+    history.extend(places)
 
 
 def _refuse_nan(

@@ -34,6 +34,7 @@ from smoothcache_core.errors import CalibrationError, SmoothCacheError
 from smoothcache_core.numerics.arrays import Array
 from smoothcache_core.numerics.reproducible_sum import cut, joined
 from smoothcache_core.outputs.structures import denoised
+from smoothcache_core.relay import Relay
 from smoothcache_core.sampling.recording import record
 from smoothcache_core.sampling.sampler import Sampler, needed
 from smoothcache_core.sampling.trajectory import Trajectory
@@ -273,6 +274,12 @@ def _check(calibration: Calibration, sampler: Sampler) -> None:
     if known.timesteps is None:
         raise CalibrationError(
             "the timesteps of this calibration are not known; calibrate at the new number of "
+            "evaluations"
+        )
+    if isinstance(sampler.model, Relay):
+        raise CalibrationError(
+            "what is measured changes at once where another denoiser takes over, so a calibration "
+            "of denoisers that take turns is not transferred; calibrate at the new number of "
             "evaluations"
         )
     if is_compiled(sampler.model) and calibration.sites:

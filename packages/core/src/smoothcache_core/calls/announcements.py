@@ -12,6 +12,7 @@ from smoothcache_core.calls.clock import Scheduler
 from smoothcache_core.calls.watch import SchedulerWatch
 from smoothcache_core.errors import AttachError
 from smoothcache_core.patching import Override, Patch, Patches, attributes_of, undone_on_error
+from smoothcache_core.relay import members_of
 
 Hear = Callable[[Callable[..., Any], tuple[Any, ...], Mapping[str, Any]], None]
 """Is told of a call of a method: the method itself, and the arguments."""
@@ -49,7 +50,7 @@ def listening(
 
     Args:
         listener: Is told of new runs and branches.
-        model: The denoiser, compiled or not.
+        model: The denoiser, compiled or not, or a `Relay`.
         scheduler: The scheduler, if there is one.
         watch: Is told what the scheduler is called with.
 
@@ -61,13 +62,13 @@ def listening(
     """
     if scheduler is not None and not callable(getattr(scheduler, "set_timesteps", None)):
         raise AttachError(f"a scheduler has set_timesteps, but {type(scheduler).__name__} has not")
-    model = denoiser(model)
     with undone_on_error() as patches:
-        context = getattr(model, "cache_context", None)
-        if callable(context):
-            patches.add(Patch(model, "cache_context", _naming(listener, context)))
-        reset = getattr(model, "_reset_stateful_cache", _nothing)
-        patches.add(Patch(model, "_reset_stateful_cache", _ending(listener, reset)))
+        for member in map(denoiser, members_of(model)):
+            context = getattr(member, "cache_context", None)
+            if callable(context):
+                patches.add(Patch(member, "cache_context", _naming(listener, context)))
+            reset = getattr(member, "_reset_stateful_cache", _nothing)
+            patches.add(Patch(member, "_reset_stateful_cache", _ending(listener, reset)))
         if scheduler is not None:
             patches.add(_Listening(scheduler, listener, watch or SchedulerWatch(scheduler)))
     return patches

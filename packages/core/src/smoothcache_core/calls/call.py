@@ -14,6 +14,7 @@ from smoothcache_core.adapters.signature import argument_names, latent_and_times
 from smoothcache_core.adapters.sites import Adapter
 from smoothcache_core.calls.guidance import announced_guidance, guidance_in
 from smoothcache_core.errors import AdapterError
+from smoothcache_core.relay import members_of
 
 Layout = tuple[tuple[tuple[int, ...], str, str], ...]
 """Shape, dtype and device of each latent tensor."""
@@ -38,6 +39,7 @@ class Call:
             says it.
         others: Shapes and data types of all other tensors among the arguments, and the texts and
             flags: where they change, so does the layout inside, or what is computed.
+        member: Which of the denoisers that take turns is called, from 0; 0 where there is one.
     """
 
     layout: Layout
@@ -49,6 +51,7 @@ class Call:
     guidance: Mapping[str, float] = field(default_factory=dict[str, float])
     variant: Hashable = None
     others: Hashable = None
+    member: int = 0
 
     @property
     def inside(self) -> Hashable:
@@ -68,26 +71,25 @@ class CallReader:
     """Reads `Call`s from the arguments of a denoiser's `forward`.
 
     Args:
-        model: The denoiser, compiled or not.
+        model: The denoiser, compiled or not, or a `Relay`.
         adapter: Names the arguments.
 
     Raises:
-        AdapterError: The denoiser's `forward` has no argument of the adapter's names.
+        AdapterError: The denoiser's `forward` has no argument of the adapter's names; or those of
+            denoisers that take turns have them at different places.
     """
 
     def __init__(self, model: nn.Module, adapter: Adapter) -> None:
-        model = denoiser(model)
-        names = argument_names(model)
-        for name in (adapter.latent, adapter.timestep):
-            if name not in names:
-                raise AdapterError(
-                    f"adapter {adapter.name!r} expects an argument {name!r}, but "
-                    f"{type(model).__name__}.forward takes {names}"
-                    f"{_usual(model)}"
-                )
-        self._latent = adapter.latent, names.index(adapter.latent)
-        self._timestep = adapter.timestep, names.index(adapter.timestep)
-        self._model = model
+        self._models = [denoiser(member) for member in members_of(model)]
+        places = [_places_of_arguments(member, adapter) for member in self._models]
+        if len(set(places)) > 1:
+            raise AdapterError(
+                f"denoisers that take turns must take {adapter.latent!r} and {adapter.timestep!r} "
+                f"at the same places of `forward`, but these take them at {places}"
+            )
+        latent, timestep = places[0]
+        self._latent = adapter.latent, latent
+        self._timestep = adapter.timestep, timestep
         self._variant = adapter.variant
 
     def latent(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
@@ -120,37 +122,44 @@ class CallReader:
         ]
 
     def read(
-        self, args: tuple[Any, ...], kwargs: Mapping[str, Any], context: str | None = None
+        self,
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        context: str | None = None,
+        member: int = 0,
     ) -> Call:
-        """Return the evidence of one call."""
+        """Return the evidence of one call.
+
+        Args:
+            args: Its positional arguments.
+            kwargs: Its keyword arguments.
+            context: Name of the conditioning pass that was announced, if one was.
+            member: Which of the denoisers that take turns is called.
+        """
         latent = _argument(self._latent, args, kwargs)
         timestep = _argument(self._timestep, args, kwargs)
         layout = tuple(_layout(item) for item in _tensors(latent))
         guidance = {**announced_guidance(), **guidance_in(kwargs)}
-        variant = self._variant(self._model, args, kwargs)
+        variant = self._variant(self._models[member], args, kwargs)
         others = self._others(args, kwargs)
+        known: dict[str, Any] = {
+            "layout": layout,
+            "context": context,
+            "guidance": guidance,
+            "variant": variant,
+            "others": others,
+            "member": member,
+        }
         if not isinstance(timestep, Tensor):
             value = float(timestep) if isinstance(timestep, Real) else None
-            return Call(
-                layout=layout,
-                timestep=value,
-                progress=value,
-                context=context,
-                guidance=guidance,
-                variant=variant,
-                others=others,
-            )
+            return Call(timestep=value, progress=value, **known)
         value, progress = _on_host(timestep)
         return Call(
-            layout=layout,
             timestep=value,
             progress=progress,
             position=(timestep.untyped_storage().data_ptr(), int(timestep.storage_offset())),
             tensor=timestep,
-            context=context,
-            guidance=guidance,
-            variant=variant,
-            others=others,
+            **known,
         )
 
     def _others(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Hashable:
@@ -160,6 +169,19 @@ class CallReader:
         positional = tuple(_seen(v) for i, v in enumerate(args) if i not in places)
         named = tuple((k, _seen(v)) for k, v in kwargs.items() if k not in names)
         return positional, named
+
+
+def _places_of_arguments(model: nn.Module, adapter: Adapter) -> tuple[int, int]:
+    """Return at which places a denoiser takes its latent and its timestep."""
+    names = argument_names(model)
+    for name in (adapter.latent, adapter.timestep):
+        if name not in names:
+            raise AdapterError(
+                f"adapter {adapter.name!r} expects an argument {name!r}, but "
+                f"{type(model).__name__}.forward takes {names}"
+                f"{_usual(model)}"
+            )
+    return names.index(adapter.latent), names.index(adapter.timestep)
 
 
 def _usual(model: nn.Module) -> str:

@@ -40,6 +40,8 @@ class Tick:
             argument changed shape, dtype or device, a text or flag among the arguments or the
             denoiser's variant changed, it had no call in the previous evaluation, it may have been
             taken for another branch, or the timesteps leave those that are expected.
+        member: Which of the denoisers that take turns is called, from 0; 0 where there is one.
+        handed_over: Whether it is another one than at the last call of this branch.
     """
 
     evaluation: int
@@ -47,6 +49,8 @@ class Tick:
     new_run: bool
     ended_at: int | None = None
     broken: bool = False
+    member: int = 0
+    handed_over: bool = False
 
 
 def same_timestep(one: float, other: float) -> bool:
@@ -138,6 +142,7 @@ class Clock:
             self._begin_evaluation(call, new_run)
         branch = self._branch(call)
         broken = self._is_broken(branch, call)
+        handed_over = branch in self._calls and self._calls[branch][1].member != call.member
         self._seen.append(branch)
         self._calls[branch] = self._evaluation, call
         return Tick(
@@ -146,6 +151,8 @@ class Clock:
             new_run=new_run,
             ended_at=ended_at,
             broken=broken,
+            member=call.member,
+            handed_over=handed_over,
         )
 
     def _begin_evaluation(self, call: Call, new_run: bool) -> None:

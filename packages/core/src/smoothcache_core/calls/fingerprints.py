@@ -15,6 +15,7 @@ from smoothcache_core.calls.clock import Scheduler
 from smoothcache_core.calls.function import FunctionDenoiser
 from smoothcache_core.calls.solvers import solver_name, solver_settings
 from smoothcache_core.calls.weights import known_name, weight_projections, whole_shape
+from smoothcache_core.relay import members_of
 from smoothcache_core.schedule.adapter_data import AdapterData
 from smoothcache_core.schedule.fingerprint import Fingerprint
 from smoothcache_core.schedule.provenance import Setting
@@ -26,14 +27,15 @@ _STORAGE = ("quantization_config", "torch_dtype", "dtype")
 
 
 def model_fingerprint(model: nn.Module, adapter: str) -> Fingerprint:
-    """Return what can be said of a denoiser, compiled or not, before it is called."""
+    """Return what can be said of a denoiser, or a `Relay` of some, before it is called."""
     model = denoiser(model)
     if isinstance(model, FunctionDenoiser) and model.like is not None:
         return model_fingerprint(model.like, adapter)
     weights = weight_projections(model)
+    members = [denoiser(member) for member in members_of(model)]
     return Fingerprint(
-        model_class=model_class(model),
-        config_hash=_config_hash(model),
+        model_class=" + ".join(map(model_class, members)),
+        config_hash=_joint([_config_hash(member) for member in members]),
         weights=weights.values or None,
         weights_rounding=weights.rounding or None,
         adapter=adapter,
@@ -51,7 +53,7 @@ def live_fingerprint(
     """Return what is known of a live model and its runs before it is called.
 
     Args:
-        model: The denoiser, compiled or not.
+        model: The denoiser, not its compiled wrapper, or a `Relay`.
         adapter: What is known about its family.
         branches: Names of the conditioning passes, if they are calls of their own.
         scheduler: The scheduler, if there is one.
@@ -104,6 +106,7 @@ def run_fingerprint(
     timesteps: Sequence[float | Tensor | None],
     branches: Sequence[str],
     steps: Mapping[str, Setting] | None,
+    denoisers: Sequence[int] = (),
 ) -> Fingerprint:
     """Return what can be said of a run when it is over.
 
@@ -113,11 +116,14 @@ def run_fingerprint(
         timesteps: The timestep of every evaluation, on a device maybe; None where it has none.
         branches: Names of the conditioning passes that are calls of their own.
         steps: What the steps of its solver are called with; None if that is not known.
+        denoisers: Which of the denoisers that take turns made each evaluation; empty where there
+            is one.
     """
     known = tuple(float(timestep) for timestep in timesteps if timestep is not None)
     update = call_fingerprint(first).model_dump(exclude_none=True, exclude={"versions"})
     update |= {"evaluations": len(timesteps), "branches": tuple(branches)}
     update |= {"timesteps": known if len(known) == len(timesteps) else None}
+    update |= {"denoisers": tuple(denoisers) or None}
     if steps:
         update["solver_settings"] = {**(before.solver_settings or {}), **steps}
     return before.changed(**update)
@@ -139,6 +145,10 @@ def _config_hash(model: nn.Module) -> str:
         return _digest(json.dumps(known, sort_keys=True, default=str))
     shapes = [(known_name(name), whole_shape(each)) for name, each in model.named_parameters()]
     return _digest(repr(shapes))
+
+
+def _joint(hashes: Sequence[str]) -> str:
+    return hashes[0] if len(hashes) == 1 else _digest(repr(hashes))
 
 
 def _digest(text: str) -> str:

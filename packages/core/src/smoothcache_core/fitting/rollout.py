@@ -5,7 +5,7 @@ said before is replayed, and no evaluation is computed twice.
 """
 
 import warnings
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any
 
@@ -23,7 +23,7 @@ from smoothcache_core.runtime.cached import attach
 from smoothcache_core.sampling.sampler import Sampler, needed
 from smoothcache_core.sampling.trajectory import CallRecord, Trajectory, flat_final
 from smoothcache_core.schedule.schedule import Schedule
-from smoothcache_core.wrapping.modules import layered
+from smoothcache_core.wrapping.modules import Inner, layered
 
 
 class CachedRun:
@@ -58,16 +58,14 @@ class CachedRun:
         place: list[Tick] = []
         asked = 0
 
-        def observe(call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-            tick = clock.tick(self._reader.read(args, kwargs, clock.context))
+        def observe(call: Inner, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            tick = clock.tick(self._reader.read(args, kwargs, clock.context, call.member))
             if tick.evaluation > last:
                 raise Stop
             place[:] = [tick]
             return call(*args, **kwargs)
 
-        def remember(
-            call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
-        ) -> Any:
+        def remember(call: Inner, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             nonlocal asked
             if asked == len(self.calls):
                 output = call(*args, **kwargs)

@@ -8,7 +8,7 @@ products outlives an evaluation.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -24,7 +24,8 @@ from smoothcache_core.sampling.sampler import Sampler
 from smoothcache_core.sampling.trajectory import Trajectory
 from smoothcache_core.schedule.schedule import Fill, Schedule
 from smoothcache_core.schedule.timeline import PLAIN
-from smoothcache_core.wrapping.modules import layered
+from smoothcache_core.wrapping.denoiser import sites_of
+from smoothcache_core.wrapping.modules import Inner, layered
 from smoothcache_core.wrapping.site_modules import CallOutputs
 
 
@@ -41,7 +42,8 @@ class SiteFitting:
     def __init__(self, sampler: Sampler, schedule: Schedule, terms: int | None = None) -> None:
         self._sampler = sampler
         self._reader = CallReader(sampler.model, sampler.adapter)
-        sites = [site for site in sampler.adapter.sites(sampler.model) if 0 in schedule.row(site)]
+        found = sites_of(sampler.adapter, sampler.model)
+        sites = [site for site in found if 0 in schedule.row(site)]
         fills = {site.path: _unfitted(schedule, site, terms) for site in sites}
         self._fills = {path: fill for path, fill in fills.items() if fill.terms}
         rows = {site.path: schedule.row(site) for site in sites if site.path in self._fills}
@@ -58,7 +60,7 @@ class SiteFitting:
         """Fit along the cached run of one seed, given its plain run."""
         latents = iter([call.latent for call in plain.calls])
 
-        def beside(call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        def beside(call: Inner, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             others, named = self._reader.with_latent(args, kwargs, next(latents))
             attachment.refill(lambda: call(*others, **named), self._refit)
             return call(*args, **kwargs)

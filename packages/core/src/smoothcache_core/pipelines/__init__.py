@@ -4,12 +4,14 @@ from smoothcache_core.calls.guidance import announcing_guidance
 from smoothcache_core.pipelines.announcing import pipeline_announcing
 from smoothcache_core.pipelines.diffusers_shaped import PipelineClass, diffusers_sampler
 from smoothcache_core.pipelines.pipelines import cached_sampler, pipeline_sampler
+from smoothcache_core.relay import Relay
 from smoothcache_core.sampling.conditioned import ConditionedSampler
 from smoothcache_core.sampling.seeding import devices_of, seeded_globally
 
 __all__ = [
     "ConditionedSampler",
     "PipelineClass",
+    "Relay",
     "announcing_guidance",
     "cached_sampler",
     "devices_of",

@@ -20,13 +20,14 @@ from smoothcache_core.calls.clock import Scheduler
 from smoothcache_core.calls.fingerprints import live_fingerprint
 from smoothcache_core.calls.watch import SchedulerWatch
 from smoothcache_core.errors import AttachError, ScheduleError
+from smoothcache_core.relay import members_of
 from smoothcache_core.runtime.program import Program, Programs
 from smoothcache_core.runtime.remarks import Remarks, warn
 from smoothcache_core.runtime.run import Run
 from smoothcache_core.runtime.site_cache import Refit
 from smoothcache_core.runtime.store import CacheStats
 from smoothcache_core.schedule.schedule import Schedule
-from smoothcache_core.wrapping.denoiser import MARK, Step, removed_on_error
+from smoothcache_core.wrapping.denoiser import MARK, Step, removed_on_error, sites_of
 
 _NONE: Mapping[int, Run] = MappingProxyType({})
 
@@ -70,7 +71,7 @@ class Attachment:
         differentiable: bool = False,
     ) -> None:
         inside = denoiser(model)
-        sites = tuple(adapter.sites(inside))
+        sites = sites_of(adapter, inside)
         self.stats = CacheStats()
         self.context: str | None = None
         self._inside, self._adapter, self._branches = inside, adapter, branches
@@ -254,12 +255,13 @@ class Attachment:
 
     # ------------------------------------------------------------------ driver
 
-    def begin(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Step:
+    def begin(self, args: tuple[Any, ...], kwargs: dict[str, Any], member: int = 0) -> Step:
         """Prepare for one call of the denoiser; return what to do with it.
 
         Args:
             args: Positional arguments of the call.
             kwargs: Keyword arguments of the call.
+            member: Which of the denoisers that take turns is called.
 
         Raises:
             AttachError: Another call is under way, in another thread; or the call belongs to
@@ -273,7 +275,7 @@ class Attachment:
             )
         run = self._called = self._selected
         try:
-            call = self._reader.read(args, kwargs, self.context)
+            call = self._reader.read(args, kwargs, self.context, member)
             latent = self._reader.latent(args, kwargs)
             step = run.begin(call, args, kwargs, latent)
             if run.fills and not self._graph:
@@ -340,7 +342,7 @@ def attachment_of(model: nn.Module) -> Attachment | None:
         >>> attachment_of(model).detach()  # as good as handle.detach()
 
     Args:
-        model: A denoiser, compiled or not.
+        model: A denoiser, compiled or not; a `Relay`, or one of its members.
     """
-    driver = vars(denoiser(model)).get(MARK)
+    driver = vars(denoiser(members_of(model)[0])).get(MARK)
     return driver if isinstance(driver, Attachment) else None

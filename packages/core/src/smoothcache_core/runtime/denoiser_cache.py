@@ -76,14 +76,15 @@ class _StoredDifference:
 
 
 def refuse_guidance(
-    guidance: Recipe, adapter: Adapter, model: nn.Module, branches: Sequence[str]
+    guidance: Recipe, adapter: Adapter, models: Sequence[nn.Module], branches: Sequence[str]
 ) -> None:
     """Refuse to skip unconditional passes where they cannot be told from conditional ones.
 
     Args:
         guidance: What happens to the guidance difference.
         adapter: Says which half of a batch is conditional.
-        model: The denoiser; if it has `cache_context`, pipelines name its passes.
+        models: The denoisers that take turns, or the only one; if they have `cache_context`,
+            pipelines name their passes.
         branches: Names of the passes that are calls of their own, in their order.
 
     Raises:
@@ -91,7 +92,7 @@ def refuse_guidance(
     """
     if not guidance.fills:
         return
-    announced = callable(getattr(model, "cache_context", None))
+    announced = all(callable(getattr(model, "cache_context", None)) for model in models)
     if adapter.guidance is None and not branches and not announced:
         raise ScheduleError(
             f"the schedule skips unconditional passes, but adapter {adapter.name!r} does not say "

@@ -7,6 +7,7 @@ from torch import nn
 
 from smoothcache_core.adapters.compiled import denoiser
 from smoothcache_core.adapters.sites import Site
+from smoothcache_core.relay import members_of
 from smoothcache_core.schedule.timeline import COMPUTE, FILL, FILLED, REUSE, Timeline
 
 
@@ -35,12 +36,16 @@ def graph_variants(model: nn.Module, modules: Mapping[str, Sequence[Hashable]]) 
     many, since the input of the first block is often laid out otherwise than that of the next.
 
     Args:
-        model: The denoiser, compiled or not.
+        model: The denoiser, compiled or not; of a `Relay` the member counts that needs most.
         modules: By the paths of the wrapped modules, the `variants` of each at every evaluation.
 
     Returns:
         The number of graphs, 0 if nothing is compiled.
     """
+    return max(_variants_of_one(member, modules) for member in members_of(model))
+
+
+def _variants_of_one(model: nn.Module, modules: Mapping[str, Sequence[Hashable]]) -> int:
     inside = denoiser(model)
     if inside is not model or _compiled(inside):
         return len(set(zip(*modules.values(), strict=True))) + 1

@@ -8,6 +8,7 @@ from torch import nn
 from smoothcache_core.adapters.compiled import denoiser
 from smoothcache_core.adapters.sites import DENOISER, GUIDANCE, Adapter, Site
 from smoothcache_core.errors import ScheduleError
+from smoothcache_core.relay import members_of
 from smoothcache_core.runtime.denoiser_cache import refuse_guidance
 from smoothcache_core.runtime.graphs import graphs_over_limit, recompile_limit
 from smoothcache_core.runtime.recipe import Recipe, compile_schedule
@@ -26,7 +27,7 @@ class Program:
     Attributes:
         schedule: What is computed and what is filled.
         recipes: What happens to every site that is filled somewhere.
-        sites: These sites, wrapped, in the same order.
+        sites: These sites as they are wrapped in each denoiser, in the same order.
         denoiser: What happens to the denoiser's output.
         guidance: What happens to the guidance difference.
         always: Paths of the sites that are computed at every evaluation.
@@ -36,7 +37,7 @@ class Program:
 
     schedule: Schedule
     recipes: tuple[Recipe, ...]
-    sites: tuple[WrappedSite, ...]
+    sites: tuple[tuple[WrappedSite, ...], ...]
     denoiser: Recipe
     guidance: Recipe
     always: tuple[str, ...]
@@ -117,7 +118,8 @@ class Programs:
         self._check(schedule)
         recipes = compile_schedule(schedule, (*self._sites, DENOISER, GUIDANCE))
         branches = self._live.branches or ()
-        refuse_guidance(recipes[-1], self._adapter, denoiser(self._model), branches)
+        members = [denoiser(member) for member in members_of(self._model)]
+        refuse_guidance(recipes[-1], self._adapter, members, branches)
         return recipes
 
     def _filled(self, recipes: Sequence[Recipe]) -> list[Recipe]:

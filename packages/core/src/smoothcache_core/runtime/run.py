@@ -20,6 +20,7 @@ from smoothcache_core.runtime.site_cache import Refit, SiteCache
 from smoothcache_core.runtime.solver_check import SolverCheck
 from smoothcache_core.runtime.soundness import Soundness
 from smoothcache_core.runtime.store import CacheStats, TensorStore
+from smoothcache_core.runtime.turns import Turns
 from smoothcache_core.runtime.view import View
 from smoothcache_core.schedule.fingerprint import Fingerprint
 from smoothcache_core.schedule.strengths import expectation_at, schedule_at
@@ -96,6 +97,8 @@ class Run:
         self._calls = 0
         self._view = View(schedule.fingerprint)
         self._solver = SolverCheck(schedule.solver_steps)
+        whole = (program.denoiser.timeline, program.guidance.timeline)
+        self._turns = Turns(schedule.fingerprint, whole)
         self._continuity = Continuity()
         self._soundness = Soundness()
         self._watched = program.filled[:2][-1] if program.filled else -1
@@ -135,6 +138,9 @@ class Run:
             self._start(tick, call)
         elif tick.broken:
             self._store.drop(tick.branch)
+        if self.program.filled and self._turns.are_others(tick):
+            self._store.drop(tick.branch)
+            self._remarks.once(self._turns.remark(tick), about="turns")
         self._warn_timesteps(self._timesteps.see(tick, call))
         if news := self._watch.news():
             planned = self.program.schedule.fingerprint

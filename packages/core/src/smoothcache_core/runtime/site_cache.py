@@ -1,5 +1,6 @@
 """Following the schedule at the sites: computing, keeping and filling."""
 
+import itertools
 from collections.abc import Callable, Iterable, Sequence
 
 import torch
@@ -71,7 +72,7 @@ class SiteCache:
     """Leads the wrapped sites through a run.
 
     Args:
-        sites: The wrapped sites.
+        sites: The sites, as they are wrapped in each of the denoisers that take turns.
         recipes: What happens to each of them, in their order.
         coefficients: Those of all their fills.
         store: Where outputs are kept.
@@ -82,7 +83,7 @@ class SiteCache:
 
     def __init__(
         self,
-        sites: Sequence[WrappedSite],
+        sites: Sequence[Sequence[WrappedSite]],
         recipes: Sequence[Recipe],
         coefficients: Coefficients,
         store: TensorStore,
@@ -91,15 +92,22 @@ class SiteCache:
         *,
         graph: bool = False,
     ) -> None:
-        for wrapped in sites:
+        for wrapped in itertools.chain(*sites):
             wrapped.graph = graph
         timelines = [recipe.timeline for recipe in recipes]
-        self._sites = list(zip(sites, timelines, strict=True))
+        self._members = [
+            list(zip(member, timelines, strict=True)) for member in zip(*sites, strict=True)
+        ]
+        self._sites = self._members[0] if self._members else []
         self._coefficients = coefficients
         self._store, self._stats, self._remarks = store, stats, remarks
 
     def prepare(self, tick: Tick) -> None:
         """Tell every site what to do in the evaluation that begins."""
+        if self._members:
+            self._sites = self._members[tick.member]
+        if tick.handed_over:
+            self._forget_other(tick)
         for wrapped, timeline in self._sites:
             mode = timeline.modes[tick.evaluation]
             if mode in FILLED:
@@ -108,6 +116,11 @@ class SiteCache:
                 self._stats.recomputed += 1
                 mode = STORE
             wrapped.prepare(mode)
+
+    def _forget_other(self, tick: Tick) -> None:
+        """Drop what the sites of another denoiser gave: they never fill those of this one."""
+        for wrapped, _ in self._sites:
+            self._store.drop(tick.branch, wrapped.site.path)
 
     def refill(self, tick: Tick, compute: Callable[[], object], refit: Refit) -> None:
         """Compute once what this evaluation fills, and fill it by other coefficients.

@@ -22,7 +22,7 @@ from smoothcache_core.outputs.structures import Structure, rows_of
 from smoothcache_core.outputs.tensors import synchronize
 from smoothcache_core.sampling.sampler import Sampler
 from smoothcache_core.sampling.trajectory import CallRecord, Trajectory, trajectory
-from smoothcache_core.wrapping.modules import layered
+from smoothcache_core.wrapping.modules import Inner, layered
 
 Reply = Callable[[int, Tick, Callable[[], Any]], Structure | None]
 """Gives the answer to a call from its number, its place, and a function that asks the model; None
@@ -45,8 +45,8 @@ def recorded_calls(
     reader = CallReader(sampler.model, sampler.adapter)
     calls: list[CallRecord] = []
 
-    def around(call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        tick = clock.tick(reader.read(args, kwargs, clock.context))
+    def around(call: Inner, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        tick = clock.tick(reader.read(args, kwargs, clock.context, call.member))
         latent = rows_of(reader.latent(args, kwargs)).detach().clone()
         model = functools.partial(call, *args, **kwargs)
         answer = None if reply is None else reply(len(calls), tick, model)

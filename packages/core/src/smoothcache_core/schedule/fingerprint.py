@@ -38,7 +38,14 @@ _APART = 0.05
 _ROUNDINGS = 6.0
 """Standard deviations of rounding that are no difference: more than chance will ever make."""
 
-_LATER = ("solver_settings", "weights_rounding", "sampling", "adapter_data", "latent_part")
+_LATER = (
+    "solver_settings",
+    "weights_rounding",
+    "sampling",
+    "adapter_data",
+    "latent_part",
+    "denoisers",
+)
 """Fields that files of before have not; where they are not known they are not written."""
 
 
@@ -88,6 +95,8 @@ class Fingerprint(Value):
         sampling: What the sampler was told, by name: conditions, steps, samples of a run, as far as
             it says. Parts of one measurement must agree on it; a run by the schedule need not.
         versions: Versions of the packages that matter, by name; they are recorded, not compared.
+        denoisers: Which of the denoisers that take turns made each evaluation, from 0 in the order
+            of their `Relay`; None where there is one.
         transferred_from: Evaluations of the runs that were measured, if the calibration was
             resampled to other ones, see `transfer`; None if it was measured as it is.
     """
@@ -109,6 +118,7 @@ class Fingerprint(Value):
     guidance: Mapping[Text, Number] | None = None
     sampling: Mapping[Text, Setting] | None = None
     versions: Mapping[Text, Text] = {}
+    denoisers: tuple[Count, ...] | None = None
     transferred_from: Positive | None = None
 
     @model_validator(mode="after")
@@ -117,6 +127,9 @@ class Fingerprint(Value):
         part, shape = self.latent_part, self.latent_shape
         if part is not None and (shape is None or not part.fits(shape)):
             raise ValueError(f"a latent of shape {shape} has no part {part}")
+        turns, evaluations = self.denoisers, self.evaluations
+        if turns is not None and evaluations is not None and len(turns) != evaluations:
+            raise ValueError(f"denoisers names {len(turns)} turns for {evaluations} evaluations")
         return self
 
     @property
@@ -130,6 +143,12 @@ class Fingerprint(Value):
         if self.latent_part is None or self.latent_shape is None:
             return self.latent_shape
         return self.latent_part.of(self.latent_shape)
+
+    @property
+    def handovers(self) -> tuple[int, ...]:
+        """The evaluations at which another denoiser takes over, ascending; mostly none."""
+        turns = self.denoisers or ()
+        return tuple(i for i in range(1, len(turns)) if turns[i] != turns[i - 1])
 
     @property
     def strength(self) -> float | None:
@@ -205,7 +224,7 @@ class Fingerprint(Value):
         return [*told, *solver_differences(_solver(self), _solver(other), "not")]
 
 
-_ELSEWHERE = ("versions", "timesteps", "solver", *_LATER)
+_ELSEWHERE = ("versions", "timesteps", "solver", *(name for name in _LATER if name != "denoisers"))
 """Fields that are compared in a way of their own, or not at all."""
 
 

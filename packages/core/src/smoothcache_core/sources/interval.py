@@ -57,6 +57,8 @@ def interval(
 def interval_of(calibration: Calibration, every: int) -> Schedule:
     """Return the schedule of `interval` for what was calibrated, with its predicted error.
 
+    Where another denoiser takes over, everything is computed too.
+
     Args:
         calibration: Says how many evaluations there are, the kinds of sites and their costs.
         every: Distance between computed evaluations, at least 1.
@@ -66,6 +68,11 @@ def interval_of(calibration: Calibration, every: int) -> Schedule:
     """
     check_sites(calibration)
     rows = _rows(every, calibration.evaluations, calibration.kinds)
+    taken_over = set(calibration.fingerprint.handovers)
+    rows = {
+        kind: tuple(1 if i in taken_over else one for i, one in enumerate(row))
+        for kind, row in rows.items()
+    }
     return with_prediction(calibration, schedule_of(calibration, rows, _source(every)))
 
 

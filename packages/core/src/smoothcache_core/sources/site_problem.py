@@ -68,10 +68,11 @@ class Problem:
         self._objective: Objective = objective
         self._limits = limits
         self._lags = _lags(calibration, rule, limits)
+        self._stages = _stages(calibration)
         self._products = mean_products(calibration)
         self._groups = _groups(calibration.sites, per)
         self._effects = self._site_effects()
-        self._pinned = _pinned(calibration.evaluations, limits)
+        self._pinned = _pinned(calibration, limits)
         self._site_prices = _site_prices(calibration, prices)
         self._prices = np.array([self._site_prices[of].sum() for of in self._groups.values()])
         self._by_macs = prices is None
@@ -86,8 +87,11 @@ class Problem:
         for lag in range(1, lags + 1):
             for gap in range(lags + 2):
                 where = self._reachable(lag, gap)
-                if len(where):
-                    effects[:, where, lag - 1, gap] = self._residuals(where, lag, gap)
+                far = where - lag - gap < self._stages[where]
+                for places, history in ((where[~far], gap), (where[far], 0)):
+                    if len(places):
+                        left = self._residuals(places, lag, history)
+                        effects[:, places, lag - 1, gap] = left
         scale = self._scale()[:, :, None, None]
         with np.errstate(invalid="ignore"):
             effects = effects * scale
@@ -214,7 +218,7 @@ class Problem:
         """Yield what is filled, and the lags of its terms: as were calibrated, at most 3."""
         for evaluation in np.flatnonzero(~row).tolist():
             done = np.flatnonzero(row[:evaluation])[::-1][: self._rule.terms]
-            history = [evaluation - int(e) for e in done]
+            history = [evaluation - int(e) for e in done if e >= self._stages[evaluation]]
             yield evaluation, [h for h in history if h < self._products.shape[2]]
 
 
@@ -240,11 +244,21 @@ def _groups(sites: Sequence[Site], per: Per) -> dict[str, list[int]]:
     return groups
 
 
-def _pinned(evaluations: int, limits: Limits) -> Rows:
+def _pinned(calibration: Calibration, limits: Limits) -> Rows:
+    """Return what must be computed: by the limits, and where another denoiser takes over."""
+    evaluations = calibration.evaluations
     limits.check(evaluations)
     pinned = np.zeros(evaluations, dtype=np.bool_)
-    pinned[list(limits.computed)] = True
+    pinned[[*limits.computed, *calibration.fingerprint.handovers]] = True
     return pinned
+
+
+def _stages(calibration: Calibration) -> Indices:
+    """Return for every evaluation the first that its denoiser made in this turn, (E,)."""
+    first = np.zeros(calibration.evaluations, dtype=np.int64)
+    for handover in calibration.fingerprint.handovers:
+        first[handover:] = handover
+    return first
 
 
 def _site_prices(calibration: Calibration, prices: Mapping[str, float] | None) -> Array:

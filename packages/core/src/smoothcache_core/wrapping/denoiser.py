@@ -18,9 +18,10 @@ import torch
 from torch import nn
 
 from smoothcache_core.adapters.compiled import denoiser
-from smoothcache_core.adapters.sites import Site
+from smoothcache_core.adapters.sites import Adapter, Site
 from smoothcache_core.errors import AttachError
 from smoothcache_core.patching import Change, Patch, undone_on_error
+from smoothcache_core.relay import members_of
 from smoothcache_core.wrapping.copies import Reduced, reduced
 from smoothcache_core.wrapping.modules import call_place, forward_patch
 from smoothcache_core.wrapping.site_modules import Probe
@@ -48,8 +49,8 @@ class Step:
 class Driver(Protocol):
     """What stands around every call of the denoiser."""
 
-    def begin(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Step:
-        """Return what to do with a call of these arguments."""
+    def begin(self, args: tuple[Any, ...], kwargs: dict[str, Any], member: int) -> Step:
+        """Return what to do with a call of these arguments; see `members_of` for `member`."""
         ...
 
     def end(self, output: Any) -> Any:
@@ -64,8 +65,8 @@ class Driver(Protocol):
 # ---------------------------------------------------------------------------- the denoiser
 
 
-def _wrap_root(model: nn.Module, driver: Driver) -> Patch:
-    """Put `driver` around every call of `model`."""
+def _wrap_root(model: nn.Module, driver: Driver, member: int) -> Patch:
+    """Put `driver` around every call of `model`, which is number `member` of a relay."""
     place = call_place(model)
     call = getattr(model, place)
     begin = _never_traced(driver.begin)
@@ -73,7 +74,7 @@ def _wrap_root(model: nn.Module, driver: Driver) -> Patch:
 
     @functools.wraps(call)
     def driven(*args: Any, **kwargs: Any) -> Any:
-        step: Step = begin(args, kwargs)
+        step: Step = begin(args, kwargs, member)
         output = step.answer
         if output is None:
             try:
@@ -98,10 +99,13 @@ class Wrapping:
     """A denoiser whose sites and calls are wrapped; `remove` restores it exactly.
 
     Args:
-        model: The denoiser, compiled or not.
+        model: The denoiser, compiled or not, or a `Relay`, whose sites are wrapped in all members.
         sites: Sites to wrap.
         driver: Told about every call of the denoiser.
         probes: For measuring: one probe per site. Without it the sites cache.
+
+    Attributes:
+        sites: For every site what is wrapped, once in each member.
 
     Raises:
         AttachError: Something of this library or a cache of diffusers is on the model already, or
@@ -116,32 +120,41 @@ class Wrapping:
         *,
         probes: Sequence[Probe] | None = None,
     ) -> None:
-        inside = self._inside = denoiser(model)
-        _refuse_other_caches(inside)
-        self.sites: list[WrappedSite] = []
+        members = members_of(model)
+        self._members = [denoiser(member) for member in members]
+        for inside in self._members:
+            _refuse_other_caches(inside)
+        self.sites: list[tuple[WrappedSite, ...]] = []
         with undone_on_error() as self._changes:
-            self._changes.add(Patch(inside, MARK, driver))
-            self._changes.add(Patch(inside, "__reduce_ex__", self._reduced))
+            for inside in self._members:
+                self._changes.add(Patch(inside, MARK, driver))
+                self._changes.add(Patch(inside, "__reduce_ex__", self._reducing(inside)))
             for index, site in enumerate(sites):
                 self._wrap(site, probes[index] if probes else None)
-            self._changes.add(_wrap_root(model, driver))
+            for index, member in enumerate(members):
+                self._changes.add(_wrap_root(member, driver, index))
 
-    def _wrap(self, site: Site, probe: Probe | None = None) -> WrappedSite:
-        wrapped = WrappedSite(self._inside, site, probe)
-        self._changes.add(wrapped)
+    def _wrap(self, site: Site, probe: Probe | None = None) -> tuple[WrappedSite, ...]:
+        wrapped = tuple(WrappedSite(member, site, probe) for member in self._members)
+        for each in wrapped:
+            self._changes.add(each)
         self.sites.append(wrapped)
         return wrapped
 
-    def wrapped(self, site: Site) -> WrappedSite:
-        """Return a wrapped site; it is wrapped now if it is not yet.
+    def of_member(self, member: int) -> list[WrappedSite]:
+        """Return the wrapped sites of one member, in their order."""
+        return [wrapped[member] for wrapped in self.sites]
+
+    def wrapped(self, site: Site) -> tuple[WrappedSite, ...]:
+        """Return a site as it is wrapped in each member; it is wrapped now if it is not yet.
 
         Raises:
             AttachError: One of its modules is wrapped as a part of another site.
         """
-        known = next((each for each in self.sites if each.site == site), None)
+        known = next((each for each in self.sites if each[0].site == site), None)
         if known is not None:
             return known
-        for other in self.sites:
+        for other, *_ in self.sites:
             shared = sorted(set(site.paths) & set(other.site.paths))
             if shared:
                 raise AttachError(
@@ -150,10 +163,14 @@ class Wrapping:
                 )
         return self._wrap(site)
 
-    def _reduced(self, protocol: object) -> Reduced:
-        """Stand in for the denoiser's `__reduce_ex__`: copies of it have no cache."""
-        del protocol
-        return reduced(type(self._inside), self._changes.before(self._inside))
+    def _reducing(self, inside: nn.Module) -> Callable[[object], Reduced]:
+        """Return what stands in for a denoiser's `__reduce_ex__`: copies of it have no cache."""
+
+        def reduce_inside(protocol: object) -> Reduced:
+            del protocol
+            return reduced(type(inside), self._changes.before(inside))
+
+        return reduce_inside
 
     def add(self, change: Change) -> None:
         """Undo `change` too when the wrapping is removed."""
@@ -176,6 +193,20 @@ def removed_on_error(wrapping: Wrapping) -> Generator[None]:
     except BaseException:
         wrapping.remove()
         raise
+
+
+def sites_of(adapter: Adapter, model: nn.Module) -> tuple[Site, ...]:
+    """Return the sites of a denoiser; of several that take turns those that all of them have.
+
+    Args:
+        adapter: Finds them.
+        model: The denoiser, compiled or not, or a `Relay`.
+
+    Raises:
+        AdapterError: A denoiser does not have what the adapter expects.
+    """
+    first, *others = [tuple(adapter.sites(denoiser(member))) for member in members_of(model)]
+    return tuple(site for site in first if all(site in found for found in others))
 
 
 def _refuse_other_caches(model: nn.Module) -> None:

@@ -15,7 +15,8 @@ from typing import Any
 from torch import nn
 
 from smoothcache_core.errors import AttachError
-from smoothcache_core.patching import Change, Patch, Patches
+from smoothcache_core.patching import Change, Patch, undone_on_error
+from smoothcache_core.relay import members_of
 from smoothcache_core.wrapping.copies import Reduced, reduced, refuse_copy, without
 
 _HOOKED = ("_old_forward", "forward")
@@ -154,7 +155,24 @@ def _on_top(path: str) -> str:
     )
 
 
-Around = Callable[[Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
+@dataclass(frozen=True)
+class Inner:
+    """What a layer around a denoiser calls.
+
+    Attributes:
+        forward: What was called before the layer was put around it.
+        member: Which of the denoisers that take turns it is, from 0; 0 where there is one.
+    """
+
+    forward: Callable[..., Any]
+    member: int = 0
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the denoiser."""
+        return self.forward(*args, **kwargs)
+
+
+Around = Callable[[Inner, tuple[Any, ...], dict[str, Any]], Any]
 """Makes a call of a module in place of its caller: gets what to call and its arguments."""
 
 
@@ -162,15 +180,26 @@ Around = Callable[[Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
 def layered(model: nn.Module, around: Around) -> Generator[None]:
     """Put `around` between the callers of `model` and its forward; undo on leaving.
 
+    Args:
+        model: The denoiser, or a `Relay`: then that is done with each of its members.
+        around: Makes the calls.
+
     Raises:
         AttachError: Something was put on top in between and is still there.
     """
-    place = call_place(model)
-    call = getattr(model, place)
-
-    @functools.wraps(call)
-    def layer(*args: Any, **kwargs: Any) -> Any:
-        return around(call, args, kwargs)
-
-    with Patches(forward_patch(model, layer, place=place)):
+    with undone_on_error() as patches:
+        for index, member in enumerate(members_of(model)):
+            patches.add(_layer(member, around, index))
+    with patches:
         yield
+
+
+def _layer(member: nn.Module, around: Around, index: int) -> Patch:
+    place = call_place(member)
+    inner = Inner(getattr(member, place), index)
+
+    @functools.wraps(inner.forward)
+    def layer(*args: Any, **kwargs: Any) -> Any:
+        return around(inner, args, kwargs)
+
+    return forward_patch(member, layer, place=place)
