@@ -5,6 +5,7 @@ Some pipelines hand over from one denoiser to another on the way: Wan 2.2 denois
 change by that: one clock, one calibration, one schedule.
 """
 
+import inspect
 from collections.abc import Sequence
 from typing import Any
 
@@ -46,6 +47,8 @@ class Relay(nn.Module):
         super().__init__()
         _check(members)
         self.members = nn.ModuleList(members)
+        first: nn.Module = getattr(members[0], "_orig_mod", members[0])
+        self.__signature__ = inspect.signature(first.forward)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Refuse to be called; nobody knows whose turn it is.

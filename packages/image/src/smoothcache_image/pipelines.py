@@ -9,7 +9,8 @@ from typing import Any
 from smoothcache_core import Sampler, Schedule
 from smoothcache_core.errors import PipelineError
 from smoothcache_core.pipelines import cached_sampler, diffusers_sampler
-from smoothcache_core.pipelines.diffusers_shaped import known_class, part_of
+from smoothcache_core.pipelines.diffusers_shaped import denoiser_part, known_class
+from smoothcache_core.relay import members_of
 from smoothcache_core.runtime import CacheStats
 from torch import nn
 
@@ -17,12 +18,12 @@ from smoothcache_image.adapters import PIPELINES, adapter_for
 
 
 def denoiser_of(pipe: Any) -> nn.Module:
-    """Return the denoiser of a pipeline.
+    """Return the denoiser of a pipeline, or a `Relay` of those that take turns in it.
 
     Raises:
         PipelineError: It has none.
     """
-    found = part_of(pipe, "transformer", "unet")
+    found = denoiser_part(pipe, "transformer", "unet")
     if found is None:
         raise PipelineError(
             f"{type(pipe).__name__} has neither a transformer nor a unet, but "
@@ -66,7 +67,7 @@ def sampler_of(
     return diffusers_sampler(
         pipe,
         denoiser,
-        adapter_for(denoiser),
+        adapter_for(members_of(denoiser)[0]),
         sample,
         known=known_class(pipe, PIPELINES),
         solver=solver,

@@ -18,12 +18,16 @@ from torch import Tensor, nn
 from smoothcache_core.adapters.sites import Adapter
 from smoothcache_core.pipelines.announcing import pipeline_announcing
 from smoothcache_core.pipelines.pipelines import pipeline_sampler
+from smoothcache_core.relay import Relay
 from smoothcache_core.sampling.sampler import Sampler
 from smoothcache_core.sampling.seeding import devices_of, seeded_globally
 
 _SOLVER_NOISE = 0x9E3779B9
 # mixed into the seed, so that a solver's noise differs from that of the latents which it starts
 # from; the golden ratio's 32 bits, as hash functions use them
+
+
+_MOST_TURNS = 9  # denoisers that are looked for, more than any pipeline has
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,6 +98,23 @@ def part_of(pipe: Any, *names: str) -> Any:
     """Return the first part that a pipeline has under one of some names; None if it has none."""
     parts = getattr(pipe, "components", {})
     return next((parts[name] for name in names if parts.get(name) is not None), None)
+
+
+def denoiser_part(pipe: Any, *names: str) -> nn.Module | None:
+    """Return the denoiser among the parts of a pipeline; None if it has none.
+
+    One with a second beside it (`transformer_2` of Wan 2.2) takes turns with that, as a `Relay`.
+
+    Args:
+        pipe: A pipeline in the manner of diffusers.
+        names: Names that the part may have, such as `"transformer"`.
+    """
+    for name in names:
+        numbered = [name, *(f"{name}_{number}" for number in range(2, _MOST_TURNS + 1))]
+        found = [part for part in (part_of(pipe, each) for each in numbered) if part is not None]
+        if found:
+            return found[0] if len(found) == 1 else Relay(*found)
+    return None
 
 
 def diffusers_sampler(
