@@ -23,6 +23,8 @@ class Relay(nn.Module):
     measured. A denoiser that is not called is not touched.
 
     Example:
+        >>> import copy
+        >>> import torch
         >>> relay = Relay(model, copy.deepcopy(model))
         >>> def run_in_turns(seed: int) -> torch.Tensor:
         ...     latent = torch.randn(2, 4, generator=torch.Generator().manual_seed(seed))
@@ -37,7 +39,7 @@ class Relay(nn.Module):
         members: The denoisers, compiled or not, in the order of their turns.
 
     Attributes:
-        members: The same.
+        members: The denoisers, in the order of their turns.
 
     Raises:
         SamplerError: They are fewer than two, one of them occurs twice, or is no module.

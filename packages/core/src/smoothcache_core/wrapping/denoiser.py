@@ -199,7 +199,7 @@ def sites_of(adapter: Adapter, model: nn.Module) -> tuple[Site, ...]:
     """Return the sites of a denoiser; of several that take turns those that all of them have.
 
     Args:
-        adapter: Finds them.
+        adapter: Says where the sites of one denoiser are.
         model: The denoiser, compiled or not, or a `Relay`.
 
     Raises:
