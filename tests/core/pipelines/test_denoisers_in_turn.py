@@ -5,11 +5,13 @@ from typing import Any
 import pytest
 import torch
 from kit.hook_reference import assert_restored, snapshot
-from kit.wan import STEPS, sample, transformer, wan_pipeline, wan_sampler
+from kit.wan import STEPS, WAN, sample, transformer, wan_pipeline, wan_sampler
 from smoothcache_core import Calibration, Schedule, SmoothCacheWarning, calibrate, plan
+from smoothcache_core.discovering import structure_of
 from smoothcache_core.metrics import relative_l2
 from smoothcache_core.pipelines import Relay, cached_sampler
 from smoothcache_core.pipelines.diffusers_shaped import denoiser_part
+from smoothcache_core.wrapping.denoiser import sites_of
 
 HANDOVER = 3  # with shift 3 and 8 steps the third timestep is the last above 0.875
 
@@ -48,6 +50,12 @@ def test_the_denoiser_of_a_pipeline_with_two_is_both():
     alone = transformer()
     assert denoiser_part(type("Pipe", (), {"components": {"unet": alone}})(), "unet") is alone
     assert denoiser_part(type("Pipe", (), {"components": {}})(), "unet") is None
+
+
+def test_sites_of_both_are_found_by_structure():
+    known = wan_sampler(wan_pipeline())
+    found = structure_of(known.model, known.run, around=known.around).adapter
+    assert sites_of(found, known.model) == sites_of(WAN, known.model)
 
 
 def test_all_evaluations_of_both_are_measured(measured: Calibration):
@@ -89,7 +97,9 @@ def test_a_plan_is_followed(measured: Calibration, target: Any):
 
 def test_another_strength_in_the_second_stage_is_measured():
     pipe = wan_pipeline()
-    known = calibrate(wan_sampler(pipe, guidance_scale_2=2.0), seeds=range(4), sensitivity=1, progress=False)
+    known = calibrate(
+        wan_sampler(pipe, guidance_scale_2=2.0), seeds=range(4), sensitivity=1, progress=False
+    )
     assert known.dynamics is not None
     weights = known.dynamics.response.weights[:, 0]
     assert weights[0] == pytest.approx(5.0, rel=1e-3)

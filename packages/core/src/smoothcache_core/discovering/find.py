@@ -19,6 +19,7 @@ from smoothcache_core.discovering.patterns import patterns_of
 from smoothcache_core.discovering.sites import Choice, FoundSite
 from smoothcache_core.discovering.trace import Watched, traced
 from smoothcache_core.errors import AdapterError
+from smoothcache_core.relay import members_of
 
 logger = logging.getLogger(__name__)
 
@@ -60,6 +61,7 @@ def structure_of(
     Blocks are the modules in lists that continue what they are given; sites are the outermost
     modules in them that are no single layer: attention and feed forward, whatever their names.
     Where these do less than 80 % of a block's multiply-accumulates, the block's delta is the site.
+    Of a `Relay` the first denoiser is looked at, whose sites all of them have.
 
     Example:
         >>> found = structure_of(model, run)
@@ -77,7 +79,7 @@ def structure_of(
     Raises:
         AdapterError: The names cannot be found, `run` never called the denoiser, or it is compiled.
     """
-    inside = denoiser(model)
+    inside = denoiser(members_of(model)[0])
     whole = whole_evaluations(inside, latent=latent, timestep=timestep)
     layout = layout_of(inside)
     if not layout.modules:
