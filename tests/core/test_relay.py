@@ -25,6 +25,8 @@ from smoothcache_core import (
     plan,
     transfer,
 )
+from smoothcache_core.adapters import whole_evaluations
+from smoothcache_core.calls import FunctionDenoiser
 from smoothcache_core.errors import (
     AdapterError,
     AttachError,
@@ -519,3 +521,22 @@ def test_compiled_ones_stay_compiled(measured: Calibration):
     assert stats.recomputed == 0
     assert torch.equal(first, second)
     assert torch.equal(first, expected)
+
+
+def test_functions_take_turns(measured: Calibration):
+    pair = Pair()
+    functions = [
+        FunctionDenoiser(member, arguments=("hidden_states", "timestep", "label"), name="f")
+        for member in (pair.members[0].forward, pair.members[1].forward)
+    ]
+    adapter = whole_evaluations(Relay(*functions))
+    run = ToySampler(Turns(functions), lambda: OneStep(EVALUATIONS))
+    sampler = run.value(adapter, model=Relay(*functions))
+    known = calibrate(sampler, seeds=range(4), progress=False)
+    assert known.fingerprint.handovers == (BOUNDARY,)
+    schedule = plan(known, compute=0.6)
+    pair.calls()
+    with cached(sampler.model, adapter, schedule):
+        run(0)
+    row = schedule.rows["denoiser"]
+    assert pair.calls() == (sum(row[:BOUNDARY]), sum(row[BOUNDARY:]))
