@@ -159,7 +159,7 @@ class _Demo:
             f"on the calibration samples for plans.\n{demo.legend}\n"
         )
         files = {str(self.settings.output / name): text for name, text in demo.files.items()}
-        width = max(map(len, files))
+        width = max(map(len, files), default=0)
         for name, text in files.items():
             console.print(f"  {name:<{width}}  {text}")
         console.print("\n[bold]Error at equal compute[/] (rel L2 from the plain samples)")
