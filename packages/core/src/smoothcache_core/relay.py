@@ -36,19 +36,25 @@ class Relay(nn.Module):
         (0, 0, 0, 0, 1, 1, 1, 1)
 
     Args:
-        members: The denoisers, compiled or not, in the order of their turns.
+        members: The denoisers, compiled or not, in the order of their turns; one will do where
+            there is something beside it.
+        beside: Modules that the sampler calls for the sake of the denoiser, before it in every
+            evaluation, and whose outputs it hands on as they are: a ControlNet. Where an
+            evaluation is skipped they are too, and their work counts as the denoiser's.
 
     Attributes:
         members: The denoisers, in the order of their turns.
+        beside: What is called for their sake.
 
     Raises:
-        SamplerError: They are fewer than two, one of them occurs twice, or is no module.
+        SamplerError: They are fewer than two and alone, one of them occurs twice, or is no module.
     """
 
-    def __init__(self, *members: nn.Module) -> None:
+    def __init__(self, *members: nn.Module, beside: Sequence[nn.Module] = ()) -> None:
         super().__init__()
-        _check(members)
+        _check(members, beside)
         self.members = nn.ModuleList(members)
+        self.beside = nn.ModuleList(beside)
         first: nn.Module = getattr(members[0], "_orig_mod", members[0])
         said = vars(first).get("__signature__")  # of a function that stands for a denoiser
         self.__signature__ = said or inspect.signature(first.forward)
@@ -71,10 +77,29 @@ def members_of(model: nn.Module) -> tuple[nn.Module, ...]:
     return tuple(model.members) if isinstance(model, Relay) else (model,)
 
 
-def _check(members: Sequence[object]) -> None:
-    strange = [type(each).__name__ for each in members if not isinstance(each, nn.Module)]
-    if strange or len(members) < 2:
-        given = f"a {strange[0]}" if strange else f"{len(members)} of them"
-        raise SamplerError(f"a Relay takes two denoisers or more, torch.nn.Modules, not {given}")
-    if len({id(each) for each in members}) < len(members):
-        raise SamplerError("a Relay takes different denoisers, but one of these occurs twice")
+def beside_of(model: nn.Module) -> tuple[nn.Module, ...]:
+    """Return what is called for the sake of a denoiser, before it; mostly nothing.
+
+    Args:
+        model: A denoiser, or a `Relay`.
+    """
+    return tuple(model.beside) if isinstance(model, Relay) else ()
+
+
+def takes_turns(model: nn.Module) -> bool:
+    """Return whether a model is several denoisers that take turns.
+
+    Args:
+        model: A denoiser, or a `Relay`.
+    """
+    return len(members_of(model)) > 1
+
+
+def _check(members: Sequence[object], beside: Sequence[object]) -> None:
+    given = (*members, *beside)
+    strange = [type(each).__name__ for each in given if not isinstance(each, nn.Module)]
+    if strange or not members or len(given) < 2:
+        found = f"a {strange[0]}" if strange else f"{len(members)} of them"
+        raise SamplerError(f"a Relay takes two denoisers or more, torch.nn.Modules, not {found}")
+    if len({id(each) for each in given}) < len(given):
+        raise SamplerError("a Relay takes different modules, but one of these occurs twice")

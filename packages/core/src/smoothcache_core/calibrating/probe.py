@@ -14,7 +14,7 @@ from smoothcache_core.calls.fingerprints import live_fingerprint, run_fingerprin
 from smoothcache_core.calls.watch import SchedulerWatch
 from smoothcache_core.errors import CalibrationError
 from smoothcache_core.outputs.structures import Structure
-from smoothcache_core.relay import Relay
+from smoothcache_core.relay import takes_turns
 from smoothcache_core.sampling.sampler import Sampler
 from smoothcache_core.schedule.fingerprint import INPUTS, Fingerprint
 from smoothcache_core.wrapping.modules import Inner, layered
@@ -108,7 +108,7 @@ class _Probe:
             timesteps=self._timesteps,
             branches=sampler.branches,
             steps=self._watch.step_settings,
-            denoisers=self._members if isinstance(sampler.model, Relay) else (),
+            denoisers=self._members if takes_turns(sampler.model) else (),
         )
 
     def _around(self, call: Inner, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -6,7 +6,8 @@ kept and compared in `traces.py`.
 
 import itertools
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -28,12 +29,14 @@ from smoothcache_core.errors import CalibrationError
 from smoothcache_core.numerics.arrays import Array
 from smoothcache_core.outputs.structures import Structure, rows_of
 from smoothcache_core.outputs.tensors import Output, flat, is_output, nbytes
-from smoothcache_core.relay import Relay
+from smoothcache_core.patching import undone_on_error
+from smoothcache_core.relay import beside_of, takes_turns
 from smoothcache_core.sampling.sampler import Sampler
 from smoothcache_core.sampling.trajectory import CallRecord, Trajectory, trajectory
 from smoothcache_core.schedule.cost import Cost, SiteCost
 from smoothcache_core.schedule.fingerprint import Fingerprint
 from smoothcache_core.wrapping.denoiser import Step, Wrapping, sites_of
+from smoothcache_core.wrapping.modules import Inner, layer
 
 
 class Recorder:
@@ -83,7 +86,10 @@ class Recorder:
         probes = [_SiteProbe(self, trace) for trace in self._traces]
         wrapping = Wrapping(self._model, self._sites, self, probes=probes)
         try:
-            with listening(self._clock, self._model, self._sampler.scheduler, self._watch):
+            with (
+                self._counting_beside(),
+                listening(self._clock, self._model, self._sampler.scheduler, self._watch),
+            ):
                 final = self._sampler.final_latent_if_known(seed)
         finally:
             wrapping.remove()
@@ -166,6 +172,26 @@ class Recorder:
         """See `Driver.abort`."""
         self._stop_counting()
 
+    @contextmanager
+    def _counting_beside(self) -> Generator[None]:
+        """Count the work of what is called for the sake of the denoiser as the denoiser's."""
+
+        def count(inner: Inner, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            turn = ("beside", inner.member)
+            self._turns[turn] += 1
+            if self._cost is not None or self._turns[turn] > 1:
+                return inner(*args, **kwargs)
+            with flop_counter() as counter:
+                output = inner(*args, **kwargs)
+            self._flops[turn] += counter.get_total_flops()
+            return output
+
+        with undone_on_error() as patches:
+            for index, module in enumerate(beside_of(self._model)):
+                patches.add(layer(module, count, index))
+        with patches:
+            yield
+
     def _stop_counting(self) -> None:
         if self._counter is not None:
             self._counter.__exit__(None, None, None)
@@ -232,7 +258,7 @@ class Recorder:
             timesteps=self._timesteps,
             branches=self._sampler.branches,
             steps=self._watch.step_settings,
-            denoisers=self._members if isinstance(self._model, Relay) else (),
+            denoisers=self._members if takes_turns(self._model) else (),
         )
         expected = self._fingerprint.evaluations
         if expected is not None and expected != self._clock.count:

@@ -34,7 +34,7 @@ from smoothcache_core.errors import CalibrationError, SmoothCacheError
 from smoothcache_core.numerics.arrays import Array
 from smoothcache_core.numerics.reproducible_sum import cut, joined
 from smoothcache_core.outputs.structures import denoised
-from smoothcache_core.relay import Relay
+from smoothcache_core.relay import takes_turns
 from smoothcache_core.sampling.recording import record
 from smoothcache_core.sampling.sampler import Sampler, needed
 from smoothcache_core.sampling.trajectory import Trajectory
@@ -276,7 +276,7 @@ def _check(calibration: Calibration, sampler: Sampler) -> None:
             "the timesteps of this calibration are not known; calibrate at the new number of "
             "evaluations"
         )
-    if isinstance(sampler.model, Relay):
+    if takes_turns(sampler.model):
         raise CalibrationError(
             "what is measured changes at once where another denoiser takes over, so a calibration "
             "of denoisers that take turns is not transferred; calibrate at the new number of "

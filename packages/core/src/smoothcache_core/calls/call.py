@@ -211,6 +211,17 @@ def _on_host(timestep: Tensor) -> tuple[float | None, float | None]:
     return value, value if float(entries.amin()) == value else float(entries.double().mean())
 
 
+def layout_of(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Hashable:
+    """Return what of the arguments of a call decides on the form of what it gives.
+
+    Args:
+        args: Positional arguments of the call.
+        kwargs: Its keyword arguments.
+    """
+    named = tuple((name, _seen(value)) for name, value in kwargs.items())
+    return tuple(map(_seen, args)), named
+
+
 def _seen(value: Any) -> Hashable:
     """Return what of an argument stays the same in a run; numbers may count its steps."""
     if isinstance(value, Tensor):

@@ -117,6 +117,14 @@ class Clock:
         return self._evaluation + 1
 
     @property
+    def coming(self) -> int:
+        """The evaluation that the next call most likely belongs to; 0 where a run may begin."""
+        if self._pending or self.finished:
+            return 0
+        whole = self._seen_before <= set(self._seen) and len(self._seen) >= len(self.branches)
+        return self.count if whole else max(self._evaluation, 0)
+
+    @property
     def complete(self) -> bool:
         """Whether the current run has had all its evaluations, or has not begun."""
         return self.count in (0, self.evaluations)

@@ -15,7 +15,7 @@ from smoothcache_core.calls.clock import Scheduler
 from smoothcache_core.calls.function import FunctionDenoiser
 from smoothcache_core.calls.solvers import solver_name, solver_settings
 from smoothcache_core.calls.weights import known_name, weight_projections, whole_shape
-from smoothcache_core.relay import members_of
+from smoothcache_core.relay import members_of, takes_turns
 from smoothcache_core.schedule.adapter_data import AdapterData
 from smoothcache_core.schedule.fingerprint import Fingerprint
 from smoothcache_core.schedule.provenance import Setting
@@ -31,7 +31,7 @@ def model_fingerprint(model: nn.Module, adapter: str) -> Fingerprint:
     model = denoiser(model)
     if isinstance(model, FunctionDenoiser) and model.like is not None:
         return model_fingerprint(model.like, adapter)
-    weights = weight_projections(model)
+    weights = weight_projections(model if takes_turns(model) else members_of(model)[0])
     members = [denoiser(member) for member in members_of(model)]
     return Fingerprint(
         model_class=" + ".join(map(model_class, members)),

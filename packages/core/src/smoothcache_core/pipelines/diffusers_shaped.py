@@ -29,6 +29,9 @@ _SOLVER_NOISE = 0x9E3779B9
 
 _MOST_TURNS = 9  # denoisers that are looked for, more than any pipeline has
 
+_BESIDE = ("controlnet",)
+"""Parts that pipelines call before the denoiser, in every evaluation, for its sake."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class PipelineClass:
@@ -103,7 +106,8 @@ def part_of(pipe: Any, *names: str) -> Any:
 def denoiser_part(pipe: Any, *names: str) -> nn.Module | None:
     """Return the denoiser among the parts of a pipeline; None if it has none.
 
-    One with a second beside it (`transformer_2` of Wan 2.2) takes turns with that, as a `Relay`.
+    It is a `Relay` if there is a second that it takes turns with (`transformer_2` of Wan 2.2), or
+    if a ControlNet is called for its sake.
 
     Args:
         pipe: A pipeline in the manner of diffusers.
@@ -113,7 +117,8 @@ def denoiser_part(pipe: Any, *names: str) -> nn.Module | None:
         numbered = [name, *(f"{name}_{number}" for number in range(2, _MOST_TURNS + 1))]
         found = [part for part in (part_of(pipe, each) for each in numbered) if part is not None]
         if found:
-            return found[0] if len(found) == 1 else Relay(*found)
+            nets = [net for net in (part_of(pipe, each) for each in _BESIDE) if net is not None]
+            return found[0] if len(found) == 1 and not nets else Relay(*found, beside=nets)
     return None
 
 

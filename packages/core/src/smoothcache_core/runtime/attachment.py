@@ -20,7 +20,9 @@ from smoothcache_core.calls.clock import Scheduler
 from smoothcache_core.calls.fingerprints import live_fingerprint
 from smoothcache_core.calls.watch import SchedulerWatch
 from smoothcache_core.errors import AttachError, ScheduleError
-from smoothcache_core.relay import members_of
+from smoothcache_core.outputs.halves import narrow
+from smoothcache_core.relay import beside_of, members_of
+from smoothcache_core.runtime.beside import Beside
 from smoothcache_core.runtime.program import Program, Programs
 from smoothcache_core.runtime.remarks import Remarks, warn
 from smoothcache_core.runtime.run import Run
@@ -87,6 +89,8 @@ class Attachment:
         with removed_on_error(self._programs.wrapping):
             self._default = self._run_by(self._programs.of(schedule), self._watch)
             self._programs.wrapping.add(listening(self, inside, scheduler, self._watch))
+            self._beside = Beside(beside_of(inside), self._foreseen)
+            self._programs.wrapping.add(self._beside.changes)
 
     def _run_by(self, program: Program, watch: SchedulerWatch) -> Run:
         return Run(
@@ -98,6 +102,11 @@ class Attachment:
             self._remarks,
             graph=self._graph,
         )
+
+    def _foreseen(self) -> tuple[Hashable, bool]:
+        """Return a name of the run under way, and whether it skips the evaluation to come."""
+        run = self._selected
+        return id(run), run.will_skip
 
     @property
     def _selected(self) -> Run:
@@ -252,6 +261,7 @@ class Attachment:
     def over(self) -> None:
         """See `Listener.over`."""
         self._selected.over()
+        self._beside.forget()
 
     # ------------------------------------------------------------------ driver
 
@@ -280,10 +290,23 @@ class Attachment:
             step = run.begin(call, args, kwargs, latent)
             if run.fills and not self._graph:
                 self._refuse_gradient(args, kwargs)
+            step = self._settled(step, args, kwargs)
         except BaseException:
             self.abort()
             raise
         return step
+
+    def _settled(self, step: Step, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Step:
+        """Return what to do with a call, with what was put off of its arguments made."""
+        called, given = step.answer is None, (args, kwargs)
+        settled = self._beside.settled(given, id(self._called), called=called)
+        if settled is given:
+            return step
+        whole = step.args is args and step.kwargs is kwargs  # not a half of the batch
+        if not whole and self._adapter.guidance is not None:
+            latent, half = self._reader.latent(args, kwargs), self._adapter.guidance
+            return Step(narrow(settled[0], latent, half), narrow(settled[1], latent, half))
+        return Step(*settled)
 
     def _refuse_gradient(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Refuse to fill an evaluation that the caller may want the gradient of."""
@@ -318,6 +341,7 @@ class Attachment:
     def abort(self) -> None:
         """Forget the run after an exception."""
         self._called.abandon()
+        self._beside.forget()
         self._under_way.release()
 
     # ------------------------------------------------------------------ fitting

@@ -24,6 +24,7 @@ from smoothcache_core.runtime.turns import Turns
 from smoothcache_core.runtime.view import View
 from smoothcache_core.schedule.fingerprint import Fingerprint
 from smoothcache_core.schedule.strengths import expectation_at, schedule_at
+from smoothcache_core.schedule.timeline import FILLED
 from smoothcache_core.wrapping.denoiser import Step
 
 TURNS = (
@@ -107,6 +108,12 @@ class Run:
     def fills(self) -> bool:
         """Whether anything is filled in the evaluation under way."""
         return self._evaluation in self.program.filled
+
+    @property
+    def will_skip(self) -> bool:
+        """Whether the call to come is foreseen to be answered: its evaluation is a filled one."""
+        coming, modes = self.clock.coming, self.program.denoiser.timeline.modes
+        return coming < len(modes) and modes[coming] in FILLED
 
     # ------------------------------------------------------------------ before a call
 

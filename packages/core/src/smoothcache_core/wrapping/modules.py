@@ -189,17 +189,24 @@ def layered(model: nn.Module, around: Around) -> Generator[None]:
     """
     with undone_on_error() as patches:
         for index, member in enumerate(members_of(model)):
-            patches.add(_layer(member, around, index))
+            patches.add(layer(member, around, index))
     with patches:
         yield
 
 
-def _layer(member: nn.Module, around: Around, index: int) -> Patch:
+def layer(member: nn.Module, around: Around, index: int = 0) -> Patch:
+    """Put `around` between the callers of one module and its forward.
+
+    Args:
+        member: The module, compiled or not.
+        around: Makes the calls.
+        index: Its number, which `around` is told.
+    """
     place = call_place(member)
     inner = Inner(getattr(member, place), index)
 
     @functools.wraps(inner.forward)
-    def layer(*args: Any, **kwargs: Any) -> Any:
+    def layered_call(*args: Any, **kwargs: Any) -> Any:
         return around(inner, args, kwargs)
 
-    return forward_patch(member, layer, place=place)
+    return forward_patch(member, layered_call, place=place)
