@@ -16,6 +16,8 @@ from smoothcache_core import Sampler, cached, calibrate, evaluate, plan
 from smoothcache_core.adapters import whole_evaluations
 from torch import Tensor, nn
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 STEPS = 7
 
 

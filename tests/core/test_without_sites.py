@@ -32,6 +32,8 @@ from smoothcache_core.sources import SOURCES, plan_sites, smooth, smooth_to_comp
 from smoothcache_core.sources.interval import interval_of
 from torch import Tensor, nn
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 GUIDED = PatternAdapter(name="wave", patterns=(), guidance="cond-first")
 STEPS = 10
 SEEDS = range(4)

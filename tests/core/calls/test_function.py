@@ -25,6 +25,8 @@ from smoothcache_core.calls import FunctionDenoiser
 from smoothcache_core.errors import AdapterError, SamplerError, ScheduleError
 from torch import Tensor, nn
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 STEPS = 8
 
 

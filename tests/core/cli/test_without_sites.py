@@ -18,6 +18,8 @@ from smoothcache_core.cli.source import Source
 from smoothcache_core.sampling import ConditionedSampler
 from torch import Tensor, nn
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 
 @dataclass(frozen=True, kw_only=True)
 class WaveSampler(ConditionedSampler):

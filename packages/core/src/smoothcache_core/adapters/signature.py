@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from smoothcache_core.adapters.compiled import denoiser
 from smoothcache_core.adapters.patterns import PatternAdapter
+from smoothcache_core.adapters.sites import Guidance
 from smoothcache_core.errors import AdapterError
 
 if TYPE_CHECKING:
@@ -139,7 +140,11 @@ def _taken(model: nn.Module, names: Sequence[str]) -> str:
 
 
 def whole_evaluations(
-    model: nn.Module, *, latent: str | None = None, timestep: str | None = None
+    model: nn.Module,
+    *,
+    latent: str | None = None,
+    timestep: str | None = None,
+    guidance: Guidance | None = None,
 ) -> PatternAdapter:
     """Return an adapter for a denoiser of which nothing is known but how it is called.
 
@@ -156,6 +161,8 @@ def whole_evaluations(
         model: The denoiser that the sampler calls, compiled or not.
         latent: Name of the argument that holds the noisy latent; found if not given.
         timestep: Name of the argument that holds the timestep or noise level; found if not given.
+        guidance: Which half of the batch is conditional, where guidance is batched; without it
+            unconditional passes alone are no target.
 
     Raises:
         AdapterError: The names cannot be found, or the denoiser takes no such argument.
@@ -167,4 +174,6 @@ def whole_evaluations(
         latent,
         timestep,
     )
-    return PatternAdapter(name=WHOLE, patterns=(), latent=latent, timestep=timestep)
+    return PatternAdapter(
+        name=WHOLE, patterns=(), latent=latent, timestep=timestep, guidance=guidance
+    )
