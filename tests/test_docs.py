@@ -13,6 +13,7 @@ FILES = [
     "README.md",
     "docs/tutorial.md",
     "docs/add-a-model.md",
+    "docs/any-denoiser.md",
     "docs/audio.md",
     "docs/audio-metrics.md",
 ]

@@ -208,3 +208,27 @@ def test_a_sampler_says_how_a_function_becomes_a_model():
     adapter = PatternAdapter(name="x", patterns=(SitePattern("a", "a"),))
     with pytest.raises(SamplerError, match=r"not a function; make a module of it: .*FunctionDen"):
         Sampler(model=euler, adapter=adapter, run=print)  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.filterwarnings("ignore")  # of what k-diffusion imports
+@pytest.mark.parametrize("name", ["sample_heun", "sample_dpmpp_2m"])
+def test_samplers_of_k_diffusion_call_it(name: str):
+    sampling = pytest.importorskip("k_diffusion.sampling")
+    model = FunctionDenoiser(Denoised())
+    sigmas = sampling.get_sigmas_karras(STEPS, 0.05, 10.0)
+
+    def run(seed: int) -> Tensor:
+        noise = torch.randn(2, 32, generator=torch.Generator().manual_seed(seed))
+        extra = {"strength": 0.9}
+        return getattr(sampling, name)(
+            model, noise * sigmas[0], sigmas, extra_args=extra, disable=True
+        )
+
+    sampler = Sampler(
+        model=model, adapter=whole_evaluations(model), run=run, samples=2, solver=name
+    )
+    calibration = calibrate(sampler, seeds=range(2), sensitivity=1, progress=False)
+    assert calibration.evaluations == (2 * STEPS - 1 if name == "sample_heun" else STEPS)
+    part = plan(calibration, compute=0.6)
+    report = evaluate(sampler, {"part": part}, seeds=[10], warmup=0, progress=False)
+    assert report.row("part").rel_l2 < 0.01
