@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from torch import nn
 
 from smoothcache_core.adapters.compiled import denoiser
+from smoothcache_core.calls.call import Announced
 from smoothcache_core.calls.clock import Scheduler
 from smoothcache_core.calls.watch import SchedulerWatch
 from smoothcache_core.errors import AttachError
@@ -22,10 +23,10 @@ class Listener(Protocol):
     """What hears announcements: a clock, or a cache.
 
     Attributes:
-        context: Name of the conditioning pass under way; None where none was announced.
+        context: What was announced of the calls under way; None where nothing was.
     """
 
-    context: str | None
+    context: Announced | None
 
     def restart(self) -> None:
         """The next call of the denoiser is the first of a new run."""
@@ -44,7 +45,7 @@ def listening(
 ) -> Patches:
     """Let `listener` hear what the pipeline says, where it says anything.
 
-    `model.cache_context(name)` (diffusers) names the branch; a pipeline calls
+    `model.cache_context(name)` (diffusers) names the branch, and maybe the step; a pipeline calls
     `model._reset_stateful_cache()` at its end if there is such a method, so one is put on models
     that have none; and `scheduler.set_timesteps` announce a new run.
 
@@ -170,13 +171,22 @@ def _nothing(*args: Any, **kwargs: Any) -> None:
     """Do nothing, as a method that a model does not have."""
 
 
+_STEPS = "num_inference_steps"
+
+
+def _number(said: object) -> int | None:
+    """Return a number that was announced; None if it is none, or a tensor that is waited for."""
+    return said if isinstance(said, int) and not isinstance(said, bool) else None
+
+
 def _naming(listener: Listener, original: Callable[..., Any]) -> Callable[..., Any]:
     """Return `original`, a context manager that is given a branch, and tell `listener` of it."""
 
     @functools.wraps(original)
     @contextmanager
     def name_context(name: str, *args: Any, **kwargs: Any) -> Generator[None]:
-        before, listener.context = listener.context, name
+        said = Announced(name, _number(kwargs.get("step_index")), _number(kwargs.get(_STEPS)))
+        before, listener.context = listener.context, said
         try:
             with original(name, *args, **kwargs):
                 yield

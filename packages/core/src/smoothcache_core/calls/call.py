@@ -20,6 +20,21 @@ Layout = tuple[tuple[tuple[int, ...], str, str], ...]
 """Shape, dtype and device of each latent tensor."""
 
 
+@dataclass(frozen=True)
+class Announced:
+    """What a pipeline says of the calls that follow, by `cache_context` of diffusers.
+
+    Attributes:
+        name: Name of the conditioning pass.
+        step: Number of the step in its loop, from 0; None if it says none.
+        steps: How many there are; None if it says none.
+    """
+
+    name: str
+    step: int | None = None
+    steps: int | None = None
+
+
 @dataclass(frozen=True, kw_only=True)
 class Call:
     """Evidence about one call of the denoiser.
@@ -34,6 +49,8 @@ class Call:
             pass views of one tensor of timesteps, which gives the place in it at no cost.
         tensor: The timestep tensor itself, if it is one.
         context: Name of the conditioning pass, if the pipeline announced it.
+        step: Number of the step in the pipeline's loop, if it was announced.
+        steps: How many steps there are, if that was announced.
         guidance: Strengths of guidance by name, announced by the caller or among the arguments.
         variant: What besides the latent decides on the layout inside the denoiser, as the adapter
             says it.
@@ -48,6 +65,8 @@ class Call:
     position: tuple[int, int] | None = None
     tensor: Tensor | None = None
     context: str | None = None
+    step: int | None = None
+    steps: int | None = None
     guidance: Mapping[str, float] = field(default_factory=dict[str, float])
     variant: Hashable = None
     others: Hashable = None
@@ -125,7 +144,7 @@ class CallReader:
         self,
         args: tuple[Any, ...],
         kwargs: Mapping[str, Any],
-        context: str | None = None,
+        announced: Announced | None = None,
         member: int = 0,
     ) -> Call:
         """Return the evidence of one call.
@@ -133,7 +152,7 @@ class CallReader:
         Args:
             args: Its positional arguments.
             kwargs: Its keyword arguments.
-            context: Name of the conditioning pass that was announced, if one was.
+            announced: What the pipeline announced, if anything.
             member: Which of the denoisers that take turns is called.
         """
         latent = _argument(self._latent, args, kwargs)
@@ -144,7 +163,9 @@ class CallReader:
         others = self._others(args, kwargs)
         known: dict[str, Any] = {
             "layout": layout,
-            "context": context,
+            "context": announced and announced.name,
+            "step": announced and announced.step,
+            "steps": announced and announced.steps,
             "guidance": guidance,
             "variant": variant,
             "others": others,

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from smoothcache_core.calls.call import Call, largest
+from smoothcache_core.calls.call import Announced, Call, largest
 from smoothcache_core.errors import ScheduleError
 
 
@@ -82,7 +82,7 @@ class Clock:
         self.evaluations = evaluations
         self.branches = tuple(branches)
         self.timesteps = tuple(timesteps)
-        self.context: str | None = None
+        self.context: Announced | None = None
         self._pending = False
         self._forget()
 
@@ -207,7 +207,9 @@ class Clock:
         return len(self._seen) >= len(self.branches)
 
     def _moved(self, call: Call, last: Call) -> bool:
-        """Whether the timestep is known to differ from the last evaluation's."""
+        """Whether the timestep, or the step, is known to differ from the last evaluation's."""
+        if None not in (call.step, last.step) and call.step != last.step:
+            return True
         if call.progress is not None:
             return call.progress != last.progress
         return self._views and call.position is not None and call.position != last.position
@@ -232,6 +234,8 @@ class Clock:
     def _starts_over(self, call: Call, last: Call) -> bool | None:
         """Whether the timesteps are back at their start; None if that cannot be seen."""
         first = self._first or last
+        if call.step is not None and last.step is not None and call.step != last.step:
+            return call.step < last.step
         if self._views and call.position and first.position and last.position:
             return call.position[0] != first.position[0] or call.position[1] < last.position[1]
         if call.progress is None:

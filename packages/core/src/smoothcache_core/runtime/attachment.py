@@ -15,7 +15,7 @@ from smoothcache_core.adapters.compiled import denoiser
 from smoothcache_core.adapters.sites import Adapter
 from smoothcache_core.arguments import check_kind
 from smoothcache_core.calls.announcements import listening
-from smoothcache_core.calls.call import CallReader
+from smoothcache_core.calls.call import Announced, CallReader
 from smoothcache_core.calls.clock import Scheduler
 from smoothcache_core.calls.fingerprints import live_fingerprint
 from smoothcache_core.calls.watch import SchedulerWatch
@@ -52,7 +52,7 @@ class Attachment:
 
     Attributes:
         stats: What the cache did so far, in all runs; see `CacheStats`.
-        context: Name of the conditioning pass that the pipeline announced last; None if none.
+        context: What the pipeline announced of the calls under way; None if nothing.
 
     Raises:
         AdapterError: The adapter does not fit the model.
@@ -75,7 +75,7 @@ class Attachment:
         inside = denoiser(model)
         sites = sites_of(adapter, inside)
         self.stats = CacheStats()
-        self.context: str | None = None
+        self.context: Announced | None = None
         self._inside, self._adapter, self._branches = inside, adapter, branches
         self._graph = differentiable
         self._watch = SchedulerWatch(scheduler)

@@ -167,6 +167,7 @@ class Run:
         self._solver.restart()
         schedule = self.program.schedule
         self._watch.begin(call, schedule.evaluations, schedule.fingerprint.timesteps)
+        self._tell_steps(call)
         self._stats.runs += 1
         if tick.ended_at is not None and tick.ended_at < schedule.evaluations:
             self._continuity.leave()
@@ -300,6 +301,18 @@ class Run:
         self._continuity.forget()
 
     # ------------------------------------------------------------------ telling
+
+    def _tell_steps(self, call: Call) -> None:
+        """Tell at the first call of a run if the pipeline announces another number of steps."""
+        if call.steps is None or call.step is None:
+            return
+        left, planned = call.steps - call.step, self.program.schedule.evaluations
+        if left < 1 or planned % left:  # a step may be several evaluations
+            self._remarks.once(
+                f"the pipeline announces {left} steps, but the schedule has {planned} evaluations; "
+                f"plan for {left}",
+                about="steps",
+            )
 
     def _tell_broken(self, evaluation: int | None) -> None:
         if evaluation is not None:
