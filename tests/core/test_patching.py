@@ -1,10 +1,11 @@
 """Attributes that objects are given for a while."""
 
+import copy
 import functools
 
 import pytest
 from smoothcache_core.errors import AttachError
-from smoothcache_core.patching import Patch, Patches, replaced, undone_on_error
+from smoothcache_core.patching import Override, Patch, Patches, replaced, undone_on_error
 
 
 class Decoder:
@@ -117,3 +118,17 @@ def test_a_hook_below_may_take_it_along():
     vars(decoder)["decode"] = other
     patch.undo()
     assert vars(decoder) == {"decode": other}
+
+
+def test_an_object_whose_methods_are_overridden_is_still_of_its_class():
+    decoder = Decoder()
+    override = Override(decoder, {"decode": lambda this: "other"})
+    assert decoder.decode() == "other"
+    assert type(decoder) == Decoder  # noqa: E721 pipelines ask like this
+    assert Decoder == type(decoder)  # noqa: E721
+    assert type(decoder) != Failed  # noqa: E721
+    assert isinstance(decoder, Decoder)
+    assert {Decoder: "known"}[type(decoder)] == "known"
+    assert type(copy.deepcopy(decoder)) is Decoder
+    override.undo()
+    assert type(decoder) is Decoder

@@ -139,9 +139,7 @@ class Override:
 
         space = {**names, "__doc__": own.__doc__, "__reduce_ex__": reduced, **attributes}
         self._owner, self._own, self._names = owner, own, tuple(attributes)
-        self._made = types.new_class(
-            own.__name__, (own,), exec_body=lambda body: body.update(space)
-        )
+        self._made = subclass_like(own, space)
         try:
             owner.__class__ = self._made
         except TypeError as error:
@@ -170,6 +168,29 @@ class Override:
 
     def restore(self, owner: object, own: dict[str, Any]) -> None:
         """Put back nothing: an object of another class has its attributes in that class."""
+
+
+def subclass_like(own: type, space: Mapping[str, Any]) -> Any:
+    """Return a subclass that compares equal to its base, under the same name.
+
+    Pipelines look at classes: `type(scheduler) != FlowMatchEulerDiscreteScheduler`.
+
+    Args:
+        own: The class of an object.
+        space: Attributes of the subclass.
+    """
+    meta: Any = type(own)
+
+    class Alike(meta):
+        def __eq__(self, other: object) -> bool:
+            return other is own or self is other
+
+        def __hash__(self) -> int:
+            return hash(own)
+
+    return types.new_class(
+        own.__name__, (own,), {"metaclass": Alike}, exec_body=lambda body: body.update(space)
+    )
 
 
 def attributes_of(owner: object) -> Mapping[str, Any]:

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from smoothcache_core.calls.guidance import ARGUMENTS, announcing_guidance, guidance_in
+from smoothcache_core.patching import subclass_like
 
 
 @contextmanager
@@ -32,7 +33,7 @@ def pipeline_announcing(pipe: Any) -> Generator[None]:
             return own.__call__(self, *args, **kwargs)
 
     names = {name: getattr(own, name) for name in ("__module__", "__qualname__", "__doc__")}
-    pipe.__class__ = type(own.__name__, (own,), {**names, "__call__": call})
+    pipe.__class__ = subclass_like(own, {**names, "__call__": call})
     try:
         yield
     finally:
