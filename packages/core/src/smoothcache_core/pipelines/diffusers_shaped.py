@@ -6,7 +6,8 @@ that a modality package has beside its adapters.
 """
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from types import MappingProxyType
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 
 from smoothcache_core.adapters.sites import Adapter
 from smoothcache_core.pipelines.announcing import pipeline_announcing
+from smoothcache_core.pipelines.guiders import guiders_announcing
 from smoothcache_core.pipelines.pipelines import pipeline_sampler
 from smoothcache_core.relay import Relay
 from smoothcache_core.sampling.sampler import Sampler
@@ -158,8 +160,14 @@ def diffusers_sampler(
         solver=solver,
         branches=tuple(branches),
         samples=samples,
-        around=partial(pipeline_announcing, pipe),
+        around=partial(_announcing, pipe, model),
     )
+
+
+@contextmanager
+def _announcing(pipe: Any, model: nn.Module) -> Generator[None]:
+    with pipeline_announcing(pipe), guiders_announcing(pipe, model):
+        yield
 
 
 def called_with_seed(pipe: Any, seed: int, **arguments: Any) -> Any:
