@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import smoothcache_image
 import torch
+from diffusers.models.unets.unet_2d import UNet2DModel
 from kit.adapter_contract import (
     EVALUATIONS,
     ROW,
@@ -22,6 +23,7 @@ from kit.adapter_contract import (
 from kit.hook_reference import assert_restored, counted, hooked, snapshot
 from kit.image_models import CASES, DiT, sd3
 from smoothcache_core import Schedule, attach, cached
+from smoothcache_core.adapters import whole_evaluations
 from smoothcache_core.errors import AdapterError
 from smoothcache_image import ADAPTERS, FACEBOOK_DIT, FLUX, LUMINA2, SD3, Z_IMAGE, adapter_for
 from torch import Tensor, nn
@@ -87,6 +89,8 @@ def test_context_refiners_depend_on_the_text_alone(adapter: Any):
 
 # ---------------------------------------------------------------------------- finding an adapter
 
+UNET: dict[str, Any] = {"down_block_types": ("DownBlock2D",), "up_block_types": ("UpBlock2D",)}
+
 
 def test_adapter_is_found_by_a_base_class():
     model = FLUX_CASE.model()
@@ -97,6 +101,12 @@ def test_adapter_is_found_by_a_base_class():
 def test_unknown_class_gets_the_known_ones_and_a_way_out():
     with pytest.raises(AdapterError, match=r"no adapter for 'Linear'.*'DiT'.*PatternAdapter\("):
         adapter_for(nn.Linear(1, 1))
+
+
+def test_unknown_denoiser_has_whole_evaluations():
+    model = UNet2DModel(block_out_channels=(8,), norm_num_groups=4, **UNET)
+    assert adapter_for(model) == whole_evaluations(model)
+    assert adapter_for(model).latent == "sample"
 
 
 def test_foreign_adapter_is_refused_before_anything_is_changed():

@@ -8,8 +8,12 @@ import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.transformers.dit_transformer_2d import DiTTransformer2DModel
 from diffusers.models.transformers.transformer_lumina2 import Lumina2Transformer2DModel
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from diffusers.pipelines.dit.pipeline_dit import DiTPipeline
 from diffusers.pipelines.lumina2.pipeline_lumina2 import Lumina2Pipeline
+from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import (
+    StableDiffusionPipeline,
+)
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from diffusers.schedulers.scheduling_flow_match_euler_discrete import (
     FlowMatchEulerDiscreteScheduler,
@@ -18,7 +22,13 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 from torch import nn
-from transformers import Gemma2Config, Gemma2Model, PreTrainedTokenizerFast
+from transformers import (
+    CLIPTextConfig,
+    CLIPTextModel,
+    Gemma2Config,
+    Gemma2Model,
+    PreTrainedTokenizerFast,
+)
 
 CLASSES = {0: "fox", 1: "hen, chicken", 2: "owl"}
 PIXELS = 16
@@ -75,20 +85,62 @@ def save_lumina2(folder: Path) -> Path:
             head_dim=6,
         )
     )
-    words = {word: index for index, word in enumerate(("[UNK]", "[PAD]", "fox", "hen", "owl"))}
-    tokenizer = Tokenizer(WordLevel(words, unk_token="[UNK]"))
-    tokenizer.pre_tokenizer = Whitespace()
     pipe = Lumina2Pipeline(
         transformer=_random(transformer),
         scheduler=FlowMatchEulerDiscreteScheduler(),
         vae=_autoencoder(),
         text_encoder=encoder.eval(),
-        tokenizer=PreTrainedTokenizerFast(
-            tokenizer_object=tokenizer, unk_token="[UNK]", pad_token="[PAD]"
-        ),
+        tokenizer=_tokenizer(),
     )
     pipe.save_pretrained(folder)
     return folder
+
+
+def stable_diffusion() -> StableDiffusionPipeline:
+    """Return a text-conditional pipeline with a UNet, which no package has an adapter for."""
+    torch.manual_seed(0)
+    unet = UNet2DConditionModel(
+        sample_size=8,
+        block_out_channels=(8, 16),
+        layers_per_block=1,
+        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+        attention_head_dim=2,
+        cross_attention_dim=12,
+        norm_num_groups=4,
+    )
+    encoder = CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=8,
+            hidden_size=12,
+            intermediate_size=16,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            max_position_embeddings=4,
+            bos_token_id=0,
+            eos_token_id=1,
+        )
+    )
+    scheduler: Any = DDIMScheduler(clip_sample=False, steps_offset=1)
+    unchecked: dict[str, Any] = {"safety_checker": None, "feature_extractor": None}
+    return StableDiffusionPipeline(
+        vae=_autoencoder(),
+        text_encoder=encoder.eval(),
+        tokenizer=_tokenizer(model_max_length=4),
+        unet=_random(unet),
+        scheduler=scheduler,
+        requires_safety_checker=False,
+        **unchecked,
+    )
+
+
+def _tokenizer(**settings: Any) -> Any:
+    words = {word: index for index, word in enumerate(("[UNK]", "[PAD]", "fox", "hen", "owl"))}
+    tokenizer = Tokenizer(WordLevel(words, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = Whitespace()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, unk_token="[UNK]", pad_token="[PAD]", **settings
+    )
 
 
 def _autoencoder() -> AutoencoderKL:

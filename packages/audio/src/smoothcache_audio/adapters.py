@@ -11,8 +11,7 @@ from typing import Any
 
 import torch
 from smoothcache_core import PatternAdapter, SitePattern
-from smoothcache_core.adapters import find_adapter
-from smoothcache_core.pipelines import PipelineClass
+from smoothcache_core.pipelines import PipelineClass, adapter_or_whole
 from torch import Tensor, nn
 
 _ALWAYS = (0, 1)
@@ -157,6 +156,9 @@ PIPELINES = (
 def adapter_for(model: nn.Module) -> PatternAdapter:
     """Return the adapter of a denoiser, found by the name of its class or of a base class.
 
+    Of a class that is not known nothing is found without a run, so it is the adapter for whole
+    evaluations; `sampler_of` and `find_by_structure` find more.
+
     Example:
         >>> with cached(model.model.model, adapter_for(model.model.model), schedule):
         ...     audio = generate_diffusion_cond(model, steps=100, conditioning=conditioning)
@@ -166,6 +168,7 @@ def adapter_for(model: nn.Module) -> PatternAdapter:
             `pipe.transformer` of diffusers.
 
     Raises:
-        AdapterError: No adapter is meant for a class of this name.
+        AdapterError: No adapter is meant for a class of this name, and the arguments of `forward`
+            do not say what latent and timestep are; or it is around a denoiser that is known.
     """
-    return find_adapter(model, ADAPTERS)
+    return adapter_or_whole(model, ADAPTERS)

@@ -150,6 +150,7 @@ class SoundSource(Source):
             solver=self.solver,
             sigma_min=least if self.sigma_min is None else self.sigma_min,
             sigma_max=most if self.sigma_max is None else self.sigma_max,
+            adapter=self.adapter,
         )
         sampler.show_progress(True)
         return sampler

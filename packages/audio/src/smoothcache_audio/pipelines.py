@@ -8,13 +8,20 @@ from functools import partial
 from typing import Any
 
 from smoothcache_core import Sampler, Schedule
+from smoothcache_core.adapters import Adapter
 from smoothcache_core.errors import PipelineError
-from smoothcache_core.pipelines import cached_sampler, diffusers_sampler, pipeline_sampler
+from smoothcache_core.pipelines import (
+    adapter_for_schedule,
+    cached_sampler,
+    chosen_adapter,
+    diffusers_sampler,
+    pipeline_sampler,
+)
 from smoothcache_core.pipelines.diffusers_shaped import known_class, part_of
 from smoothcache_core.runtime import CacheStats
 from torch import nn
 
-from smoothcache_audio.adapters import PIPELINES, adapter_for
+from smoothcache_audio.adapters import ADAPTERS, PIPELINES
 from smoothcache_audio.stable_audio_tools import (
     denoiser_in,
     is_stable_audio_tools,
@@ -43,6 +50,7 @@ def sampler_of(
     model: Any,
     sample: Callable[[int], object],
     *,
+    adapter: Adapter | str | None = None,
     samples: int = 1,
     branches: Sequence[str] = (),
     solver: str | None = None,
@@ -58,8 +66,12 @@ def sampler_of(
         >>> calibration = calibrate(sampler_of(model, sample), seeds=range(10))
 
     Args:
-        model: A model of stable-audio-tools, or a diffusers pipeline, with an adapter.
+        model: A model of stable-audio-tools, or a diffusers pipeline.
         sample: Calls the model once, from the noise of the given seed.
+        adapter: What is known about the denoiser: an adapter; the name of one in `ADAPTERS`;
+            `"structure"`, to have its sites found by two evaluations of `sample`, when they are
+            first needed; or `"whole"`, to leave it at whole evaluations. If it is not given, or
+            `"auto"`: that of the class, if it is known, else by structure.
         samples: Samples in the batch of one run, at least 1.
         branches: Names of the conditioning passes, if guidance makes one call for each and the
             model does not announce them.
@@ -67,15 +79,16 @@ def sampler_of(
 
     Raises:
         PipelineError: The model has no denoiser.
-        AdapterError: There is no adapter for it.
+        AdapterError: There is no adapter of this name, or what the denoiser's arguments mean is not
+            known.
         SamplerError: `samples` is below 1.
     """
     denoiser = denoiser_of(model)
-    adapter = adapter_for(denoiser)
+    found = chosen_adapter(denoiser, adapter, ADAPTERS)
     if is_stable_audio_tools(model):
         return pipeline_sampler(
             denoiser,
-            adapter,
+            found,
             sample,
             decoder=model.pretransform,
             solver=solver,
@@ -86,7 +99,7 @@ def sampler_of(
     return diffusers_sampler(
         model,
         denoiser,
-        adapter,
+        found,
         sample,
         known=known_class(model, PIPELINES),
         solver=solver,
@@ -99,6 +112,7 @@ def cached_pipeline(
     model: Any,
     schedule: Schedule,
     *,
+    adapter: Adapter | str | None = None,
     branches: Sequence[str] | None = None,
     solver: str | None = None,
 ) -> AbstractContextManager[CacheStats]:
@@ -109,8 +123,10 @@ def cached_pipeline(
         ...     sound = model("rain", num_inference_steps=100).audios[0]
 
     Args:
-        model: A model of stable-audio-tools, or a diffusers pipeline, with an adapter.
+        model: A model of stable-audio-tools, or a diffusers pipeline.
         schedule: What to compute and what to reuse.
+        adapter: What is known about the denoiser; see `sampler_of`. If it is not given, it is what
+            the schedule records, that of the class, or that for whole evaluations.
         branches: Names of the conditioning passes, if guidance makes one call for each and the
             model does not announce them; those of the calibration if not given.
         solver: Name of the solver, where there is no scheduler to name it.
@@ -122,7 +138,8 @@ def cached_pipeline(
         PipelineError: The model has no denoiser.
         SmoothCacheError: See `smoothcache_core.cached`.
     """
-    known = sampler_of(model, _never)
+    found = adapter_for_schedule(denoiser_of(model), adapter, ADAPTERS, schedule)
+    known = sampler_of(model, _never, adapter=found)
     return cached_sampler(known, schedule, branches=branches, solver=solver)
 
 

@@ -17,10 +17,12 @@ from typing import Any
 
 import torch
 from smoothcache_core import Sampler
+from smoothcache_core.adapters import Adapter
 from smoothcache_core.errors import PipelineError
 from smoothcache_core.pipelines import (
     ConditionedSampler,
     PipelineClass,
+    chosen_adapter,
     devices_of,
     pipeline_announcing,
     seeded_globally,
@@ -31,10 +33,11 @@ from smoothcache_core.pipelines.diffusers_shaped import (
     known_class,
     show_steps,
 )
+from smoothcache_core.sampling.sampler import NOT_GIVEN
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from smoothcache_audio.adapters import PIPELINES, adapter_for
+from smoothcache_audio.adapters import ADAPTERS, PIPELINES
 from smoothcache_audio.pipelines import denoiser_of
 from smoothcache_audio.stable_audio_tools import (
     DEFAULT_SOLVERS,
@@ -144,6 +147,7 @@ def prompt_sampler(
     solver: str = DEFAULT,
     sigma_min: float = SIGMA_MIN,
     sigma_max: float = SIGMA_MAX,
+    adapter: Adapter | str | None = None,
 ) -> PromptSampler:
     """Return the sampler of a model that sounds like prompts or classes.
 
@@ -164,8 +168,10 @@ def prompt_sampler(
             own.
         sigma_min: Noise that solvers of stable-audio-tools end with, above 0.
         sigma_max: Noise that solvers of stable-audio-tools begin with, above `sigma_min`.
+        adapter: What is known about the denoiser; see `sampler_of`.
 
     Raises:
+        AdapterError: See `sampler_of`.
         PipelineError: The model does not take what is asked, or its solver has no fixed number of
             evaluations.
         SamplerError: There are no conditions, or less than a step or a sample.
@@ -181,6 +187,7 @@ def prompt_sampler(
         sampler_type=solver,
         sigma_min=sigma_min,
         sigma_max=sigma_max,
+        given_adapter=adapter,
     )
 
 
@@ -209,7 +216,7 @@ class _StableAudioTools(PromptSampler):
         denoiser = denoiser_of(self.pipe)
         return Sampler(
             model=denoiser,
-            adapter=adapter_for(denoiser),
+            adapter=chosen_adapter(denoiser, self.given_adapter, ADAPTERS) or NOT_GIVEN,
             run=self.latents,
             decode=self.waveforms,
             solver=self._solver_name,
@@ -370,7 +377,7 @@ class _Pipeline(PromptSampler):
         denoiser = denoiser_of(self.pipe)
         return Sampler(
             model=denoiser,
-            adapter=adapter_for(denoiser),
+            adapter=chosen_adapter(denoiser, self.given_adapter, ADAPTERS) or NOT_GIVEN,
             run=self.latents,
             decode=self.waveforms,
             scheduler=self.pipe.scheduler,

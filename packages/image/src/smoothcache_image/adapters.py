@@ -7,8 +7,7 @@ conditional one.
 """
 
 from smoothcache_core import PatternAdapter, SitePattern
-from smoothcache_core.adapters import find_adapter
-from smoothcache_core.pipelines import PipelineClass
+from smoothcache_core.pipelines import PipelineClass, adapter_or_whole
 from torch import nn
 
 DIT = PatternAdapter(
@@ -171,6 +170,9 @@ PIPELINES = (
 def adapter_for(model: nn.Module) -> PatternAdapter:
     """Return the adapter of a denoiser, found by the name of its class or of a base class.
 
+    Of a class that is not known nothing is found without a run, so it is the adapter for whole
+    evaluations; `sampler_of` and `find_by_structure` find more.
+
     Example:
         >>> with cached(pipe.transformer, adapter_for(pipe.transformer), schedule):
         ...     images = pipe(prompt).images
@@ -179,6 +181,7 @@ def adapter_for(model: nn.Module) -> PatternAdapter:
         model: The denoiser, compiled or not.
 
     Raises:
-        AdapterError: No adapter is meant for a class of this name.
+        AdapterError: No adapter is meant for a class of this name, and the arguments of `forward`
+            do not say what latent and timestep are; or it is around a denoiser that is known.
     """
-    return find_adapter(model, ADAPTERS)
+    return adapter_or_whole(model, ADAPTERS)

@@ -96,6 +96,7 @@ class PictureSource(Source):
             guidance=own if self.guidance is None else self.guidance,
             samples=self.run_samples,
             size=self.size,
+            adapter=self.adapter,
         )
 
 

@@ -7,14 +7,19 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 from smoothcache_core import Sampler, Schedule
+from smoothcache_core.adapters import Adapter
 from smoothcache_core.errors import PipelineError
-from smoothcache_core.pipelines import cached_sampler, diffusers_sampler
+from smoothcache_core.pipelines import (
+    adapter_for_schedule,
+    cached_sampler,
+    chosen_adapter,
+    diffusers_sampler,
+)
 from smoothcache_core.pipelines.diffusers_shaped import denoiser_part, known_class
-from smoothcache_core.relay import members_of
 from smoothcache_core.runtime import CacheStats
 from torch import nn
 
-from smoothcache_image.adapters import PIPELINES, adapter_for
+from smoothcache_image.adapters import ADAPTERS, PIPELINES
 
 
 def denoiser_of(pipe: Any) -> nn.Module:
@@ -36,6 +41,7 @@ def sampler_of(
     pipe: Any,
     sample: Callable[[int], object],
     *,
+    adapter: Adapter | str | None = None,
     samples: int = 1,
     branches: Sequence[str] = (),
     solver: str | None = None,
@@ -51,8 +57,12 @@ def sampler_of(
         >>> calibration = calibrate(sampler_of(pipe, sample), seeds=range(10))
 
     Args:
-        pipe: A diffusers pipeline with a denoiser that the package has an adapter for.
+        pipe: A diffusers pipeline.
         sample: Calls the pipeline once, from the noise of the given seed.
+        adapter: What is known about the denoiser: an adapter; the name of one in `ADAPTERS`;
+            `"structure"`, to have its sites found by two evaluations of `sample`, when they are
+            first needed; or `"whole"`, to leave it at whole evaluations. If it is not given, or
+            `"auto"`: that of the class, if it is known, else by structure.
         samples: Samples in the batch of one run, at least 1.
         branches: Names of the conditioning passes, if guidance makes one call for each and the
             pipeline does not announce them.
@@ -60,14 +70,15 @@ def sampler_of(
 
     Raises:
         PipelineError: The pipeline has no denoiser.
-        AdapterError: There is no adapter for it.
+        AdapterError: There is no adapter of this name, or what the denoiser's arguments mean is not
+            known.
         SamplerError: `samples` is below 1.
     """
     denoiser = denoiser_of(pipe)
     return diffusers_sampler(
         pipe,
         denoiser,
-        adapter_for(members_of(denoiser)[0]),
+        chosen_adapter(denoiser, adapter, ADAPTERS),
         sample,
         known=known_class(pipe, PIPELINES),
         solver=solver,
@@ -80,6 +91,7 @@ def cached_pipeline(
     pipe: Any,
     schedule: Schedule,
     *,
+    adapter: Adapter | str | None = None,
     branches: Sequence[str] | None = None,
     solver: str | None = None,
 ) -> AbstractContextManager[CacheStats]:
@@ -90,8 +102,10 @@ def cached_pipeline(
         ...     image = pipe([207], num_inference_steps=50).images[0]
 
     Args:
-        pipe: A diffusers pipeline with a denoiser that the package has an adapter for.
+        pipe: A diffusers pipeline.
         schedule: What to compute and what to reuse.
+        adapter: What is known about the denoiser; see `sampler_of`. If it is not given, it is what
+            the schedule records, that of the class, or that for whole evaluations.
         branches: Names of the conditioning passes, if guidance makes one call for each and the
             pipeline does not announce them; those of the calibration if not given.
         solver: Name of the solver, where there is no scheduler to name it.
@@ -103,4 +117,6 @@ def cached_pipeline(
         PipelineError: The pipeline has no denoiser.
         SmoothCacheError: See `smoothcache_core.cached`.
     """
-    return cached_sampler(sampler_of(pipe, pipe), schedule, branches=branches, solver=solver)
+    found = adapter_for_schedule(denoiser_of(pipe), adapter, ADAPTERS, schedule)
+    known = sampler_of(pipe, pipe, adapter=found)
+    return cached_sampler(known, schedule, branches=branches, solver=solver)

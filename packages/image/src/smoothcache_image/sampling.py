@@ -8,8 +8,9 @@ from typing import Any
 
 import torch
 from smoothcache_core import Sampler
+from smoothcache_core.adapters import Adapter
 from smoothcache_core.errors import PipelineError
-from smoothcache_core.pipelines import ConditionedSampler, PipelineClass
+from smoothcache_core.pipelines import ConditionedSampler, PipelineClass, chosen_adapter
 from smoothcache_core.pipelines.diffusers_shaped import (
     call_arguments,
     called_with_seed,
@@ -17,9 +18,10 @@ from smoothcache_core.pipelines.diffusers_shaped import (
     show_steps,
 )
 from smoothcache_core.pipelines.pipelines import heard
+from smoothcache_core.sampling.sampler import NOT_GIVEN
 from torch import Tensor
 
-from smoothcache_image.adapters import PIPELINES, adapter_for
+from smoothcache_image.adapters import ADAPTERS, PIPELINES
 from smoothcache_image.conditions import label_name, takes_labels
 from smoothcache_image.pipelines import denoiser_of
 
@@ -55,7 +57,7 @@ class PromptSampler(ConditionedSampler):
         denoiser = denoiser_of(self.pipe)
         return Sampler(
             model=denoiser,
-            adapter=adapter_for(denoiser),
+            adapter=chosen_adapter(denoiser, self.given_adapter, ADAPTERS) or NOT_GIVEN,
             run=self.latents,
             decode=self.images,
             scheduler=self.pipe.scheduler,
@@ -136,6 +138,7 @@ def prompt_sampler(
     guidance: float | None = None,
     samples: int = 1,
     size: int | None = None,
+    adapter: Adapter | str | None = None,
 ) -> PromptSampler:
     """Return the sampler of a pipeline that shows class labels or prompts.
 
@@ -150,8 +153,10 @@ def prompt_sampler(
         guidance: Strength of classifier-free guidance; None is the pipeline's own.
         samples: Samples of one run, at least 1.
         size: Height and width in pixels; None is the pipeline's own.
+        adapter: What is known about the denoiser; see `sampler_of`.
 
     Raises:
+        AdapterError: See `sampler_of`.
         PipelineError: The pipeline does not take what is asked.
         SamplerError: There are no conditions, or less than a step or a sample.
     """
@@ -162,6 +167,7 @@ def prompt_sampler(
         guidance=guidance,
         samples=samples,
         size=size,
+        given_adapter=adapter,
     )
 
 

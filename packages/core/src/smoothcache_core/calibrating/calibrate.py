@@ -21,6 +21,7 @@ from smoothcache_core.calibrating.recorder import Recorder
 from smoothcache_core.calibrating.run_sensitivity import measure_dynamics
 from smoothcache_core.calibrating.sharded import shared_out
 from smoothcache_core.calibrating.site_sensitivity import measure_influence
+from smoothcache_core.calibrating.solver_response import conditional_half
 from smoothcache_core.calibration.calibration import Calibration
 from smoothcache_core.errors import CalibrationError
 from smoothcache_core.files import check_output
@@ -236,6 +237,9 @@ class _RunStatistics:
             probes=places,
             conditional=conditional if plain.parts > 1 else None,
         )
+        if conditional is None and plain.parts == 2 and len(branches) == 1:
+            told = conditional_half(dynamics.response.weights)
+            dynamics = replace(dynamics, conditional=told)
         assert part.products is not None
         products = joined(part.products) / part.samples
         response = dynamics.response

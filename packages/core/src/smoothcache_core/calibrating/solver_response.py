@@ -17,6 +17,7 @@ from torch import Tensor
 from smoothcache_core.calibration.response import Response
 from smoothcache_core.calls.clock import Tick
 from smoothcache_core.errors import CalibrationError
+from smoothcache_core.numerics.arrays import Array
 from smoothcache_core.outputs.structures import Structure, denoised
 from smoothcache_core.sampling.recording import record
 from smoothcache_core.sampling.sampler import Sampler
@@ -42,6 +43,10 @@ _ENTRIES = 16384  # of a large latent: each is an equation for the same few hund
 
 _EQUATIONS = 2.0  # per unknown, at least, so that the residual can tell a solver that is not affine
 
+
+_STRONG = (
+    1.02  # least strength of guidance that tells its passes apart; rounding makes less than 1 %
+)
 
 _SURE = 5.0  # standard deviations, which chance exceeds once in 10^6; below, it is taken for 0
 
@@ -176,6 +181,21 @@ def _weights(full: Tensor, variance: float) -> Tensor:
     doubt = _SURE**2 * full.shape[2] * variance + 1e-300
     found = (shares + doubt * mean) / (sizes + doubt)
     return found / found.sum(dim=1, keepdim=True)
+
+
+def conditional_half(weights: Array) -> int | None:
+    """Return which half of a guided batch is conditional, as the weights of the halves tell.
+
+    Guidance of strength w above 1 gives the conditional half the weight w, and the other 1 - w.
+
+    Args:
+        weights: Of the halves in every evaluation, (E, 2).
+
+    Returns:
+        Its index; None where no half has a weight above 1, as with guidance below or about 1.
+    """
+    typical = np.median(weights, axis=0)
+    return int(typical.argmax()) if typical.max() > _STRONG else None
 
 
 def guided(response: Response, outputs: Tensor) -> Tensor:

@@ -48,7 +48,7 @@ class Dynamics:
         effects: Sums over perturbations of |change of the final sample| / |final sample| per root
             mean square of a change of the guided output, (3, E).
         effect_counts: Number of perturbations in `effects`, (E,).
-        conditional: Index of the conditional pass, if the adapter says it.
+        conditional: Index of the conditional pass, if the adapter says it or guidance's weights do.
         seconds: Seconds of one evaluation, all passes: the least median of a perturbed run; 0 if
             not known. As a mere timing it is left out of comparisons.
 

@@ -11,12 +11,13 @@ from rich.console import Console
 from smoothcache_core import Calibration, calibrate
 from smoothcache_core.cli.commands.calibrate import Calibrate
 from smoothcache_core.cli.destinations import calibration_file
-from smoothcache_core.cli.loading import check_steps
+from smoothcache_core.cli.loading import by_record, check_steps
 from smoothcache_core.cli.modality import Modality
 from smoothcache_core.cli.ranks import Ranks, launched_ranks
 from smoothcache_core.cli.source import Source
 from smoothcache_core.errors import CommandError
 from smoothcache_core.files import check_output
+from smoothcache_core.pipelines.adapting import AUTO
 
 
 def calibrate_to_file(settings: Calibrate, modality: Modality) -> None:
@@ -43,6 +44,11 @@ def calibrate_to_file(settings: Calibrate, modality: Modality) -> None:
         f"{output}: {done.samples} samples of {done.evaluations} evaluations each, "
         f"{len(done.sites)} sites. {_shares(done)}"
     )
+    if done.fingerprint.adapter_data and source.adapter == AUTO:
+        console.print(
+            f"No adapter is known for {done.fingerprint.model_class}, so what can be skipped was "
+            "found by its structure; the files record it."
+        )
     console.print(f"{_sensitivities(done)} Next: {modality.command} plan {output} {_advice(done)}")
 
 
@@ -96,7 +102,8 @@ def _calibrated(
 ) -> Calibration:
     """Calibrate what is left; also where nothing is, for that is known of the sampler only."""
     source = settings.source
-    sampler = source.sampler(steps=source.steps or source.STEPS)
+    loaded = source.sampler(steps=source.steps or source.STEPS)
+    sampler = by_record(source, loaded, [part.fingerprint for part in found.values()])
     for file, part in found.items():
         check_steps(source, sampler, part.evaluations, file)
     sampler.show_progress(ranks.rank == 0)

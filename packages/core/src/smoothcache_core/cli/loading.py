@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from smoothcache_core import Sampler, Schedule
 from smoothcache_core.cli.source import Source
 from smoothcache_core.errors import CommandError
+from smoothcache_core.pipelines.adapting import AUTO, STRUCTURE
 from smoothcache_core.sampling import ConditionedSampler
 from smoothcache_core.schedule import Fingerprint
 
@@ -22,10 +23,28 @@ def sampler_for(source: Source, plans: Mapping[Path, Schedule]) -> ConditionedSa
     """
     evaluations = [plan.evaluations for plan in plans.values()]
     own = source.steps_for(evaluations[0]) if evaluations else source.STEPS
-    sampler = source.sampler(steps=source.steps or own)
+    loaded = source.sampler(steps=source.steps or own)
+    sampler = by_record(source, loaded, [plan.fingerprint for plan in plans.values()])
     for file, plan in plans.items():
         check_steps(source, sampler, plan.evaluations, file)
     return sampler
+
+
+def by_record(
+    source: Source, sampler: ConditionedSampler, known: Iterable[Fingerprint]
+) -> ConditionedSampler:
+    """Return a sampler with the adapter that files record, if none is asked for.
+
+    Args:
+        source: What was asked for.
+        sampler: The sampler of the model.
+        known: What the files were made for.
+    """
+    recorded = (each.recorded_adapter for each in known)
+    found = next((adapter for adapter in recorded if adapter is not None), None)
+    if found is None or source.adapter not in (AUTO, STRUCTURE):
+        return sampler
+    return sampler.with_adapter(found)
 
 
 def check_steps(source: Source, sampler: ConditionedSampler, evaluations: int, file: Path) -> None:

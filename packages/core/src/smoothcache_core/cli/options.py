@@ -37,6 +37,18 @@ DtypeOption = Annotated[
 ]
 
 
+AdapterOption = Annotated[
+    str,
+    Parameter(
+        group=MODEL,
+        metavar="NAME",
+        help="What is known about the denoiser. 'auto': the adapter of its class, or of the "
+        "schedule; else its parts are found by two evaluations. 'structure': found so in any case. "
+        "'whole': only whole evaluations are skipped. Or the name of an adapter.",
+    ),
+]
+
+
 Labels = Annotated[
     str | None,
     Parameter(

@@ -32,6 +32,7 @@ class Source(ABC):
         guidance: Strength of guidance, if given.
         device: Device to load it onto.
         dtype: Data type of its weights.
+        adapter: What is known about its denoiser: `"auto"`, `"structure"`, `"whole"`, or a name.
         labels: Classes, for class-conditional models; None for all.
         prompts: Prompts, for text-conditional models.
         samples: Samples in all.
@@ -52,6 +53,7 @@ class Source(ABC):
     guidance: float | None = None
     device: opt.Device = "auto"
     dtype: opt.DtypeOption = "auto"
+    adapter: opt.AdapterOption = "auto"
     labels: opt.Labels = None
     prompts: opt.Prompts = ()
     samples: opt.Samples = 1

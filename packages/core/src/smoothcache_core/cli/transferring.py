@@ -9,7 +9,7 @@ from rich.console import Console
 from smoothcache_core import Calibration, transfer
 from smoothcache_core.cli.commands.transfer import Transfer
 from smoothcache_core.cli.destinations import refuse_existing
-from smoothcache_core.cli.loading import with_passes
+from smoothcache_core.cli.loading import by_record, with_passes
 from smoothcache_core.cli.modality import Modality
 from smoothcache_core.errors import CommandError
 from smoothcache_core.files import check_output
@@ -33,7 +33,8 @@ def transfer_to_file(settings: Transfer, modality: Modality) -> None:
     _check(calibration, file, output)
     refuse_existing([output], force=settings.force)
     check_output(output)
-    sampler = source.sampler(steps=settings.steps)
+    loaded = source.sampler(steps=settings.steps)
+    sampler = by_record(source, loaded, [calibration.fingerprint])
     sampler.show_progress(False)
     console = Console(soft_wrap=True, highlight=False)
     with console.status("transferring"):

@@ -1,6 +1,11 @@
 """Pipelines of other libraries, taken apart into what `calibrate` and `cached` need."""
 
 from smoothcache_core.calls.guidance import announcing_guidance
+from smoothcache_core.pipelines.adapting import (
+    adapter_for_schedule,
+    adapter_or_whole,
+    chosen_adapter,
+)
 from smoothcache_core.pipelines.announcing import pipeline_announcing
 from smoothcache_core.pipelines.diffusers_shaped import PipelineClass, diffusers_sampler
 from smoothcache_core.pipelines.pipelines import cached_sampler, pipeline_sampler
@@ -12,8 +17,11 @@ __all__ = [
     "ConditionedSampler",
     "PipelineClass",
     "Relay",
+    "adapter_for_schedule",
+    "adapter_or_whole",
     "announcing_guidance",
     "cached_sampler",
+    "chosen_adapter",
     "devices_of",
     "diffusers_sampler",
     "pipeline_announcing",

@@ -127,7 +127,7 @@ def denoiser_part(pipe: Any, *names: str) -> nn.Module | None:
 def diffusers_sampler(
     pipe: Any,
     model: nn.Module,
-    adapter: Adapter,
+    adapter: Adapter | None,
     sample: Callable[[int], object],
     *,
     known: PipelineClass,
@@ -140,7 +140,7 @@ def diffusers_sampler(
     Args:
         pipe: A pipeline in the manner of diffusers, with a `scheduler`.
         model: The denoiser among its parts.
-        adapter: What is known about the denoiser's family.
+        adapter: What is known about the denoiser's family; None if it is to be found by structure.
         sample: Calls the pipeline once, from the noise of the given seed.
         known: What is known about the pipeline's class.
         solver: Name of the solver; None if the scheduler names it.

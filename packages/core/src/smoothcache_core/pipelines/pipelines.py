@@ -15,13 +15,13 @@ from smoothcache_core.calls.clock import Scheduler
 from smoothcache_core.patching import replaced
 from smoothcache_core.runtime.cached import cached
 from smoothcache_core.runtime.store import CacheStats
-from smoothcache_core.sampling.sampler import Sampler
+from smoothcache_core.sampling.sampler import NOT_GIVEN, Sampler
 from smoothcache_core.schedule.schedule import Schedule
 
 
 def pipeline_sampler(
     model: nn.Module,
-    adapter: Adapter,
+    adapter: Adapter | None,
     sample: Callable[[int], object],
     *,
     decoder: object | None,
@@ -39,7 +39,7 @@ def pipeline_sampler(
 
     Args:
         model: The denoiser; see `Sampler`, as for what is not explained here.
-        adapter: What is known about its family.
+        adapter: What is known about its family; None if it is to be found by structure.
         sample: Calls the pipeline once, from the noise of the given seed.
         decoder: What turns the final latent into a sample, by its method `decode`; if any.
         latent_of: Gives what the decoder is given, (samples, ...), the layout of the denoiser's
@@ -60,7 +60,7 @@ def pipeline_sampler(
 
     return Sampler(
         model=model,
-        adapter=adapter,
+        adapter=NOT_GIVEN if adapter is None else adapter,
         run=run,
         scheduler=scheduler,
         solver=solver,

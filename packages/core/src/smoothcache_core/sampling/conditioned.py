@@ -4,9 +4,9 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from hashlib import sha256
-from typing import Any
+from typing import Any, Self
 
 from torch import Tensor, nn
 
@@ -33,6 +33,8 @@ class ConditionedSampler(Sampler, ABC):
         conditions: What to show: class numbers, prompts, or what else the model takes; at least 1.
         steps: Steps of the solver, at least 1.
         guidance: Strength of classifier-free guidance; None is the model's own.
+        given_adapter: An adapter, or what is said of it: the name of a known one, `"auto"`,
+            `"structure"` or `"whole"`; None is `"auto"`.
         decode: Turns final latents (n, ...) into samples, (n, ...).
 
     Raises:
@@ -42,6 +44,7 @@ class ConditionedSampler(Sampler, ABC):
     conditions: Sequence[Any]
     steps: int
     guidance: float | None = None
+    given_adapter: Adapter | str | None = None
     model: nn.Module = field(init=False, repr=False, compare=False)
     adapter: Adapter = field(init=False, repr=False, compare=False)
     run: Callable[[int], object] = field(init=False, repr=False, compare=False)
@@ -71,9 +74,14 @@ class ConditionedSampler(Sampler, ABC):
     @property
     def settings(self) -> dict[str, Setting]:
         """Everything that it was told, by name: its conditions, steps, guidance and so on."""
-        told = {each.name: getattr(self, each.name) for each in fields(self) if each.init}
+        names = [each.name for each in fields(self) if each.init and each.name != "given_adapter"]
+        told = {name: getattr(self, name) for name in names}
         known = {name: value for name, value in told.items() if _is_plain(value)}
         return {**known, "conditions": _summary(self.conditions), **super().settings}
+
+    def with_adapter(self, adapter: Adapter) -> Self:
+        """Return the same sampler with another adapter; see `Sampler.with_adapter`."""
+        return replace(self, given_adapter=adapter)
 
     def conditions_of(self, seed: int) -> list[Any]:
         """Return the conditions of the samples of `seed`.
