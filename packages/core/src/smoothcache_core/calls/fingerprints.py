@@ -14,7 +14,7 @@ from smoothcache_core.calls.call import Call, largest
 from smoothcache_core.calls.clock import Scheduler
 from smoothcache_core.calls.function import FunctionDenoiser
 from smoothcache_core.calls.solvers import solver_name, solver_settings
-from smoothcache_core.calls.weights import known_name, weight_projections, whole_shape
+from smoothcache_core.calls.weights import own_parameters, weight_projections, whole_shape
 from smoothcache_core.relay import members_of, takes_turns
 from smoothcache_core.schedule.adapter_data import AdapterData
 from smoothcache_core.schedule.fingerprint import Fingerprint
@@ -143,7 +143,7 @@ def _config_hash(model: nn.Module) -> str:
         known = {k: v for k, v in config.items() if not str(k).startswith("_")}
         known = {k: v for k, v in known.items() if k not in _STORAGE}
         return _digest(json.dumps(known, sort_keys=True, default=str))
-    shapes = [(known_name(name), whole_shape(each)) for name, each in model.named_parameters()]
+    shapes = [(name, whole_shape(each)) for name, each in own_parameters(model)]
     return _digest(repr(shapes))
 
 

@@ -1,4 +1,4 @@
-"""Counting FLOPs: torch's counter, with attention counted on CPUs too."""
+"""Counting FLOPs: torch's counter, with attention on CPUs and products of integers counted too."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -15,13 +15,20 @@ _ATTENTION = (
 
 
 def flop_counter() -> FlopCounterMode:
-    """Return torch's flop counter, taught what it omits or refuses of attention kernels.
+    """Return torch's flop counter, taught what it omits or refuses.
 
-    That is the kernel of CPUs, and keys and values of fewer heads than the queries.
+    That is the attention kernel of CPUs, keys and values of fewer heads than the queries, and the
+    product of matrices of integers, which quantised activations take.
     """
+    omitted = {torch.ops.aten._int_mm: _product_flops}
     return FlopCounterMode(
-        display=False, custom_mapping=dict.fromkeys(_ATTENTION, _attention_flops)
+        display=False, custom_mapping=dict.fromkeys(_ATTENTION, _attention_flops) | omitted
     )
+
+
+def _product_flops(one: Sequence[int], other: Sequence[int], **kwargs: Any) -> int:
+    del kwargs
+    return 2 * one[0] * one[1] * other[1]
 
 
 def _attention_flops(

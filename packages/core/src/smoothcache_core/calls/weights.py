@@ -2,7 +2,7 @@
 
 import functools
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -11,6 +11,9 @@ from torch import Tensor, distributed, nn
 _PROJECTIONS = 8  # parameters looked at: enough to tell models apart, spread over the depth
 _ENTRIES = 4096  # entries of each: reading them takes no time, also from an accelerator
 _COARSEST = 0.1  # rounding above which a projection tells nothing: small weights in float8_e4m3
+
+_TUNED = ".base_layer."
+"""What PEFT puts before the layer that it tunes; what else is beside that layer is PEFT's."""
 
 _WRAPPERS = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")
 """What torch puts into the names of parameters: compiled, sharded, checkpointed modules."""
@@ -40,7 +43,7 @@ def weight_projections(model: nn.Module) -> Projections:
     Args:
         model: The denoiser, not its compiled wrapper.
     """
-    matrices = [(n, p) for n, p in model.named_parameters() if p.ndim > 1 and _is_weight(p)]
+    matrices = [(n, p) for n, p in own_parameters(model) if p.ndim > 1 and _is_weight(p)]
     stride = max(len(matrices) // _PROJECTIONS, 1)
     values: dict[str, float] = {}
     roundings = [0.0]
@@ -53,7 +56,7 @@ def weight_projections(model: nn.Module) -> Projections:
         rounding = _rounding(entries, norm)
         if 0.0 < norm < math.inf and rounding <= _COARSEST:
             value = float(entries.double() @ _signs()[: len(entries)]) / norm
-            values[known_name(name)] = round(value, 4)
+            values[name] = round(value, 4)
             roundings.append(rounding)
     return Projections(values=values, rounding=round(max(roundings), 4))
 
@@ -67,6 +70,25 @@ def known_name(parameter: str) -> str:
     for wrapper in _WRAPPERS:
         parameter = parameter.replace(wrapper, "")
     return parameter
+
+
+def own_parameters(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
+    """Return the parameters of the model itself, by the names that they have in it.
+
+    Those of adapters that PEFT put on it (LoRA and others) are left out: they come and go.
+
+    Args:
+        model: The denoiser, not its compiled wrapper.
+    """
+    found = [(known_name(name), parameter) for name, parameter in model.named_parameters()]
+    tuned = {name.partition(_TUNED)[0] for name, _ in found if _TUNED in name}
+    own = [(n, p) for n, p in found if _TUNED in n or not _is_inside(n, tuned)]
+    return [(name.replace(_TUNED, "."), parameter) for name, parameter in own]
+
+
+def _is_inside(name: str, modules: Collection[str]) -> bool:
+    parts = name.split(".")
+    return any(".".join(parts[:depth]) in modules for depth in range(1, len(parts)))
 
 
 def whole_shape(parameter: nn.Parameter) -> tuple[int, ...]:

@@ -24,6 +24,7 @@ from smoothcache_core.outputs.halves import narrow
 from smoothcache_core.relay import beside_of, members_of
 from smoothcache_core.runtime.beside import Beside
 from smoothcache_core.runtime.program import Program, Programs
+from smoothcache_core.runtime.ranks import refuse_unlike
 from smoothcache_core.runtime.remarks import Remarks, warn
 from smoothcache_core.runtime.run import Run
 from smoothcache_core.runtime.site_cache import Refit
@@ -56,7 +57,8 @@ class Attachment:
 
     Raises:
         AdapterError: The adapter does not fit the model.
-        AttachError: The model has a cache already, or cannot be restored.
+        AttachError: The model has a cache already, or cannot be restored; or it is in shards, and
+            the ranks that hold them have different schedules.
         ScheduleError: The schedule does not fit the model, one filled site is inside another, or
             guidance cannot be filled here.
     """
@@ -73,6 +75,7 @@ class Attachment:
         differentiable: bool = False,
     ) -> None:
         inside = denoiser(model)
+        refuse_unlike(inside, schedule)
         sites = sites_of(adapter, inside)
         self.stats = CacheStats()
         self.context: Announced | None = None

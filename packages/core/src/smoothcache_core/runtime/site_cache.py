@@ -219,7 +219,8 @@ def _refuse_uncalled(wrapped: WrappedSite, evaluation: int) -> None:
         raise AttachError(
             f"{wrapped.site.path!r} was not called in evaluation {evaluation}: either the model "
             "does not call it as a module (the adapter does not fit), or a hook put on after the "
-            "cache bypasses it; attach the cache last"
+            "cache bypasses it, or another module stands in its place since (a LoRA put on or "
+            "taken off); attach the cache last"
         )
 
 

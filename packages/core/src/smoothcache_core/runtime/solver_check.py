@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from smoothcache_core.runtime.later import Later
+from smoothcache_core.runtime.ranks import among_ranks
 from smoothcache_core.schedule.solver_steps import SolverStep, SolverSteps
 
 _RESIDUAL = 1e-2
@@ -67,11 +68,11 @@ class _Sums:
             sign = 1.0 if part == self._conditional else -1.0
             self.difference = _plus(self.difference, output, sign * sum(coefficients))
 
-    def left(self, start: Tensor, latent: Tensor) -> Later | None:
-        """Return products of what is left of the latent, (5,); None if nothing was added.
+    def left(self, start: Tensor, latent: Tensor, alike: Tensor) -> Later | None:
+        """Return products of what is left of the latent, (6,); None if nothing was added.
 
         They are |r|^2, r . d, |d|^2, |x - x_0|^2 and |x|^2, where r is what is left and d the
-        effect of one more unit of guidance.
+        effect of one more unit of guidance; and `alike`.
         """
         if self.planned is None:
             return None
@@ -82,7 +83,7 @@ class _Sums:
         other = other - start * (other @ along)
         moved = latent - start
         products = rest @ rest, rest @ other, other @ other, moved @ moved, latent @ latent
-        return Later(torch.stack(products))
+        return Later(torch.stack((*products, alike)))
 
     def strength(self) -> float:
         """Return the planned weight of the conditional pass."""
@@ -137,7 +138,7 @@ class SolverCheck:
             return
         for sums in self._sums:
             if self._start is not None and sums.step.evaluation == evaluation:
-                left = sums.left(self._start, part)
+                left = sums.left(self._start, part, self._alike(latent))
                 if left is not None:
                     self._asked.append((sums, torch.finfo(latent.dtype).eps, left))
 
@@ -169,6 +170,13 @@ class SolverCheck:
         passes = rows.detach().chunk(2) if halves else [rows.detach()]
         return [each.float().reshape(-1) for each in passes]
 
+    def _alike(self, rows: Tensor) -> Tensor:
+        """Return whether a call holds all passes of guidance, of the same latents: 0 or 1, ()."""
+        first, *others = self._parts(rows)
+        if self._separate or self._passes == 1:
+            return first.new_ones(())
+        return (first == others[0]).all().float() if others else first.new_zeros(())
+
     def findings(self, *, wait: bool = False) -> list[Finding]:
         """Return what is found out by now.
 
@@ -187,9 +195,11 @@ def _plus(total: Tensor | None, output: Tensor, coefficient: float) -> Tensor:
 
 def _finding(sums: _Sums, eps: float, products: list[float]) -> Finding | None:
     """Return what is wrong with one step, if anything; see `_Sums.left` for the products."""
-    left, along, unit, moved, size = products
+    left, along, unit, moved, size, alike = products
     if not all(map(math.isfinite, products)) or not moved or not size:
         return None
+    if not alike and among_ranks():
+        return None  # each rank may evaluate one pass of guidance, and see nothing of the other
     step, share = sums.step, math.sqrt(left / moved)
     rounding = _ROUNDINGS * eps * math.sqrt(size / moved)
     is_noisy = step.residual > _RESIDUAL + rounding
