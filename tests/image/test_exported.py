@@ -20,6 +20,7 @@ pytest.importorskip("onnxscript")
 runtime = pytest.importorskip("onnxruntime")
 
 pytestmark = [
+    pytest.mark.zoo,  # a small export is always tested, with the other functions
     pytest.mark.usefixtures("one_thread"),
     pytest.mark.filterwarnings("ignore"),  # what exporters say of themselves
 ]

@@ -1,8 +1,9 @@
 """Denoisers that are no torch modules: a function stands in a module that can be skipped."""
 
 import copy
-import functools
+from functools import partial
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -181,7 +182,7 @@ def test_torchscript_is_a_denoiser_by_a_function():
 
 
 def test_what_a_function_takes_is_its_own_word_or_named():
-    bound = functools.partial(lambda scale, x, t: scale * x * t, 2.0)
+    bound = partial(lambda scale, x, t: scale * x * t, 2.0)
     assert argument_names(FunctionDenoiser(bound)) == ["x", "t"]
     given = FunctionDenoiser(lambda *args: args[0], arguments=("noisy", "progress"))
     adapter = whole_evaluations(given, latent="noisy", timestep="progress")
@@ -232,3 +233,35 @@ def test_samplers_of_k_diffusion_call_it(name: str):
     part = plan(calibration, compute=0.6)
     report = evaluate(sampler, {"part": part}, seeds=[10], warmup=0, progress=False)
     assert report.row("part").rel_l2 < 0.01
+
+
+@pytest.mark.filterwarnings("ignore")  # what exporters say of themselves
+def test_a_session_of_onnx_runtime_is_a_denoiser_by_a_function(tmp_path: Path):
+    pytest.importorskip("onnxscript")
+    runtime = pytest.importorskip("onnxruntime")
+    net, file = Net().requires_grad_(False), tmp_path / "net.onnx"
+    given = (torch.ones(2, *SHAPE), torch.ones(()))
+    program = torch.onnx.export(net, given, dynamo=True, optimize=False, verbose=False)
+    assert program is not None
+    program.save(str(file))
+    session = runtime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+
+    def run(x: Tensor, t: Tensor) -> Tensor:
+        return torch.from_numpy(session.run(None, {"x": x.numpy(), "t": t.numpy()})[0])
+
+    reports = []
+    for model in (net, FunctionDenoiser(run, like=net)):
+        toy = ToySampler(partial(called, model), lambda: OneStep(STEPS))
+        sampler = Sampler(model=model, adapter=whole_evaluations(model), run=toy, samples=2)
+        half = plan(calibrate(sampler, seeds=range(3), progress=False), compute=0.5)
+        reports.append(evaluate(sampler, {"half": half}, seeds=[10], warmup=0, progress=False))
+    of_torch, of_onnx = (report.row("half") for report in reports)
+    assert of_onnx.rel_l2 == pytest.approx(of_torch.rel_l2, rel=1e-3)
+    assert of_onnx.computed == of_torch.computed == STEPS // 2
+    with pytest.raises(AdapterError, match="an InferenceSession cannot be; write a function that"):
+        FunctionDenoiser(session)
+
+
+def called(model: nn.Module, latent: Tensor, timestep: Tensor, label: Tensor) -> Tensor:
+    del label
+    return model(latent, 0.1 * timestep.float())
