@@ -63,7 +63,7 @@ def test_guidance_shared_out_among_ranks_follows_the_plan_of_one_process(
     with torch.no_grad():
         calibration = calibrate(sampler, seeds=range(2), progress=False)
     with pytest.warns(SmoothCacheWarning, match="caching helps little here"):
-        half = plan(calibration, compute=0.5)
+        half = plan(calibration, compute=0.5, target="denoiser")
     assert half.solver_steps is not None
     one, other = together(ranks, run_split, tmp_path / "group", schedule=half)
     assert torch.equal(one.pop("outcome"), other.pop("outcome"))
