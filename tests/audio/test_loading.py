@@ -117,7 +117,7 @@ def test_a_foreign_configuration_is_refused(copied: Path, settings: dict[str, An
 
 def test_a_broken_configuration_is_refused(copied: Path):
     (copied / "model_config.json").write_text('{"model_type": ')
-    with pytest.raises(PipelineError, match=r"model_config.json' is not JSON"):
+    with pytest.raises(PipelineError, match=r"model_config.json' is not a JSON file"):
         load_model(copied, device="cpu")
 
 
@@ -179,7 +179,7 @@ def test_a_checkpoint_runs_no_code(copied: Path, tmp_path: Path):
 
 def test_a_configuration_that_is_nested_without_end_is_refused(copied: Path):
     (copied / "model_config.json").write_text("[" * 100_000)
-    with pytest.raises(PipelineError, match=r"model_config.json' is not JSON: it is nested"):
+    with pytest.raises(PipelineError, match=r"model_config.json' is not a JSON file: it is nested"):
         load_model(copied, device="cpu")
 
 

@@ -54,7 +54,7 @@ def entering(*arguments: Any, **settings: Any) -> None:
 MISTAKES: dict[str, tuple[Callable[[], object], str]] = {
     "path of a schedule": (
         lambda: entering(MODEL, ADAPTER, "half.json"),
-        r"`schedule` must be a Schedule, not the text 'half.json'; read it: Schedule.load\('half",
+        r"`schedule` must be a Schedule, not the text 'half.json'; load it: Schedule.load\('half",
     ),
     "Path of a schedule": (
         lambda: entering(MODEL, ADAPTER, Path("half.json")),
@@ -76,7 +76,7 @@ MISTAKES: dict[str, tuple[Callable[[], object], str]] = {
     "no adapter": (lambda: entering(MODEL, None, SCHEDULE), "`adapter` must be .* not None"),
     "calibration for schedule": (
         lambda: entering(MODEL, ADAPTER, CALIBRATION),
-        r"not a Calibration; plan one from it",
+        r"not a Calibration; create one",
     ),
     "one name": (
         lambda: entering(MODEL, ADAPTER, SCHEDULE, branches="cond"),
@@ -86,7 +86,7 @@ MISTAKES: dict[str, tuple[Callable[[], object], str]] = {
     "plan a path": (lambda: plan("c.safetensors", compute=0.5), r"Calibration.load\('c.safe"),  # pyright: ignore[reportArgumentType]
     "plan a sampler": (lambda: plan(SAMPLER, compute=0.5), r"calibrate\(sampler"),  # pyright: ignore[reportArgumentType]
     "plan a schedule": (lambda: plan(SCHEDULE, compute=0.5), "planned already"),  # pyright: ignore[reportArgumentType]
-    "plan a model": (lambda: plan(MODEL, compute=0.5), "measure one"),  # pyright: ignore[reportArgumentType]
+    "plan a model": (lambda: plan(MODEL, compute=0.5), "create one"),  # pyright: ignore[reportArgumentType]
     "calibrate a model": (lambda: calibrate(MODEL, seeds=[0]), r"Sampler\(model=model"),  # pyright: ignore[reportArgumentType]
     "calibrate a pipeline": (lambda: calibrate(Pipeline(), seeds=[0]), "sampler_of"),  # pyright: ignore[reportArgumentType]
     "calibrate a function": (lambda: calibrate(run, seeds=[0]), r"Sampler\(model=model"),  # pyright: ignore[reportArgumentType]

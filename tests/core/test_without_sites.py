@@ -67,7 +67,7 @@ def test_whole_runs_are_measured(passes: Passes, branches: tuple[str, ...]):
     assert found.remark == ""
     assert not found.cost.counted
     assert found.cost.output_bytes == 2 * 12 * 4 * len(branches)
-    assert "sites: none, whole evaluations only\n  measured: whole runs" in repr(found)
+    assert "sites: none, whole evaluations only\n  measured: solver response" in repr(found)
 
 
 def test_sites_change_nothing_of_what_is_measured_of_whole_runs():
@@ -188,7 +188,7 @@ def test_auto_takes_whole_evaluations(calibration: Calibration):
 
 def test_without_sensitivities_nothing_can_be_planned():
     known = calibrated(sampler(), sensitivity=0)
-    with pytest.raises(ScheduleError, match="give calibrate `sensitivity`"):
+    with pytest.raises(ScheduleError, match="calibrate with sensitivity=2"):
         plan(known, compute=0.5)
 
 

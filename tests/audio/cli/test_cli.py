@@ -63,8 +63,11 @@ def test_a_transferred_calibration_plans_for_the_new_steps(shell: Shell, calibra
     ("words", "message"),
     [
         ((), "--steps requires an argument"),
-        (("--steps", 13), "to between 4 and 2 times as many; this one has 6, the new run 13"),
-        (("--steps", 8, "--solver", "dpmpp-2m"), "the solver is 'dpmpp-2m', not 'dpmpp-3m-sde'"),
+        (("--steps", 13), "from 4 to 2 times as many; calibrated are 6, the new run has 13"),
+        (
+            ("--steps", 8, "--solver", "dpmpp-2m"),
+            "the solver is 'dpmpp-2m' instead of 'dpmpp-3m-sde'",
+        ),
         (("--steps", 8, "--seconds", 0.5), "the new run's latent has shape"),
     ],
 )
@@ -168,7 +171,7 @@ def test_seconds_set_the_length(shell: Shell):
         (("--labels", "12"), "classes '12' are not among 0-9"),
         (("--labels", "four"), "'four' is no class of this model; give numbers, ranges such as"),
         (("--prompt", "a dog"), "this model takes class labels, not prompts"),
-        (("--solver", "k-dpm-adaptive"), "chooses its evaluations by the data"),
+        (("--solver", "k-dpm-adaptive"), "chooses the number of evaluations at run time"),
         (("--solver", "euler"), "'euler' does not sample this model, whose objective is 'v'"),
         (("--steps", 1), "'dpmpp-3m-sde' makes at least 2 steps, got 1"),
         (("--sigma-min", 600), "the noise must go from sigma_max down to sigma_min"),
@@ -209,7 +212,7 @@ def test_missing_stable_audio_tools_is_told_before_anything_is_done(
     for words in (("demo",), ("sample", "--model", shell.model)):
         message = shell.refused(*words, "--output", output)
         assert "needs stable-audio-tools, of which no_such_package cannot be found" in message
-        assert "install it by: pip install" in message
+        assert "install it with: pip install" in message
     assert not output.exists()
 
 
@@ -261,4 +264,7 @@ def test_evaluate_writes_a_report_pictures_and_sounds(
 def test_seeds_of_the_calibration_cannot_judge(shell: Shell, planned: Path):
     words = ("--model", shell.model, "--seed", 1, "--output", shell.folder / "e")
     message = shell.refused("evaluate", planned / "denoiser-compute0.5.json", *words)
-    assert "seeds [1] calibrated 'denoiser-compute0.5', so they cannot judge it" in message
+    assert (
+        "seeds [1] were used to calibrate or fit 'denoiser-compute0.5', so they cannot evaluate it"
+        in message
+    )

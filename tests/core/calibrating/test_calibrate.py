@@ -495,8 +495,8 @@ def test_an_interrupted_calibration_continues_as_if_it_had_not_been(kill_at: int
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"max_lag": 2}, "max_lag is 3, not 2"),
-        ({"solver": "Heun"}, "solver is None, not 'Heun'"),
+        ({"max_lag": 2}, "max_lag is 3 instead of 2"),
+        ({"solver": "Heun"}, "solver is None instead of 'Heun'"),
     ],
 )
 def test_a_checkpoint_of_something_else_is_refused(
@@ -547,7 +547,7 @@ def test_a_solver_that_depends_on_the_data_is_refused():
 def test_a_sampler_that_runs_twice_is_refused():
     toy = random_toy()
     before = anatomy(toy)
-    with pytest.raises(CalibrationError, match=r"ran the sampler twice .* after 6 evaluations"):
+    with pytest.raises(CalibrationError, match=r"must run the sampler once.* after 6 evaluations"):
         record(toy, lambda seed: [runs(toy)(seed), runs(toy)(seed)])
     assert anatomy(toy) == before
 

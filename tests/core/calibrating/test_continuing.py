@@ -75,9 +75,9 @@ def measure(made: Counted, checkpoint: Path, seeds: Any = (0, 1), **settings: An
 
 KNOWN_BEFORE = {
     "weights": (Counted, {"weights": 1}, {}, "weights are those of another model"),
-    "solver": (Counted, {"solver": "Heun"}, {}, "solver is None, not 'Heun'"),
+    "solver": (Counted, {"solver": "Heun"}, {}, "solver is None instead of 'Heun'"),
     "branches": (Counted, {"branches": ("one",)}, {}, "branches is"),
-    "lags": (Counted, {}, {"max_lag": 2}, "max_lag is 3, not 2"),
+    "lags": (Counted, {}, {"max_lag": 2}, "max_lag is 3 instead of 2"),
     "no sensitivities": (Counted, {}, {"sensitivity": 0}, "has sensitivities, which would be lost"),
     "more sensitivities": (
         Counted,
@@ -87,11 +87,11 @@ KNOWN_BEFORE = {
     ),
 }
 KNOWN_BY_A_LOOK = {
-    "fewer steps": ({"steps": STEPS[:-1]}, "evaluations is 6, not 5"),
-    "more steps": ({"steps": (*STEPS, 0.5)}, "evaluations is 6, not 7"),
+    "fewer steps": ({"steps": STEPS[:-1]}, "evaluations is 6 instead of 5"),
+    "more steps": ({"steps": (*STEPS, 0.5)}, "evaluations is 6 instead of 7"),
     "other timesteps": ({"steps": (*STEPS[:-1], 0.5)}, "the timesteps differ"),
     "size": ({"size": 5}, "latent_shape is"),
-    "data type": ({"dtype": torch.float64}, "dtype is 'float32', not 'float64'"),
+    "data type": ({"dtype": torch.float64}, "dtype is 'float32' instead of 'float64'"),
     "guidance": ({"guidance": 3.0}, "guidance is"),
 }
 
@@ -130,7 +130,7 @@ def test_another_run_is_refused_after_one_evaluation(
 def test_batches_of_another_size_are_refused(tmp_path: Path):
     checkpoint = tmp_path / "c.safetensors"
     measure(Counted(), checkpoint)
-    with pytest.raises(CalibrationError, match="samples is 2, not 1"):
+    with pytest.raises(CalibrationError, match="samples is 2 instead of 1"):
         measure(Counted(samples=1), checkpoint)
 
 
@@ -163,8 +163,12 @@ def scheduled(toy: Toy, scheduler: Any, eta: float, steps: int = 6) -> Sampler:
 @pytest.mark.parametrize(
     ("settings", "eta", "message"),
     [
-        ({"beta_schedule": "scaled_linear"}, 0.0, "beta_schedule is linear, not scaled_linear"),
-        ({}, 0.5, r"eta is 0, not 0.5"),
+        (
+            {"beta_schedule": "scaled_linear"},
+            0.0,
+            "beta_schedule is linear, instead of scaled_linear",
+        ),
+        ({}, 0.5, r"eta is 0, instead of 0.5"),
     ],
 )
 def test_another_setting_of_the_solver_is_refused(

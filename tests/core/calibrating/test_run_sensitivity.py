@@ -154,7 +154,7 @@ def test_no_sensitivity_records_nothing_of_it():
     full = record(sampler)
     assert full.dynamics is not None
     assert (full.totals == calibration.totals)[~np.isnan(full.totals)].all()
-    with pytest.raises(ScheduleError, match="cannot plan whole evaluations; give calibrate"):
+    with pytest.raises(ScheduleError, match="this calibration has no sensitivities"):
         plan(calibration, compute=0.5)
 
 
@@ -317,9 +317,11 @@ def test_a_sampler_that_clips_keeps_the_errors_and_says_why():
     calibration = record(sampler, sample=clipping)
     assert calibration.dynamics is None
     assert calibration.influence is None
-    assert "no affine function of the denoiser's outputs (relative residual" in calibration.remark
+    assert "not affine in the denoiser's outputs (relative residual" in calibration.remark
     assert (calibration.totals == plain.totals)[~np.isnan(plain.totals)].all()
-    with pytest.raises(ScheduleError, match=r"cannot plan whole evaluations: .*the sampler clips"):
+    with pytest.raises(
+        ScheduleError, match=r"no error can be predicted from this calibration: .*it clips"
+    ):
         plan(calibration, compute=0.5)
     merged = Calibration.merge(calibration, record(sampler, seeds=(9,)))
     assert merged.dynamics is None

@@ -146,7 +146,7 @@ def test_a_rank_that_ends_does_not_leave_the_other_waiting():
         lost, ended = own.errors(shard, {"die": (3,)})
     assert isinstance(ended, BrokenProcessPool)
     assert isinstance(lost, CalibrationError)
-    assert str(lost).startswith("rank 0 of 2 lost the others, one of them has ended: ")
+    assert str(lost).startswith("rank 0 of 2 lost contact with the others; one of them exited: ")
 
 
 # ---------------------------------------------------------------------------- going on
@@ -236,7 +236,7 @@ def test_files_of_other_settings_are_refused_and_kept(ranks: Ranks, kind: str, t
     lag = 2 if kind == "part" else 1
     for error in errors:
         assert isinstance(error, CalibrationError)
-        assert f"cannot continue {str(file)!r}: max_lag is {lag}, not 3" in str(error)
+        assert f"cannot continue {str(file)!r}: max_lag is {lag} instead of 3" in str(error)
     assert {file: file.read_bytes() for file in tmp_path.iterdir()} == before
 
 
@@ -248,7 +248,7 @@ def test_files_that_do_not_go_together_are_refused(ranks: Ranks, tmp_path: Path)
     calibrate(shorter, seeds=[1], max_lag=3, checkpoint=file, progress=False)
     for error in ranks.errors(shard, {"checkpoint": checkpoint}):
         assert isinstance(error, CalibrationError)
-        assert f"cannot continue {str(file)!r}: evaluations is 5, not 6" in str(error)
+        assert f"cannot continue {str(file)!r}: evaluations is 5 instead of 6" in str(error)
 
 
 def test_other_files_are_left_alone(ranks: Ranks, tmp_path: Path):

@@ -188,7 +188,9 @@ def test_rounding_in_half_precision_is_not_taken_for_clipping(name: str, dtype: 
 def test_a_sampler_that_clips_is_refused_with_the_residual(dtype: torch.dtype):
     clipping = solver(DDIMScheduler, 6, clip_sample=True)
     sampler = ToySampler(Wave(), clipping, dtype=dtype, samples=4, shape=(4, 16, 16))
-    with pytest.raises(CalibrationError, match=r"\(relative residual 0\.\d+\): the sampler clips"):
+    with pytest.raises(
+        CalibrationError, match=r"\(relative residual 0\.\d+\), so errors .* it clips"
+    ):
         measured(sampler)
 
 
@@ -201,7 +203,7 @@ class Unseeded(OneStep):
 
 
 def test_noise_that_does_not_come_from_the_seed_is_refused():
-    with pytest.raises(CalibrationError, match="draws noise that does not come from the seed"):
+    with pytest.raises(CalibrationError, match="noise that does not come from the seed"):
         measured(ToySampler(Wave(), lambda: Unseeded(4)))
     model = Wave()
 

@@ -373,7 +373,7 @@ def test_what_was_transferred_merges_with_its_like_only():
     assert merged.samples == 2
     np.testing.assert_allclose(gram(merged), gram(at_once), rtol=1e-6)
     measured = calibrated(model, euler(model, 9), seeds=[5])
-    with pytest.raises(CalibrationError, match="transferred_from is None, not 12"):
+    with pytest.raises(CalibrationError, match="transferred_from is None instead of 12"):
         Calibration.merge(moved[0], measured)
 
 
@@ -463,13 +463,13 @@ def refused(
 
 
 def test_too_many_evaluations_are_refused():
-    refused("between 4 and 2 times as many; this one has 10, the new run 21", steps=21)
+    refused("from 4 to 2 times as many; calibrated are 10, the new run has 21", steps=21)
 
 
 def test_too_few_evaluations_are_refused():
-    refused("this one has 10, the new run 3", steps=3)
+    refused("calibrated are 10, the new run has 3", steps=3)
     model = Curve(wave)
-    refused("this one has 3, the new run 4", steps=4, old=calibrated(model, euler(model, 3)))
+    refused("calibrated are 3, the new run has 4", steps=4, old=calibrated(model, euler(model, 3)))
 
 
 @pytest.mark.parametrize(
@@ -494,8 +494,8 @@ def test_other_solvers_are_refused():
     model, first = Curve(wave), DDIMScheduler(clip_sample=False)
     old = calibrated(model, solver(model, first, 10), scheduler=first)
     others = {
-        "the solver is 'EulerDiscreteScheduler', not 'DDIMScheduler'": EulerDiscreteScheduler(),
-        "prediction_type is 'v_prediction', not 'epsilon'": DDIMScheduler(
+        "the solver is 'EulerDiscreteScheduler' instead of 'DDIM": EulerDiscreteScheduler(),
+        "prediction_type is 'v_prediction' instead of 'epsilon'": DDIMScheduler(
             prediction_type="v_prediction", clip_sample=False
         ),
     }
@@ -510,7 +510,7 @@ def test_a_solver_without_a_scheduler_is_known_by_the_name_given():
     new = transfer(old, taken(model, euler(model, 8), solver="euler(end=0.1)"))
     assert new.fingerprint.solver == "euler(end=0.1)"
     assert transfer(old, taken(model, euler(model, 8))).fingerprint.solver == "euler(end=0)"
-    with pytest.raises(CalibrationError, match="the solver is 'heun', not 'euler'"):
+    with pytest.raises(CalibrationError, match="the solver is 'heun' instead of 'euler'"):
         transfer(old, taken(model, euler(model, 8), solver="heun"))
 
 
@@ -558,7 +558,7 @@ def test_sensitivities_that_were_not_measured_are_not_made_up():
 def test_other_models_and_runs_are_refused():
     model = Curve(wave)
     old = calibrated(model, euler(model, 10))
-    refused("model_class is 'Bare', not 'Curve'", old=old, model=Bare(wave))
+    refused("model_class is 'Bare' instead of 'Curve'", old=old, model=Bare(wave))
     refused(
         "1 conditioning passes, the calibrated one 2",
         old=old, model=model, sample=euler(model, 9, guidance=None),

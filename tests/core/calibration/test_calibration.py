@@ -103,22 +103,34 @@ def printed(**known: Any) -> dict[str, Any]:
 
 THREE = calibration_of(np.ones((2, 3, 4)))
 MISMATCHES: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
-    "class": (printed(model_class="A"), printed(model_class="B"), "model_class is 'B', not 'A'"),
+    "class": (
+        printed(model_class="A"),
+        printed(model_class="B"),
+        "model_class is 'B' instead of 'A'",
+    ),
     "weights": (printed(config_hash="1"), printed(config_hash="2"), "config_hash is '2'"),
-    "adapter": (printed(adapter="a"), printed(adapter="b"), "adapter is 'b', not 'a'"),
-    "solver": (printed(solver="DDIM"), printed(solver="Heun"), "solver is 'Heun', not 'DDIM'"),
-    "unknown solver": (printed(), printed(solver="Heun"), "solver is 'Heun', not None"),
-    "evaluations": (printed(evaluations=4), printed(), "evaluations is None, not 4"),
+    "adapter": (printed(adapter="a"), printed(adapter="b"), "adapter is 'b' instead of 'a'"),
+    "solver": (
+        printed(solver="DDIM"),
+        printed(solver="Heun"),
+        "solver is 'Heun' instead of 'DDIM'",
+    ),
+    "unknown solver": (printed(), printed(solver="Heun"), "solver is 'Heun' instead of None"),
+    "evaluations": (printed(evaluations=4), printed(), "evaluations is None instead of 4"),
     "timesteps": (
         printed(timesteps=(9, 3, 2, 1)),
         printed(timesteps=(8, 3, 2, 1)),
         "the timesteps differ",
     ),
-    "shape": (printed(latent_shape=(4,)), printed(latent_shape=(8,)), r"shape is \(8,\), not \(4"),
+    "shape": (
+        printed(latent_shape=(4,)),
+        printed(latent_shape=(8,)),
+        r"shape is \(8,\) instead of \(4",
+    ),
     "dtype": (printed(dtype="float16"), printed(dtype="float32"), "dtype is 'float32'"),
     "guidance": (printed(branches=()), printed(branches=("c", "u")), r"branches is \('c', 'u'\)"),
     "branches": ({}, {"branches": ("other",)}, "the sites or branches differ"),
-    "lags": ({}, {"totals": THREE.totals, "squares": THREE.squares}, "max_lag is 3, not 2"),
+    "lags": ({}, {"totals": THREE.totals, "squares": THREE.squares}, "max_lag is 3 instead of 2"),
 }
 
 
@@ -459,8 +471,8 @@ def test_a_repr_says_in_a_few_lines_what_was_measured():
     assert text.splitlines() == [
         "Calibration of Toy, adapter toy",
         "  solver unknown, 4 evaluations",
-        "  1 samples of 1 seeds, lags up to 2",
+        "  1 sample of 1 seed, lags up to 2",
         "  sites: 1 attn, 1 ff",
-        "  measured: errors, products",
+        "  measured: errors, inner products",
         "  remark: no final latent",
     ]

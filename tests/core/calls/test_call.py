@@ -65,7 +65,9 @@ def test_a_run_that_is_cut_off_is_told_by_the_timesteps_of_its_tokens():
     toy = Toy()
     attachment = attach(toy, ADAPTER, schedule_of())
     sample(toy, [with_given_token(step) for step in STEPS[:4]])
-    with pytest.warns(UserWarning, match="a run ended after 4 of the schedule's 6 evaluations"):
+    with pytest.warns(
+        UserWarning, match="a run ended after 4 evaluations, but the schedule is for 6"
+    ):
         sample(toy, [with_given_token(step) for step in STEPS])
     assert attachment.stats.runs == 2
     attachment.detach()

@@ -193,7 +193,9 @@ def test_one_evaluation_too_many_is_refused_before_it_is_computed(
 ):
     scheduler, evaluations = solver
     toy, schedule = Toy(), schedule_of(row_of(evaluations - 1))
-    message = f"evaluation number {evaluations} .*of a run, but the schedule has {evaluations - 1}"
+    message = (
+        f"evaluation number {evaluations} .*of a run, but the schedule is for {evaluations - 1}"
+    )
     with cached(toy, ADAPTER, schedule), pytest.raises(ScheduleError, match=message):
         solve(giving(toy, form, scheduler), scheduler, SOLVER_STEPS)
     assert_followed(toy, schedule, places(0, evaluations=evaluations - 1))
@@ -204,7 +206,7 @@ def test_another_number_of_steps_is_refused_before_anything_is_computed(solver: 
     """After a whole run, and after one that was cut."""
     scheduler, evaluations = solver
     toy, schedule = Toy(), schedule_of(row_of(evaluations))
-    message = f"is set to [0-9]+ evaluations, but the schedule has {evaluations}"
+    message = f"is set to [0-9]+ evaluations, but the schedule is for {evaluations}"
     with cached(toy, ADAPTER, schedule, scheduler=scheduler) as stats:
         for calls in (evaluations, 2):
             with pytest.raises(Cut):
@@ -339,7 +341,9 @@ def test_a_run_that_ends_early_is_told(rest: Sequence[float]):
     attachment = attach(toy := Toy(), ADAPTER, schedule_of())
     sample(toy)
     sample(toy, rest)
-    with pytest.warns(SmoothCacheWarning, match=f"ended after {len(rest)} of the schedule's 6"):
+    with pytest.warns(
+        SmoothCacheWarning, match=f"ended after {len(rest)} evaluations, but the schedule is for 6"
+    ):
         attachment.detach()
 
 
@@ -347,7 +351,9 @@ def test_a_run_that_the_pipeline_ends_early_is_told():
     attachment = attach(toy := ContextToy(), ADAPTER, schedule_of())
     sample(toy, STEPS[:4])
     toy.end_of_pipeline()
-    with pytest.warns(SmoothCacheWarning, match="ended after 4 of the schedule's 6"):
+    with pytest.warns(
+        SmoothCacheWarning, match="ended after 4 evaluations, but the schedule is for 6"
+    ):
         attachment.detach()
 
 
@@ -450,7 +456,9 @@ def test_too_few_steps_are_told_with_their_number(steps: int, known: bool):
     fingerprint = Fingerprint(timesteps=tuple(spread(6)) if known else None)
     toy, schedule = Toy(), schedule_of().changed(fingerprint=fingerprint)
     with (
-        pytest.warns(SmoothCacheWarning, match=f"ended after {steps} of the schedule's 6"),
+        pytest.warns(
+            SmoothCacheWarning, match=f"ended after {steps} evaluations, but the schedule is for 6"
+        ),
         cached(toy, ADAPTER, schedule) as stats,
     ):
         sample(toy, spread(steps))
@@ -464,7 +472,7 @@ def test_too_many_steps_are_refused(steps: int, known: bool):
     fingerprint = Fingerprint(timesteps=tuple(spread(6)) if known else None)
     toy, schedule = Toy(), schedule_of().changed(fingerprint=fingerprint)
     with (
-        pytest.raises(ScheduleError, match=r"evaluation number 7 .* the schedule has 6"),
+        pytest.raises(ScheduleError, match=r"evaluation number 7 .* the schedule is for 6"),
         cached(toy, ADAPTER, schedule),
     ):
         sample(toy, spread(steps))
@@ -521,7 +529,7 @@ def test_a_run_after_one_too_long_is_new():
 def test_forgotten_branches_are_named_in_the_error():
     with (
         cached(toy := Toy(), ADAPTER, schedule_of()),
-        pytest.raises(ScheduleError, match="name the branches if guidance makes two calls"),
+        pytest.raises(ScheduleError, match=r"branches=.* if guidance makes two calls"),
         pytest.warns(SmoothCacheWarning, match="ended after 1"),
     ):
         sample(toy, branches=PAIR)

@@ -53,7 +53,7 @@ OTHER: dict[str, Any] = {
 def test_every_field_is_compared_by_one_of_the_two(field: str):
     known = {**FULL, "timesteps": None if field == "evaluations" else STEPS}
     one, other = Fingerprint(**known), Fingerprint(**{**known, field: OTHER[field]})
-    difference = f"{field} is {OTHER[field]!r}, not {FULL[field]!r}"
+    difference = f"{field} is {OTHER[field]!r} instead of {FULL[field]!r}"
     assert one.conflicts(other) + one.remarks(other) == [difference]
     assert one.mismatches(other) == [difference]
     assert bool(one.conflicts(other)) == (
@@ -120,7 +120,7 @@ def test_a_schedule_is_checked_against_the_model(compiled: bool):
     with pytest.raises(ScheduleError, match="another model: config_hash is"):
         attach(model, ADAPTER, schedule)
     renamed = PatternAdapter(name="other", patterns=ADAPTER.patterns)
-    with pytest.raises(ScheduleError, match="adapter is 'other', not 'toy'"):
+    with pytest.raises(ScheduleError, match="adapter is 'other' instead of 'toy'"):
         attach(Toy(), renamed, schedule)
     with cached(fitting := Toy(), ADAPTER, schedule):
         sample(fitting)
@@ -315,5 +315,7 @@ def test_a_compiled_model_is_the_same(how: str):
 
 def test_a_schedule_for_other_weights_is_told():
     schedule = interval(2, evaluations=6, kinds=["ff"], fingerprint=calibrated(Toy()))
-    with pytest.warns(SmoothCacheWarning, match="planned for something else: the weights are"):
+    with pytest.warns(
+        SmoothCacheWarning, match="what the schedule was planned for: the weights are"
+    ):
         attach(trained_otherwise(), ADAPTER, schedule).detach(quietly=True)

@@ -101,7 +101,7 @@ def test_a_schedule_of_one_function_is_refused_by_another():
     known = FunctionDenoiser(first)
     fingerprint = plan_for(known).fingerprint
     assert fingerprint.model_class == "first"
-    with pytest.raises(ScheduleError, match="model_class is 'second', not 'first'"):
+    with pytest.raises(ScheduleError, match="model_class is 'second' instead of 'first'"):
         use(FunctionDenoiser(second), plan_for(known))
     use(FunctionDenoiser(second, name="first"), plan_for(known))
 
@@ -140,7 +140,7 @@ def test_what_a_model_was_exported_to_is_the_model_for_schedules_and_pipelines()
     assert list(exported.parameters()) == []
     for made, used in ((net, exported), (exported, net)):
         use(used, plan_for(made))
-    with pytest.raises(ScheduleError, match="model_class is 'Net', not 'run'"):
+    with pytest.raises(ScheduleError, match="model_class is 'Net' instead of 'run'"):
         use(net, plan_for(FunctionDenoiser(run)))
     with pytest.raises(AttributeError, match="nothing"):
         _ = exported.nothing

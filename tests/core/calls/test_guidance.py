@@ -11,7 +11,7 @@ from smoothcache_core.pipelines import announcing_guidance, pipeline_announcing
 from smoothcache_core.sources import interval
 from torch import Tensor
 
-TOLD = r"guidance is \{'guidance_scale': 4.0\}, not \{'guidance_scale': 1.5\}"
+TOLD = r"guidance is \{'guidance_scale': 4.0\} instead of \{'guidance_scale': 1.5\}"
 
 
 def sampled(toy: Toy, seed: int) -> Tensor:

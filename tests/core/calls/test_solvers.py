@@ -99,10 +99,10 @@ def test_files_of_before_are_compared_by_what_they_hold(karras: str, expected: i
     ("one", "other", "told"),
     [
         ("Euler", "Euler", []),
-        ("Euler", "Heun", ["solver is 'Heun', not 'Euler'"]),
+        ("Euler", "Heun", ["solver is 'Heun' instead of 'Euler'"]),
         ("euler(end=0.1)", "euler(end=0)", ["the solver's end is 0, planned for 0.1"]),
-        ("euler(end=0.1)", "euler", ["solver is 'euler', not 'euler(end=0.1)'"]),
-        ("mine (v1)", "mine (v2)", ["solver is 'mine (v2)', not 'mine (v1)'"]),
+        ("euler(end=0.1)", "euler", ["solver is 'euler' instead of 'euler(end=0.1)'"]),
+        ("mine (v1)", "mine (v2)", ["solver is 'mine (v2)' instead of 'mine (v1)'"]),
     ],
 )
 def test_names_that_a_user_gave_are_compared(one: str, other: str, told: list[str]):

@@ -69,14 +69,16 @@ def test_a_run_of_the_last_timesteps_has_as_many_evaluations(name: str, form: st
     assert stats.reused["blocks.0.ff"] == 4
 
 
-@pytest.mark.filterwarnings("ignore:the cache saw no call")
+@pytest.mark.filterwarnings("ignore:the cached model was never called")
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("begin", [0, 3, 8])
 def test_another_number_of_last_timesteps_is_refused_before_it_is_computed(form: str, begin: int):
     scheduler, toy = DDIMScheduler(), Toy()
     scheduler.set_timesteps(12)
     schedule = planned_for([FORMS[form](t) for t in scheduler.timesteps[5:]])
-    message = f"DDIMScheduler is set to 12 evaluations.*the schedule has 7; plan for {12 - begin}"
+    message = (
+        f"DDIMScheduler is set to 12 evaluations.*the schedule is for 7; .*plan for {12 - begin}"
+    )
     with cached(toy, ADAPTER, schedule, scheduler=scheduler):
         scheduler.set_timesteps(12)
         with pytest.raises(ScheduleError, match=message):

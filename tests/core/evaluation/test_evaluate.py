@@ -413,7 +413,10 @@ def refused(
 def test_seeds_of_the_calibration_are_refused_by_number():
     schedules = {"clean": schedule(1, 0, 1), "seen": schedule(1, 0, 0, seeds=(3, 4, 9))}
     refused(
-        r"seeds \[4, 9\] calibrated 'seen'.*from 10 on", schedules, seeds=(1, 9, 4, 2), warmup=0
+        r"seeds \[4, 9\] were used to calibrate or fit 'seen'.*from 10 on",
+        schedules,
+        seeds=(1, 9, 4, 2),
+        warmup=0,
     )
 
 
@@ -457,7 +460,7 @@ def test_schedule_that_does_not_fit_the_model_is_refused_though_it_is_the_last()
     ("returned", "message"),
     [
         (lambda samples: None, r"evaluated; it returned None"),
-        (lambda samples: [samples], "2 samples of a run, .*it returned a list of length 1"),
+        (lambda samples: [samples], "for samples=2, .*it returned a list of length 1"),
         (lambda samples: samples.sum(), r"it returned a tensor of shape \(\)"),
         (lambda samples: samples[:0], r"it returned a tensor of shape \(0, 1\)"),
         (lambda samples: samples[:1], r"a tensor \(2, ...\) .*a tensor of shape \(1, 1\)"),

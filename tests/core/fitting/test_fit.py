@@ -179,7 +179,9 @@ def test_too_few_samples_for_the_coefficients_are_refused(terms: int, use_input:
     model, sampler = toy()
     sampler.samples = 1
     how: Any = {"terms": terms, "use_input": use_input}
-    message = rf"{fewest - 1} samples of 12 entries are too few .*; fit with {fewest} samples"
+    message = (
+        rf"{fewest - 1} samples of 12 latent entries are too few .*; fit with {fewest} samples"
+    )
     with pytest.raises(ScheduleError, match=message):
         fitted(model, sampler, rows(ROWS), seeds=range(fewest - 1), **how)
     assert fitted(model, sampler, rows(ROWS), seeds=range(fewest), **how).prediction
@@ -201,7 +203,7 @@ def test_a_sampler_must_return_its_final_latent(given: dict[str, tuple[int, ...]
         return result
 
     model.forget()
-    with pytest.raises(SamplerError, match="`run` must return the final latent, "):
+    with pytest.raises(SamplerError, match=r"`run` must return the final latents?, "):
         fit(sampler.value(run=sample), rows(given), seeds=SEEDS, progress=False)
     assert model.calls == E  # one run is enough
 

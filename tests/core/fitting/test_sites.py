@@ -171,7 +171,7 @@ def test_a_cached_run_of_more_evaluations_is_refused():
         steps = E if runs < 3 else E + 1  # the third run is the first that fits
         return ToySampler(model, lambda: OneStep(steps))(seed)
 
-    with pytest.raises(ScheduleError, match=f"but the schedule has {E}"):
+    with pytest.raises(ScheduleError, match=f"but the schedule is for {E}"):
         fit(sampler.value(run=sample), REUSE, seeds=SEEDS, terms=2, progress=False)
 
 

@@ -32,9 +32,9 @@ def test_a_plan_from_few_samples_says_so_once_and_what_to_do(samples: int, seeds
         schedule = plan(calibration, compute=0.6, target="site")
     assert schedule.prediction is not None
     (message,) = [str(each.message) for each in told]
-    assert "rests on 3 samples" in message
+    assert "only 3 samples were calibrated" in message
     assert f"{schedule.prediction.low:.2g} to {schedule.prediction.high:.2g}" in message
-    assert "calibrate with more seeds" in message
+    assert "calibrate 8 samples or more" in message
 
 
 @pytest.mark.parametrize(("samples", "seeds"), [(4, 1), (2, 2), (8, 1)])
@@ -46,14 +46,14 @@ def test_a_plan_from_enough_samples_says_nothing(samples: int, seeds: int):
 
 def test_an_error_that_may_be_as_large_as_the_sample_cannot_be_foretold():
     (told,) = cautions(calibration_of(8), promised(0.5, 2.0))
-    assert "0.5 (0.25 to 1) is beyond what can be foretold" in told
+    assert "the predicted error 0.5 (0.25 to 1) is too large to be reliable" in told
     assert "`fit`" in told
     assert not cautions(calibration_of(8), promised(0.4, 2.0))
 
 
 def test_one_sample_is_one_sample():
     (told,) = cautions(calibration_of(1, 1), promised(0.01, 3.0))
-    assert "rests on 1 sample," in told
+    assert "only 1 sample was calibrated," in told
 
 
 def test_a_schedule_without_an_interval_is_told_nothing_of():
@@ -69,6 +69,6 @@ def test_a_denoiser_whose_answers_are_hardly_explained_is_told():
     followed = cut(joined(dynamics.sum_dxdy) / 100)
     strange = replace(calibration, dynamics=replace(dynamics, sum_dxdy=followed))
     (told,) = cautions(strange, promised(0.01, 5.0))
-    assert "explains to" in told
+    assert "explains only" in told
     assert "0.002 to 0.05" in told
-    assert "`fit` with 8 samples or more" in told
+    assert "`fit` on 8 samples or more" in told

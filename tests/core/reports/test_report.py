@@ -135,7 +135,7 @@ def test_json_is_strict_and_numbers_that_it_cannot_hold_are_strings():
     text = report(row(rel_l2=math.nan, metrics={"odd": values})).to_json()
 
     def refuse(constant: str) -> None:
-        pytest.fail(f"{constant} is not JSON")
+        pytest.fail(f"{constant} is not a JSON file")
 
     data = json.loads(text, parse_constant=refuse)
     assert data["rows"][0]["rel_l2"] == "nan"
@@ -176,7 +176,7 @@ def test_reports_are_equal_if_what_is_saved_is():
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("{", "is not JSON"),
+        ("{", "is not a JSON file"),
         ("[]", "invalid report: Input should be"),
         ('{"format": "smoothcache-schedule"}', "invalid report: format: Input should be"),
         ('{"version": 2}', "invalid report: version: Input should be 1"),

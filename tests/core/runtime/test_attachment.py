@@ -133,7 +133,7 @@ def test_a_run_under_way_cannot_change_its_schedule():
     with attachment.run("a"):
         Request(model, 0).step()
     with (
-        pytest.raises(ScheduleError, match="run 'a' is under way by another schedule"),
+        pytest.raises(ScheduleError, match="run 'a' is in progress with another schedule"),
         attachment.run("a", schedule=LINE),
     ):
         pass
@@ -304,7 +304,7 @@ def test_a_filled_evaluation_is_refused_while_gradients_are_on(key: str):
     schedule = Schedule(evaluations=4, rows={key: (1, 1, 0, 1)})
     with (
         torch.enable_grad(),
-        pytest.raises(AttachError, match=r"gradients are on.*no_grad"),
+        pytest.raises(AttachError, match=r"gradients are enabled.*no_grad"),
         cached(model, ADAPTER, schedule),
     ):
         through(model)
@@ -316,7 +316,7 @@ def test_weights_that_want_gradients_count_as_well():
     attachment = attach(model, ADAPTER, schedule)
     with torch.enable_grad():
         model(noise(), 2.0)
-        with pytest.raises(AttachError, match="gradients are on"):
+        with pytest.raises(AttachError, match="gradients are enabled"):
             model(noise(), 1.0)
     attachment.detach(quietly=True)
 
@@ -416,7 +416,10 @@ def test_a_fill_that_makes_infinity_is_told():
     huge = Fill(terms={2: (6e4, 6e4)})
     schedule = Schedule(evaluations=3, rows={"denoiser": (1, 1, 0)}, fills={"denoiser": huge})
     with (
-        pytest.warns(SmoothCacheWarning, match="filled at evaluation 2 made NaN or infinity"),
+        pytest.warns(
+            SmoothCacheWarning,
+            match="filled output at evaluation 2 turned a finite latent into NaN",
+        ),
         cached(model, ADAPTER, schedule),
     ):
         sample(model, STEPS[:3], latent=noise(dtype=torch.float16) * 64)
@@ -472,7 +475,7 @@ def test_a_block_that_changes_an_output_in_place_is_told_and_copied_from():
     schedule = Schedule(evaluations=6, rows={"attn": (1, 0, 0, 1, 0, 0)})
     model, twin = InPlace(in_place=True), InPlace(in_place=False)
     with cached(model, ADAPTER_OF_ATTN, schedule) as stats:
-        with pytest.warns(SmoothCacheWarning, match="'blocks.0.attn' is changed in place"):
+        with pytest.warns(SmoothCacheWarning, match="the output of 'blocks.0.attn' in place"):
             first = [model(noise(), 6.0 - step) for step in range(6)]
         again = [model(noise(), 6.0 - step) for step in range(6)]
     assert stats.recomputed == 1  # what was kept of the first evaluation was of no use
@@ -566,7 +569,7 @@ def test_another_strength_of_guidance_is_measured(passes: Any):
     schedule = calibrated(planned)
     other = ToySampler(model, lambda: OneStep(STEPPED), passes=passes, scale=4.0)
     with (
-        pytest.warns(SmoothCacheWarning, match=r"guided with strength 4 .* planned for 1\.5"),
+        pytest.warns(SmoothCacheWarning, match=r"use guidance scale 4, but .* planned for 1\.5"),
         cached(model, MIXTURE, schedule, branches=planned.branches),
     ):
         other(7)
@@ -576,7 +579,7 @@ def test_noise_that_was_planned_for_and_does_not_come_is_told():
     model = Mixture([1.0], STEPPED)
     schedule = calibrated(ToySampler(model, lambda: Noisy(STEPPED)))
     with (
-        pytest.warns(SmoothCacheWarning, match="planned for a solver that adds noise"),
+        pytest.warns(SmoothCacheWarning, match="planned for a stochastic solver"),
         cached(model, MIXTURE, schedule),
     ):
         ToySampler(model, lambda: OneStep(STEPPED))(7)

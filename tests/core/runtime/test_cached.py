@@ -270,7 +270,7 @@ def test_statistics_count_evaluations_of_each_site(way: Way):
 def test_statistics_of_nothing_are_zero():
     attachment = attach(Toy(), ADAPTER, schedule_of())
     assert attachment.stats.reuse_fraction == 0.0
-    with pytest.warns(SmoothCacheWarning, match="saw no call of the denoiser"):
+    with pytest.warns(SmoothCacheWarning, match="the cached model was never called"):
         attachment.detach()
 
 
@@ -425,11 +425,11 @@ def test_tensors_live_as_long_as_they_are_needed():
             Schedule(
                 evaluations=2, rows={"ff": (1, 0)}, fingerprint=Fingerprint(model_class="DiT")
             ),
-            "model_class is 'Toy', not 'DiT'",
+            "model_class is 'Toy' instead of 'DiT'",
         ),
         (
             Schedule(evaluations=2, rows={"ff": (1, 0)}, fingerprint=Fingerprint(adapter="dit")),
-            "adapter is 'toy', not 'dit'",
+            "adapter is 'toy' instead of 'dit'",
         ),
     ],
     ids=["kind", "block", "class", "adapter"],
@@ -445,10 +445,10 @@ def test_a_schedule_for_something_else_is_refused(schedule: Schedule, message: s
 @pytest.mark.parametrize(
     ("fingerprint", "message"),
     [
-        (Fingerprint(solver="Heun"), "solver is 'Euler', not 'Heun'"),
-        (Fingerprint(branches=PAIR), r"branches is \(\), not \('cond', 'uncond'\)"),
-        (Fingerprint(latent_shape=(9, 9)), r"latent_shape is \(3, 4\), not \(9, 9\)"),
-        (Fingerprint(dtype="float16"), "dtype is 'float32', not 'float16'"),
+        (Fingerprint(solver="Heun"), "solver is 'Euler' instead of 'Heun'"),
+        (Fingerprint(branches=PAIR), r"branches is \(\) instead of \('cond', 'uncond'\)"),
+        (Fingerprint(latent_shape=(9, 9)), r"latent_shape is \(3, 4\) instead of \(9, 9\)"),
+        (Fingerprint(dtype="float16"), "dtype is 'float32' instead of 'float16'"),
         (Fingerprint(timesteps=(9.5, 7.0, 5.0, 4.0, 2.0, 1.0)), "evaluation 0: 9, calibrated 9.5"),
     ],
     ids=["solver", "branches", "shape", "dtype", "timesteps"],
@@ -532,7 +532,7 @@ def test_a_run_without_reuse_is_told():
     attachment = attach(toy, ADAPTER, schedule_of((1, 0)))
     for batch in (1, 2):
         toy(noise(shape=(batch, 3, 4)), -batch)
-    with pytest.warns(SmoothCacheWarning, match="nothing was reused"):
+    with pytest.warns(SmoothCacheWarning, match="nothing was skipped"):
         attachment.detach()
     assert attachment.stats.recomputed == 4
 

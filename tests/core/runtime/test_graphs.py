@@ -244,7 +244,7 @@ def test_too_many_graphs_are_told(compiled: Callable[..., Any]):
     rows |= {f"attn1-{block}": [1, 1, *[int(e != block) for e in range(2, 6)]] for block in (3, 4)}
     schedule = Schedule.imported(rows)
     model = compiled(dit(6), CompileCounter())
-    with limit(5), pytest.warns(SmoothCacheWarning, match="build [0-9]+ graphs .* its limit is 5"):
+    with limit(5), pytest.warns(SmoothCacheWarning, match="build [0-9]+ graphs .* limit of 5"):
         attachment = attach(model, DIT, schedule)
     attachment.detach(quietly=True)
 

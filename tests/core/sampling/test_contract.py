@@ -45,7 +45,7 @@ def returning(result: Callable[[Tensor], object]) -> Sampler:
         (lambda latent: [latent], "it returned a list of length 1"),
         (lambda latent: (latent, None), "it returned a tuple of length 2"),
         (lambda latent: {"sample": latent}, "it returned a dict"),
-        (lambda latent: latent[:1], r"it returned a tensor of shape \(1, 3, 4\) \(give samples=1"),
+        (lambda latent: latent[:1], r"it returned a tensor of shape \(1, 3, 4\) \(set samples=1"),
         (lambda latent: latent.sum(), r"it returned a tensor of shape \(\)"),
     ],
     ids=["list", "tuple", "output", "fewer samples", "number"],
@@ -53,7 +53,7 @@ def returning(result: Callable[[Tensor], object]) -> Sampler:
 def test_anything_but_the_final_latent_is_refused_by_all_alike(
     take: Callable[[Sampler], Any], result: Callable[[Tensor], object], said: str
 ):
-    expected = r"`run` must return the final latent, a tensor \(2, ...\) for 2 samples of a run"
+    expected = r"`run` must return the final latents, a tensor \(2, ...\) for samples=2"
     with pytest.raises(SamplerError, match=f"{expected}, .*; {said}"):
         take(returning(result))
 

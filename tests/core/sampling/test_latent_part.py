@@ -226,7 +226,7 @@ def test_another_solver_is_told_by_the_part():
     other = with_solver(sampler, OneStep(8))
     other.solver.sizes = [2 * size for size in sampler.solver.sizes]
     with (
-        pytest.warns(SmoothCacheWarning, match="is not what the planned solver makes"),
+        pytest.warns(SmoothCacheWarning, match="does not follow the planned solver"),
         cached(sampler.model, CONDITIONED, schedule),
     ):
         other(3)
@@ -267,7 +267,9 @@ def test_a_condition_of_another_size_is_told_and_filled(answer: Literal["part", 
             latent_shape=(9, 3, 5), latent_part=LatentPart(dim=1, start=0, stop=4)
         )
     )
-    with pytest.warns(SmoothCacheWarning, match=r"latent_shape is \(6, 3, 5\), not \(9, 3, 5\)"):
+    with pytest.warns(
+        SmoothCacheWarning, match=r"latent_shape is \(6, 3, 5\) instead of \(9, 3, 5\)"
+    ):
         error, stats = error_of(sampler, schedule)
     assert error < 0.1
     assert stats.recomputed == 0

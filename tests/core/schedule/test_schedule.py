@@ -298,8 +298,8 @@ def test_wrong_v1_is_refused(flat: Any, message: str, tmp_path: Path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"{", "is not JSON"),
-        (b"\xff\xfe", "is not JSON"),
+        (b"{", "is not a JSON file"),
+        (b"\xff\xfe", "is not a JSON file"),
         (b"[1, 0]", "holds a list, not a schedule"),
         (b'"attn"', "holds a str, not a schedule"),
     ],
@@ -495,7 +495,7 @@ def test_what_no_file_could_say_is_refused_in_python_too(change: dict[str, Any],
         Schedule(**{**content, **change})
     path = tmp_path / "schedule.json"
     path.write_text(json.dumps({**content, **change}))
-    with pytest.raises(ScheduleError, match="is not JSON"):
+    with pytest.raises(ScheduleError, match="is not a JSON file"):
         Schedule.load(path)
 
 
@@ -562,8 +562,8 @@ DOCUMENTS: dict[str, tuple[str | bytes, str]] = {
     "huge number": ('{"rows": 1e999}', "beyond what 64 bits hold"),
     "surrogate": ('{"rows": "\\ud800"}', "holds half of a surrogate pair"),
     "UTF-16": ('{"attn": [1, 0]}'.encode("utf-16"), "not UTF-8"),
-    "mark": (b"\xef\xbb\xbf{}", "is not JSON"),
-    "nothing": (b"", "is not JSON"),
+    "mark": (b"\xef\xbb\xbf{}", "is not a JSON file"),
+    "nothing": (b"", "is not a JSON file"),
 }
 
 
@@ -573,7 +573,7 @@ def test_documents_that_could_be_read_in_two_ways_are_refused(
 ):
     path = tmp_path / "schedule.json"
     path.write_bytes(content.encode() if isinstance(content, str) else content)
-    with pytest.raises(ScheduleError, match=f"is not JSON: .*{message}|{message}"):
+    with pytest.raises(ScheduleError, match=f"is not a JSON file: .*{message}|{message}"):
         Schedule.load(path)
 
 
@@ -759,7 +759,7 @@ def test_a_repr_says_in_a_few_lines_what_is_skipped():
         "Schedule by smooth(alpha=0.18, max_lag=3, per=kind, strict=False) for 6 evaluations",
         "  skipped: attn 3, ff-3 1, blocks.7.ff 0",
         "  compute: 1.000",
-        "  promise: Prediction(error 0.125 (0.1 to ?), measured yes, bytes 4096)",
+        "  predicted: Prediction(error 0.125 (0.1 to ?), measured yes, bytes 4096)",
     ]
     many = Schedule(evaluations=2, rows={f"b.{i}": (1, 0) for i in range(500)})
     assert len(repr(many)) < 200

@@ -90,12 +90,12 @@ def test_corrections_that_fit_no_terms_are_refused(
 
 def test_the_expected_error_is_told():
     told = expectation_at(planned(by={1.5: 0.01, 4.5: 0.16}), 3.0)
-    assert told.endswith("planned for guidance 1.5; at 3 its expected error is 0.04, not 0.01")
+    assert told.endswith("planned for guidance 1.5 with a predicted error of 0.01; at 3 it is 0.04")
 
 
 def test_beyond_what_was_foretold_nothing_is_promised():
     told = expectation_at(planned(by={1.5: 0.01, 4.5: 0.16}), 7.0)
-    assert told.endswith("promises nothing at 7, only from 1.5 to 4.5: plan for 7")
+    assert told.endswith("there is no prediction at 7, only from 1.5 to 4.5. Plan again at 7")
 
 
 @pytest.mark.parametrize("strength", [None, 1.5])

@@ -298,7 +298,7 @@ def test_a_span_and_a_site_inside_are_refused(key: str):
     adapter = PatternAdapter(name="both", patterns=patterns)
     toy = Toy(blocks=5)
     schedule = Schedule(evaluations=2, rows={"span": (1, 0), key: (1, 0)})
-    with pytest.raises(ScheduleError, match=r"is inside 'blocks.1' and the schedule reuses both"):
+    with pytest.raises(ScheduleError, match=r"is inside 'blocks.1'; a schedule may skip only one"):
         attach(toy, adapter, schedule)
     outside = Schedule(
         evaluations=N, rows={"span": ROWS.rows["span"], "attn-4": (1, 1, 0, 1, 0, 0)}

@@ -42,7 +42,7 @@ OTHER_OPTIONS: dict[str, tuple[tuple[object, ...], str]] = {
     "solver": (("--solver", "dpmsolver++"), "solver is 'DDIMScheduler"),
     "guidance": (("--guidance", 7.5), "guidance is "),
     "labels": (("--labels", "1"), "conditions is "),
-    "lags": (("--max-lag", 2), "max_lag is 3, not 2"),
+    "lags": (("--max-lag", 2), "max_lag is 3 instead of 2"),
     "sensitivities": (("--sensitivity", 0), "it has sensitivities, which would be lost"),
     "batch": (("--batch", 2), "its runs are batches of 1, not of 2"),
 }
@@ -82,7 +82,7 @@ def test_nothing_is_overwritten_unless_asked_to(shell: Shell, calibrated: Path):
         (("evaluate", file, "--model", "no/model"), folder),
     ):
         message = shell.refused(*words, "-o", output)
-        assert f"'{output}' is there already; give --force" in message
+        assert f"'{output}' already exists; give --force" in message
         assert "cannot load model" not in message
     before = Schedule.load(file)
     shell.run("plan", calibrated, "--interval", 3, "-o", file, "--force")
@@ -121,9 +121,9 @@ def test_batches_are_counted_as_samples(shell: Shell):
     ("words", "message"),
     [
         (("--batch", 2, "--samples", 4), "its runs are batches of 1, not of 2"),
-        (("--batch", 2, "--samples", 3), "a batch of 2 does not divide 3 samples"),
+        (("--batch", 2, "--samples", 3), "--batch 2 must divide --samples 3"),
         (("--samples", 3, "--steps", 5), "is for 6 evaluations, but DDIMScheduler makes 5"),
-        (("--samples", 3, "--max-lag", 1), "max_lag is 3, not 1"),
+        (("--samples", 3, "--max-lag", 1), "max_lag is 3 instead of 1"),
         (("--samples", 3, "--solver", "dpmsolver++"), "solver is 'DDIMScheduler"),
         (("--samples", 3, "--sensitivity", 0), "it has sensitivities, which would be lost"),
     ],
@@ -183,10 +183,10 @@ def test_calibrate_says_why_there_are_no_sensitivities(tmp_path: Path):
     assert Calibration.load(path).dynamics is None
     words = ("--model", shell.model, "--samples", 1, "--steps", STEPS, "--max-lag", 1)
     said = shell.run("calibrate", *words, "--output", tmp_path / "c.safetensors")
-    assert "No sensitivities were measured: the latents are no affine function" in said
+    assert "No sensitivities were measured: the solver is not affine" in said
     assert "only published rules can be planned. Next: " in said
     message = shell.refused("plan", tmp_path / "c.safetensors", "--compute", 0.5)
-    assert "holds no sensitivities (the latents are no affine function" in message
+    assert "holds no sensitivities (the solver is not affine" in message
     assert "--compute with --rule smooth" in message
 
 
@@ -242,7 +242,9 @@ def test_skipped_evaluations_are_counted(shell: Shell, planned: Path):
 def test_another_solver_is_remarked_on(shell: Shell, planned: Path):
     words = ("--schedule", planned / "interval-2.json", "--solver", "dpmsolver++")
     said, _ = shell.sample("s", *words)
-    assert "smoothcache-image: note: the schedule was planned for something else: solver" in said
+    assert (
+        "smoothcache-image: note: this run is not what the schedule was planned for: solver" in said
+    )
 
 
 @pytest.mark.parametrize(
@@ -272,7 +274,9 @@ def test_a_schedule_of_another_model_is_refused(shell: Shell, lumina2_folder: Pa
     given = ("--model", lumina2_folder, "--prompt", "fox", "--size", 64)
     schedule = ("--schedule", planned / "interval-2.json", "--output", shell.folder / "s")
     message = shell.refused("sample", *given, *schedule)
-    assert "model_class is 'Lumina2Transformer2DModel', not 'DiTTransformer2DModel'" in message
+    assert (
+        "model_class is 'Lumina2Transformer2DModel' instead of 'DiTTransformer2DModel'" in message
+    )
 
 
 def test_an_output_that_cannot_be_written_is_told(shell: Shell):
@@ -383,7 +387,10 @@ def test_seeds_of_the_calibration_cannot_judge(shell: Shell, planned: Path):
     words = ("--model", shell.model, "--seed", 1, "--output", shell.folder / "e")
     smooth = planned / "smooth-compute0.7.json"
     message = shell.refused("evaluate", smooth, *words)
-    assert "seeds [1] calibrated 'smooth-compute0.7', so they cannot judge it" in message
+    assert (
+        "seeds [1] were used to calibrate or fit 'smooth-compute0.7', so they cannot evaluate it"
+        in message
+    )
 
 
 def test_schedules_need_names_of_their_own(shell: Shell, planned: Path):

@@ -35,7 +35,7 @@ def test_fit_measures_the_error_that_the_fitted_schedule_makes(
     said = shell.run("fit", planned / HALF, *words)
     before, after = Schedule.load(planned / HALF), Schedule.load(output)
     assert after.rows == before.rows
-    assert ("It stays as it was" in said) == (after.fills == before.fills)
+    assert ("The schedule is unchanged" in said) == (after.fills == before.fills)
     assert promise(after).measured
     assert after.source.seeds == (0, 1, 7, 8, 9, 10)
     assert f"{promise(after).error:.2g} (" in said
@@ -50,14 +50,14 @@ def test_a_fitted_schedule_is_not_judged_with_its_seeds(shell: Shell, planned: P
     output = shell.folder / "fitted.json"
     shell.run("fit", planned / HALF, "--model", shell.model, "--samples", 1, "-o", output)
     message = shell.refused("evaluate", output, "--model", shell.model, "--seed", 0)
-    assert "so they cannot judge it" in message
+    assert "so they cannot evaluate it" in message
 
 
 def test_schedules_of_plain_reuse_are_measured_only(shell: Shell, planned: Path):
     output = shell.folder / "measured.json"
     words = ("--model", shell.model, "--samples", 2, "--output", output)
     said = shell.run("fit", planned / "interval-2.json", *words)
-    assert "It stays as it was, no fill was better." in said
+    assert "The schedule is unchanged: no fill was better." in said
     before, after = Schedule.load(planned / "interval-2.json"), Schedule.load(output)
     assert (after.rows, after.fills) == (before.rows, before.fills)
     assert promise(after).measured
@@ -75,7 +75,7 @@ def test_plain_reuse_is_fitted_where_terms_are_given(shell: Shell, planned: Path
     assert after.fills
     assert promise(after).measured
     message = shell.refused("fit", planned / HALF, "--terms", 2, "--refine", 3)
-    assert "give --terms or --refine" in message
+    assert "omit --terms" in message
 
 
 def test_refine_tries_schedules_and_remembers_them(shell: Shell, planned: Path):
@@ -96,7 +96,7 @@ def test_what_cannot_be_fitted_is_refused_before_the_model_is_loaded(shell: Shel
         ((planned / HALF, "--checkpoint", "t.json"), "give --refine TRIALS"),
         ((planned / "interval-2.json", "--refine", 3), "only whole evaluations are refined"),
         ((planned / "none.json",), "cannot read schedule"),
-        ((planned / HALF, "--samples", 3, "--batch", 2), "does not divide 3 samples"),
+        ((planned / HALF, "--samples", 3, "--batch", 2), "must divide --samples 3"),
         ((planned / HALF,), "there is no model folder './nowhere'"),
     ]:
         assert message in shell.refused("fit", *words, "--model", "./nowhere", "--output", output)

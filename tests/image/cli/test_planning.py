@@ -193,8 +193,8 @@ def test_plan_writes_v1_and_maps(shell: Shell, calibrated: Path):
     ("words", "message"),
     [
         ((), "nothing to plan: give --compute, --speedup, --error or --front, or"),
-        (("--compute", 0.01), "compute 0.01 is out of reach"),
-        (("--compute", 0.01, "--rule", "smooth"), "compute 0.01 is out of reach"),
+        (("--compute", 0.01), "compute 0.01 cannot be reached"),
+        (("--compute", 0.01, "--rule", "smooth"), "compute 0.01 cannot be reached"),
         (("--compute", 1.5), "compute is a fraction in (0, 1], got 1.5"),
         (("--speedup", 0.5), "speedup is at least 1, got 0.5"),
         (("--speedup", 0.5, "--rule", "smooth"), "speedup is at least 1, got 0.5"),
@@ -229,7 +229,7 @@ def test_an_impossible_plan_writes_nothing(
 def test_several_schedules_are_not_one_file(shell: Shell, calibrated: Path):
     output = ("--output", shell.folder / "one.json")
     words = ("--alpha", 0.1, "--alpha", 0.2)
-    assert "is one file for 2 schedules" in shell.refused("plan", calibrated, *words, *output)
+    assert "is one file, but 2 schedules" in shell.refused("plan", calibrated, *words, *output)
     assert "--front writes several files" in shell.refused("plan", calibrated, "--front", *output)
 
 

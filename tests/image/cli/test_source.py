@@ -34,5 +34,5 @@ def test_what_is_given_counts(name: str):
 
 
 def test_a_batch_that_leaves_samples_over_is_refused():
-    with pytest.raises(CommandError, match="a batch of 3 does not divide 20 samples"):
+    with pytest.raises(CommandError, match="--batch 3 must divide --samples 20"):
         source("digits", batch=3)

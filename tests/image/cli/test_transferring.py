@@ -64,8 +64,8 @@ def test_it_is_said_where_no_lags_are_left(shell: Shell):
     [
         ((), "--steps requires an argument"),
         (("--steps", 0), 'Invalid value "0" for --steps. Must be > 0'),
-        (("--steps", 3), "this one has 6, the new run 3"),
-        (("--steps", 2 * STEPS + 1), "to between 4 and 2 times as many; this one has 6, the new"),
+        (("--steps", 3), "calibrated are 6, the new run has 3"),
+        (("--steps", 2 * STEPS + 1), "from 4 to 2 times as many; calibrated are 6, the new"),
         (("--steps", MORE, "--solver", "dpmsolver++"), "the solver is 'DPMSolverMultistepSch"),
         (("--steps", MORE, "--prompt", "a fox"), "takes class labels, not prompts"),
         (("--steps", MORE, "--model", "./nowhere"), "there is no model folder './nowhere'"),

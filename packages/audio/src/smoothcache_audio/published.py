@@ -332,13 +332,14 @@ def _require(package: str, metric: str) -> None:
 
 @contextmanager
 def _weights(metric: str, what: str) -> Generator[None]:
-    """Say in one line that weights cannot be had."""
+    """Say in one line that weights could not be loaded."""
     try:
         yield
     except (OSError, ValueError) as error:
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise EvaluationError(
-            f"{metric} needs the weights of {what}, which cannot be had: {reason}"
+            f"{metric} needs the weights of {what}, which could not be downloaded or loaded: "
+            f"{reason}"
         ) from error
 
 

@@ -278,7 +278,7 @@ class _StableAudioTools(PromptSampler):
         if self.seconds is not None:
             wanted = round(self.seconds * self.sample_rate)
         if wanted is None:
-            raise PipelineError("this model does not tell its length: give the seconds")
+            raise PipelineError("this model has no default length; give the seconds")
         unit = self.pipe.min_input_length
         return max(-(-wanted // unit), 1) * unit
 
@@ -319,7 +319,8 @@ class _StableAudioTools(PromptSampler):
         lacking = [name for name in conditioners if name not in given]
         if lacking:
             raise PipelineError(
-                f"the condition {condition!r} lacks {lacking}; this model is conditioned on "
+                f"{lacking} is missing in the condition {condition!r}; this model is "
+                "conditioned on "
                 f"{_described(conditioners)}"
             )
         for name, conditioner in conditioners.items():
@@ -415,7 +416,9 @@ class _Pipeline(PromptSampler):
     def sample_rate(self) -> int:
         config = self.pipe.vae.config
         if self._known.rate not in config:
-            raise PipelineError(f"{type(self.pipe.vae).__name__} does not tell its sample rate")
+            raise PipelineError(
+                f"{type(self.pipe.vae).__name__} has no sample rate in its configuration"
+            )
         return int(config[self._known.rate])
 
     @property

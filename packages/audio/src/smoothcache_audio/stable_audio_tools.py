@@ -108,8 +108,8 @@ def check_solver(solver: str, objective: str, steps: int) -> None:
     """
     if solver == ADAPTIVE:
         raise PipelineError(
-            f"solver {ADAPTIVE!r} chooses its evaluations by the data, so no schedule can say what "
-            "to skip; use another solver, such as 'dpmpp-3m-sde'"
+            f"solver {ADAPTIVE!r} chooses the number of evaluations at run time, so it cannot be "
+            "cached; use another solver, such as 'dpmpp-3m-sde'"
         )
     known = solvers_of(objective)
     if solver not in known:
@@ -138,7 +138,7 @@ def require() -> None:
     if missing:
         raise PipelineError(
             f"this model needs stable-audio-tools, of which {', '.join(missing)} cannot be found; "
-            f"install it by: {RECIPE}"
+            f"install it with: {RECIPE}"
         )
 
 

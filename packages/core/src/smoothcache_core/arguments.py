@@ -13,27 +13,28 @@ _SWAPPED = "are two arguments swapped?"
 
 _HINTS: Mapping[str, Mapping[str, str]] = {
     "Schedule": {
-        "path": "read it: Schedule.load({value!r})",
-        "dict": "make one of it: Schedule.imported(document)",
-        "Calibration": "plan one from it: plan(calibration, compute=0.5)",
+        "path": "load it: Schedule.load({value!r})",
+        "dict": "convert it: Schedule.imported(document)",
+        "Calibration": "create one: plan(calibration, compute=0.5)",
         "Fingerprint": _SWAPPED,
         "Sampler": _SWAPPED,
         "Module": _SWAPPED,
         "adapter": _SWAPPED,
     },
     "Calibration": {
-        "path": "read it: Calibration.load({value!r})",
+        "path": "load it: Calibration.load({value!r})",
         "Schedule": "a schedule is planned already; cached(...) and fit(...) take it",
-        "Sampler": "measure one with it: calibrate(sampler, seeds=range(10))",
-        "Module": "measure one: calibrate(Sampler(model=..., adapter=..., run=...), seeds=...)",
+        "Sampler": "create one: calibrate(sampler, seeds=range(10))",
+        "Module": "create one: calibrate(Sampler(model=..., adapter=..., run=...), seeds=...)",
     },
     "Sampler": {
-        "pipeline": "make one of it: sampler_of(pipe, run) of your modality's package",
-        "Module": "make one: Sampler(model=model, adapter=adapter, run=run)",
-        "function": "make one: Sampler(model=model, adapter=adapter, run=run)",
+        "pipeline": "create one: sampler_of(pipe, sample) of smoothcache_image or "
+        "smoothcache_audio",
+        "Module": "create one: Sampler(model=model, adapter=adapter, run=run)",
+        "function": "create one: Sampler(model=model, adapter=adapter, run=run)",
         "Calibration": _SWAPPED,
         "Schedule": _SWAPPED,
-        "adapter": "make one: Sampler(model=model, adapter=adapter, run=run)",
+        "adapter": "create one: Sampler(model=model, adapter=adapter, run=run)",
     },
     "Module": {
         "pipeline": "give the denoiser inside it: pipe.transformer",

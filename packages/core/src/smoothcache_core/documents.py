@@ -42,7 +42,7 @@ def read_document(
     try:
         return parsed(content, constants=constants)
     except ValueError as problem:
-        raise error(f"{str(path)!r} is not JSON: {problem}") from problem
+        raise error(f"{str(path)!r} is not a JSON file: {problem}") from problem
 
 
 def parsed(content: bytes | str, *, constants: bool = False) -> Any:

@@ -9,7 +9,7 @@ SmoothCacheError
 +-- PipelineError      a pipeline cannot be loaded, or does not take what it was asked for
 +-- SamplerError       a sampler does not return what it must, or cannot be
 +-- ScheduleError      a schedule is invalid or does not fit the model or the run
-SmoothCacheWarning     something harmless that a user must know
+SmoothCacheWarning     something that a user must know; sampling goes on
 """
 
 
@@ -50,7 +50,11 @@ class ScheduleError(SmoothCacheError):
 
 
 class SmoothCacheWarning(UserWarning):
-    """Something harmless happened that the user must know about."""
+    """Something that the user must know about; sampling goes on.
+
+    The result may differ from what was planned, or caching may not help. To stop instead:
+    `warnings.simplefilter("error", SmoothCacheWarning)`.
+    """
 
 
 class CommandError(SmoothCacheError):

@@ -12,7 +12,7 @@ from smoothcache_core.planning import Limits
 from tools.bench import cli
 from tools.bench.studies.planning import FRONT, Size, made_up, measure, ways
 
-pytestmark = pytest.mark.filterwarnings("ignore:this plan rests on")  # one made-up sample
+pytestmark = pytest.mark.filterwarnings("ignore:only .* calibrated")  # one made-up sample
 SMALL = Size(evaluations=12, blocks=3, max_lag=11)
 
 

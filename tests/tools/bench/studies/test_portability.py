@@ -14,7 +14,7 @@ pytestmark = [
     pytest.mark.usefixtures("one_thread"),
     pytest.mark.filterwarnings("ignore:Should have t:UserWarning"),  # torchsde, of rounding
     pytest.mark.filterwarnings("ignore:the run has [68] evaluations"),  # which is meant here
-    pytest.mark.filterwarnings("ignore:this plan rests on"),  # few samples, for speed
+    pytest.mark.filterwarnings("ignore:only .* calibrated"),  # few samples, for speed
     pytest.mark.filterwarnings("ignore:an error of"),  # which steps so few make large
     pytest.mark.filterwarnings("ignore:the denoiser answers"),
 ]

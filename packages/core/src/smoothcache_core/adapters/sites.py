@@ -82,9 +82,9 @@ GUIDANCE = Site(path="", kind="guidance", block=0, target="guidance")
 
 
 class Adapter(Protocol):
-    """What is known about a family of models. Any object with these members will do.
+    """What the library must know of a model family; any object with these members will do.
 
-    `PatternAdapter` has all of them.
+    Use `PatternAdapter`, which has all of them, unless patterns cannot say it.
 
     Example:
         A `PatternAdapter` is one. What patterns cannot say, a class of one's own can:

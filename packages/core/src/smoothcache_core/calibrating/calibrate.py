@@ -102,10 +102,10 @@ def calibrate(
         max_lag: Largest lag, at least 1; plans of sites skip up to half as many evaluations in a
             row. Memory: one copy of all site outputs per lag.
         sensitivity: How many of the first seeds, or which seeds, to measure sensitivities with. At
-            up to 6 evaluations the output is perturbed and the run is continued, which takes as
-            long as about 3 more runs; and the outputs of up to 8 sites of each kind are replaced in
-            turn, which takes as many evaluations, and one. `plan` needs at least 1; SmoothCache's
-            rule needs none.
+            up to 6 evaluations the output is perturbed and the run is continued, which costs about
+            3 extra runs per seed; and the outputs of up to 8 sites of each kind are replaced in
+            turn, which costs up to 6 x (8 per kind + 1) extra evaluations. `plan` needs at least 1,
+            the published rules none.
         references: Where earlier outputs are kept: on the model's `"device"` (fast), or on the
             `"cpu"`, which bounds device memory to one output at a time.
         checkpoint: File that is saved after every run, and continued from if it exists. What it

@@ -66,12 +66,12 @@ def _other_settings(
     reasons: list[str] = []
     named = done.fingerprint.solver, sampler.solver_name
     if (named[0] is None) != (named[1] is None):
-        reasons.append(f"solver is {named[0]!r}, not {named[1]!r}")
+        reasons.append(f"solver is {named[0]!r} instead of {named[1]!r}")
     samples = done.samples // len(done.seeds)
     if "samples" not in (done.fingerprint.sampling or {}) and samples != sampler.samples:
-        reasons.append(f"samples is {samples}, not {sampler.samples}")
+        reasons.append(f"samples is {samples} instead of {sampler.samples}")
     if done.max_lag != max_lag:
-        reasons.append(f"max_lag is {done.max_lag}, not {max_lag}")
+        reasons.append(f"max_lag is {done.max_lag} instead of {max_lag}")
     if chosen and done.dynamics is None and not done.remark:
         reasons.append("it has no sensitivities; give `sensitivity=0`")
     if not chosen and done.dynamics is not None:

@@ -114,8 +114,9 @@ class Recorder:
         tick = self._clock.tick(call)
         if tick.new_run and self._call is not None:
             raise CalibrationError(
-                f"one call of `run` ran the sampler twice (or its timesteps went back to the "
-                f"start after {tick.ended_at} evaluations); it must run it once"
+                "one call of `run` must run the sampler once, but its timesteps were back at the "
+                f"start after {tick.ended_at} evaluations. If guidance calls the model twice per "
+                'step, name the passes: branches=("cond", "uncond")'
             )
         self._call = self._call or call
         if tick.evaluation == len(self._timesteps):
@@ -263,8 +264,8 @@ class Recorder:
         expected = self._fingerprint.evaluations
         if expected is not None and expected != self._clock.count:
             raise CalibrationError(
-                f"this run had {self._clock.count} evaluations, the one before {expected}: a "
-                "solver whose number of evaluations depends on the data has no static schedule"
+                f"this run had {self._clock.count} evaluations, the one before {expected}; solvers "
+                "whose number of evaluations depends on the data cannot be cached"
             )
         self._fingerprint = self._fingerprint.changed(evaluations=self._clock.count)
         return fingerprint

@@ -119,7 +119,8 @@ class _Ranks:
             distributed.all_gather_object(values, value, group=self.group)
         except RuntimeError as error:
             raise CalibrationError(
-                f"rank {self.rank} of {self.world} lost the others, one of them has ended: "
+                f"rank {self.rank} of {self.world} lost contact with the others; one of them "
+                "exited: "
                 f"{_told(error)}"
             ) from error
         return values

@@ -70,9 +70,10 @@ def measure_response(sampler: Sampler, plain: Trajectory) -> Response:
     response = _fit(torch.cat(noises, dim=2).double(), torch.cat(changes, dim=1).double())
     if not response.residual <= (_AFFINE_COARSE if _is_coarse(plain) else AFFINE):
         raise CalibrationError(
-            "the latents are no affine function of the denoiser's outputs (relative residual "
-            f"{response.residual:.2g}): the sampler clips or rescales them, or draws noise that "
-            "does not come from the seed"
+            "the solver is not affine in the denoiser's outputs (relative residual "
+            f"{response.residual:.2g}), so errors cannot be predicted: it clips or rescales "
+            "latents, "
+            "or uses noise that does not come from the seed"
         )
     return response
 
@@ -135,8 +136,8 @@ def _refuse_unlike(plain: Trajectory, run: Trajectory) -> None:
 
 def _differs(plain: Trajectory) -> CalibrationError:
     return CalibrationError(
-        f"two runs of seed {plain.seed} differ; `sample(seed)` must draw everything from the seed, "
-        "the noise that a stochastic solver adds included"
+        f"two runs of seed {plain.seed} differ; derive all randomness from the seed, including the "
+        "noise of a stochastic solver (pass a seeded generator)"
     )
 
 

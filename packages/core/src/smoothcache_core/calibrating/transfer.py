@@ -62,10 +62,10 @@ def transfer(
     *,
     seed: int = 0,
 ) -> Calibration:
-    """Return the calibration of the same sampler at another number of evaluations, by estimate.
+    """Estimate the calibration for another number of evaluations, without running the model.
 
-    The model is not evaluated. Another spacing of the timesteps will do as well; all else, the
-    guidance included, should be as it was calibrated.
+    Another spacing of the timesteps is possible too; all else, the guidance included, should be as
+    it was calibrated.
 
     Example:
         A run of 6 evaluations in place of the 8 that were calibrated:
@@ -291,17 +291,19 @@ def _check(calibration: Calibration, sampler: Sampler) -> None:
     if solver is not None and known.solver is not None:
         reasons += _other_solver(known.solver, solver)
     if reasons:
-        raise CalibrationError(f"this calibration is of something else: {'; '.join(reasons)}")
+        raise CalibrationError(
+            f"this calibration is for another model or setting: {'; '.join(reasons)}"
+        )
 
 
 def _other_solver(known: str, live: str) -> list[str]:
     """Return how a solver is of another family: its class, or what it takes outputs for."""
     (here, had), (there, has) = named_settings(known), named_settings(live)
     if here != there:
-        return [f"the solver is {there!r}, not {here!r}"]
+        return [f"the solver is {there!r} instead of {here!r}"]
     names = ("algorithm_type", "prediction_type")
     return [
-        f"the solver's {name} is {has.get(name)!r}, not {had.get(name)!r}"
+        f"the solver's {name} is {has.get(name)!r} instead of {had.get(name)!r}"
         for name in names
         if had.get(name) != has.get(name)
     ]
@@ -313,8 +315,9 @@ def _check_run(calibration: Calibration, plain: Trajectory, first: Call | None) 
     old, new = calibration.evaluations, plain.evaluations
     if min(old, new) < FEWEST or not new <= MOST * old:
         raise CalibrationError(
-            f"a calibration of {FEWEST} evaluations or more can be transferred to between {FEWEST} "
-            f"and {MOST:g} times as many; this one has {old}, the new run {new}"
+            f"transfer needs at least {FEWEST} calibrated evaluations, and reaches from "
+            f"{FEWEST} to "
+            f"{MOST:g} times as many; calibrated are {old}, the new run has {new}"
         )
     known, live = calibration.fingerprint, call_fingerprint(first) if first else Fingerprint()
     if None not in (known.latent_shape, live.latent_shape) and (

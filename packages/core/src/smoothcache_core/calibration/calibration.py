@@ -187,7 +187,7 @@ class Calibration:
         if self.sites != other.sites or self.branches != other.branches:
             reasons.append("the sites or branches differ")
         if self.max_lag != other.max_lag:
-            reasons.append(f"max_lag is {other.max_lag}, not {self.max_lag}")
+            reasons.append(f"max_lag is {other.max_lag} instead of {self.max_lag}")
         if reasons:
             raise CalibrationError(f"cannot merge calibrations: {'; '.join(reasons)}")
 
@@ -206,14 +206,15 @@ class Calibration:
         kinds = Counter(site.kind for site in self.sites)
         parts = {
             "errors": bool(self.sites) and self.max_lag > 0,
-            "products": bool(self.sites) and self.products is not None,
-            "whole runs": self.dynamics is not None and self.dynamics.measured,
-            "influence": self.influence is not None and bool(self.influence.counts.any()),
+            "inner products": bool(self.sites) and self.products is not None,
+            "solver response": self.dynamics is not None and self.dynamics.measured,
+            "site influence": self.influence is not None and bool(self.influence.counts.any()),
         }
         lines = [
             f"Calibration of {known.model_class or 'a model'}, adapter {adapter}",
             f"solver {known.solver or 'unknown'}, {self.evaluations} evaluations",
-            f"{self.samples} samples of {len(self.seeds)} seeds, lags up to {self.max_lag}",
+            f"{_counted(self.samples, 'sample')} of {_counted(len(self.seeds), 'seed')}, lags "
+            f"up to {self.max_lag}",
             f"sites: {', '.join(f'{n} {kind}' for kind, n in kinds.items()) or _NO_SITES}",
             f"measured: {', '.join(name for name, there in parts.items() if there) or 'nothing'}",
         ]
@@ -340,3 +341,7 @@ def _common_fingerprint(parts: Sequence[Calibration]) -> Fingerprint:
 def _agreed(mappings: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     first, *others = mappings
     return {k: v for k, v in first.items() if all(k in m and m[k] == v for m in others)}
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"

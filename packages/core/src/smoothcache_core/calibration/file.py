@@ -144,7 +144,9 @@ def _header_of(content: bytes) -> Any:
     """
     length = int.from_bytes(content[:8], "little")
     if len(content) < 8 or length > len(content) - 8:
-        raise ValueError("it is cut short, or no safetensors file")
+        raise ValueError(
+            "it is not a safetensors file, or it is truncated; give a file that `calibrate` wrote"
+        )
     entries = parsed(content[8 : 8 + length])
     metadata = entries.pop("__metadata__", None) if isinstance(entries, dict) else None
     if not isinstance(metadata, dict) or [*metadata] != [_KEY]:

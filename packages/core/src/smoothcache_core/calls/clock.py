@@ -224,9 +224,10 @@ class Clock:
             if started is False:
                 at = "" if call.timestep is None else f" (timestep {call.timestep:g})"
                 raise ScheduleError(
-                    f"the sampler asks for evaluation number {self.count + 1}{at} of a run, but "
-                    f"the schedule has {self.evaluations}; plan for as many evaluations as the "
-                    "sampler makes, or name the branches if guidance makes two calls per step"
+                    f"the sampler makes evaluation number {self.count + 1}{at} of a run, but the "
+                    f"schedule is for {self.evaluations}; plan for as many as the sampler "
+                    "makes, or "
+                    'pass branches=("cond", "uncond") if guidance makes two calls per step'
                 )
             return True
         return last.layout != call.layout if started is None else started

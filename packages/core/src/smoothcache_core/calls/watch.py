@@ -152,7 +152,8 @@ class SchedulerWatch:
         begins = f" and the run begins with number {start + 1}, so {left} are left" if start else ""
         return (
             f"{type(self._scheduler).__name__} is set to {total} evaluations{begins}, but the "
-            f"schedule has {evaluations}; plan for {left} or set it to {evaluations}"
+            f"schedule is for {evaluations}; change num_inference_steps to get {evaluations}, or "
+            f"plan for {left}"
         )
 
 

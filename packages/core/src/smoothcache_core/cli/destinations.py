@@ -25,8 +25,7 @@ def refuse_existing(outputs: Iterable[Path], *, force: bool) -> None:
     for output in outputs:
         if not force and _holds_something(output):
             raise CommandError(
-                f"{str(output)!r} is there already; give --force to overwrite it, or another "
-                "--output"
+                f"{str(output)!r} already exists; give --force to overwrite it, or another --output"
             )
 
 

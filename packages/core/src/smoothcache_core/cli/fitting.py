@@ -40,7 +40,7 @@ def fit_to_file(settings: Fit, modality: Modality) -> None:
     if checkpoint is not None and trials is None:
         raise CommandError("--checkpoint keeps what --refine tried; give --refine TRIALS")
     if terms is not None and trials is not None:
-        raise CommandError("--refine takes 3 terms; give --terms or --refine")
+        raise CommandError("--refine always uses 3 terms; omit --terms")
     if trials is not None and not whole:
         raise CommandError(
             f"{str(file)!r} skips parts of the model; only whole evaluations are refined"
@@ -53,9 +53,11 @@ def fit_to_file(settings: Fit, modality: Modality) -> None:
     fitted.save(output)
     console = Console(soft_wrap=True, highlight=False)
     show_schedules({file.name: schedule, output.name: fitted}, console)
-    what = " It stays as it was, no fill was better." if fitted.fills == schedule.fills else ""
+    what = (
+        " The schedule is unchanged: no fill was better." if fitted.fills == schedule.fills else ""
+    )
     if what and not schedule.fills and terms is None:
-        what += " It only reuses; --terms 2 looks for fills."
+        what += " It only reuses; try --terms 2."
     console.print(f"Measured on {source.samples} samples.{what} Written to {output}.")
     console.print(f"Next: {modality.command} evaluate {output} --model {source.model} --samples 50")
 

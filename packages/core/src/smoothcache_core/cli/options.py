@@ -136,7 +136,7 @@ CalibrationFile = Annotated[Path, Parameter(group=ARGUMENTS, help="File written 
 
 Force = Annotated[
     bool,
-    Parameter(group=FILES, help="Overwrite what is there already."),
+    Parameter(group=FILES, help="Overwrite files that exist."),
 ]
 
 

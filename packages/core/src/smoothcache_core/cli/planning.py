@@ -91,7 +91,7 @@ def check_measured(calibration: Calibration, name: str) -> None:
     if calibration.dynamics is not None and calibration.dynamics.measured:
         return
     if calibration.evaluations == 1:
-        raise CommandError(f"{name!r} is of runs of one evaluation, which leaves nothing to skip")
+        raise CommandError(f"{name!r} has runs of one evaluation; there is nothing to skip")
     why = f" ({calibration.remark})" if calibration.remark else ""
     rules = ", or plan by a published rule: --alpha, --interval, or --compute with --rule smooth"
     raise CommandError(
@@ -231,5 +231,7 @@ def _files(names: Sequence[str], output: Path) -> dict[str, Path]:
     if output.suffix != ".json":
         return {name: output / f"{name}.json" for name in names}
     if len(names) > 1:
-        raise CommandError(f"{str(output)!r} is one file for {len(names)} schedules; give a folder")
+        raise CommandError(
+            f"{str(output)!r} is one file, but {len(names)} schedules were asked for; give a folder"
+        )
     return {names[0]: output}

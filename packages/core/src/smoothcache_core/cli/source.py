@@ -63,7 +63,7 @@ class Source(ABC):
     def __post_init__(self) -> None:
         if self.batch is not None and self.samples % self.batch:
             raise CommandError(
-                f"a batch of {self.batch} does not divide {self.samples} samples into whole runs"
+                f"--batch {self.batch} must divide --samples {self.samples} into whole runs"
             )
 
     @property

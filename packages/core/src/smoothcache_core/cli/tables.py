@@ -15,9 +15,12 @@ from smoothcache_core.schedule import Prediction
 from smoothcache_core.sources import SOURCES, SourceKind
 
 _ABOUT = (
-    "compute: MACs over those of the plain model. speed-up, seconds (of one run of a calibration "
-    "batch):\nif time were MACs alone. error: relative L2 of the final sample against the plain "
-    "run's. cached: most at once."
+    "compute: MACs relative to the plain model. speed-up, seconds (one run of a calibration "
+    "batch): "
+    ""
+    "estimated\nfrom MACs only. error: relative L2 of the final latents against the plain run. "
+    "cached: "
+    "peak cache memory."
 )
 
 

@@ -73,10 +73,10 @@ def evaluate(
         cost: MACs per site to count compute with; those of each schedule if not given.
         warmup: Untimed runs of every policy, on the first seed, before the timed ones; at least 0.
         progress: Show a progress bar.
-        keep_samples: How many samples of every policy `Report.samples` shall hold, decoded if the
+        keep_samples: Number of samples of each policy to store in `Report.samples`, decoded if the
             sampler decodes; True for all, False for none.
-        calibration_samples: How many samples the schedules were calibrated with, to be written
-            down.
+        calibration_samples: Number of samples that the schedules were calibrated with, which the
+            report records.
 
     Returns:
         The report, the plain run first. The model is as it was before.
@@ -166,8 +166,9 @@ def _check_disjoint(schedules: Mapping[str, Schedule], seeds: Sequence[int]) -> 
         shared = sorted(set(seeds) & set(schedule.source.seeds))
         if shared:
             raise EvaluationError(
-                f"seeds {shared} calibrated {name!r}, so they cannot judge it; take others, for "
-                f"example from {max(schedule.source.seeds) + 1} on"
+                f"seeds {shared} were used to calibrate or fit {name!r}, so they cannot "
+                "evaluate it; "
+                f"use others, for example from {max(schedule.source.seeds) + 1} on"
             )
 
 

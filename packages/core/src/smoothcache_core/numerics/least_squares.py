@@ -25,8 +25,9 @@ def check_enough(samples: int, entries: int, coefficients: int, *, verb: str) ->
     wanted = coefficients * _ENTRIES_PER_COEFFICIENT
     if samples * entries < wanted:
         raise ScheduleError(
-            f"{samples} samples of {entries} entries are too few for {coefficients} coefficients "
-            f"per evaluation; {verb} with {math.ceil(wanted / entries)} samples or more"
+            f"{samples} samples of {entries} latent entries are too few to fit {coefficients} "
+            f"coefficients per evaluation; {verb} with {math.ceil(wanted / entries)} samples "
+            "or more"
         )
 
 

@@ -28,22 +28,26 @@ def cautions(calibration: Calibration, schedule: Schedule) -> list[str]:
     told: list[str] = []
     between = f"{prediction.low:.2g} to {prediction.high:.2g}"
     if calibration.samples < FEW_SAMPLES:
-        counted = "1 sample" if calibration.samples == 1 else f"{calibration.samples} samples"
+        single = calibration.samples == 1
+        counted, were = (
+            ("1 sample", "was") if single else (f"{calibration.samples} samples", "were")
+        )
         told.append(
-            f"this plan rests on {counted}, which tell little of others: its error is "
-            f"{prediction.error:.2g} with 95 % confidence of {between}; calibrate with more seeds, "
-            "8 samples or more"
+            f"only {counted} {were} calibrated, so the prediction is uncertain: error "
+            f"{prediction.error:.2g}, 95 % interval {between}; calibrate 8 samples or more"
         )
     share = explained_share(calibration)
     if share < LEAST_EXPLAINED:
         told.append(
-            f"the denoiser answers to errors in ways that this calibration explains to {share:.0%} "
-            "only: single samples may err many times as much as most, and the mean error may be "
-            f"{between}; measure it by `fit` with 8 samples or more"
+            f"the calibration explains only {share:.0%} of the model's response to errors, so the "
+            f"prediction is unreliable: the mean error may be {between}, that of single "
+            "samples far "
+            "larger. Measure it with `fit` on 8 samples or more"
         )
     if prediction.high >= _ALL:
         told.append(
-            f"an error of {prediction.error:.2g} ({between}) is beyond what can be foretold: "
-            "cached samples may be unlike the plain ones; compute more, or measure it by `fit`"
+            f"the predicted error {prediction.error:.2g} ({between}) is too large to be reliable, "
+            "and cached samples may not resemble the uncached ones; allow more compute, or measure "
+            "it with `fit`"
         )
     return told

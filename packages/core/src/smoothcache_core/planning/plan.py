@@ -64,9 +64,11 @@ def plan(
             (`"denoiser"`), these and unconditional passes (`"guidance"`), or sublayers planned per
             `"site"`, `"kind"` or `"evaluation"`, by SmoothCache's rule (`"smooth"`) or at regular
             intervals (`"interval"`); `"auto"` takes what is predicted to be best.
-        limits: Evaluations, memory and lags that the schedule must keep to; only the first
-            evaluation is sure to be computed if not given.
-        fill: How skipped outputs of sublayers are made, see `fills`; by calibrated coefficients of
+        limits: Constraints such as `Limits(first=2, max_lag=4, max_bytes=2 * 10**9)`, of
+            `smoothcache_core.planning`; only the first evaluation is sure to be computed if not
+            given.
+        fill: How skipped outputs of sublayers are made: a rule of `smoothcache_core.fills`, such as
+            `reuse()`, `taylor(1)` or `linear(3)`; by calibrated coefficients of
             up to three outputs if not given. `"auto"` then compares only what takes a rule.
 
     Returns:
@@ -79,7 +81,9 @@ def plan(
     wanted = {"compute": compute, "speedup": speedup, "error": error}
     given = {name: value for name, value in wanted.items() if value is not None}
     if len(given) != 1:
-        raise ScheduleError(f"give one of compute, speedup and error, got {given or 'none'}")
+        raise ScheduleError(
+            f"give exactly one of compute, speedup and error, got {given or 'none'}"
+        )
     planner = Planner(calibration, target=target, limits=limits, fill=fill)
     if error is not None:
         schedule = planner.to_error(error)
@@ -105,7 +109,8 @@ def _warn_if_useless(schedule: Schedule) -> None:
         return
     skipped = "only few can be skipped" if schedule.skips else "nothing is skipped"
     warnings.warn(
-        f"the run has {schedule.evaluations} evaluations and {skipped}: caching helps little here",
+        f"a run of {schedule.evaluations} evaluations leaves little to cache: {skipped}, so expect "
+        "little speed-up",
         SmoothCacheWarning,
         stacklevel=3,
     )
@@ -179,7 +184,9 @@ class Planner:
         if not found:
             reasons = [str(made) for made in plans.values() if isinstance(made, ScheduleError)]
             raise ScheduleError(
-                reasons[0] if reasons else f"no plan holds at most {self._limits.max_bytes} bytes"
+                reasons[0]
+                if reasons
+                else f"no plan fits into {self._limits.max_bytes} bytes; raise max_bytes"
             )
         return dict(sorted(found.items(), key=lambda item: predicted_error(item[1])))
 

@@ -211,7 +211,8 @@ class Attachment:
             known = self._runs[key] = self._run_by(program, SchedulerWatch(None))
         elif schedule is not None and schedule != known.program.schedule:
             raise ScheduleError(
-                f"run {key!r} is under way by another schedule; let it end, or `forget` it"
+                f"run {key!r} is in progress with another schedule; let it finish, or call "
+                f"attachment.forget({key!r})"
             )
         return known
 
@@ -247,9 +248,17 @@ class Attachment:
     def _warn_useless(self) -> None:
         reused = sum(self.stats.reused.values())
         if not self.stats.evaluations:
-            warn("the cache saw no call of the denoiser: is this the model that the sampler calls?")
+            warn(
+                "the cached model was never called; attach the cache to the module that the "
+                "sampler "
+                "calls, such as pipe.transformer"
+            )
         elif self.schedule.skips and not reused and not self._remarks.any:
-            warn("nothing was reused")
+            warn(
+                "nothing was skipped although the schedule skips: look at stats.recomputed, "
+                "and at the "
+                "number of evaluations of the run"
+            )
 
     def _refuse_detached(self) -> None:
         if not self._attached:
@@ -319,9 +328,9 @@ class Attachment:
         wanted = any(tensor.requires_grad for tensor in given)
         if wanted or any(parameter.requires_grad for parameter in self._inside.parameters()):
             raise AttachError(
-                "gradients are on, and this evaluation is filled from earlier ones, which would "
-                "give it a wrong gradient or none. Sample under torch.no_grad(); or attach the "
-                "cache with differentiable=True, and gradients flow through what is kept"
+                "gradients are enabled, but this evaluation is filled from cached outputs, so its "
+                "gradient would be wrong. Sample under torch.no_grad(), or attach the cache with "
+                "differentiable=True"
             )
 
     def end(self, output: Any) -> Any:

@@ -47,8 +47,8 @@ def cached(
         scheduler: The pipeline's scheduler, if it has one. With it a new run is recognised for
             certain and a wrong number of steps is refused before anything is computed.
         solver: Name of the solver; taken from `scheduler` if not given.
-        differentiable: Let gradients flow through what is kept, which takes the memory of its
-            graph. Otherwise an evaluation that is filled while gradients are on is refused.
+        differentiable: Allow backpropagation through cached outputs, which keeps their autograd
+            graph in memory. Otherwise filling an evaluation while gradients are enabled is refused.
 
     Yields:
         Statistics, updated while the sampler runs.
@@ -85,7 +85,7 @@ def attach(
     solver: str | None = None,
     differentiable: bool = False,
 ) -> Attachment:
-    """Put the cache on and leave it on until `Attachment.detach`, for servers; else take `cached`.
+    """Attach the cache and keep it until `Attachment.detach()`, for servers; scripts use `cached`.
 
     Example:
         >>> attachment = attach(model, adapter, schedule)
@@ -102,7 +102,7 @@ def attach(
             pipeline does not announce them by `cache_context`.
         scheduler: The pipeline's scheduler, if it has one; see `cached`.
         solver: Name of the solver; taken from `scheduler` if not given.
-        differentiable: Let gradients flow through what is kept; see `cached`.
+        differentiable: Allow backpropagation through cached outputs; see `cached`.
 
     Returns:
         What detaches the cache, and counts what it does.

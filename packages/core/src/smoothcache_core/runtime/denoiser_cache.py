@@ -212,8 +212,9 @@ class DenoiserCache:
         guided = order is None or self._batch.is_guided()
         if not guided:
             self._remarks.once(
-                "guidance is off in this run, or its batch is not the same latents twice: "
-                "unconditional passes are not skipped where the schedule skips them"
+                "unconditional passes are computed although the schedule skips them: guidance "
+                "is off "
+                "in this run, or the two halves of its batch are not the same latents"
             )
         kept = self._store.stored(branch, GUIDANCE.kind)
         if not guided or not timeline.usable(self._tick.evaluation, kept):

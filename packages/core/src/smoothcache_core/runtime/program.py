@@ -135,7 +135,9 @@ class Programs:
         live = self._live
         reasons = _compared(schedule).conflicts(live)
         if reasons:
-            raise ScheduleError(f"this schedule is for another model: {'; '.join(reasons)}")
+            raise ScheduleError(
+                f"this schedule was planned for another model: {'; '.join(reasons)}"
+            )
         unknown = schedule.unknown_keys(self._sites)
         if unknown:
             raise ScheduleError(
@@ -151,9 +153,10 @@ class Programs:
     def _warn_graphs(self, graphs: int) -> None:
         if graphs:
             self._remarks.once(
-                f"this schedule may make torch.compile build {graphs} graphs of one code object; "
-                f"its limit is {recompile_limit()}, and what is over it runs eager or fails: raise "
-                "torch._dynamo.config.recompile_limit, compile block by block, or plan per kind"
+                f"this schedule may make torch.compile build {graphs} graphs of one function, more "
+                f"than torch's limit of {recompile_limit()}; the excess runs uncompiled or fails. "
+                "Raise torch._dynamo.config.recompile_limit, compile block by block, or plan with "
+                'target="kind"'
             )
 
 
@@ -185,6 +188,5 @@ def refuse_nested(sites: Sequence[Site]) -> None:
             outer = next((filled[each] for each in above if each in filled), None)
             if outer is not None:
                 raise ScheduleError(
-                    f"{inner.path!r} is inside {outer.path!r} and the schedule reuses both; let it "
-                    "name one"
+                    f"{inner.path!r} is inside {outer.path!r}; a schedule may skip only one of them"
                 )

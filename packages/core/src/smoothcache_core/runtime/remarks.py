@@ -30,7 +30,7 @@ class Remarks:
             live: What is known of the model or the run.
         """
         for remark in planned.remarks(live):
-            self.once(f"the schedule was planned for something else: {remark}")
+            self.once(f"this run is not what the schedule was planned for: {remark}")
 
     def once(self, message: str, *, about: str | None = None) -> None:
         """Warn, unless that was done before.

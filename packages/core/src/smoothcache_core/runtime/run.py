@@ -28,8 +28,9 @@ from smoothcache_core.schedule.timeline import FILLED
 from smoothcache_core.wrapping.denoiser import Step
 
 TURNS = (
-    "two runs take turns on this model, and each would be filled from the other's outputs; say "
-    "which run a call belongs to: `with attachment.run(key): ...`"
+    "two runs take turns on this model and would use each other's cached outputs; wrap each "
+    "call in "
+    "`with attachment.run(key):`"
 )
 
 
@@ -220,8 +221,8 @@ class Run:
             shares = answers.get(finding.evaluation, [0.0])
             if finding.is_large and shares[0] > FOREIGN:
                 raise AttachError(
-                    f"{finding.message} Hardly anything of it comes from the evaluation before: "
-                    f"the sampler draws new noise at every step, or {TURNS}"
+                    f"{finding.message}. The latent does not continue the previous evaluation: "
+                    f"either the sampler draws new noise at every step, or {TURNS}"
                 )
             if not (finding.is_guidance and self._other_guidance):  # which was announced, and told
                 self._remarks.once(finding.message, about="solver")
@@ -317,8 +318,8 @@ class Run:
     def _tell_broken(self, evaluation: int | None) -> None:
         if evaluation is not None:
             self._remarks.once(
-                f"what was filled at evaluation {evaluation} made NaN or infinity of a finite "
-                "latent: this schedule does not fit the run",
+                f"the filled output at evaluation {evaluation} turned a finite latent into NaN or "
+                "infinity; the schedule does not fit this run",
                 about="not finite",
             )
 
@@ -332,6 +333,9 @@ class Run:
 
     def _warn_incomplete(self, count: int) -> None:
         self._remarks.once(
-            f"a run ended after {count} of the schedule's {self.program.schedule.evaluations} "
-            f"evaluations; if the sampler makes {count}, plan for {count}"
+            f"a run ended after {count} evaluations, but the schedule is for "
+            ""
+            f"{self.program.schedule.evaluations}. If the sampler makes {count}, plan for "
+            f"{count}; if "
+            "guidance makes a call for each pass, name the passes with branches="
         )

@@ -192,8 +192,9 @@ class SiteCache:
         path, wrapped.copies = wrapped.site.path, True
         self._store.drop(tick.branch, path)
         self._remarks.once(
-            f"the output of {path!r} is changed in place after the site gave it, so what was kept "
-            "of it is not used, and from now on a copy is kept; that costs a little time",
+            f"the model modifies the output of {path!r} in place, so the cached tensor is "
+            "discarded; "
+            "from now on a copy is cached, which costs a little time",
             about="changed in place",
         )
 

@@ -210,14 +210,14 @@ def _finding(sums: _Sums, eps: float, products: list[float]) -> Finding | None:
     is_guidance = bool(found)
     if not found and share > max(expected, _RESIDUAL + rounding):
         found = (
-            f"the latent of evaluation {step.evaluation} is not what the planned solver makes of "
-            f"this run: {share:.2g} of its change is left over, where calibration left "
-            f"{step.residual:.2g}. Is it another solver, noise (eta), timesteps or guidance?"
+            f"the run does not follow the planned solver: {share:.2g} of the latent's change "
+            f"before evaluation {step.evaluation} is unexplained ({step.residual:.2g} in "
+            "calibration). Check the solver, eta, the timesteps and the guidance scale"
         )
     if is_noisy and share < step.residual / _TIMES:
         found = (
-            "the schedule was planned for a solver that adds noise, of which this run shows "
-            f"{share:.2g} of a step in place of {step.residual:.2g}; is eta another?"
+            f"the schedule was planned for a stochastic solver (noise is {step.residual:.2g} of a "
+            f"step), but this run adds {share:.2g}; check eta"
         )
     is_large = not is_noisy and left > _ANOTHER**2 * size
     if not found:
@@ -232,6 +232,6 @@ def _other_guidance(planned: float, change: float) -> str:
     if abs(change) <= _GUIDANCE * max(abs(planned), 1.0):
         return ""
     return (
-        f"the run is guided with strength {planned + change:.3g} (or its solver is another), but "
-        f"the schedule was planned for {planned:.3g}"
+        f"the run appears to use guidance scale {planned + change:.3g}, but the schedule was "
+        f"planned for {planned:.3g} (a different solver can look the same)"
     )

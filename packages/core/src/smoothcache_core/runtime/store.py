@@ -17,7 +17,8 @@ class CacheStats:
         reused: Evaluations, of all branches, in which each site was filled from the cache, by plain
             reuse or by a combination.
         runs: Runs begun, the present one included.
-        evaluations: Calls of the denoiser seen, all branches counted, the answered ones too.
+        evaluations: Calls of the denoiser seen. Every guidance pass that is a call of its own
+            counts, and so does a call that was answered from the cache.
         recomputed: Planned fills that had to be computed because nothing usable was kept (the batch
             changed inside a run, or a branch joined late or paused).
         bytes_held: Bytes of cached tensors held now; 0 after `detach`.
@@ -35,7 +36,11 @@ class CacheStats:
 
     @property
     def reuse_fraction(self) -> float:
-        """Reused over all evaluations of the sites, 0 if there were none."""
+        """Fraction of the counted evaluations that were filled, 0 if there were none.
+
+        It is a count over sites (or denoiser and guidance), not weighted by MACs; for the share of
+        the compute see `Schedule.compute_fraction`.
+        """
         reused, computed = sum(self.reused.values()), sum(self.computed.values())
         return reused / (reused + computed) if reused + computed else 0.0
 

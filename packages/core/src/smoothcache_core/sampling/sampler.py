@@ -23,15 +23,15 @@ NOT_GIVEN = cast(Adapter, None)
 
 @dataclass(frozen=True, kw_only=True)
 class Sampler:
-    """How one run is made: a model, a function of a seed, and what names its solver and passes.
+    """How to sample once: the model, its adapter, and a function of a seed.
 
     It is what `calibrate`, `transfer`, `fit` and `evaluate` take. The solver itself is a black box:
     it is known by the calls that it makes of the model, and by what `run` returns.
 
     `run(seed)` runs the solver once, from the noise of that seed, and everything random in it must
     come from the seed. It returns the final latent, a tensor (samples, ...) of as many entries as
-    the latent that the model is called with, or as what is denoised of it; or None if that cannot
-    be had. Without it a model can be calibrated, but what the last evaluation does is not known,
+    the latent that the model is called with, or as what is denoised of it; or None if it is not
+    available. Without it a model can be calibrated, but what the last evaluation does is not known,
     and nothing can be fitted, transferred or evaluated. Anything else that it returns is refused.
 
     Example:
@@ -64,7 +64,7 @@ class Sampler:
         adapter: What is known about its family. If it is not given, sites are found by the model's
             structure and two evaluations of `run`, when they are first needed.
         run: Runs the solver from the noise of a seed and returns the final latent, (samples, ...),
-            or None if it cannot be had.
+            or None if it is not available.
         decode: Turns a final latent into what metrics compare, (samples, ...): images, waveforms.
             None: the final latent is compared itself.
         scheduler: The solver's scheduler, if it has one (those of diffusers do): names the solver,
@@ -75,7 +75,7 @@ class Sampler:
         samples: Samples of one run, at least 1. Guidance may repeat the batch, conditional and
             unconditional rows one block after the other; the rows of one sample are measured
             together.
-        around: Makes what is entered around everything that is done with the model.
+        around: Returns a context manager that is entered around every use of the model.
         part: What of the model's latent argument is denoised, where the rest of it is a condition,
             such as the channels of an image. If not given, it is what changes in a run.
 
@@ -153,8 +153,8 @@ class Sampler:
             return None
         if not isinstance(result, Tensor) or not result.ndim or len(result) != self.samples:
             raise SamplerError(
-                f"a sampler's `run` must return the final latent, a tensor ({self.samples}, ...) "
-                f"for {_counted(self.samples)}, or None if it cannot be had; it returned "
+                f"a sampler's `run` must return the final latents, a tensor ({self.samples}, ...) "
+                f"for samples={self.samples}, or None if they are not available; it returned "
                 f"{_described(result)}"
             )
         return result
@@ -185,13 +185,9 @@ def needed(latent: Tensor | None) -> Tensor:
     return latent
 
 
-def _counted(samples: int) -> str:
-    return "1 sample of a run" if samples == 1 else f"{samples} samples of a run"
-
-
 def _described(result: object) -> str:
     if isinstance(result, Tensor):
-        hint = f" (give samples={len(result)}?)" if result.ndim and len(result) else ""
+        hint = f" (set samples={len(result)}?)" if result.ndim and len(result) else ""
         return f"a tensor of shape {tuple(result.shape)}{hint}"
     if isinstance(result, list | tuple):
         return f"a {type(result).__name__} of length {len(result)}"

@@ -221,7 +221,7 @@ class Fingerprint(Value):
         changed = [name for name in one if name in two and one[name] != two[name]]
         told = [_sampling_difference(name, one[name], two[name]) for name in changed]
         told += _differences(self, other, ("latent_part",))
-        return [*told, *solver_differences(_solver(self), _solver(other), "not")]
+        return [*told, *solver_differences(_solver(self), _solver(other), "instead of")]
 
 
 _ELSEWHERE = ("versions", "timesteps", "solver", *(name for name in _LATER if name != "denoisers"))
@@ -242,7 +242,7 @@ def _sampling_difference(name: str, here: Setting, there: Setting) -> str:
     if name.startswith(INPUTS):
         seed = name.removeprefix(INPUTS)
         return f"what the model is given at seed {seed} (prompts, labels) is something else"
-    return f"{name} is {there!r}, not {here!r}"
+    return f"{name} is {there!r} instead of {here!r}"
 
 
 def _solver(known: Fingerprint) -> tuple[str | None, Mapping[str, Setting] | None]:
@@ -259,7 +259,7 @@ def _difference(one: Fingerprint, other: Fingerprint, field: str) -> str:
     if field == "weights":
         rounding = max(one.weights_rounding or 0.0, other.weights_rounding or 0.0)
         return _weights_difference(here or {}, there or {}, _APART + _ROUNDINGS * rounding)
-    return "" if here == there else f"{field} is {there!r}, not {here!r}"
+    return "" if here == there else f"{field} is {there!r} instead of {here!r}"
 
 
 def _weights_difference(one: Mapping[str, float], other: Mapping[str, float], apart: float) -> str:

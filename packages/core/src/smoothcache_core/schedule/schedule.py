@@ -129,10 +129,10 @@ class Schedule(Value):
             there are no rows of sites.
         fills: For keys as in `rows`, how skipped outputs are made; without one the output computed
             last is reused.
-        source: How the schedule was made; `"imported"` if nobody said.
+        source: How the schedule was made; `"imported"` if unknown.
         fingerprint: What it was planned for: a model that conflicts with it is refused.
         cost: MACs per site and in all, if known.
-        prediction: What it promises of its error, memory and time, if known.
+        prediction: Its predicted error, memory and time, if known.
         solver_steps: What the solver makes of the first outputs, by which a run with another
             solver, noise or guidance is told from the planned one; None if it is not known.
 
@@ -223,7 +223,7 @@ class Schedule(Value):
         if self.has_compute:
             lines.append(f"compute: {self.compute_fraction():.3f}")
         if self.prediction is not None:
-            lines.append(f"promise: {self.prediction!r}")
+            lines.append(f"predicted: {self.prediction!r}")
         return "\n  ".join(lines)
 
     __str__ = __repr__

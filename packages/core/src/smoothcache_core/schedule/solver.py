@@ -22,7 +22,7 @@ def solver_differences(one: Solver, other: Solver, word: str) -> list[str]:
     """
     (here, had), (there, has) = _parted(one[0]), _parted(other[0])
     if here is not None and there is not None and here != there:
-        return [f"solver is {other[0]!r}, not {one[0]!r}"]
+        return [f"solver is {other[0]!r} instead of {one[0]!r}"]
     mine = had | _texts(one[1])
     theirs = has | _texts(other[1])
     reasons = [
@@ -33,7 +33,7 @@ def solver_differences(one: Solver, other: Solver, word: str) -> list[str]:
     if reasons or one[1] is not None or other[1] is not None:
         return reasons
     unlike = None not in (one[0], other[0]) and one[0] != other[0]
-    return [f"solver is {other[0]!r}, not {one[0]!r}"] if unlike else []
+    return [f"solver is {other[0]!r} instead of {one[0]!r}"] if unlike else []
 
 
 def named_settings(solver: str) -> tuple[str, dict[str, str]]:

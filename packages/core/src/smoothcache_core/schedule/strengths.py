@@ -68,10 +68,10 @@ def expectation_at(schedule: Schedule, strength: float | None) -> str:
     if expected is None:
         low, high = min(prediction.by_guidance), max(prediction.by_guidance)
         return (
-            f"this schedule was planned for guidance {planned:g} and promises nothing at "
-            f"{strength:g}, only from {low:.3g} to {high:.3g}: plan for {strength:g}"
+            f"this schedule was planned for guidance {planned:g}; there is no prediction at "
+            f"{strength:g}, only from {low:.3g} to {high:.3g}. Plan again at {strength:g}"
         )
     return (
-        f"this schedule was planned for guidance {planned:g}; at {strength:g} its expected error "
-        f"is {expected:.2g}, not {prediction.error:.2g}"
+        f"this schedule was planned for guidance {planned:g} with a predicted error of "
+        f"{prediction.error:.2g}; at {strength:g} it is {expected:.2g}"
     )

@@ -89,8 +89,8 @@ class EvaluationPlanner:
         budget = compute * evaluations
         if budget + 1e-9 < self.least * evaluations:
             raise ScheduleError(
-                f"compute {compute:g} is out of reach: the least is {self.least:.3g}, with "
-                f"{evaluations} evaluations, what is pinned, and max_lag"
+                f"compute {compute:g} cannot be reached: with {evaluations} evaluations and these "
+                f"limits (first, pinned, max_lag) the minimum is {self.least:.3g}"
             )
         found = self._search.best(budget, guidance=self._guidance)
         return self._schedule(found, compute)
@@ -199,8 +199,12 @@ def _lacks_dynamics(calibration: Calibration) -> str:
     """Return why whole evaluations cannot be planned; empty if they can."""
     if calibration.dynamics is not None and calibration.dynamics.measured:
         return ""
-    why = f": {calibration.remark}" if calibration.remark else "; give calibrate `sensitivity`"
-    return f"this calibration cannot plan whole evaluations{why}"
+    if calibration.remark:
+        return f"no error can be predicted from this calibration: {calibration.remark}"
+    return (
+        "this calibration has no sensitivities, so no error can be predicted; calibrate with "
+        "sensitivity=2, or take a published rule (target smooth or interval)"
+    )
 
 
 def _lacks_guidance(calibration: Calibration) -> str:

@@ -94,7 +94,9 @@ def check_kept(schedule: Schedule, limits: Limits, title: str) -> None:
     """
     rows = set(schedule.rows.values())
     if any(row[i] == 0 for row in rows for i in limits.computed):
-        raise ScheduleError(f"{title} knows no pinned evaluations; take a target")
+        raise ScheduleError(
+            f"{title} cannot keep `first` or `pinned`; plan for a target such as auto or site"
+        )
     if limits.max_rows is not None and len(rows) > limits.max_rows:
         raise ScheduleError(f"{title} made {len(rows)} rows, over max_rows")
 

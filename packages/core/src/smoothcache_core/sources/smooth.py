@@ -160,8 +160,9 @@ def smooth_to_compute(
     best = plan(alphas[high])
     if best.compute_fraction() > compute:
         raise ScheduleError(
-            f"compute {compute} is out of reach: with lags up to {max_lag or calibration.max_lag} "
-            f"the least is {best.compute_fraction():.3f}; calibrate larger lags"
+            f"compute {compute} cannot be reached: with lags up to "
+            f"{max_lag or calibration.max_lag} the minimum is {best.compute_fraction():.3f}; "
+            "calibrate again with a larger max_lag"
         )
     while low < high:
         middle = (low + high) // 2

@@ -32,6 +32,7 @@ def refuse_copy(runner: object, protocol: object) -> Any:
         AttachError: Always.
     """
     raise AttachError(
-        "a cache is attached to this model, around hooks of another library that cannot be copied "
-        "with it; detach the cache before the model is copied or pickled"
+        "this model has a cache and hooks of another library on it, and cannot be copied or "
+        "pickled "
+        "so; detach the cache first"
     )

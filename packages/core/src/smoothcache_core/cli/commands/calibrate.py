@@ -32,16 +32,17 @@ class Calibrate(SamplingCommand):
             file=True,
         ),
     ] = None
-    force: Annotated[
-        bool, Parameter(group=opt.FILES, help="Start anew if the file is there already.")
-    ] = False
+    force: Annotated[bool, Parameter(group=opt.FILES, help="Start anew if the file exists.")] = (
+        False
+    )
     sensitivity: Annotated[
         NonNegativeInt,
         Parameter(
             group=opt.MEASURE,
-            help="Runs to measure sensitivities with, at least 0: what errors do to the final "
-            "sample. Each takes as long as some five more. Plans need at least 1; the published "
-            "rules need 0.",
+            help="Runs used to measure sensitivities, at least 0: how errors change the final "
+            "sample. Each costs about 3 extra runs, and up to 6 x (8 per kind of site + 1) extra "
+            "evaluations. Planning by predicted error needs at least 1; the published rules "
+            "need 0.",
         ),
     ] = 2
     max_lag: opt.MeasuredLag = 12
