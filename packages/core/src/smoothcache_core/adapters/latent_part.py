@@ -40,7 +40,11 @@ class LatentPart:
             )
 
     def fits(self, shape: Sequence[int]) -> bool:
-        """Return whether a latent of this shape, without its rows, has such a part."""
+        """Return whether a latent has such a part.
+
+        Args:
+            shape: Shape of the latent without its rows.
+        """
         if len(shape) < self.dim:
             return False
         size = shape[self.dim - 1]

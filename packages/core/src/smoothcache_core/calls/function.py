@@ -39,8 +39,8 @@ class FunctionDenoiser(nn.Module):
             `"meta"`.
 
     Attributes:
-        name: See above.
-        like: See above.
+        name: What fingerprints and reports call it.
+        like: The torch module that it was made of, if given.
 
     Raises:
         AdapterError: It cannot be called or is a module already, or nothing says what it takes.

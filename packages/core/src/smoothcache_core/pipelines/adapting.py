@@ -61,7 +61,7 @@ def adapter_for_schedule(
 
     Args:
         model: The denoiser that the sampler calls, compiled or not; or a `Relay`.
-        choice: See `chosen_adapter`.
+        choice: The adapter's name or the adapter, as for `chosen_adapter`.
         known: The adapters of a package.
         schedule: What is to be followed.
 

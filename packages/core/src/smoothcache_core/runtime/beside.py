@@ -28,7 +28,7 @@ class _PutOff:
     """A call that was not made yet.
 
     Attributes:
-        make: Makes it.
+        make: Makes the call and returns its outputs.
         given: What its caller was given in place of its outputs.
         made: Its outputs, in the same order, when it was made.
     """

@@ -80,7 +80,11 @@ class ConditionedSampler(Sampler, ABC):
         return {**known, "conditions": _summary(self.conditions), **super().settings}
 
     def with_adapter(self, adapter: Adapter) -> Self:
-        """Return the same sampler with another adapter; see `Sampler.with_adapter`."""
+        """Return the same sampler with another adapter; see `Sampler.with_adapter`.
+
+        Args:
+            adapter: What describes the model's sites and arguments.
+        """
         return replace(self, given_adapter=adapter)
 
     def conditions_of(self, seed: int) -> list[Any]:
