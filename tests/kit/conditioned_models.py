@@ -33,6 +33,7 @@ class ConditionedCase:
         output: Makes the function of (latent, timestep) that gives the guided output.
         part: What of the latent argument is denoised.
         fixed: Entries along dimension 1 that the solver leaves as they are, from the first on.
+        of_sites: Whether its sites are enough of it to plan them.
     """
 
     build: Callable[[], Any]
@@ -42,6 +43,7 @@ class ConditionedCase:
     output: Callable[[Any], Callable[[Tensor, Tensor], Tensor]]
     part: LatentPart
     fixed: int = 0
+    of_sites: bool = True
 
     def sampler(self) -> Sampler:
         torch.manual_seed(0)
@@ -268,6 +270,7 @@ CASES = {
         latent="sample",
         shape=(4, 8, 8),
         output=of_inpainting,
+        of_sites=False,
         part=LatentPart(dim=1, start=0, stop=4),
     ),
     "Stable Video Diffusion": ConditionedCase(
@@ -276,6 +279,7 @@ CASES = {
         latent="sample",
         shape=(2, 4, 8, 8),
         output=of_video,
+        of_sites=False,
         part=LatentPart(dim=2, start=0, stop=4),
     ),
     "LTX image to video": ConditionedCase(

@@ -399,7 +399,7 @@ def test_a_calibration_that_lacks_something_is_refused():
         with pytest.raises(ScheduleError, match="planning needs sensitivities: calibrate with"):
             plan_sites(bare, compute=0.6)
     why = replace(calibration, dynamics=None, remark="it clips")
-    with pytest.raises(ScheduleError, match=r"planning needs sensitivities: .* \(it clips\)"):
+    with pytest.raises(ScheduleError, match="planning needs sensitivities: it clips"):
         plan_sites(why, compute=0.6)
     with pytest.raises(ScheduleError, match=r"holds no inner products of sites: calibrate again"):
         plan_sites(replace(calibration, products=None), compute=0.6)

@@ -23,6 +23,7 @@ from smoothcache_core.calibrating.sharded import shared_out
 from smoothcache_core.calibrating.site_sensitivity import measure_influence
 from smoothcache_core.calibrating.solver_response import conditional_half
 from smoothcache_core.calibration.calibration import Calibration
+from smoothcache_core.calibration.dynamics import Dynamics
 from smoothcache_core.errors import CalibrationError
 from smoothcache_core.files import check_output
 from smoothcache_core.locking import locked
@@ -44,6 +45,10 @@ PROBES = 6
 """Evaluations at which a run is perturbed to measure sensitivity. Each continues the run to its
 end, half a run on average, so six take as long as three runs; in between, sensitivities are
 interpolated."""
+
+
+_GUIDED_TOWARDS = 1.05
+"""Weight of a pass from which on guidance goes towards it: unconditional passes have 0 or less."""
 
 
 _NO_FINAL = "`run` returns no final latent, so what the last evaluation does to it is not known"
@@ -215,7 +220,7 @@ class _RunStatistics:
     def __init__(self, sampler: Sampler, chosen: Collection[int]) -> None:
         self._sampler = sampler
         self._chosen = chosen
-        self._is_told = False
+        self._told: set[str] = set()
 
     def add(self, part: Calibration, plain: Trajectory | CalibrationError) -> Calibration:
         """Measure the run that `part` was recorded in; say why if that is not possible."""
@@ -240,6 +245,7 @@ class _RunStatistics:
         if conditional is None and plain.parts == 2 and len(branches) == 1:
             told = conditional_half(dynamics.response.weights)
             dynamics = replace(dynamics, conditional=told)
+        dynamics = self._with_sure_conditional(dynamics, part.fingerprint.strength)
         assert part.products is not None
         products = joined(part.products) / part.samples
         response = dynamics.response
@@ -253,14 +259,35 @@ class _RunStatistics:
             remark=remark,
         )
 
+    def _with_sure_conditional(self, dynamics: Dynamics, strength: float | None) -> Dynamics:
+        """Return it without a conditional pass where passes are not classifier-free guidance's.
+
+        Other kinds of guidance have other passes in the batch: perturbed ones, say. Then guidance
+        is announced to be off, or goes towards the half that is to be the unconditional one.
+        """
+        given, weights = dynamics.conditional, dynamics.response.weights.mean(axis=0)
+        if given is None or len(weights) != 2:
+            return dynamics
+        is_off = strength is not None and strength <= 1.0 < abs(weights).max()
+        if not is_off and weights[1 - given] <= _GUIDED_TOWARDS:
+            return dynamics
+        self._tell(
+            "the passes of this run are not those of classifier-free guidance: their weights are "
+            f"{weights[given]:.3g} and {weights[1 - given]:.3g}; none is skipped by itself"
+        )
+        return replace(dynamics, conditional=None)
+
+    def _tell(self, message: str) -> None:
+        if message not in self._told:
+            self._told.add(message)
+            logger.info(message)
+
     def _with_part(self, known: Fingerprint, part: LatentPart | None) -> Fingerprint:
         """Return a fingerprint that says what of the latent is denoised; it is told once."""
         if part is None:
             return known
-        if not self._is_told:
-            self._is_told = True
-            shape = (None, *(known.latent_shape or ()))
-            logger.info("of the latent argument, %s, only %s is denoised", shape, part)
+        shape = (None, *(known.latent_shape or ()))
+        self._tell(f"of the latent argument, {shape}, only {part} is denoised")
         return known.changed(latent_part=part)
 
 

@@ -13,11 +13,22 @@ from smoothcache_core.adapters.compiled import denoiser
 from smoothcache_core.adapters.signature import argument_names, latent_and_timestep
 from smoothcache_core.adapters.sites import Adapter
 from smoothcache_core.calls.guidance import announced_guidance, guidance_in
-from smoothcache_core.errors import AdapterError
+from smoothcache_core.errors import AdapterError, SamplerError
 from smoothcache_core.relay import members_of
 
 Layout = tuple[tuple[tuple[int, ...], str, str], ...]
 """Shape, dtype and device of each latent tensor."""
+
+
+_SKIPPING = "skip_layers"
+"""Argument by which diffusers' denoisers leave layers out, in calls of skip-layer guidance."""
+
+
+_SKIPS = (
+    f"the denoiser is called with `{_SKIPPING}`: skip-layer guidance makes further calls in a part "
+    "of the steps, without some of the layers, which no schedule can have; sample without it "
+    "(no `skip_guidance_layers`)"
+)
 
 
 @dataclass(frozen=True)
@@ -154,7 +165,12 @@ class CallReader:
             kwargs: Its keyword arguments.
             announced: What the pipeline announced, if anything.
             member: Which of the denoisers that take turns is called.
+
+        Raises:
+            SamplerError: It is one of skip-layer guidance.
         """
+        if kwargs.get(_SKIPPING):
+            raise SamplerError(_SKIPS)
         latent = _argument(self._latent, args, kwargs)
         timestep = _argument(self._timestep, args, kwargs)
         layout = tuple(_layout(item) for item in _tensors(latent))

@@ -158,7 +158,7 @@ class Planner:
         key = name, compute
         if key not in self._plans:
             try:
-                self._plans[key] = _checked(self._makers[name](compute))
+                self._plans[key] = _checked(self._makers[name](compute), self._calibration)
             except ScheduleError as error:
                 self._plans[key] = error
         return self._plans[key]
@@ -280,11 +280,10 @@ def _chosen(calibration: Calibration, target: str, *, filled: bool) -> tuple[Sou
     return found
 
 
-def _checked(schedule: Schedule) -> Schedule:
+def _checked(schedule: Schedule, calibration: Calibration) -> Schedule:
     if schedule.prediction is None:
-        raise ScheduleError(
-            "there are no sensitivities to predict an error by: calibrate with `sensitivity=2`"
-        )
+        why = calibration.remark or "calibrate with `sensitivity=2`"
+        raise ScheduleError(f"there are no sensitivities to predict an error by: {why}")
     return schedule
 
 

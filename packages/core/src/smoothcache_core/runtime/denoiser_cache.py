@@ -118,6 +118,9 @@ class DenoiserCache:
         remarks: What tells the user.
         part: What of the latent is denoised; None for all of it.
         graph: Whether gradients flow through what is kept.
+
+    Attributes:
+        unguided: Whether the run said that guidance is off; batches are then of something else.
     """
 
     def __init__(
@@ -139,6 +142,7 @@ class DenoiserCache:
         self._adapter, self._branches, self._part = adapter, branches, part
         self._store, self._stats, self._remarks, self._graph = store, stats, remarks, graph
         self._batch = GuidedBatch()
+        self.unguided = False
         self.forget()
 
     def forget(self) -> None:
@@ -209,7 +213,7 @@ class DenoiserCache:
         order, branch = self._batch_order(), self._tick.branch
         if order is None and not is_unconditional(branch):
             return Step(args, kwargs)
-        guided = order is None or self._batch.is_guided()
+        guided = order is None or (not self.unguided and self._batch.is_guided())
         if not guided:
             self._remarks.once(
                 "unconditional passes are computed although the schedule skips them: guidance "

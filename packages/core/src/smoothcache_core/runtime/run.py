@@ -178,9 +178,15 @@ class Run:
         live = call_fingerprint(call)
         self._other_guidance = live.strength not in (None, schedule.fingerprint.strength)
         self._rescale(live.strength)
+        self._whole.unguided = self._is_unguided(live.strength)
         self._remarks.unlike(schedule.fingerprint, live)
         if expectation := expectation_at(schedule, live.strength):
             self._remarks.once(expectation)
+
+    def _is_unguided(self, strength: float | None) -> bool:
+        """Whether the run says that guidance is off, so that two halves are something else."""
+        planned = self.program.schedule.fingerprint.strength
+        return strength is not None and strength <= 1.0 and strength != planned
 
     def _rescale(self, strength: float | None) -> None:
         """Fill guidance differences as the strength of guidance of this run needs it."""

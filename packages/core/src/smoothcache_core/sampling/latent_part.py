@@ -19,14 +19,13 @@ def found_part(latents: Sequence[Tensor], answer: Structure) -> LatentPart | Non
     a dimension has as many indices there as are denoised.
 
     Args:
-        latents: The latent arguments of a run, (rows, ...) each.
+        latents: The latent arguments of a run, (rows, ...) each, of one shape.
         answer: An output of the denoiser.
 
     Raises:
         CalibrationError: It is not one slice, or not sure which.
     """
-    shapes = {latent.shape for latent in latents}
-    if len(shapes) > 1 or not answer.floating:
+    if not answer.floating:
         return None
     shape, output = tuple(latents[0].shape), tuple(answer.rows(latents[0]).shape)
     if len(shape) != len(output):

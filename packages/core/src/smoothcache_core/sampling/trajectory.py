@@ -103,9 +103,11 @@ def trajectory(
     if len(calls) != evaluations * len(branches):
         raise CalibrationError(
             f"the run had {len(calls)} calls in {evaluations} evaluations of {len(branches)} "
-            "conditioning passes; every pass must be evaluated every time"
+            "conditioning passes; every pass must be evaluated every time, so guidance must not be "
+            "switched in a run"
         )
     first = [call for call in calls if call.branch == branches[0]]
+    _check_alike(first)
     if part is None:
         part = found_part([call.latent for call in first], first[0].answer) or "all"
     own = None if part == "all" else part
@@ -132,6 +134,28 @@ def trajectory(
         latents=latents,
         outputs=torch.stack(outputs),
         final=own_final,
+    )
+
+
+def _check_alike(calls: Sequence[CallRecord]) -> None:
+    """Refuse calls of one conditioning pass whose batches or latents are of several sizes.
+
+    Raises:
+        CalibrationError: They are.
+    """
+    first = calls[0]
+    other = next((call for call in calls if call.latent.shape != first.latent.shape), None)
+    if other is None:
+        return
+    one, two = tuple(first.latent.shape), tuple(other.latent.shape)
+    why = (
+        "guidance must not be switched in a run, nor make further calls in a part of it"
+        if one[1:] == two[1:]
+        else "latents must be of one size"
+    )
+    raise CalibrationError(
+        f"the denoiser is given a latent of shape {two} at evaluation {other.evaluation} of the "
+        f"run, and {one} at the first; {why}"
     )
 
 

@@ -112,8 +112,8 @@ def lacks_sensitivities(calibration: Calibration) -> str:
     dynamics = calibration.dynamics
     if calibration.influence is not None and dynamics is not None and dynamics.measured:
         return ""
-    remark = f" ({calibration.remark})" if calibration.remark else ""
-    return f"planning needs sensitivities: calibrate with `sensitivity=2`{remark}"
+    why = calibration.remark or "calibrate with `sensitivity=2`"
+    return f"planning needs sensitivities: {why}"
 
 
 def sensitivity(calibration: Calibration) -> Array:
