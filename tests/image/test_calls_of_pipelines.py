@@ -12,6 +12,7 @@ from diffusers.pipelines.flux.pipeline_flux import FluxPipeline
 from diffusers.pipelines.flux.pipeline_flux_control import FluxControlPipeline
 from diffusers.pipelines.flux.pipeline_flux_fill import FluxFillPipeline
 from diffusers.pipelines.flux.pipeline_flux_img2img import FluxImg2ImgPipeline
+from diffusers.pipelines.flux.pipeline_flux_inpaint import FluxInpaintPipeline
 from diffusers.pipelines.flux.pipeline_flux_kontext import FluxKontextPipeline
 from diffusers.pipelines.lumina2.pipeline_lumina2 import Lumina2Pipeline
 from diffusers.pipelines.pag.pipeline_pag_sd_3 import StableDiffusion3PAGPipeline
@@ -201,6 +202,11 @@ MORE = {
         arguments=lambda: {"image": picture(), "strength": 0.6},
         parts=with_vae(1),
         steps=14,
+    ),
+    "inpainting": flux(
+        FluxInpaintPipeline,
+        arguments=lambda: {"image": picture(), "mask_image": mask(), "strength": 0.99},
+        parts=with_vae(1),
     ),
     "Fill": flux(
         FluxFillPipeline,

@@ -1,13 +1,23 @@
 """Only a part of the latent argument is denoised, the rest of it is a condition."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Literal
 
 import pytest
 import torch
 from kit.conditioned import CONDITIONED, SHAPE, Conditional, Layout
-from kit.planning import Noisy, OneStep, Passes
-from smoothcache_core import SmoothCacheWarning, attach, cached, calibrate, evaluate, fit, plan
+from kit.planning import MIXTURE, Mixture, Noisy, OneStep, Passes, ToySampler
+from smoothcache_core import (
+    Calibration,
+    SmoothCacheWarning,
+    attach,
+    cached,
+    calibrate,
+    evaluate,
+    fit,
+    plan,
+)
 from smoothcache_core.adapters import DENOISER, GUIDANCE, LatentPart
 from smoothcache_core.calibrating import transfer
 from smoothcache_core.errors import AdapterError, AttachError, CalibrationError, SamplerError
@@ -273,3 +283,62 @@ def test_a_condition_of_another_size_is_told_and_filled(answer: Literal["part", 
         error, stats = error_of(sampler, schedule)
     assert error < 0.1
     assert stats.recomputed == 0
+
+
+# ---------------------------------------------------------------------------- overwritten
+
+
+@dataclass
+class Inpainting(ToySampler):
+    """Puts known entries back after every step, with less noise from step to step."""
+
+    def __call__(self, seed: int) -> torch.Tensor:
+        solver, generator = self.solver(), torch.Generator().manual_seed(seed)
+        noise = torch.randn(self.samples, *self.shape, generator=generator)
+        known, latent = torch.ones(noise.shape), noise
+        for timestep in solver.timesteps:
+            output = self.guided(latent, timestep)
+            latent = solver.step(output, timestep, latent)[0]
+            share = 1 - (float(timestep) + 1) / len(solver.timesteps)
+            latent = torch.where(self.mask, latent, known + share * noise)
+        return latent
+
+    @property
+    def mask(self) -> torch.Tensor:
+        return (torch.arange(12).reshape(self.shape) % 5 > 0).expand(self.samples, *self.shape)
+
+    def error(self, schedule: Schedule) -> float:
+        mask, plain = self.mask, self(5)
+        with cached(self.model, MIXTURE, schedule):  # pyright: ignore[reportArgumentType]
+            found = self(5)
+        return float((found - plain)[mask].norm() / plain[mask].norm())
+
+
+@pytest.mark.parametrize("passes", ["one", "batched"])
+def test_inpainting_is_planned_by_what_is_not_overwritten(passes: Passes, tmp_path: Path):
+    model = Mixture((1.0, 0.5), 8, bend=0.1)
+    sampler = Inpainting(model, lambda: OneStep(8), passes)
+    known = calibrate(sampler.value(), seeds=range(4), progress=False)
+    assert known.remark == ""
+    assert known.dynamics is not None
+    assert known.dynamics.overwritten
+    assert Calibration.load(known.save(tmp_path / "known.safetensors")) == known
+    schedule = plan(known, compute=0.6, target="denoiser")
+    assert schedule.solver_steps is None
+    assert schedule.prediction is not None
+    assert schedule.prediction.high is not None
+    assert sampler.error(schedule) < schedule.prediction.high
+    fitted = fit(sampler.value(), schedule, seeds=range(4), progress=False)
+    assert fitted.prediction is not None
+    assert sampler.error(fitted) < 3 * fitted.prediction.error
+
+
+def test_a_mask_that_differs_from_step_to_step_is_refused():
+    class Changing(Inpainting):
+        @property
+        def mask(self) -> torch.Tensor:
+            self.asked = getattr(self, "asked", -1) + 1
+            return (torch.arange(12).reshape(self.shape) >= self.asked % 8).expand(2, *self.shape)
+
+    sampler = Changing(Mixture((1.0, 0.5), 8), lambda: OneStep(8))
+    assert "no affine function" in calibrate(sampler.value(), seeds=[0], progress=False).remark

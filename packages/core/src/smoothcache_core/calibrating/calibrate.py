@@ -21,7 +21,7 @@ from smoothcache_core.calibrating.recorder import Recorder
 from smoothcache_core.calibrating.run_sensitivity import measure_dynamics
 from smoothcache_core.calibrating.sharded import shared_out
 from smoothcache_core.calibrating.site_sensitivity import measure_influence
-from smoothcache_core.calibrating.solver_response import conditional_half
+from smoothcache_core.calibrating.solver_response import conditional_half, responding
 from smoothcache_core.calibration.calibration import Calibration
 from smoothcache_core.calibration.dynamics import Dynamics
 from smoothcache_core.errors import CalibrationError
@@ -235,20 +235,23 @@ class _RunStatistics:
         branches = tuple(dict.fromkeys(call.branch for call in plain.calls))
         places = places_of(plain.evaluations) if plain.seed in self._chosen else []
         conditional = conditional_part(self._sampler.adapter, branches)
+        plain, response = responding(self._sampler, plain)
         dynamics = measure_dynamics(
             self._sampler,
             plain,
             self._sampler.samples,
             probes=places,
             conditional=conditional if plain.parts > 1 else None,
+            response=response,
         )
+        if dynamics.overwritten:
+            self._tell("the sampler overwrites a part of its latents; all errors are of the rest")
         if conditional is None and plain.parts == 2 and len(branches) == 1:
             told = conditional_half(dynamics.response.weights)
             dynamics = replace(dynamics, conditional=told)
         dynamics = self._with_sure_conditional(dynamics, part.fingerprint.strength)
         assert part.products is not None
         products = joined(part.products) / part.samples
-        response = dynamics.response
         influence = measure_influence(self._sampler, plain, response, part.sites, products, places)
         remark = _NO_FINAL if plain.final is None else ""
         return replace(
@@ -268,7 +271,7 @@ class _RunStatistics:
         given, weights = dynamics.conditional, dynamics.response.weights.mean(axis=0)
         if given is None or len(weights) != 2:
             return dynamics
-        is_off = strength is not None and strength <= 1.0 < abs(weights).max()
+        is_off = strength is not None and strength <= 1.0 and weights.max() > _GUIDED_TOWARDS
         if not is_off and weights[1 - given] <= _GUIDED_TOWARDS:
             return dynamics
         self._tell(

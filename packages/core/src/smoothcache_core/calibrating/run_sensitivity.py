@@ -34,6 +34,7 @@ def measure_dynamics(
     *,
     probes: Sequence[int],
     conditional: int | None,
+    response: Response | None = None,
 ) -> Dynamics:
     """Measure one plain trajectory.
 
@@ -44,12 +45,13 @@ def measure_dynamics(
         samples: Samples in it, at least 1.
         probes: Evaluations, from 1 on, whose output is perturbed before the run is continued.
         conditional: Index of the conditional pass if the adapter says so.
+        response: What the solver makes of outputs, if that is known already.
 
     Raises:
         CalibrationError: The solver is not affine, two runs of a seed differ, or something is not
             finite.
     """
-    known = measure_response(sampler, plain)
+    known = response or measure_response(sampler, plain)
     sums = _Perturbed(plain, known)
     for evaluation in probes:
         sums.add(sampler, evaluation)
@@ -64,6 +66,7 @@ def measure_dynamics(
         effects=_cut(sums.effects),
         effect_counts=sums.counts,
         conditional=conditional,
+        overwritten=plain.entries is not None,
         seconds=min(sums.seconds, default=0.0),
     )
 

@@ -125,6 +125,7 @@ class _Replacing:
         calls = len(self._plain.calls) // self._plain.evaluations
         parts = self._plain.parts // calls
         outputs = answer.signal(latent, self._plain.part).float().reshape(parts, -1).cpu()
+        outputs = self._plain.taken(outputs)
         first = number % calls * parts
         change = outputs - self._plain.outputs[tick.evaluation, first : first + parts]
         weights = torch.from_numpy(self._weights[tick.evaluation, first : first + parts]).float()

@@ -51,24 +51,58 @@ _STRONG = (
 _SURE = 5.0  # standard deviations, which chance exceeds once in 10^6; below, it is taken for 0
 
 
+class Overwritten(CalibrationError):
+    """The sampler overwrites entries of its latents in every step, as inpainting does.
+
+    Attributes:
+        entries: The others, ascending; the same in every sample.
+    """
+
+    def __init__(self, entries: Tensor) -> None:
+        super().__init__(
+            "the sampler overwrites a part of its latents in every step, as inpainting does"
+        )
+        self.entries = entries
+
+
+def responding(sampler: Sampler, plain: Trajectory) -> tuple[Trajectory, Response]:
+    """Return a trajectory without entries that the sampler overwrites, and the solver.
+
+    Raises:
+        CalibrationError: See `measure_response`.
+    """
+    try:
+        return plain, measure_response(sampler, plain)
+    except Overwritten as overwritten:
+        inside = plain.only(overwritten.entries)
+        return inside, measure_response(sampler, inside)
+
+
 def measure_response(sampler: Sampler, plain: Trajectory) -> Response:
     """Learn the solver from replays of one plain trajectory; the model is not called.
 
     Raises:
         CalibrationError: Two runs of one seed differ, or the solver is not affine.
+        Overwritten: It is not affine, and leaves entries of the latents as they are.
     """
     evaluations, parts, entries = plain.outputs.shape
     chosen = chosen_entries(entries)
     passes = int(np.ceil(_EQUATIONS * evaluations * parts / len(chosen)))
     noises, changes = [], []
+    moving = torch.zeros(entries, dtype=torch.bool)
     for number in range(passes):
         noise = _Noise(plain, number)
         run = record(sampler, plain.seed, noise.reply, like=plain)
         _refuse_unlike(plain, run)
         noises.append(torch.stack([noise.of(i)[:, chosen] for i in range(evaluations)]))
-        changes.append(_moved(plain, run)[:, chosen])
+        moved = _moved(plain, run)
+        changes.append(moved[:, chosen])
+        moving |= moved.any(dim=0)
     response = _fit(torch.cat(noises, dim=2).double(), torch.cat(changes, dim=1).double())
     if not response.residual <= (_AFFINE_COARSE if _is_coarse(plain) else AFFINE):
+        left = _in_any_sample(moving, sampler.samples)
+        if plain.entries is None and 0 < len(left) < entries:
+            raise Overwritten(left)
         raise CalibrationError(
             "the solver is not affine in the denoiser's outputs (relative residual "
             f"{response.residual:.2g}), so errors cannot be predicted: it clips or rescales "
@@ -76,6 +110,11 @@ def measure_response(sampler: Sampler, plain: Trajectory) -> Response:
             "or uses noise that does not come from the seed"
         )
     return response
+
+
+def _in_any_sample(moving: Tensor, samples: int) -> Tensor:
+    """Return the entries, (n,), that move in any of the samples, as many in each."""
+    return moving.reshape(samples, -1).any(dim=0).repeat(samples).nonzero().flatten()
 
 
 def _is_coarse(plain: Trajectory) -> bool:
@@ -125,7 +164,7 @@ def changed(plain: Trajectory, number: int, change: Tensor) -> Structure:
     calls = len(plain.calls) // plain.evaluations
     own = change if calls == 1 else change[number % calls : number % calls + 1]
     shape = denoised(call.latent, plain.part).shape
-    return call.answer.plus(own.reshape(shape), call.latent, plain.part)
+    return call.answer.plus(plain.spread(own).reshape(shape), call.latent, plain.part)
 
 
 def _refuse_unlike(plain: Trajectory, run: Trajectory) -> None:

@@ -49,6 +49,8 @@ class Dynamics:
             mean square of a change of the guided output, (3, E).
         effect_counts: Number of perturbations in `effects`, (E,).
         conditional: Index of the conditional pass, if the adapter says it or guidance's weights do.
+        overwritten: Whether the sampler overwrites entries of its latents in every step, as
+            inpainting does; everything is of the others.
         seconds: Seconds of one evaluation, all passes: the least median of a perturbed run; 0 if
             not known. As a mere timing it is left out of comparisons.
 
@@ -67,6 +69,7 @@ class Dynamics:
     effect_counts: Indices
     conditional: int | None
     seconds: float = 0.0
+    overwritten: bool = False
 
     def __post_init__(self) -> None:
         evaluations, parts = self.response.weights.shape
@@ -165,6 +168,7 @@ class Dynamics:
             response=first.response,
             response_seed=first.response_seed,
             conditional=first.conditional,
+            overwritten=any(part.overwritten for part in parts),
             seconds=min((part.seconds for part in parts if part.seconds), default=0.0),
         )
 
@@ -184,6 +188,7 @@ class Dynamics:
             "response_seed": self.response_seed,
             "conditional": self.conditional,
             "residual": self.response.residual,
+            **({"overwritten": True} if self.overwritten else {}),
         }
 
     @classmethod
@@ -201,4 +206,5 @@ class Dynamics:
             response_seed=header.response_seed,
             conditional=header.conditional,
             seconds=header.seconds,
+            overwritten=header.overwritten,
         )

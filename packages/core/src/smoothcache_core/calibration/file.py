@@ -18,6 +18,7 @@ from smoothcache_core.schedule.cost import Cost
 from smoothcache_core.schedule.fingerprint import Fingerprint
 from smoothcache_core.schedule.values import (
     Count,
+    Flag,
     Integer,
     Name,
     Names,
@@ -63,6 +64,7 @@ class DynamicsHeader(Value):
     conditional: Count | None
     residual: NonNegative
     seconds: NonNegative
+    overwritten: Flag = False
 
 
 class Header(Value):

@@ -8,7 +8,7 @@ from functools import cached_property
 import numpy as np
 
 from smoothcache_core.adapters.sites import DENOISER, GUIDANCE
-from smoothcache_core.calibrating.solver_response import measure_response
+from smoothcache_core.calibrating.solver_response import responding
 from smoothcache_core.calibration.response import Response
 from smoothcache_core.errors import ScheduleError
 from smoothcache_core.fitting.evaluations import Fitting
@@ -63,7 +63,10 @@ class Fitter:
 
     @cached_property
     def _response(self) -> Response:
-        return measure_response(self._sampler, self._plains[0])
+        first, response = responding(self._sampler, self._plains[0])
+        if first.entries is not None:
+            self._plains = [plain.only(first.entries) for plain in self._plains]
+        return response
 
     def fit(self, schedule: Schedule, done: Callable[[], object] = lambda: None) -> Schedule:
         """Return the schedule with new fills and a measured prediction; see `fit`.
@@ -79,11 +82,12 @@ class Fitter:
             )
         if not skips_whole(schedule):
             return self._fit_sites(schedule, done)
+        response = self._response  # before all else, as it may leave entries of the runs out
         each, entries = self._sampler.samples, self._plains[0].end.numel()
         samples = len(self._plains) * each
         check_enough(samples, entries // each, self._basis.coefficients, verb="fit")
         runs = [CachedRun(self._sampler, plain) for plain in self._plains]
-        fitting = Fitting(schedule, runs, self._response, self._basis)
+        fitting = Fitting(schedule, runs, response, self._basis)
         for evaluation in range(schedule.evaluations):
             fitting.step(evaluation)
             done()

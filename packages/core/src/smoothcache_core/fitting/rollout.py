@@ -17,7 +17,7 @@ from smoothcache_core.calls.call import CallReader
 from smoothcache_core.calls.clock import Clock, Tick
 from smoothcache_core.calls.stopping import Stop
 from smoothcache_core.errors import SmoothCacheWarning
-from smoothcache_core.outputs.structures import Structure, rows_of
+from smoothcache_core.outputs.structures import Structure, denoised, rows_of
 from smoothcache_core.runtime.attachment import Attachment
 from smoothcache_core.runtime.cached import attach
 from smoothcache_core.sampling.sampler import Sampler, needed
@@ -102,13 +102,14 @@ class CachedRun:
         calls = [call for call in self.calls if call.evaluation == evaluation]
         part = self.plain.part
         signals = [call.answer.signal(call.latent, part).float().cpu() for call in calls]
-        entries = self.plain.latents.shape[1]
-        return torch.cat([signal.reshape(-1, entries) for signal in signals])
+        entries = denoised(self.plain.argument, part).numel()
+        return self.plain.taken(torch.cat([signal.reshape(-1, entries) for signal in signals]))
 
     def errors(self, schedule: Schedule) -> list[float]:
         """Run to the end; return the relative L2 error of every sample."""
         final = self.advance(schedule, schedule.evaluations)
         end = needed(flat_final(final, self.plain.argument, self.plain.part))
+        end = self.plain.taken(end)
         samples = self._sampler.samples
         plain = needed(self.plain.final).double().reshape(samples, -1)
         error = (end.double().reshape(samples, -1) - plain).norm(dim=1)

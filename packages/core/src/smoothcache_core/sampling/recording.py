@@ -84,7 +84,8 @@ def record(
         sampler: How a run is made.
         seed: Seed of the run.
         reply: May answer for the model.
-        like: A run of the same sampler, whose part of the latent is taken; found out if not given.
+        like: A run of the same sampler, whose part and entries of the latent are taken; if not
+            given the part is found out, and all its entries are taken.
 
     Raises:
         CalibrationError: The denoiser was not called, or its output is not like its latent.
@@ -94,7 +95,8 @@ def record(
     if not calls:
         raise CalibrationError(f"`run` never called the {type(sampler.model).__name__}")
     known = sampler.part if like is None else like.part or "all"
-    return trajectory(seed, calls, final, samples=sampler.samples, part=known)
+    run = trajectory(seed, calls, final, samples=sampler.samples, part=known)
+    return run if like is None or like.entries is None else run.only(like.entries)
 
 
 def _timed(model: Callable[[], Any], device: torch.device) -> tuple[Any, float]:

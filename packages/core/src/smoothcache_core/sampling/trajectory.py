@@ -1,7 +1,7 @@
 """One recorded run: latents, outputs and calls in order."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -45,6 +45,8 @@ class Trajectory:
         latents: The latent at every evaluation, (E, n) float32 on the CPU; n counts all samples.
         outputs: The denoiser's output, (E, parts, n).
         final: The final latent, (n,); None if it is not known.
+        entries: Which entries of the part these n are, where the sampler overwrites all others in
+            every step, as inpainting does; None for all of them.
     """
 
     seed: int
@@ -54,6 +56,30 @@ class Trajectory:
     latents: Tensor
     outputs: Tensor
     final: Tensor | None
+    entries: Tensor | None = None
+
+    def only(self, entries: Tensor) -> "Trajectory":
+        """Return it with some of its entries, (n,), in all vectors."""
+        return replace(
+            self,
+            latents=self.latents[:, entries],
+            outputs=self.outputs[..., entries],
+            final=None if self.final is None else self.final[entries],
+            entries=entries,
+        )
+
+    def taken(self, vectors: Tensor) -> Tensor:
+        """Return its entries, (..., n), of vectors of the whole part."""
+        return vectors if self.entries is None else vectors[..., self.entries]
+
+    def spread(self, vectors: Tensor) -> Tensor:
+        """Return vectors of the whole part that are 0 but for its entries, (..., n) of them."""
+        if self.entries is None:
+            return vectors
+        size = denoised(self.argument, self.part).numel()
+        whole = torch.zeros(*vectors.shape[:-1], size)
+        whole[..., self.entries] = vectors
+        return whole
 
     @property
     def evaluations(self) -> int:

@@ -47,8 +47,8 @@ def _solver_steps(dynamics: Dynamics | None, rows: Iterable[Sequence[int]]) -> S
     is like others until its second.
     """
     filled = np.flatnonzero((np.array(list(rows)) == 0).any(axis=0)).tolist()
-    if dynamics is None or not filled:
-        return None
+    if dynamics is None or dynamics.overwritten or not filled:
+        return None  # a latent that is overwritten is not only what the solver makes
     gram = joined(dynamics.gram) / dynamics.samples
     steps = [_solver_step(dynamics, gram, each) for each in sorted({1, *filled[:2]})]
     return SolverSteps(steps=tuple(steps), conditional=dynamics.conditional)
