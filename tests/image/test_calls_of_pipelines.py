@@ -64,16 +64,15 @@ def mask() -> Tensor:
 
 def vae(channels: int) -> AutoencoderKL:
     torch.manual_seed(0)
-    return AutoencoderKL(
-        block_out_channels=(8,) * 4,
-        norm_num_groups=4,
-        sample_size=SIZE,
-        latent_channels=channels,
-        down_block_types=("DownEncoderBlock2D",) * 4,
-        up_block_types=("UpDecoderBlock2D",) * 4,
-        shift_factor=0.1,
-        scaling_factor=0.8,
-    ).eval()
+    settings: dict[str, Any] = {
+        "block_out_channels": (8,) * 4,
+        "down_block_types": ("DownEncoderBlock2D",) * 4,
+        "up_block_types": ("UpDecoderBlock2D",) * 4,
+        "norm_num_groups": 4,
+        "sample_size": SIZE,
+        "latent_channels": channels,
+    }
+    return AutoencoderKL(**settings, shift_factor=0.1, scaling_factor=0.8).eval()
 
 
 def model_of(adapter: object) -> nn.Module:
@@ -236,7 +235,7 @@ def test_a_call_is_planned_right(call: Call):
     assert calibration.dynamics.response.weights.shape[1] == call.passes
     assert calibration.fingerprint.latent_part == call.part
     for target, compute in (("denoiser", 0.6), ("site", 0.8)):
-        schedule = plan(calibration, compute=compute, target=target)  # pyright: ignore[reportArgumentType]
+        schedule = plan(calibration, compute=compute, target=target)
         error, stats = call.error(pipe, schedule)
         assert schedule.prediction is not None
         assert schedule.prediction.high is not None
@@ -302,7 +301,7 @@ def test_guidance_that_is_switched_off_is_refused_by_name():
     calibration = SWITCHED.calibrated(pipe)
     for target in ("auto", "denoiser", "site", "smooth"):
         with pytest.raises(ScheduleError, match="guidance must not be switched in a run"):
-            plan(calibration, compute=0.7, target=target)  # pyright: ignore[reportArgumentType]
+            plan(calibration, compute=0.7, target=target)
     error, stats = SWITCHED.error(pipe, interval(2, evaluations=8, kinds=["attn", "ff"]))
     assert error < 0.02
     assert stats.runs == 1
@@ -311,7 +310,7 @@ def test_guidance_that_is_switched_off_is_refused_by_name():
 def test_guidance_that_ends_is_refused_by_name():
     names = ("vae", "text_encoder", "tokenizer")
     scheduler = FlowMatchEulerDiscreteScheduler()
-    pipe: Any = Lumina2Pipeline(  # pyright: ignore[reportArgumentType] any parts will do
+    pipe: Any = Lumina2Pipeline(
         transformer=model_of(LUMINA2),  # pyright: ignore[reportArgumentType]
         scheduler=scheduler,
         **dict.fromkeys(names),  # pyright: ignore[reportArgumentType]
