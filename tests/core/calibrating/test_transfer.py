@@ -574,7 +574,7 @@ def test_a_sampler_that_cannot_use_the_answers_is_told():
 
     def sample(seed: int) -> Tensor:
         del seed
-        return model(torch.zeros(1, *SHAPE), 1.0).sample
+        return model(torch.zeros(1, *SHAPE), 1.0).picture
 
     refused(
         "answered by tensors like its latent: AttributeError", old=old, model=model, sample=sample

@@ -4,7 +4,7 @@ import copy
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -19,6 +19,7 @@ from smoothcache_core import (
     calibrate,
     evaluate,
     plan,
+    transfer,
 )
 from smoothcache_core.adapters import whole_evaluations
 from smoothcache_core.adapters.signature import argument_names
@@ -260,6 +261,24 @@ def test_a_session_of_onnx_runtime_is_a_denoiser_by_a_function(tmp_path: Path):
     assert of_onnx.computed == of_torch.computed == STEPS // 2
     with pytest.raises(AdapterError, match="an InferenceSession cannot be; write a function that"):
         FunctionDenoiser(session)
+
+
+def test_a_function_that_names_its_output_is_transferred():
+    class Output(NamedTuple):
+        sample: Tensor
+
+    def run(x: Tensor, t: Tensor) -> Output:
+        return Output(torch.sin(x) * t)
+
+    model = FunctionDenoiser(run)
+
+    def sampler_at(steps: int) -> Sampler:
+        toy = ToySampler(lambda x, t, _: model(x, t / steps).sample, lambda: OneStep(steps))
+        return Sampler(model=model, adapter=whole_evaluations(model), run=toy, samples=2)
+
+    calibration = calibrate(sampler_at(STEPS), seeds=range(3), progress=False)
+    assert calibration.remark == ""
+    assert transfer(calibration, sampler_at(STEPS + 2)).evaluations == STEPS + 2
 
 
 def called(model: nn.Module, latent: Tensor, timestep: Tensor, label: Tensor) -> Tensor:

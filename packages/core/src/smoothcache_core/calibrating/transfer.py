@@ -100,8 +100,7 @@ def transfer(
     check_kind(sampler, Sampler, name="sampler", error=CalibrationError)
     with sampler.around():
         _check(calibration, sampler)
-        synthetic = _SyntheticDenoiser(calibration, sampler)
-        plain = _try(sampler, synthetic, seed)
+        synthetic, plain = _answered_run(calibration, sampler, seed)
         _check_run(calibration, plain, synthetic.first)
         timesteps = _timesteps(synthetic, plain)
         times = _times(calibration, sampler.scheduler, timesteps)
@@ -167,18 +166,23 @@ class _Output(NamedTuple):
 class _SyntheticDenoiser:
     """Answers the denoiser's calls with random numbers in the form of its outputs.
 
+    Args:
+        calibration: Says how large outputs are.
+        sampler: How a run is made.
+        named: Whether outputs are a `sample` with a name, rather than a tensor.
+
     Attributes:
         first: The first call.
         timesteps: The timestep of every call; None where it has none.
     """
 
-    def __init__(self, calibration: Calibration, sampler: Sampler) -> None:
+    def __init__(self, calibration: Calibration, sampler: Sampler, *, named: bool) -> None:
         self.first: Call | None = None
         self.timesteps: list[float | None] = []
         self._calibration = calibration
         self._size = _size(calibration)
         self._reader = CallReader(sampler.model, sampler.adapter)
-        self._named = "return_dict" in argument_names(denoiser(sampler.model))
+        self._named = named
         self._generator = torch.Generator().manual_seed(0)
 
     def answer(
@@ -242,6 +246,26 @@ def _timestep(call: Call) -> float | None:
     return float(largest(call.tensor))
 
 
+class _UnusableAnswer(CalibrationError):
+    """The sampler failed over an answer that the denoiser might have given in another form."""
+
+
+def _answered_run(
+    calibration: Calibration, sampler: Sampler, seed: int
+) -> tuple[_SyntheticDenoiser, Trajectory]:
+    """Run the sampler, answered in the form that its denoiser seems to have, or in the other."""
+    named = "return_dict" in argument_names(denoiser(sampler.model))
+    first = _SyntheticDenoiser(calibration, sampler, named=named)
+    try:
+        return first, _try(sampler, first, seed)
+    except _UnusableAnswer as error:
+        other = _SyntheticDenoiser(calibration, sampler, named=not named)
+        try:
+            return other, _try(sampler, other, seed)
+        except _UnusableAnswer:
+            raise error from None
+
+
 def _try(sampler: Sampler, synthetic: _SyntheticDenoiser, seed: int) -> Trajectory:
     with layered(sampler.model, synthetic.answer):
         try:
@@ -249,7 +273,7 @@ def _try(sampler: Sampler, synthetic: _SyntheticDenoiser, seed: int) -> Trajecto
         except SmoothCacheError:
             raise
         except Exception as error:  # whatever a sampler does with an answer that it cannot use
-            raise CalibrationError(
+            raise _UnusableAnswer(
                 "the sampler failed when the denoiser was answered by tensors like its latent: "
                 f"{type(error).__name__}: {error}"
             ) from error
