@@ -25,6 +25,7 @@ from smoothcache_core.adapters import whole_evaluations
 from smoothcache_core.adapters.signature import argument_names
 from smoothcache_core.calls import FunctionDenoiser
 from smoothcache_core.errors import AdapterError, SamplerError, ScheduleError
+from smoothcache_core.schedule import Fill
 from torch import Tensor, nn
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -90,6 +91,32 @@ def test_it_gives_what_the_function_gives():
     copied = copy.deepcopy(model.model)
     assert isinstance(copied, FunctionDenoiser)
     assert copied(torch.ones(1, 2), torch.ones(1)).shape == (1, 2)
+
+
+def test_an_engine_may_write_every_output_to_the_same_memory():
+    function, buffer = Denoised(), torch.empty(2, 32)
+
+    def engine(x: Tensor, sigma: Tensor, strength: float) -> Tensor:
+        return buffer.copy_(function(x, sigma, strength=strength))
+
+    fill = Fill(terms={3: (1.5, -0.5), 5: (1.5, -0.5)})
+    schedule = Schedule(
+        evaluations=STEPS, rows={"denoiser": (1, 1, 1, 0, 1, 0, 1, 1)}, fills={"denoiser": fill}
+    )
+    found = []
+    for each in (function, engine):
+        sampler = sampler_of(FunctionDenoiser(each))
+        with cached(sampler.model, sampler.adapter, schedule):
+            found.append(sampler.final_latent(0))
+    assert torch.equal(*found)
+
+
+def test_gradients_flow_through_a_function():
+    model = FunctionDenoiser(Denoised())
+    latent = torch.ones(1, 4, requires_grad=True)
+    with torch.enable_grad():
+        (slope,) = torch.autograd.grad(model(latent, torch.ones(1)).sum(), latent)
+    assert slope.abs().min() > 0
 
 
 def test_a_schedule_of_one_function_is_refused_by_another():

@@ -4,18 +4,21 @@ import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
 from torch import nn
 from torch.export import ExportedProgram
 
 from smoothcache_core.arguments import described
 from smoothcache_core.errors import AdapterError
+from smoothcache_core.outputs.structures import Structure
 
 
 class FunctionDenoiser(nn.Module):
     """A module that calls a function, so that its calls can be recorded, answered and skipped.
 
     Give it to the sampler in place of the function. It has no parameters and no sites, so whole
-    evaluations are what can be skipped of it.
+    evaluations are what can be skipped of it. What it gives is copied, as engines write every
+    output to the same memory.
 
     Example:
         A denoiser as k-diffusion calls it:
@@ -66,8 +69,9 @@ class FunctionDenoiser(nn.Module):
         )
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """Call the function."""
-        return self.function(*args, **kwargs)
+        """Call the function, and return a copy of what it gives."""
+        given = Structure.of(self.function(*args, **kwargs))
+        return given.copied(graph=torch.is_grad_enabled()).output()
 
     def extra_repr(self) -> str:
         """Name what is called."""
