@@ -39,8 +39,8 @@ from torchao.quantization import (
 
 pytestmark = pytest.mark.usefixtures("one_thread", "without_gradients")
 
-STEPS = 6
-ROW = (1, 0, 1, 0, 1, 1)
+STEPS = 7  # from 6 down, plans warn that little can be skipped
+ROW = (1, 0, 1, 0, 1, 1, 1)
 CPU = torch.device("cpu")
 
 
@@ -153,8 +153,7 @@ def test_it_is_calibrated_and_planned(name: str, of_sites: bool):
         )
         calibration = calibrate(sampler, seeds=range(2), sensitivity=1, progress=False)
         target = "site" if of_sites else "denoiser"
-        with pytest.warns(SmoothCacheWarning, match="caching helps little here"):
-            found.append((calibration, plan(calibration, compute=0.6, target=target)))
+        found.append((calibration, plan(calibration, compute=0.6, target=target)))
     (known, expected), (calibration, planned) = found
     assert calibration.cost.total == known.cost.total
     assert [site.macs for site in calibration.cost.sites] == [s.macs for s in known.cost.sites]
@@ -205,7 +204,7 @@ def test_a_skipped_evaluation_fetches_no_weights(name: str, kind: type, method: 
     schedule = Schedule(evaluations=STEPS, rows={"denoiser": ROW})
     with cached(denoiser, whole_evaluations(denoiser), schedule), counted(kind, method) as calls:
         run(denoiser)
-    assert len(calls) == 4 * per_evaluation + 2 * always
+    assert len(calls) == ROW.count(1) * per_evaluation + ROW.count(0) * always
 
 
 # ---------------------------------------------------------------------------- LoRA
