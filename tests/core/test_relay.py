@@ -330,7 +330,7 @@ def test_one_that_is_never_called_is_not_touched_by_a_run(measured: Calibration)
 
 def test_a_schedule_of_two_is_refused_on_one(measured: Calibration):
     schedule = plan(measured, compute=0.6)
-    with pytest.raises(ScheduleError, match=r"'Mixture', not 'Mixture \+ Mixture'"):
+    with pytest.raises(ScheduleError, match=r"'Mixture' instead of 'Mixture \+ Mixture'"):
         attach(Pair().members[0], MIXTURE, schedule)
 
 
@@ -338,7 +338,7 @@ def test_a_schedule_of_one_is_refused_on_two():
     model = Pair().members[0]
     alone = ToySampler(model, lambda: OneStep(EVALUATIONS)).value(MIXTURE)
     schedule = plan(calibrate(alone, seeds=range(4), progress=False), compute=0.6)
-    with pytest.raises(ScheduleError, match=r"'Mixture \+ Mixture', not 'Mixture'"):
+    with pytest.raises(ScheduleError, match=r"'Mixture \+ Mixture' instead of 'Mixture'"):
         attach(Pair().relay, MIXTURE, schedule)
 
 
