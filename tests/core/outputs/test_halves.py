@@ -19,6 +19,16 @@ class Pair(NamedTuple):
     other: Any
 
 
+@pytest.mark.parametrize(
+    ("order", "expected"), [("cond-first", [0, 1, 2]), ("uncond-first", [3, 4, 5])]
+)
+def test_conditions_of_every_frame_are_narrowed_with_their_row(order: Any, expected: list[int]):
+    arguments = {"encoder_hidden_states": torch.arange(6)[:, None], "ids": torch.arange(6)}
+    narrowed = narrow(arguments, torch.zeros(2, 4, 3, 5), order)
+    assert narrowed["encoder_hidden_states"].flatten().tolist() == expected
+    assert narrowed["ids"].tolist() == [0, 1, 2, 3, 4, 5]
+
+
 def test_arguments_are_narrowed_wherever_they_are():
     rows, single, scalar = torch.arange(4), torch.zeros(1, 4), torch.tensor(3)
     nested = {

@@ -25,7 +25,8 @@ def narrow(arguments: Any, latent: Any, order: Guidance) -> Any:
     """Return arguments of the denoiser with the conditional half of the batch only.
 
     Every tensor with as many rows as the latent, and every list of as many tensors, is narrowed, in
-    nested tuples, lists and dictionaries too. The outermost level is not taken for such a list.
+    nested tuples, lists and dictionaries too. The outermost level is not taken for such a list. Of
+    conditions of every frame of a video there are several rows for each of the latent's.
 
     Args:
         arguments: A tuple or a dictionary of arguments.
@@ -39,7 +40,7 @@ def narrow(arguments: Any, latent: Any, order: Guidance) -> Any:
     start = 0 if order == "cond-first" else rows // 2
     half = _Half(rows, slice(start, start + rows // 2), listed=not isinstance(latent, Tensor))
     if isinstance(arguments, dict):
-        return {key: half.of(value) for key, value in arguments.items()}
+        return {key: half.named(key, value) for key, value in arguments.items()}
     return tuple(half.of(value) for value in arguments)
 
 
@@ -67,6 +68,11 @@ def _rows(latent: Any) -> int:
     return len(latent) if not isinstance(latent, Tensor) or latent.dim() else 0
 
 
+_CONDITIONS = ("encoder_hidden_states",)
+"""Arguments that diffusers' models take row by row, or once for each frame of every row: their
+rows are never anything else, as those of positions are."""
+
+
 @dataclass(frozen=True)
 class _Half:
     """One half of a batch.
@@ -80,6 +86,14 @@ class _Half:
     rows: int
     part: slice
     listed: bool
+
+    def named(self, name: str, value: Any) -> Any:
+        """Return an argument of a name for this half."""
+        if name in _CONDITIONS and isinstance(value, Tensor) and value.dim():
+            each, rest = divmod(len(value), self.rows)
+            if each > 1 and not rest:
+                return value[self.part.start * each : self.part.stop * each]
+        return self.of(value)
 
     def of(self, value: Any) -> Any:
         """Return an argument of the denoiser for this half."""
