@@ -17,7 +17,7 @@ from smoothcache_core.pipelines import (
     diffusers_sampler,
     pipeline_sampler,
 )
-from smoothcache_core.pipelines.diffusers_shaped import known_class, part_of
+from smoothcache_core.pipelines.diffusers_shaped import denoiser_part, known_class
 from smoothcache_core.runtime import CacheStats
 from torch import nn
 
@@ -37,7 +37,7 @@ def denoiser_of(model: Any) -> nn.Module:
     """
     if is_stable_audio_tools(model):
         return denoiser_in(model)
-    found = part_of(model, "transformer")
+    found = denoiser_part(model, "transformer")
     if found is None:
         raise PipelineError(
             f"{type(model).__name__} is neither a model that stable-audio-tools' factory built for "
