@@ -9,7 +9,7 @@ from smoothcache_core.outputs.structures import denoised
 from smoothcache_core.sampling import Sampler
 from torch import Tensor
 
-pytestmark = pytest.mark.filterwarnings("ignore:this plan rests on 2 samples")
+pytestmark = pytest.mark.filterwarnings("ignore:only 2 samples were calibrated")
 SOME = ("Wan image to video", "Flux Kontext", "LTX image to video")
 every_case = pytest.mark.parametrize(
     "case",

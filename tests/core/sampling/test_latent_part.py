@@ -341,4 +341,4 @@ def test_a_mask_that_differs_from_step_to_step_is_refused():
             return (torch.arange(12).reshape(self.shape) >= self.asked % 8).expand(2, *self.shape)
 
     sampler = Changing(Mixture((1.0, 0.5), 8), lambda: OneStep(8))
-    assert "no affine function" in calibrate(sampler.value(), seeds=[0], progress=False).remark
+    assert "is not affine" in calibrate(sampler.value(), seeds=[0], progress=False).remark
