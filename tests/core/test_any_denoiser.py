@@ -12,7 +12,7 @@ from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from diffusers.schedulers.scheduling_flow_match_euler_discrete import (
     FlowMatchEulerDiscreteScheduler,
 )
-from smoothcache_core import Sampler, cached, calibrate, evaluate, plan
+from smoothcache_core import Sampler, Schedule, cached, calibrate, evaluate, plan
 from smoothcache_core.adapters import whole_evaluations
 from torch import Tensor, nn
 
@@ -83,6 +83,15 @@ def sampler_of(name: str) -> Sampler:
     return Sampler(model=model, adapter=adapter, run=run, scheduler=scheduler, samples=2)
 
 
+def rows_alone(schedule: Schedule) -> dict[str, tuple[int, ...]]:
+    """Return the rows, that of guidance without the evaluations that are skipped as a whole."""
+    rows = dict(schedule.rows)
+    if "guidance" in rows:
+        whole = zip(rows["denoiser"], rows["guidance"], strict=True)
+        rows["guidance"] = tuple(int(both or not one) for one, both in whole)
+    return rows
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_whole_evaluations_of_any_denoiser(name: str):
     sampler = sampler_of(name)
@@ -92,10 +101,13 @@ def test_whole_evaluations_of_any_denoiser(name: str):
     assert calibration.cost.counted
     assert calibration.fingerprint.latent_shape == CASES[name][2]
     half = plan(calibration, compute=0.5)
+    assert half.whole
+    assert half.compute_fraction() == 0.5
     plain = sampler.final_latent(10)
     with cached(sampler.model, sampler.adapter, half, scheduler=sampler.scheduler) as stats:
         sampler.run(10)
-    assert stats.reused == {"denoiser": 4}
+    assert stats.reused == {kind: row.count(0) for kind, row in rows_alone(half).items()}
+    assert stats.recomputed == 0
     assert torch.equal(sampler.final_latent(10), plain)
     report = evaluate(sampler, {"half": half}, seeds=[10], warmup=0, progress=False)
     assert 0.0 < report.row("half").rel_l2 < 0.1
