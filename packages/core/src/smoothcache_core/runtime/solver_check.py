@@ -166,8 +166,8 @@ class SolverCheck:
 
     def _parts(self, rows: Tensor) -> list[Tensor]:
         """Return the rows of the conditioning passes in one call, (n,) float32 each."""
-        halves = not self._separate and self._passes == 2 and len(rows) % 2 == 0
-        passes = rows.detach().chunk(2) if halves else [rows.detach()]
+        together = not self._separate and len(rows) % self._passes == 0
+        passes = rows.detach().chunk(self._passes) if together else [rows.detach()]
         return [each.float().reshape(-1) for each in passes]
 
     def _alike(self, rows: Tensor) -> Tensor:
