@@ -1,0 +1,7 @@
+"""Open-Sora v1.2: its denoiser, its rectified flow and its pipeline, in plain torch and diffusers."""
+
+from smoothcache_video.open_sora.pipeline import OpenSoraPipeline, OpenSoraPipelineOutput
+from smoothcache_video.open_sora.scheduler import RectifiedFlowScheduler
+from smoothcache_video.open_sora.stdit3 import STDiT3
+
+__all__ = ["OpenSoraPipeline", "OpenSoraPipelineOutput", "RectifiedFlowScheduler", "STDiT3"]
