@@ -1,8 +1,6 @@
-"""SmoothCache for video diffusion transformers: no adapters in this version yet.
+"""SmoothCache for video diffusion transformers: adapters, diffusers pipelines, and Open-Sora.
 
-Here is the place of the adapters of video models (Latte, CogVideoX, Open-Sora) and of the
-metrics of video. Until they are here, cache a video model with `smoothcache_core` and an
-adapter of your own.
+The names stand in `__init__.pyi`; each is loaded when it is first used.
 """
 
 from importlib.metadata import version

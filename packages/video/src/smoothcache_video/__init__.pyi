@@ -1,2 +1,22 @@
+# Where the sites of known models are: one line per adapter.
+from .adapters import (
+    ADAPTERS as ADAPTERS,
+    ALLEGRO as ALLEGRO,
+    COGVIDEOX as COGVIDEOX,
+    COSMOS as COSMOS,
+    EASY_ANIMATE as EASY_ANIMATE,
+    HUNYUAN_VIDEO as HUNYUAN_VIDEO,
+    HUNYUAN_VIDEO15 as HUNYUAN_VIDEO15,
+    KANDINSKY5 as KANDINSKY5,
+    LATTE as LATTE,
+    LTX_VIDEO as LTX_VIDEO,
+    MOCHI as MOCHI,
+    OPEN_SORA as OPEN_SORA,
+    SANA_VIDEO as SANA_VIDEO,
+    SKYREELS_V2 as SKYREELS_V2,
+    WAN as WAN,
+    adapter_for as adapter_for,
+)
+
 __all__: list[str]
 __version__: str

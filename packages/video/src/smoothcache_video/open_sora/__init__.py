@@ -1,4 +1,4 @@
-"""Open-Sora v1.2: its denoiser, its rectified flow and its pipeline, in plain torch and diffusers."""
+"""Open-Sora v1.2 in plain torch and diffusers: denoiser, rectified flow, pipeline."""
 
 from smoothcache_video.open_sora.pipeline import OpenSoraPipeline, OpenSoraPipelineOutput
 from smoothcache_video.open_sora.scheduler import RectifiedFlowScheduler

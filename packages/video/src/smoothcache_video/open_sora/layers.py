@@ -1,4 +1,4 @@
-"""Layers of STDiT3: attention over one sequence, cross-attention to text, embeddings, the last layer.
+"""Layers of STDiT3: attention, cross-attention to text, embeddings, the last layer.
 
 Names of parameters are those of the published checkpoints of Open-Sora v1.2.
 """

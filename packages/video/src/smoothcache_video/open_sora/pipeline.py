@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
@@ -46,8 +46,8 @@ class OpenSoraPipeline(DiffusionPipeline):
     """
 
     model_cpu_offload_seq = "text_encoder->transformer->vae"
-    _optional_components = ["tokenizer", "text_encoder", "vae"]
-    _callback_tensor_inputs = ["latents", "prompt_embeds"]
+    _optional_components: ClassVar = ["tokenizer", "text_encoder", "vae"]
+    _callback_tensor_inputs: ClassVar = ["latents", "prompt_embeds"]
 
     transformer: STDiT3
     scheduler: RectifiedFlowScheduler
@@ -164,7 +164,10 @@ class OpenSoraPipeline(DiffusionPipeline):
                     known = {"latents": latents, "prompt_embeds": text}
                     named = {name: known[name] for name in callback_on_step_end_tensor_inputs}
                     answer = callback_on_step_end(self, step, t, named)
-                    latents, text = answer.get("latents", latents), answer.get("prompt_embeds", text)
+                    latents, text = (
+                        answer.get("latents", latents),
+                        answer.get("prompt_embeds", text),
+                    )
                 bar.update()
         videos = self._decoded(latents, output_type)
         self.maybe_free_model_hooks()

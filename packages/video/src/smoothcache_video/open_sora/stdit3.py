@@ -6,7 +6,7 @@ along every patch through the frames; both attend to the text. It needs none of 
 its first implementation, and loads its checkpoints by their own names.
 """
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
@@ -132,7 +132,7 @@ class STDiT3(ModelMixin, ConfigMixin):
     """
 
     _supports_gradient_checkpointing = True
-    _no_split_modules = ["STDiT3Block"]
+    _no_split_modules: ClassVar = ["STDiT3Block"]
 
     @register_to_config
     def __init__(
@@ -201,7 +201,8 @@ class STDiT3(ModelMixin, ConfigMixin):
         fps: Tensor | float = 24.0,
         height: Tensor | float | None = None,
         width: Tensor | float | None = None,
-        **ignored: Any,
+        num_frames: Tensor | int | None = None,
+        ar: Tensor | float | None = None,
     ) -> Tensor:
         """Return the velocity, from noise to data, and the variance if there is one.
 
@@ -219,14 +220,14 @@ class STDiT3(ModelMixin, ConfigMixin):
             height: Height of the video in pixels, a number or (batch,); None is 8 times the
                 latent's.
             width: Width, likewise.
-            ignored: Whatever else samplers of the first implementation hand on, such as
-                `num_frames`.
+            num_frames: Not used; samplers of the first implementation hand it on.
+            ar: Aspect ratio, likewise not used.
 
         Returns:
-            (batch, in_channels, frames, height, width), or twice as many channels with `pred_sigma`,
-            always in float32.
+            (batch, in_channels, frames, height, width) in float32, with twice as many channels if
+            there is `pred_sigma`.
         """
-        del ignored
+        del num_frames, ar
         kind = self.x_embedder.proj.weight.dtype
         given = None if x_mask is None else x_mask.bool()
         rate = torch.as_tensor(fps, device=x.device).expand(len(x))
@@ -263,7 +264,9 @@ class STDiT3(ModelMixin, ConfigMixin):
         self, x: Tensor, height: Tensor | float | None, width: Tensor | float | None, like: Tensor
     ) -> Tensor:
         config: Any = self.config
-        sides = [-(-size // side) for size, side in zip(x.shape[3:], self.patch_size[1:], strict=True)]
+        sides = [
+            -(-size // side) for size, side in zip(x.shape[3:], self.patch_size[1:], strict=True)
+        ]
         pixels = (
             _number(height, _PIXELS * x.shape[3]) * _number(width, _PIXELS * x.shape[4])
         ) ** 0.5
