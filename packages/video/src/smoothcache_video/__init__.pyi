@@ -18,5 +18,8 @@ from .adapters import (
     adapter_for as adapter_for,
 )
 
+# What is known of how to run one, and running it by a schedule.
+from .pipelines import cached_pipeline as cached_pipeline, sampler_of as sampler_of
+
 __all__: list[str]
 __version__: str

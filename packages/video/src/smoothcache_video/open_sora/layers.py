@@ -57,7 +57,7 @@ class Attention(nn.Module):
 
     Args:
         channels: Channels of a token.
-        heads: Attention heads.
+        heads: Number of attention heads, a divisor of `channels`.
         rope: Rotates queries and keys; None where places are known otherwise.
         qk_norm: Whether queries and keys are normed.
     """
@@ -89,7 +89,7 @@ class CrossAttention(nn.Module):
 
     Args:
         channels: Channels of a token.
-        heads: Attention heads.
+        heads: Number of attention heads, a divisor of `channels`.
     """
 
     def __init__(self, channels: int, heads: int) -> None:

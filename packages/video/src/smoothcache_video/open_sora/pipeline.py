@@ -41,7 +41,7 @@ class OpenSoraPipeline(DiffusionPipeline):
         text_encoder: T5 encoder.
         vae: Autoencoder that decodes latents, frame by frame (`AutoencoderKL`); None where the
             denoiser makes the pixels themselves.
-        transformer: The denoiser.
+        transformer: The denoiser, which gives velocities.
         scheduler: Says at which timesteps it is evaluated.
     """
 

@@ -141,7 +141,7 @@ class RectifiedFlowScheduler(SchedulerMixin, ConfigMixin):
         Args:
             model_output: Data minus noise, of the shape of the latent.
             timestep: The latent's timestep.
-            sample: The latent.
+            sample: The latent at that timestep.
             return_dict: Whether to give a `RectifiedFlowOutput` or a tuple.
         """
         if self._step_index is None:

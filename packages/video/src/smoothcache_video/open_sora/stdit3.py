@@ -36,7 +36,7 @@ class STDiT3Block(nn.Module):
 
     Args:
         channels: Channels of a token.
-        heads: Attention heads.
+        heads: Number of attention heads, a divisor of `channels`.
         mlp_ratio: Channels inside the feed-forward over those of a token.
         qk_norm: Whether queries and keys are normed.
         rope: Rotates queries and keys of a temporal block; None makes the block spatial.
@@ -120,7 +120,7 @@ class STDiT3(ModelMixin, ConfigMixin):
         in_channels: Channels of the latent.
         hidden_size: Channels of a token, a multiple of 4 and of `num_heads`.
         depth: Pairs of a spatial and a temporal block.
-        num_heads: Attention heads.
+        num_heads: Number of attention heads.
         patch_size: Frames, height and width of a patch.
         mlp_ratio: Channels inside a feed-forward over those of a token.
         pred_sigma: Whether it gives a variance beside the velocity, in a second half of channels.
@@ -219,9 +219,9 @@ class STDiT3(ModelMixin, ConfigMixin):
             fps: Frames per second, a number or (batch,).
             height: Height of the video in pixels, a number or (batch,); None is 8 times the
                 latent's.
-            width: Width, likewise.
+            width: Width of the video in pixels, likewise.
             num_frames: Not used; samplers of the first implementation hand it on.
-            ar: Aspect ratio, likewise not used.
+            ar: Aspect ratio, which is not used either.
 
         Returns:
             (batch, in_channels, frames, height, width) in float32, with twice as many channels if
