@@ -72,7 +72,7 @@ FLOW_SOLVERS: Mapping[str, int] = MappingProxyType(
 DEFAULT_SOLVERS: Mapping[str, str] = MappingProxyType(
     {"v": "dpmpp-3m-sde", "rectified_flow": "euler", "rf_denoiser": "pingpong"}
 )
-"""The solver of each training objective that is taken unless told otherwise."""
+"""The solver of each training objective that is taken by default."""
 
 
 def is_stable_audio_tools(model: object) -> bool:

@@ -6,10 +6,10 @@ from smoothcache_core.adapters.sites import Adapter
 
 
 def conditional_part(adapter: Adapter, branches: Sequence[str]) -> int | None:
-    """Return which conditioning pass is the conditional one, if that can be told.
+    """Return which conditioning pass is the conditional one, if that can be determined.
 
     Returns:
-        Its index among the passes of an evaluation; None if it cannot be told.
+        Its index among the passes of an evaluation; None if it cannot be determined.
 
     Args:
         adapter: Says which half is conditional where guidance is batched.

@@ -36,7 +36,7 @@ from smoothcache_core.schedule.fingerprint import Fingerprint
 logger = logging.getLogger(__name__)
 
 PLANNING_LAG = 12
-"""Largest lag that is measured unless told otherwise. A fill of two outputs looks back twice as far
+"""Largest lag that is measured by default. A fill of two outputs looks back twice as far
 as it skips, so plans of sites skip up to half as many evaluations in a row; every lag more keeps
 another copy of all outputs of sites while calibrating."""
 

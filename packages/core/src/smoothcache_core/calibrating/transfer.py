@@ -285,7 +285,7 @@ def _try(sampler: Sampler, synthetic: _SyntheticDenoiser, seed: int) -> Trajecto
 
 
 def _check(calibration: Calibration, sampler: Sampler) -> None:
-    """Refuse what can be told before the sampler runs."""
+    """Refuse what is wrong before the sampler runs."""
     known = calibration.fingerprint
     if known.transferred_from is not None:
         raise CalibrationError(

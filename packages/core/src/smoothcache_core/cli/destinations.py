@@ -30,7 +30,7 @@ def refuse_existing(outputs: Iterable[Path], *, force: bool) -> None:
 
 
 def calibration_file(tag: str) -> Path:
-    """Return where a calibration goes unless told otherwise.
+    """Return where a calibration goes by default.
 
     Args:
         tag: What was calibrated, such as `"digits-50"`.
@@ -39,7 +39,7 @@ def calibration_file(tag: str) -> Path:
 
 
 def schedules_folder(calibration: Path, evaluations: int) -> Path:
-    """Return where schedules go unless told otherwise: one folder for each calibration.
+    """Return where schedules go by default: one folder for each calibration.
 
     Args:
         calibration: The file that they are planned from.

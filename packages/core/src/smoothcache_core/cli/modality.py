@@ -51,9 +51,9 @@ class Demo:
         legend: What the columns of the modality mean.
         files: What it writes, by name within its folder, and what that is.
         options: Fields of the source that can be set.
-        samples: Samples to judge with, unless told otherwise.
-        calibration_samples: Samples to calibrate with, unless told otherwise.
-        computes: Compute fractions to plan for, unless told otherwise.
+        samples: Samples to judge with, by default.
+        calibration_samples: Samples to calibrate with, by default.
+        computes: Compute fractions to plan for, by default.
         batch: Most samples of one run that judges.
         duration: How long it takes on a CPU.
     """

@@ -23,7 +23,7 @@ from smoothcache_core.sources import smooth, smooth_to_compute, with_prediction
 from smoothcache_core.sources.interval import interval_of
 from smoothcache_core.sources.smooth import PUBLISHED_LAG
 
-FRONT_ERROR = 0.01  # relative L2 that a front is chosen by unless told otherwise, as in `auto`
+FRONT_ERROR = 0.01  # relative L2 that a front is chosen by by default, as in `auto`
 
 
 def plan_to_files(settings: Plan, modality: Modality) -> None:

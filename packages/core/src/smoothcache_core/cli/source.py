@@ -46,7 +46,7 @@ class Source(ABC):
     SHIPPED: ClassVar[Collection[str]]
     """Names of the small models that come with the package; the first is that of the demo."""
     STEPS: ClassVar[int]
-    """Steps of the solver unless told otherwise."""
+    """Steps of the solver by default."""
 
     model: str
     steps: int | None = None

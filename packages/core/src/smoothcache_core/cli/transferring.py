@@ -49,7 +49,7 @@ def transfer_to_file(settings: Transfer, modality: Modality) -> None:
 
 
 def _check(calibration: Calibration, file: Path, output: Path) -> None:
-    """Refuse what can be told before the model is loaded."""
+    """Refuse what is wrong before the model is loaded."""
     if output.exists() and output.samefile(file):
         raise CommandError(
             f"{str(output)!r} is the calibration that is transferred; give another --output"

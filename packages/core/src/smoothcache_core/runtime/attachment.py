@@ -227,7 +227,7 @@ class Attachment:
             run.over()
 
     def detach(self, *, quietly: bool = False) -> None:
-        """Restore the model exactly, and tell the user if the cache was of no use.
+        """Restore the model exactly, and warn if the cache was of no use.
 
         Args:
             quietly: Do not warn of a cache that saw no call, a part of a run, or reused nothing.

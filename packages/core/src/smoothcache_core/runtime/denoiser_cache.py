@@ -88,7 +88,7 @@ def refuse_guidance(
         branches: Names of the passes that are calls of their own, in their order.
 
     Raises:
-        ScheduleError: They cannot be told.
+        ScheduleError: They cannot be told apart.
     """
     if not guidance.fills:
         return
@@ -115,7 +115,7 @@ class DenoiserCache:
         branches: Names of the conditioning passes that are calls of their own.
         store: Where outputs and differences are kept between evaluations.
         stats: Where computed and filled evaluations are counted.
-        remarks: What tells the user.
+        remarks: Warns the user, each thing once.
         part: What of the latent is denoised; None for all of it.
         graph: Whether gradients flow through what is kept.
 

@@ -55,7 +55,7 @@ class Programs:
         live: What is known of the model and of its runs, see `calls.fingerprints.live_fingerprint`.
         schedule: The first schedule that it will follow.
         driver: What stands around every call of the denoiser.
-        remarks: What tells the user.
+        remarks: Warns the user, each thing once.
 
     Attributes:
         wrapping: What is wrapped; its `remove` restores the model.

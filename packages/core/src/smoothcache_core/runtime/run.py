@@ -43,7 +43,7 @@ class Run:
         branches: Names of the conditioning passes, if they are calls of their own.
         watch: What the scheduler says, if it is known.
         stats: Where everything is counted.
-        remarks: What tells the user.
+        remarks: Warns the user, each thing once.
         graph: Whether gradients flow through what is kept.
 
     Attributes:

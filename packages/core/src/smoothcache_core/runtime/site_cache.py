@@ -77,7 +77,7 @@ class SiteCache:
         coefficients: Those of all their fills.
         store: Where outputs are kept.
         stats: Where it is counted.
-        remarks: What tells the user.
+        remarks: Warns the user, each thing once.
         graph: Whether gradients flow through what is stored.
     """
 
