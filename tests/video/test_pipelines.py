@@ -42,14 +42,13 @@ def wan_pipeline() -> WanPipeline:
         base_dim=3, z_dim=4, dim_mult=[1, 1, 1, 1], num_res_blocks=1,
         temperal_downsample=[False, True, True],
     )  # fmt: skip
+    parts: dict[str, Any] = {"tokenizer": None, "text_encoder": None}
+    parts |= {"transformer": both[0], "transformer_2": both[1]}
     return WanPipeline(
-        tokenizer=None,
-        text_encoder=None,
         vae=vae,
         scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
-        transformer=both[0],
-        transformer_2=both[1],
         boundary_ratio=0.875,
+        **parts,
     )
 
 

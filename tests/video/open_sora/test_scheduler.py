@@ -1,5 +1,7 @@
 """Rectified flow: timesteps, steps along the line, wrong numbers."""
 
+from typing import Any
+
 import pytest
 import torch
 from smoothcache_core.errors import PipelineError
@@ -65,6 +67,7 @@ def test_a_run_may_begin_in_the_middle():
 
 
 @pytest.mark.parametrize("wrong", [{"num_inference_steps": 0}, {"height": 0}, {"num_frames": 0}])
-def test_nothing_to_sample_is_refused(wrong: dict[str, int]):
+def test_nothing_to_sample_is_refused(wrong: dict[str, Any]):
     with pytest.raises(PipelineError, match="at least 1, got"):
-        RectifiedFlowScheduler().set_timesteps(**{"num_inference_steps": 4} | wrong)
+        chosen: dict[str, Any] = {"num_inference_steps": 4} | wrong
+        RectifiedFlowScheduler().set_timesteps(**chosen)

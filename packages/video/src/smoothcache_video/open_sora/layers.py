@@ -170,13 +170,18 @@ class ScalarEmbedding(nn.Module):
             nn.Linear(_FREQUENCIES, channels), nn.SiLU(), nn.Linear(channels, channels)
         )
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """Data type of the weights."""
+        return next(self.parameters()).dtype
+
     def forward(self, values: Tensor) -> Tensor:
         """Embed (batch,) as (batch, channels), in the data type of the weights."""
         half = _FREQUENCIES // 2
         powers = torch.arange(half, dtype=torch.float32, device=values.device) / half
         angles = values.float()[:, None] * torch.exp(-math.log(_MAX_PERIOD) * powers)
         waves = torch.cat((angles.cos(), angles.sin()), dim=-1)
-        return self.mlp(waves.to(self.mlp[0].weight.dtype))
+        return self.mlp(waves.to(self.dtype))
 
 
 class CaptionEmbedding(nn.Module):

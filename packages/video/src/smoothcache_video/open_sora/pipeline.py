@@ -146,30 +146,28 @@ class OpenSoraPipeline(DiffusionPipeline):
         noise = self._noise(len(text), (num_frames or _FRAMES, height, width), latents, generator)
         noise = noise.to(device)
         given = _Given.of(frames, frame_mask, like=noise)
-        latents = noise if given is None else given.begin(noise)
+        found = noise if given is None else given.begin(noise)
         self.scheduler.set_timesteps(
             num_inference_steps, device, height=height, width=width, num_frames=noise.shape[2]
         )
         about = {"fps": fps, "height": height, "width": width, "mask": mask}
-        with self.progress_bar(total=num_inference_steps) as bar:
+        bar: Any = self.progress_bar  # a decorator of classes, for the type checker
+        with bar(total=num_inference_steps) as steps:
             for step, t in enumerate(self.scheduler.timesteps):
-                before, noisy = latents, None
+                before, noisy = found, None
                 if given is not None:
-                    before, noisy = given.before(step, float(t), latents, noise, self.scheduler)
+                    before, noisy = given.before(step, float(t), found, noise, self.scheduler)
                 velocity = self._velocity(before, t, text, noisy, about)
-                latents = self.scheduler.step(velocity, t, before, return_dict=False)[0]
+                found = self.scheduler.step(velocity, t, before).prev_sample
                 if noisy is not None:
-                    latents = torch.where(noisy[:, None, :, None, None], latents, before)
+                    found = torch.where(noisy[:, None, :, None, None], found, before)
                 if callback_on_step_end is not None:
-                    known = {"latents": latents, "prompt_embeds": text}
+                    known = {"latents": found, "prompt_embeds": text}
                     named = {name: known[name] for name in callback_on_step_end_tensor_inputs}
                     answer = callback_on_step_end(self, step, t, named)
-                    latents, text = (
-                        answer.get("latents", latents),
-                        answer.get("prompt_embeds", text),
-                    )
-                bar.update()
-        videos = self._decoded(latents, output_type)
+                    found, text = answer.get("latents", found), answer.get("prompt_embeds", text)
+                steps.update()
+        videos = self._decoded(found, output_type)
         self.maybe_free_model_hooks()
         return OpenSoraPipelineOutput(frames=videos) if return_dict else (videos,)
 
@@ -207,6 +205,7 @@ class OpenSoraPipeline(DiffusionPipeline):
     ) -> tuple[Tensor, Tensor | None]:
         """Return embeddings, (batch, 1, words, channels), and words that count, (batch, words)."""
         if embeds is None:
+            assert self.tokenizer is not None
             prompts = [prompt] if isinstance(prompt, str) else list(prompt or ())
             words = self.transformer.config.model_max_length  # pyright: ignore[reportAttributeAccessIssue]
             tokens = self.tokenizer(
@@ -219,6 +218,7 @@ class OpenSoraPipeline(DiffusionPipeline):
             ).to(device)
             mask = tokens.attention_mask
             embeds = self.text_encoder(tokens.input_ids, attention_mask=mask)[0]
+        assert embeds is not None
         return embeds.to(device)[:, None], None if mask is None else mask.to(device)
 
     def _velocity(

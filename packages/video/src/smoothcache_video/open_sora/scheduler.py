@@ -135,7 +135,7 @@ class RectifiedFlowScheduler(SchedulerMixin, ConfigMixin):
         sample: Tensor,
         *,
         return_dict: bool = True,
-    ) -> RectifiedFlowOutput | tuple[Tensor]:
+    ) -> Any:
         """Take the step that comes next.
 
         Args:
@@ -143,6 +143,9 @@ class RectifiedFlowScheduler(SchedulerMixin, ConfigMixin):
             timestep: The latent's timestep.
             sample: The latent at that timestep.
             return_dict: Whether to give a `RectifiedFlowOutput` or a tuple.
+
+        Returns:
+            The latent at the next timestep, packed so.
         """
         if self._step_index is None:
             self._step_index = self._index(timestep)

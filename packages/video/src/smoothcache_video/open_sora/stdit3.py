@@ -150,7 +150,8 @@ class STDiT3(ModelMixin, ConfigMixin):
         input_sq_size: int = 512,
     ) -> None:
         super().__init__()
-        self.patch_size = tuple(patch_size)
+        frames, rows, columns = patch_size
+        self.patch_size = (frames, rows, columns)
         self.out_channels = 2 * in_channels if pred_sigma else in_channels
         self.gradient_checkpointing = False
         self.rope = Rope(hidden_size // num_heads)
@@ -184,8 +185,9 @@ class STDiT3(ModelMixin, ConfigMixin):
             if isinstance(module, nn.Linear):
                 nn.init.xavier_uniform_(module.weight)
                 nn.init.zeros_(module.bias)
-        nn.init.normal_(self.fps_embedder.mlp[0].weight, std=0.02)
-        nn.init.zeros_(self.fps_embedder.mlp[2].weight)
+        first, *_, last = (each for each in self.fps_embedder.mlp if isinstance(each, nn.Linear))
+        nn.init.normal_(first.weight, std=0.02)
+        nn.init.zeros_(last.weight)
         for block in self.temporal_blocks:
             assert isinstance(block, STDiT3Block)
             for layer in (block.attn.proj, block.cross_attn.proj, block.mlp.fc2):
@@ -243,8 +245,9 @@ class STDiT3(ModelMixin, ConfigMixin):
         return self._video(patches, x.shape[2:]).float()
 
     def _run(self, block: nn.Module, *arguments: Any) -> Tensor:
-        if torch.is_grad_enabled() and self.gradient_checkpointing:
-            return self._gradient_checkpointing_func(block, *arguments)
+        checkpointed = self._gradient_checkpointing_func if self.gradient_checkpointing else None
+        if torch.is_grad_enabled() and checkpointed is not None:
+            return checkpointed(block, *arguments)
         return block(*arguments)
 
     def _at(self, timestep: Tensor, fps: Tensor) -> tuple[Tensor, Tensor]:
