@@ -68,6 +68,6 @@ def test_a_run_may_begin_in_the_middle():
 
 @pytest.mark.parametrize("wrong", [{"num_inference_steps": 0}, {"height": 0}, {"num_frames": 0}])
 def test_nothing_to_sample_is_refused(wrong: dict[str, Any]):
+    chosen: dict[str, Any] = {"num_inference_steps": 4} | wrong
     with pytest.raises(PipelineError, match="at least 1, got"):
-        chosen: dict[str, Any] = {"num_inference_steps": 4} | wrong
         RectifiedFlowScheduler().set_timesteps(**chosen)
