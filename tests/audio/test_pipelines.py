@@ -257,7 +257,7 @@ def test_another_number_of_steps_is_refused_before_computing(
 
     with (
         counted(more.model, sites) as calls,
-        pytest.raises(ScheduleError, match="set to 6 evaluations, but the schedule has 5"),
+        pytest.raises(ScheduleError, match="set to 6 evaluations, but the schedule is for 5"),
     ):
         sample()
     assert not calls

@@ -294,7 +294,7 @@ def test_every_generation_is_announced_as_a_run():
     with torch.no_grad(), cached_pipeline(model, schedule) as stats:
         call(0.9)
         model.get_conditioning_inputs(conditioning)
-        with pytest.warns(SmoothCacheWarning, match="a run ended after 1 of"):
+        with pytest.warns(SmoothCacheWarning, match="a run ended after 1 evaluation,"):
             call(0.8)
         for timestep in (0.7, 0.6, 0.5):
             call(timestep)
@@ -362,7 +362,7 @@ def test_the_default_solver_suits_the_objective():
         ({"seconds": 0.0}, "positive number of seconds"),
         ({"conditions": [10]}, "'digit' is a number from 0 to 9, not 10"),
         ({"conditions": ["rain"]}, "'rain' is no condition of this model.*'digit' \\(Int\\)"),
-        ({"conditions": [{"seconds_total": 1.0}]}, r"lacks \['digit'\]"),
+        ({"conditions": [{"seconds_total": 1.0}]}, r"\['digit'\] is missing"),
         ({"sigma_min": 1.0, "sigma_max": 0.5}, "sigma_max down to sigma_min"),
     ],
 )

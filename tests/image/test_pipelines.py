@@ -262,7 +262,7 @@ def test_another_number_of_steps_is_refused_before_computing(sampler: Sampler):
 
     with (
         counted(model, sites) as calls,
-        pytest.raises(ScheduleError, match="set to 5 evaluations, but the schedule has 4"),
+        pytest.raises(ScheduleError, match="set to 5 evaluations, but the schedule is for 4"),
     ):
         sample_with_five_steps()
     assert not calls

@@ -201,7 +201,9 @@ def _some(arrays: Arrays, name: str, chance: random.Random) -> NDArray[Any]:
 
 
 def _fill(arrays: Arrays, name: str, chance: random.Random) -> None:
-    _some(arrays, name, chance)[...] = chance.choice(_NUMBERS)
+    place = _some(arrays, name, chance)
+    with np.errstate(all="ignore"):  # counts are integers, which many of these numbers are not
+        place[...] = np.asarray(chance.choice(_NUMBERS)).astype(place.dtype)
 
 
 def _scale(arrays: Arrays, name: str, chance: random.Random) -> None:

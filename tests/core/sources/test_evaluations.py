@@ -282,8 +282,8 @@ def test_without_a_final_latent_the_last_evaluation_is_computed():
     [
         ("one", MIXTURE, None, False),
         ("batched", MIXTURE, None, True),
-        ("batched", replace(MIXTURE, guidance="uncond-first"), None, True),
-        ("batched", replace(MIXTURE, guidance=None), None, False),
+        ("batched", replace(MIXTURE, guidance="uncond-first"), None, False),  # weights say no
+        ("batched", replace(MIXTURE, guidance=None), None, True),  # weights say which
         ("sequential", MIXTURE, None, True),
         ("sequential", MIXTURE, ("uncond", "cond"), False),
         ("sequential", MIXTURE, ("negative", "positive"), False),

@@ -142,7 +142,7 @@ def test_a_text_without_an_encoder_is_refused():
         pipeline()(prompt="a cat")
 
 
-@pytest.mark.filterwarnings("ignore:a run of 8 evaluations", "ignore:the run has 8 evaluations")
+@pytest.mark.filterwarnings("ignore:a run of 8 evaluations")
 def test_a_plan_at_half_the_compute_stays_near_the_plain_run():
     pipe = pipeline()
 

@@ -13,10 +13,10 @@ from tools.bench.studies.portability import (
 pytestmark = [
     pytest.mark.usefixtures("one_thread"),
     pytest.mark.filterwarnings("ignore:Should have t:UserWarning"),  # torchsde, of rounding
-    pytest.mark.filterwarnings("ignore:the run has [68] evaluations"),  # which is meant here
+    pytest.mark.filterwarnings("ignore:a run of [68] evaluations"),  # which is meant here
     pytest.mark.filterwarnings("ignore:only .* calibrated"),  # few samples, for speed
-    pytest.mark.filterwarnings("ignore:an error of"),  # which steps so few make large
-    pytest.mark.filterwarnings("ignore:the denoiser answers"),
+    pytest.mark.filterwarnings("ignore:the predicted error"),  # which steps so few make large
+    pytest.mark.filterwarnings("ignore:the calibration explains only"),
 ]
 KEYS = "policy compute planned_from predicted_error rel_l2 rel_l2_spread told"
 

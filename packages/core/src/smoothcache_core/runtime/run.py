@@ -338,8 +338,9 @@ class Run:
             )
 
     def _warn_incomplete(self, count: int) -> None:
+        counted = "1 evaluation" if count == 1 else f"{count} evaluations"
         self._remarks.once(
-            f"a run ended after {count} evaluations, but the schedule is for "
+            f"a run ended after {counted}, but the schedule is for "
             ""
             f"{self.program.schedule.evaluations}. If the sampler makes {count}, plan for "
             f"{count}; if "
