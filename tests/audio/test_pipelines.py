@@ -149,6 +149,7 @@ def ace_step_pipeline(model: nn.Module, other: StableAudioPipeline) -> Any:
         head_dim=8,
         sliding_window=4,
     )
+    encoder.silence_latent = encoder.silence_latent[:, :64]  # of 15000 frames, all are attended to
     return AceStepPipeline(
         vae=oobleck(),
         text_encoder=other.text_encoder,

@@ -59,15 +59,20 @@ def load_pipeline(
     Raises:
         PipelineError: There is no such model, device or pipeline, or it cannot have that solver.
     """
-    from diffusers.pipelines.pipeline_utils import DiffusionPipeline
     from diffusers.utils import logging as diffusers_log
     from smoothcache_core.pipelines.loading import (
         device_named,
         dtype_named,
         load_diffusers,
+        quietly,
         told_in_one_line,
     )
     from transformers.utils import logging as transformers_log
+
+    with quietly(
+        diffusers_log
+    ):  # it remarks on other packages, such as torchao, while it is loaded
+        from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
     place = device_named(device)
     source, kind = _source(model), dtype_named(dtype, place)
