@@ -319,9 +319,8 @@ class _StableAudioTools(PromptSampler):
         lacking = [name for name in conditioners if name not in given]
         if lacking:
             raise PipelineError(
-                f"{lacking} is missing in the condition {condition!r}; this model is "
-                "conditioned on "
-                f"{_described(conditioners)}"
+                f"{lacking} is missing in the condition {condition!r}; this model is conditioned "
+                f"on {_described(conditioners)}"
             )
         for name, conditioner in conditioners.items():
             _check_class(name, conditioner, given[name])

@@ -120,8 +120,7 @@ class _Ranks:
         except RuntimeError as error:
             raise CalibrationError(
                 f"rank {self.rank} of {self.world} lost contact with the others; one of them "
-                "exited: "
-                f"{_told(error)}"
+                f"exited: {_told(error)}"
             ) from error
         return values
 

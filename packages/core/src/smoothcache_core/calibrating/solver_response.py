@@ -106,8 +106,7 @@ def measure_response(sampler: Sampler, plain: Trajectory) -> Response:
         raise CalibrationError(
             "the solver is not affine in the denoiser's outputs (relative residual "
             f"{response.residual:.2g}), so errors cannot be predicted: it clips or rescales "
-            "latents, "
-            "or uses noise that does not come from the seed"
+            "latents, or uses noise that does not come from the seed"
         )
     return response
 

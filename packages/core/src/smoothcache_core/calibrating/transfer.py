@@ -339,9 +339,8 @@ def _check_run(calibration: Calibration, plain: Trajectory, first: Call | None) 
     old, new = calibration.evaluations, plain.evaluations
     if min(old, new) < FEWEST or not new <= MOST * old:
         raise CalibrationError(
-            f"transfer needs at least {FEWEST} calibrated evaluations, and reaches from "
-            f"{FEWEST} to "
-            f"{MOST:g} times as many; calibrated are {old}, the new run has {new}"
+            f"transfer needs at least {FEWEST} calibrated evaluations, and reaches from {FEWEST} "
+            f"to {MOST:g} times as many; calibrated are {old}, the new run has {new}"
         )
     known, live = calibration.fingerprint, call_fingerprint(first) if first else Fingerprint()
     if None not in (known.latent_shape, live.latent_shape) and (

@@ -225,8 +225,8 @@ class Clock:
                 at = "" if call.timestep is None else f" (timestep {call.timestep:g})"
                 raise ScheduleError(
                     f"the sampler makes evaluation number {self.count + 1}{at} of a run, but the "
-                    f"schedule is for {self.evaluations}; plan for as many as the sampler "
-                    "makes, or "
+                    f"schedule is for {self.evaluations}; plan for as many as the sampler makes, "
+                    "or "
                     'pass branches=("cond", "uncond") if guidance makes two calls per step'
                 )
             return True

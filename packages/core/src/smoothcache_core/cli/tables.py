@@ -16,11 +16,8 @@ from smoothcache_core.sources import SOURCES, SourceKind
 
 _ABOUT = (
     "compute: MACs relative to the plain model. speed-up, seconds (one run of a calibration "
-    "batch): "
-    ""
-    "estimated\nfrom MACs only. error: relative L2 of the final latents against the plain run. "
-    "cached: "
-    "peak cache memory."
+    "batch): estimated\nfrom MACs only. error: relative L2 of the final latents against the plain "
+    "run. cached: peak cache memory."
 )
 
 

@@ -166,9 +166,8 @@ def _check_disjoint(schedules: Mapping[str, Schedule], seeds: Sequence[int]) -> 
         shared = sorted(set(seeds) & set(schedule.source.seeds))
         if shared:
             raise EvaluationError(
-                f"seeds {shared} were used to calibrate or fit {name!r}, so they cannot "
-                "evaluate it; "
-                f"use others, for example from {max(schedule.source.seeds) + 1} on"
+                f"seeds {shared} were used to calibrate or fit {name!r}, so they cannot evaluate "
+                f"it; use others, for example from {max(schedule.source.seeds) + 1} on"
             )
 
 

@@ -40,9 +40,8 @@ def cautions(calibration: Calibration, schedule: Schedule) -> list[str]:
     if share < LEAST_EXPLAINED:
         told.append(
             f"the calibration explains only {share:.0%} of the model's response to errors, so the "
-            f"prediction is unreliable: the mean error may be {between}, that of single "
-            "samples far "
-            "larger. Measure it with `fit` on 8 samples or more"
+            f"prediction is unreliable: the mean error may be {between}, that of single samples "
+            "far larger. Measure it with `fit` on 8 samples or more"
         )
     if prediction.high >= _ALL:
         told.append(

@@ -250,14 +250,12 @@ class Attachment:
         if not self.stats.evaluations:
             warn(
                 "the cached model was never called; attach the cache to the module that the "
-                "sampler "
-                "calls, such as pipe.transformer"
+                "sampler calls, such as pipe.transformer"
             )
         elif self.schedule.skips and not reused and not self._remarks.any:
             warn(
-                "nothing was skipped although the schedule skips: look at stats.recomputed, "
-                "and at the "
-                "number of evaluations of the run"
+                "nothing was skipped although the schedule skips: look at stats.recomputed, and "
+                "at the number of evaluations of the run"
             )
 
     def _refuse_detached(self) -> None:

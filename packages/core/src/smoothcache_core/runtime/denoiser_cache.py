@@ -216,9 +216,8 @@ class DenoiserCache:
         guided = order is None or (not self.unguided and self._batch.is_guided())
         if not guided:
             self._remarks.once(
-                "unconditional passes are computed although the schedule skips them: guidance "
-                "is off "
-                "in this run, or the two halves of its batch are not the same latents"
+                "unconditional passes are computed although the schedule skips them: guidance is "
+                "off in this run, or the two halves of its batch are not the same latents"
             )
         kept = self._store.stored(branch, GUIDANCE.kind)
         if not guided or not timeline.usable(self._tick.evaluation, kept):

@@ -28,9 +28,8 @@ from smoothcache_core.schedule.timeline import FILLED
 from smoothcache_core.wrapping.denoiser import Step
 
 TURNS = (
-    "two runs take turns on this model and would use each other's cached outputs; wrap each "
-    "call in "
-    "`with attachment.run(key):`"
+    "two runs take turns on this model and would use each other's cached outputs; wrap each call "
+    "in `with attachment.run(key):`"
 )
 
 
@@ -341,8 +340,6 @@ class Run:
         counted = "1 evaluation" if count == 1 else f"{count} evaluations"
         self._remarks.once(
             f"a run ended after {counted}, but the schedule is for "
-            ""
             f"{self.program.schedule.evaluations}. If the sampler makes {count}, plan for "
-            f"{count}; if "
-            "guidance makes a call for each pass, name the passes with branches="
+            f"{count}; if guidance makes a call for each pass, name the passes with branches="
         )

@@ -193,8 +193,7 @@ class SiteCache:
         self._store.drop(tick.branch, path)
         self._remarks.once(
             f"the model modifies the output of {path!r} in place, so the cached tensor is "
-            "discarded; "
-            "from now on a copy is cached, which costs a little time",
+            "discarded; from now on a copy is cached, which costs a little time",
             about="changed in place",
         )
 

@@ -33,6 +33,5 @@ def refuse_copy(runner: object, protocol: object) -> Any:
     """
     raise AttachError(
         "this model has a cache and hooks of another library on it, and cannot be copied or "
-        "pickled "
-        "so; detach the cache first"
+        "pickled so; detach the cache first"
     )
