@@ -12,8 +12,10 @@ from diffusers.models.autoencoders.autoencoder_oobleck import AutoencoderOobleck
 from diffusers.models.autoencoders.autoencoder_same import AutoencoderSAME
 from diffusers.models.embeddings import get_1d_rotary_pos_embed
 from diffusers.models.transformers.stable_audio_transformer import StableAudioDiTModel
+from diffusers.models.unets.unet_2d import UNet2DModel
 from diffusers.pipelines.ace_step.modeling_ace_step import AceStepConditionEncoder
 from diffusers.pipelines.ace_step.pipeline_ace_step import AceStepPipeline
+from diffusers.pipelines.ddim.pipeline_ddim import DDIMPipeline
 from diffusers.pipelines.longcat_audio_dit.pipeline_longcat_audio_dit import (
     LongCatAudioDiTPipeline,
 )
@@ -22,6 +24,7 @@ from diffusers.pipelines.stable_audio_3.modeling_stable_audio_3 import (
     StableAudio3DurationEmbedder,
 )
 from diffusers.pipelines.stable_audio_3.pipeline_stable_audio_3 import StableAudio3Pipeline
+from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from diffusers.schedulers.scheduling_flow_match_euler_discrete import (
     FlowMatchEulerDiscreteScheduler,
 )
@@ -341,6 +344,24 @@ def test_classes_are_refused_by_a_pipeline_of_prompts(other: StableAudioPipeline
 def test_a_pipeline_without_a_transformer_is_refused(other: StableAudioPipeline):
     with pytest.raises(PipelineError, match="Linear is neither a model that stable-audio-tools"):
         prompt_sampler(nn.Linear(1, 1), conditions=["rain"], steps=3)
+
+
+def test_a_pipeline_with_a_unet_is_not_refused():
+    """As AudioLDM and MusicLDM have one; whole evaluations need no adapter for it."""
+    unet = UNet2DModel(
+        sample_size=8,
+        block_out_channels=(8, 8),
+        layers_per_block=1,
+        norm_num_groups=4,
+        down_block_types=("DownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "UpBlock2D"),
+    )
+    pipe: Any = DDIMPipeline(unet.eval(), DDIMScheduler())
+    pipe.set_progress_bar_config(disable=True)
+    schedule = Schedule(evaluations=4, rows={"denoiser": (1, 0, 1, 1)})
+    with cached_pipeline(pipe, schedule) as stats:
+        pipe(num_inference_steps=4, output_type="np")
+    assert (stats.computed, stats.reused) == ({"denoiser": 3}, {"denoiser": 1})
 
 
 # ---------------------------------------------------------------------------- both libraries

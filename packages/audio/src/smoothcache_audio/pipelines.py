@@ -37,11 +37,11 @@ def denoiser_of(model: Any) -> nn.Module:
     """
     if is_stable_audio_tools(model):
         return denoiser_in(model)
-    found = denoiser_part(model, "transformer")
+    found = denoiser_part(model, "transformer", "unet")
     if found is None:
         raise PipelineError(
             f"{type(model).__name__} is neither a model that stable-audio-tools' factory built for "
-            "generation nor a diffusers pipeline with a transformer"
+            "generation nor a diffusers pipeline with a transformer or a unet"
         )
     return found
 
