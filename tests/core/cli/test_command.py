@@ -26,11 +26,13 @@ class Parcel(Source):
 
     SHIPPED: ClassVar[Collection[str]] = ()
     STEPS: ClassVar[int] = 1
+    WRITTEN: ClassVar[Collection[str]] = ("wrapping",)
 
     model: str = "box"
     weight: Annotated[PositiveInt, Parameter(help="Weight.")] = 1
     label: Annotated[tuple[str, ...], Parameter(name="--mark", help="Label.")] = ()
     fragile: bool = False
+    wrapping: Annotated[str, Parameter(help="Wrapping.")] = "paper"
 
     def __post_init__(self) -> None:
         if self.weight > 9:
@@ -57,6 +59,7 @@ class Return(Send):
     """Send {units} back, which are heavier then."""
 
     DEFAULTS: ClassVar[Mapping[str, Any]] = {"weight": 7}
+    WRITES: ClassVar[bool] = True
     HIDDEN: ClassVar[Collection[str]] = ("fragile",)
 
 
@@ -133,6 +136,13 @@ def test_hidden_fields_are_no_options_and_keep_their_defaults():
     assert TOLD[0].source.fragile
     assert "Unknown option: --fragile" in post("return", "x", "--fragile").errors
     assert "fragile" not in post("return", "--help").output
+
+
+def test_only_commands_that_write_samples_have_the_options_of_how():
+    assert post("return", "x", "--wrapping", "foil").status == 0
+    assert isinstance(TOLD[0].source, Parcel)
+    assert TOLD[0].source.wrapping == "foil"
+    assert "Unknown option: --wrapping" in post("send", "x", "--wrapping", "foil").errors
 
 
 def test_the_help_of_a_command_is_its_docstring_and_examples():

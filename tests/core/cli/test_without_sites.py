@@ -65,15 +65,17 @@ class WaveSource(Source):
         )
 
 
-def judging(sampler: Any, seeds: Sequence[int], shipped: bool) -> Judging:
-    del sampler, seeds, shipped
+def judging(source: Any, sampler: Any, seeds: Sequence[int]) -> Judging:
+    del source, sampler, seeds
     return Judging(
         metrics={}, summaries={}, about="", columns=(), shown=0, pictures=lambda report, title: {}
     )
 
 
-def save(sampler: Any, seeds: Sequence[int], latents: Sequence[Tensor], folder: Path) -> list[Path]:
-    del sampler, seeds
+def save(
+    source: Any, sampler: Any, seeds: Sequence[int], latents: Sequence[Tensor], folder: Path
+) -> list[Path]:
+    del source, sampler, seeds
     torch.save(list(latents), folder / "waves.pt")
     return [folder / "waves.pt"]
 

@@ -184,15 +184,20 @@ _EXAMPLES = {
 }
 
 
-def _judging(sampler: PromptSampler, seeds: Sequence[int], digits: bool) -> Judging:
+def _judging(source: Source, sampler: PromptSampler, seeds: Sequence[int]) -> Judging:
     from smoothcache_audio.judging import sound_judging
 
-    return sound_judging(sampler, seeds, digits)
+    return sound_judging(sampler, seeds, source.shipped)
 
 
 def _save(
-    sampler: PromptSampler, seeds: Sequence[int], latents: Sequence[Tensor], folder: Path
+    source: Source,
+    sampler: PromptSampler,
+    seeds: Sequence[int],
+    latents: Sequence[Tensor],
+    folder: Path,
 ) -> list[Path]:
+    del source
     from smoothcache_audio.judging import save_sounds
 
     return save_sounds(sampler, seeds, latents, folder)

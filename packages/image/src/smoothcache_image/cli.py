@@ -122,15 +122,20 @@ _EXAMPLES = {
 }
 
 
-def _judging(sampler: PromptSampler, seeds: Sequence[int], digits: bool) -> Judging:
+def _judging(source: Source, sampler: PromptSampler, seeds: Sequence[int]) -> Judging:
     from smoothcache_image.judging import picture_judging
 
-    return picture_judging(sampler, seeds, digits)
+    return picture_judging(sampler, seeds, source.shipped)
 
 
 def _save(
-    sampler: PromptSampler, seeds: Sequence[int], latents: Sequence[Tensor], folder: Path
+    source: Source,
+    sampler: PromptSampler,
+    seeds: Sequence[int],
+    latents: Sequence[Tensor],
+    folder: Path,
 ) -> list[Path]:
+    del source
     from smoothcache_image.judging import save_pictures
 
     return save_pictures(sampler, seeds, latents, folder)

@@ -12,19 +12,14 @@ from smoothcache_core.cli.evaluating import CLASS_COLUMNS, SHEET, described, num
 from smoothcache_core.cli.modality import Judging
 from smoothcache_core.cli.sampling import save_samples
 from smoothcache_core.files import write_atomically
-from smoothcache_core.reports import ReportRow
-from smoothcache_core.reports.rows import PLAIN
+from smoothcache_core.reports.sheets import compared_rows, sample_sheet
 from torch import Tensor
 
 from smoothcache_image.metrics import digit_summaries, picture_metrics
-from smoothcache_image.pictures import PictureRow, sample_sheet
 from smoothcache_image.sampling import PromptSampler
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-_MAGNIFIED = 10  # differences in the sheet: errors of 0.002 and of 0.05 look alike otherwise
-
 
 _SHOWN = 10  # pictures of every policy in the sheet: as many as there are digits
 
@@ -55,8 +50,7 @@ def picture_judging(sampler: PromptSampler, seeds: Sequence[int], digits: bool) 
     captions = [sampler.label(condition) for condition in conditions[:_SHOWN]]
 
     def sheet(report: Report, title: str) -> dict[str, Figure]:
-        plain = report.samples[PLAIN]
-        rows = [each for row in report.rows for each in _rows(row, report, plain)]
+        rows = compared_rows(report, described, shown=lambda pictures: pictures)
         return {SHEET: sample_sheet(rows, captions=captions, title=title)}
 
     return Judging(
@@ -70,19 +64,6 @@ def picture_judging(sampler: PromptSampler, seeds: Sequence[int], digits: bool) 
         shown=_SHOWN,
         pictures=sheet,
     )
-
-
-def _rows(row: ReportRow, report: Report, plain: Tensor) -> list[PictureRow]:
-    """Return the samples of a policy, and how they differ from the plain ones, (n, 3, h, w)."""
-    pictures = report.samples[row.policy]
-    own = PictureRow(name=row.policy, remark=described(row), pictures=pictures)
-    if row.policy == PLAIN:
-        return [own]
-    apart = (pictures - plain).abs().mul(_MAGNIFIED).clamp(max=1.0)
-    return [
-        own,
-        PictureRow(name="", remark=f"|{row.policy} - plain| x {_MAGNIFIED}", pictures=apart),
-    ]
 
 
 def save_pictures(

@@ -59,12 +59,16 @@ class SamplingCommand(Command):
     HIDDEN: ClassVar[Collection[str]] = ()
     """Fields of the source that are no options of this command."""
 
+    WRITES: ClassVar[bool] = False
+    """Whether it writes samples, and so has the options that say how."""
+
     source: Annotated[Source, Parameter(name="*")]
 
     @classmethod
     def of(cls, modality: Modality) -> type[Self]:
         """Return the command with the options of the modality's source."""
-        return with_source(cls, varied(modality.source, defaults=cls.DEFAULTS, hidden=cls.HIDDEN))
+        hidden = (*cls.HIDDEN, *(() if cls.WRITES else modality.source.WRITTEN))
+        return with_source(cls, varied(modality.source, defaults=cls.DEFAULTS, hidden=hidden))
 
 
 def with_source(command: type[T], source: type[Source]) -> type[T]:

@@ -183,7 +183,7 @@ def evaluate_to_folder(settings: Evaluate, modality: Modality) -> None:
     evaluation = evaluated(
         sampler,
         {file.stem: plan for file, plan in plans.items()},
-        modality.judging(sampler, source.seeds, source.shipped),
+        modality.judging(source, sampler, source.seeds),
         seeds=source.seeds,
         ours=[file.stem for file, plan in plans.items() if _is_ours(plan)],
         calibration_samples=None if known is None else known.samples,

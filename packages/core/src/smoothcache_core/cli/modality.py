@@ -27,8 +27,8 @@ class Judging:
         about: What the numbers say, for the report.
         columns: Titles of further columns of the table, and their cells.
         shown: Samples of every policy that `pictures` and `write` need.
-        pictures: Makes pictures from the report, which holds samples, and a title, by file name;
-            the first is the one to look at.
+        pictures: Makes pictures from the report, which holds samples, and a title, by file name:
+            figures, or the bytes of files; the first is the one to look at.
         write: Writes what else there is of a report into a folder.
     """
 
@@ -37,7 +37,7 @@ class Judging:
     about: str
     columns: Sequence[tuple[str, Callable[[ReportRow], str]]]
     shown: int
-    pictures: Callable[[Report, str], Mapping[str, Figure]]
+    pictures: Callable[[Report, str], Mapping[str, Figure | bytes]]
     write: Callable[[Report, Path], None] | None = None
 
 
@@ -80,9 +80,8 @@ class Modality:
         units: What samples are called, such as `"pictures"`.
         source: What it samples.
         demo: How its demo shows itself.
-        judging: Returns what becomes of the samples of some seeds; the last argument is whether
-            they are those of a shipped model.
-        save: Writes the samples of some seeds into a folder, and returns the files.
+        judging: Returns what becomes of the samples of a sampler of a source, from some seeds.
+        save: Writes their final latents, decoded, into a folder, and returns the files.
         commands: Commands that only this modality has, subclasses of `Command`.
         examples: Command lines for the help, by command, without the name of the program.
     """
@@ -92,7 +91,7 @@ class Modality:
     units: str
     source: type[Source]
     demo: Demo
-    judging: Callable[[Any, Sequence[int], bool], Judging]
-    save: Callable[[Any, Sequence[int], Sequence[Tensor], Path], list[Path]]
+    judging: Callable[[Any, Any, Sequence[int]], Judging]
+    save: Callable[[Any, Any, Sequence[int], Sequence[Tensor], Path], list[Path]]
     commands: Sequence[type[Any]] = ()
     examples: Mapping[str, Sequence[str]] = field(default_factory=dict[str, Sequence[str]])

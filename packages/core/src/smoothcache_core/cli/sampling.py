@@ -48,7 +48,7 @@ def sample_to_folder(settings: Sample, modality: Modality) -> None:
         latents = [sampler(seed) for seed in tqdm(source.seeds, desc="sampling", unit="run")]
         seconds = time.perf_counter() - start
     output.mkdir(parents=True, exist_ok=True)
-    files = modality.save(sampler, source.seeds, latents, output)
+    files = modality.save(source, sampler, source.seeds, latents, output)
     console = Console(soft_wrap=True)
     console.print(_told(seconds, source.samples, plan, stats))
     console.print(f"{len(files)} {modality.units} in {output}: {files[0].name} ...")

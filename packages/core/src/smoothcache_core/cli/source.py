@@ -47,6 +47,8 @@ class Source(ABC):
     """Names of the small models that come with the package; the first is that of the demo."""
     STEPS: ClassVar[int]
     """Steps of the solver by default."""
+    WRITTEN: ClassVar[Collection[str]] = ()
+    """Fields that say how samples are written: options of the commands that write some."""
 
     model: str
     steps: int | None = None

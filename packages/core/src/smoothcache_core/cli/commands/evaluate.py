@@ -20,6 +20,7 @@ class Evaluate(SamplingCommand):
     """
 
     WORK: ClassVar[str] = "smoothcache_core.cli.evaluating:evaluate_to_folder"
+    WRITES: ClassVar[bool] = True
 
     DEFAULTS: ClassVar[Mapping[str, Any]] = {"samples": 10, "seed": 1000}
 

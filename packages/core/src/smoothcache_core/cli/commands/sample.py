@@ -13,6 +13,7 @@ class Sample(SamplingCommand):
     """Sample {units}, plain or by a schedule, and tell what was reused and how long it took."""
 
     WORK: ClassVar[str] = "smoothcache_core.cli.sampling:sample_to_folder"
+    WRITES: ClassVar[bool] = True
 
     schedule: Annotated[
         Path | None,

@@ -142,7 +142,7 @@ class _Demo:
         return evaluated(
             sampler,
             _schedules(pairs),
-            self.modality.judging(sampler, seeds, True),
+            self.modality.judging(self.source, sampler, seeds),
             seeds=seeds,
             ours=[pair.name for pair in pairs],
             warmup=0,  # calibrating has warmed up the model

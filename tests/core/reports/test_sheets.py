@@ -1,9 +1,15 @@
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 import torch
-from smoothcache_image.pictures import PictureRow, sample_sheet
+from smoothcache_core.reports.sheets import (
+    MAGNIFIED,
+    PictureRow,
+    compared_rows,
+    sample_sheet,
+)
 from torch import Tensor
 
 
@@ -38,3 +44,25 @@ def test_every_row_and_column_is_labelled():
     texts = [{text.get_text() for text in axes.texts} for axes in figure.axes]
     assert texts == [{"row 0", "remark", "one", "two"}, {"row 1", "remark"}]
     assert [text.get_text() for text in figure.texts] == ["title"]
+
+
+class Judged:
+    """What sheets look at of a report."""
+
+    rows = (SimpleNamespace(policy="plain"), SimpleNamespace(policy="half"))
+    samples: ClassVar = {
+        "plain": torch.full((2, 4, 3, 8, 8), 0.5),
+        "half": torch.full((2, 4, 3, 8, 8), 0.52),
+    }
+
+
+def test_every_policy_stands_above_its_difference_from_plain():
+    report: Any = Judged()
+    rows = compared_rows(report, lambda row: f"of {row.policy}", shown=lambda clips: clips[:, 1])
+    assert [(row.name, row.remark) for row in rows] == [
+        ("plain", "of plain"),
+        ("half", "of half"),
+        ("", f"|half - plain| x {MAGNIFIED}"),
+    ]
+    assert all(row.pictures.shape == (2, 3, 8, 8) for row in rows)
+    assert rows[2].pictures.mean().item() == pytest.approx(0.02 * MAGNIFIED, rel=1e-4)
