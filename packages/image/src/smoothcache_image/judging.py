@@ -11,8 +11,8 @@ from smoothcache_core import Report
 from smoothcache_core.cli.evaluating import CLASS_COLUMNS, SHEET, described, number
 from smoothcache_core.cli.modality import Judging
 from smoothcache_core.cli.sampling import save_samples
+from smoothcache_core.evaluation.sheets import compared_rows, sample_sheet
 from smoothcache_core.files import write_atomically
-from smoothcache_core.reports.sheets import compared_rows, sample_sheet
 from torch import Tensor
 
 from smoothcache_image.metrics import digit_summaries, picture_metrics

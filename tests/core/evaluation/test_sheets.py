@@ -4,7 +4,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 import torch
-from smoothcache_core.reports.sheets import (
+from smoothcache_core.evaluation.sheets import (
     MAGNIFIED,
     PictureRow,
     compared_rows,
