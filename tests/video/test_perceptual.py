@@ -32,7 +32,7 @@ def test_missing_weights_are_said_in_one_line(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_the_network_of_torchmetrics_gives_a_value_for_each_frame(monkeypatch: pytest.MonkeyPatch):
-    untrained = of_torchmetrics._NoTrainLpips
+    untrained = of_torchmetrics._NoTrainLpips  # pyright: ignore[reportPrivateUsage]
     monkeypatch.setattr(
         of_torchmetrics, "_NoTrainLpips", lambda net: untrained(net=net, pnet_rand=True)
     )
