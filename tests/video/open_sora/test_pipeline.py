@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from kit.open_sora_models import video_autoencoder
 from smoothcache_core import Sampler, cached, calibrate, plan
 from smoothcache_core.errors import PipelineError
 from smoothcache_video import OPEN_SORA
@@ -61,6 +62,18 @@ def test_videos_come_in_every_type_asked_for():
 def test_a_pipeline_without_an_autoencoder_makes_pixels():
     pipe = pipeline(decoded=False)
     assert run(pipe).shape == (1, 4, 3, 32, 32)
+
+
+def test_a_video_autoencoder_makes_more_frames_of_those_of_the_latent():
+    pipe = pipeline()
+    pipe.register_modules(vae=video_autoencoder())
+    assert pipe.pixels_per_latent == 2
+    assert run(pipe, num_frames=18, height=16, width=16).shape == (1, 4, 6, 8, 8)
+    shown = run(pipe, num_frames=18, height=16, width=16, output_type="pt")
+    assert shown.shape == (1, 18, 3, 16, 16)
+    moved = RectifiedFlowScheduler()
+    moved.set_timesteps(STEPS, height=16, width=16, num_frames=18)
+    assert torch.equal(pipe.scheduler.timesteps, moved.timesteps)
 
 
 def test_guidance_is_one_batch_of_two_and_none_is_one():

@@ -12,6 +12,7 @@ from diffusers.video_processor import VideoProcessor
 from smoothcache_core.errors import PipelineError
 from torch import Tensor
 
+from smoothcache_video.open_sora.autoencoder import AutoencoderKLOpenSora
 from smoothcache_video.open_sora.scheduler import RectifiedFlowScheduler
 from smoothcache_video.open_sora.stdit3 import STDiT3
 
@@ -39,8 +40,8 @@ class OpenSoraPipeline(DiffusionPipeline):
     Args:
         tokenizer: Tokenizer of the text encoder; None if texts are given as embeddings.
         text_encoder: T5 encoder.
-        vae: Autoencoder that decodes latents, frame by frame (`AutoencoderKL`); None where the
-            denoiser makes the pixels themselves.
+        vae: Autoencoder that decodes latents: Open-Sora's own (`AutoencoderKLOpenSora`), or one
+            that does frame by frame (`AutoencoderKL`); None where the denoiser makes the pixels.
         transformer: The denoiser, which gives velocities.
         scheduler: Says at which timesteps it is evaluated.
     """
@@ -75,6 +76,12 @@ class OpenSoraPipeline(DiffusionPipeline):
     def pixels_per_latent(self) -> int:
         """Side of a latent's entry in pixels."""
         return 1 if self.vae is None else 2 ** (len(self.vae.config.block_out_channels) - 1)
+
+    def latent_frames(self, num_frames: int) -> int:
+        """Return how many frames of the latent a video of so many frames has."""
+        if isinstance(self.vae, AutoencoderKLOpenSora):
+            return self.vae.latent_frames(num_frames)
+        return num_frames
 
     @property
     def guidance_scale(self) -> float:
@@ -114,8 +121,8 @@ class OpenSoraPipeline(DiffusionPipeline):
             prompt: A text, or one for each video.
             height: Height in pixels; None is that of the denoiser's `input_sq_size`.
             width: Width in pixels; None is likewise.
-            num_frames: Frames of the latent, which are those of the video where frames are decoded
-                one by one; None is 51.
+            num_frames: Frames of the video; None is 51. The latent has fewer where the autoencoder
+                joins frames.
             fps: Frames per second that the denoiser is given.
             num_inference_steps: Steps, at least 1; each is one evaluation.
             guidance_scale: Strength of guidance; at most 1 is none, and halves the batch.
@@ -143,12 +150,13 @@ class OpenSoraPipeline(DiffusionPipeline):
         self._guidance_scale = guidance_scale
         device = self._execution_device
         text, mask = self._text(prompt, prompt_embeds, prompt_attention_mask, device)
-        noise = self._noise(len(text), (num_frames or _FRAMES, height, width), latents, generator)
+        count = num_frames or _FRAMES
+        noise = self._noise(len(text), (count, height, width), latents, generator)
         noise = noise.to(device)
         given = _Given.of(frames, frame_mask, like=noise)
         found = noise if given is None else given.begin(noise)
         self.scheduler.set_timesteps(
-            num_inference_steps, device, height=height, width=width, num_frames=noise.shape[2]
+            num_inference_steps, device, height=height, width=width, num_frames=count
         )
         about = {"fps": fps, "height": height, "width": width, "mask": mask}
         bar: Any = self.progress_bar  # a decorator of classes, for the type checker
@@ -167,7 +175,7 @@ class OpenSoraPipeline(DiffusionPipeline):
                     answer = callback_on_step_end(self, step, t, named)
                     found, text = answer.get("latents", found), answer.get("prompt_embeds", text)
                 steps.update()
-        videos = self._decoded(found, output_type)
+        videos = self._decoded(found, count, output_type)
         self.maybe_free_model_hooks()
         return OpenSoraPipelineOutput(frames=videos) if return_dict else (videos,)
 
@@ -254,7 +262,8 @@ class OpenSoraPipeline(DiffusionPipeline):
         count, height, width = sizes
         channels = self.transformer.config.in_channels  # pyright: ignore[reportAttributeAccessIssue]
         factor = self.pixels_per_latent
-        shape = (batch, channels, count, height // factor, width // factor)
+        frames = self.latent_frames(count)
+        shape = (batch, channels, frames, height // factor, width // factor)
         if latents is None:
             return randn_tensor(
                 shape, generator=generator, device=self._execution_device, dtype=torch.float32
@@ -263,16 +272,21 @@ class OpenSoraPipeline(DiffusionPipeline):
             raise PipelineError(f"latents must be {shape}, got {tuple(latents.shape)}")
         return latents.float()
 
-    def _decoded(self, latents: Tensor, output_type: str) -> Any:
+    def _decoded(self, latents: Tensor, frames: int, output_type: str) -> Any:
         if output_type == "latent":
             return latents
-        videos = latents
-        if self.vae is not None:
-            config = self.vae.config
-            flat = latents.transpose(1, 2).flatten(0, 1).to(self.vae.dtype)
-            pixels = self.vae.decode(flat / config.scaling_factor, return_dict=False)[0]
-            videos = pixels.unflatten(0, (len(latents), -1)).transpose(1, 2)
+        videos = self._pixels(latents, frames)
         return self.video_processor.postprocess_video(videos.float(), output_type=output_type)
+
+    def _pixels(self, latents: Tensor, frames: int) -> Tensor:
+        """Return the videos of latents, (batch, channels, frames, height, width)."""
+        if self.vae is None:
+            return latents
+        if isinstance(self.vae, AutoencoderKLOpenSora):
+            return self.vae.decode(latents.to(self.vae.dtype), num_frames=frames).sample
+        flat = latents.transpose(1, 2).flatten(0, 1).to(self.vae.dtype)
+        pixels = self.vae.decode(flat / self.vae.config.scaling_factor, return_dict=False)[0]
+        return pixels.unflatten(0, (len(latents), -1)).transpose(1, 2)
 
 
 @dataclass(frozen=True)
