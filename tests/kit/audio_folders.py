@@ -20,12 +20,10 @@ from kit.audio_models import (
     stable_audio_tools_config,
     stable_audio_tools_model,
 )
+from kit.text_encoders import save_text_encoder
 from safetensors.torch import save_model
 from smoothcache_audio.stable_audio_tools import quiet_loading
-from tokenizers import Tokenizer
-from tokenizers.models import WordLevel
-from tokenizers.pre_tokenizers import Whitespace
-from transformers import PreTrainedTokenizerFast, T5Config, T5EncoderModel
+from transformers import PreTrainedTokenizerFast, T5EncoderModel
 
 
 def save_stable_audio_tools(folder: Path, **settings: Any) -> Path:
@@ -52,7 +50,7 @@ def save_stable_audio_open(folder: Path) -> Path:
     Its text encoder has the size of one that the library knows, and lies beside the folder: with
     that place as the working directory, the library finds it by name.
     """
-    _save_text_encoder(folder.parent / "t5-small", width=512)
+    save_text_encoder(folder.parent / "t5-small", width=512)
     config = stable_audio_tools_config()
     config["model"]["conditioning"]["configs"] = [
         {"id": "prompt", "type": "t5", "config": {"t5_model_name": "t5-small", "max_length": 6}},
@@ -76,7 +74,7 @@ def save_stable_audio_open(folder: Path) -> Path:
 def save_stable_audio(folder: Path) -> Path:
     """Save a tiny text-conditional pipeline of diffusers."""
     torch.manual_seed(0)
-    encoder = _save_text_encoder(folder.parent / "encoder", width=12)
+    encoder = save_text_encoder(folder.parent / "encoder", width=12)
     scheduler: Any = CosineDPMSolverMultistepScheduler()  # the annotation names another
     with quiet_loading():
         vae = AutoencoderOobleck(
@@ -116,18 +114,3 @@ def _autoencoder() -> dict[str, Any]:
         "downsampling_ratio": PATCH,
         "io_channels": 1,
     }
-
-
-def _save_text_encoder(folder: Path, *, width: int) -> Path:
-    torch.manual_seed(1)
-    words = {word: index for index, word in enumerate(("[UNK]", "[PAD]", "rain", "dog", "a"))}
-    tokenizer = Tokenizer(WordLevel(words, unk_token="[UNK]"))
-    tokenizer.pre_tokenizer = Whitespace()
-    config = T5Config(
-        vocab_size=8, d_model=width, d_kv=4, d_ff=16, num_layers=1, num_heads=2, use_cache=False
-    )
-    T5EncoderModel(config).eval().save_pretrained(folder)
-    PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, unk_token="[UNK]", pad_token="[PAD]", model_max_length=6
-    ).save_pretrained(folder)
-    return folder

@@ -2,6 +2,11 @@
 
 from smoothcache_video.open_sora.autoencoder import AutoencoderKLOpenSora
 from smoothcache_video.open_sora.pipeline import OpenSoraPipeline, OpenSoraPipelineOutput
+from smoothcache_video.open_sora.published import (
+    load_autoencoder,
+    load_denoiser,
+    load_published,
+)
 from smoothcache_video.open_sora.scheduler import RectifiedFlowScheduler
 from smoothcache_video.open_sora.stdit3 import STDiT3
 
@@ -11,4 +16,7 @@ __all__ = [
     "OpenSoraPipelineOutput",
     "RectifiedFlowScheduler",
     "STDiT3",
+    "load_autoencoder",
+    "load_denoiser",
+    "load_published",
 ]
