@@ -33,6 +33,7 @@ from smoothcache_core.pipelines.diffusers_shaped import (
     known_class,
     show_steps,
 )
+from smoothcache_core.pipelines.labels import SHORT
 from smoothcache_core.sampling.sampler import NOT_GIVEN
 from torch import Tensor, nn
 from tqdm import tqdm
@@ -57,8 +58,6 @@ DEFAULT = "default"
 
 SIGMA_MIN, SIGMA_MAX = 0.3, 500.0
 """Noise that solvers of stable-audio-tools end and begin with: those of Stable Audio Open."""
-
-_SHORT = 40  # characters of a prompt, which a caption has room for
 
 
 @dataclass
@@ -128,8 +127,8 @@ class PromptSampler(ConditionedSampler):
     def label(self, condition: Any) -> str:
         """Return the name of a condition, short enough for a caption or a file name."""
         if isinstance(condition, Mapping):
-            return ", ".join(f"{name} {value}" for name, value in condition.items())[:_SHORT]
-        return str(condition)[:_SHORT]
+            return ", ".join(f"{name} {value}" for name, value in condition.items())[:SHORT]
+        return str(condition)[:SHORT]
 
     def show_progress(self, shown: bool) -> None:
         """Show a progress bar of the steps of every run from now on, or none."""

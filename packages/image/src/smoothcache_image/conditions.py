@@ -7,10 +7,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from smoothcache_core.errors import PipelineError
-from smoothcache_core.pipelines.diffusers_shaped import call_arguments
-from smoothcache_core.pipelines.labels import chosen_classes, prompts_for, refuse_prompts
+from smoothcache_core.pipelines.labels import (
+    SHORT,
+    chosen_classes,
+    condition_argument,
+    prompts_for,
+    refuse_prompts,
+)
 
-_SHORT = 40  # characters of a prompt, which a caption has room for
 _IN_ORDER = 100  # classes: with more, neighbours are alike (ImageNet), so they are shuffled
 
 
@@ -20,14 +24,7 @@ def takes_labels(pipe: Any) -> bool:
     Raises:
         PipelineError: It takes neither class labels nor prompts.
     """
-    names = call_arguments(pipe)
-    if "class_labels" in names:
-        return True
-    if "prompt" in names:
-        return False
-    raise PipelineError(
-        f"{type(pipe).__name__} takes neither class labels nor prompts, but {sorted(names)}"
-    )
+    return condition_argument(pipe) == "class_labels"
 
 
 def choose_conditions(pipe: Any, *, labels: str | None, prompts: Sequence[str]) -> list[Any]:
@@ -53,7 +50,7 @@ def choose_conditions(pipe: Any, *, labels: str | None, prompts: Sequence[str]) 
 def label_name(pipe: Any, condition: int | str) -> str:
     """Return the name of a class, or of a prompt, short enough for a caption or a file name."""
     if isinstance(condition, str):
-        return condition[:_SHORT]
+        return condition[:SHORT]
     names = {number: name for name, number in reversed(_named_classes(pipe).items())}
     return names.get(condition, str(condition))
 

@@ -60,13 +60,7 @@ def load_pipeline(
         PipelineError: There is no such model, device or pipeline, or it cannot have that solver.
     """
     from diffusers.utils import logging as diffusers_log
-    from smoothcache_core.pipelines.loading import (
-        device_named,
-        dtype_named,
-        load_diffusers,
-        quietly,
-        told_in_one_line,
-    )
+    from smoothcache_core.pipelines.loading import loaded_pipeline, quietly
     from transformers.utils import logging as transformers_log
 
     with quietly(
@@ -74,13 +68,17 @@ def load_pipeline(
     ):  # it remarks on other packages, such as torchao, while it is loaded
         from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
-    place = device_named(device)
-    source, kind = _source(model), dtype_named(dtype, place)
-    with told_in_one_line(model, SHIPPED):
-        logs = diffusers_log, transformers_log
-        pipe = load_diffusers(DiffusionPipeline, source, dtype=kind, logs=logs)
+    pipe = loaded_pipeline(
+        DiffusionPipeline,
+        model,
+        package="smoothcache_image",
+        shipped=SHIPPED,
+        device=device,
+        dtype=dtype,
+        logs=(diffusers_log, transformers_log),
+    )
     pipe.scheduler = with_solver(pipe.scheduler, solver)
-    return pipe.to(place)
+    return pipe
 
 
 def with_solver(scheduler: Any, solver: Solver) -> Any:
@@ -111,15 +109,3 @@ def with_solver(scheduler: Any, solver: Solver) -> Any:
     if solver == "ddim":
         return DDIMScheduler.from_config(config)
     return DPMSolverMultistepScheduler.from_config(config, algorithm_type=solver, solver_order=2)
-
-
-def _source(model: str | Path) -> Path | str:
-    """Return what to load: a folder, or a name on the model hub."""
-    from smoothcache_core.pipelines.loading import folder_or_name
-
-    if str(model) in SHIPPED:
-        return digits_folder(str(model))
-    place = folder_or_name(model, SHIPPED, folder="pipeline folder")
-    if isinstance(place, Path) and not (place / "model_index.json").exists():
-        raise PipelineError(f"{str(model)!r} is not a pipeline folder: it has no model_index.json")
-    return place

@@ -4,8 +4,9 @@ from smoothcache_core.pipelines import PipelineFamily
 
 from smoothcache_image.adapters import ADAPTERS, PIPELINES
 
-_FAMILY = PipelineFamily(adapters=ADAPTERS, classes=PIPELINES)
+FAMILY = PipelineFamily(adapters=ADAPTERS, classes=PIPELINES)
+"""What this package knows of models and pipelines."""
 
-denoiser_of = _FAMILY.denoiser_of
-sampler_of = _FAMILY.sampler_of
-cached_pipeline = _FAMILY.cached_pipeline
+denoiser_of = FAMILY.denoiser_of
+sampler_of = FAMILY.sampler_of
+cached_pipeline = FAMILY.cached_pipeline

@@ -1,37 +1,26 @@
-"""Sampling a pipeline from seeds, with the autoencoder's decoding kept apart."""
+"""Sampling a pipeline of pictures from seeds."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
-from smoothcache_core import Sampler
 from smoothcache_core.adapters import Adapter
 from smoothcache_core.errors import PipelineError
-from smoothcache_core.pipelines import ConditionedSampler, PipelineClass, chosen_adapter
-from smoothcache_core.pipelines.diffusers_shaped import (
-    call_arguments,
-    called_with_seed,
-    known_class,
-    show_steps,
-)
-from smoothcache_core.pipelines.pipelines import heard
-from smoothcache_core.sampling.sampler import NOT_GIVEN
+from smoothcache_core.pipelines import PipelineFamily, PipelineSampler
 from torch import Tensor
 
-from smoothcache_image.adapters import ADAPTERS, PIPELINES
-from smoothcache_image.conditions import label_name, takes_labels
-from smoothcache_image.pipelines import denoiser_of
+from smoothcache_image.conditions import label_name
+from smoothcache_image.pipelines import FAMILY
 
 
 @dataclass(frozen=True, kw_only=True)
-class PromptSampler(ConditionedSampler):
+class PromptSampler(PipelineSampler):
     """Samples a diffusers pipeline of pictures; `prompt_sampler` makes one.
 
     Attributes:
-        pipe: A pipeline that takes `class_labels` or `prompt`.
         size: Height and width in pixels; None is the pipeline's own.
 
     Raises:
@@ -39,60 +28,23 @@ class PromptSampler(ConditionedSampler):
         SamplerError: See `ConditionedSampler`.
     """
 
-    pipe: Any
+    FAMILY: ClassVar[PipelineFamily] = FAMILY
+
     size: int | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        names = call_arguments(self.pipe)
-        if self.size is not None and "height" not in names:
+        if self.size is not None and "height" not in self.arguments:
             raise PipelineError(
                 f"{type(self.pipe).__name__} has one size of its own; omit the size"
             )
-        if self.guidance is not None and self._known.guidance_argument not in names:
-            raise PipelineError(f"{type(self.pipe).__name__} takes no guidance")
-
-    def plain_sampler(self) -> Sampler:
-        """Return the sampler without its conditions, with `decode`."""
-        denoiser = denoiser_of(self.pipe)
-        return Sampler(
-            model=denoiser,
-            adapter=chosen_adapter(denoiser, self.given_adapter, ADAPTERS) or NOT_GIVEN,
-            run=self.latents,
-            decode=self.images,
-            scheduler=self.pipe.scheduler,
-            branches=self._known.passes_at(self.pipe, self.guidance),
-            samples=self.samples,
-        )
-
-    def latents(self, seed: int) -> Tensor:
-        """Return what the solver ends with for `seed`: the input of the autoencoder's decoder.
-
-        Noise that the solver adds depends on `seed` alone too, also where the pipeline leaves it to
-        torch's global generators; these are afterwards as they were before.
-
-        Returns:
-            Float32 latents, (samples, channels, height, width), or with a frame dimension before
-            height where the autoencoder is one for video.
-        """
-        with heard(self.pipe.vae, _black) as latents:
-            called_with_seed(
-                self.pipe,
-                seed,
-                **self._condition(seed),
-                **self._options(),
-                num_inference_steps=self.steps,
-                output_type="pt",
-            )
-        if len(latents) != 1:
-            raise PipelineError(
-                f"{type(self.pipe).__name__} decoded {len(latents)} times in one call, expected 1"
-            )
-        return latents[0].float()
 
     @torch.no_grad()
-    def images(self, latents: Tensor) -> Tensor:
+    def decoded(self, latents: Tensor) -> Tensor:
         """Decode final latents, (n, ...).
+
+        Args:
+            latents: What `latents` returned, of any runs.
 
         Returns:
             Float32 pictures, (n, 3, height, width), values in [0, 1].
@@ -107,27 +59,9 @@ class PromptSampler(ConditionedSampler):
         """Return the name of a class, or of a prompt, short enough for a caption or a file name."""
         return label_name(self.pipe, condition)
 
-    def show_progress(self, shown: bool) -> None:
-        """Show a progress bar of the steps of every run from now on, or none."""
-        show_steps(self.pipe, shown)
-
-    @property
-    def evaluations(self) -> int | None:
-        """Evaluations of one run, where a step makes one; None where it may make more."""
-        return self.steps if getattr(self.pipe.scheduler, "order", 1) == 1 else None
-
-    @property
-    def _known(self) -> PipelineClass:
-        """What is known about the class of the pipeline."""
-        return known_class(self.pipe, PIPELINES)
-
-    def _condition(self, seed: int) -> dict[str, Any]:
-        name = "class_labels" if takes_labels(self.pipe) else "prompt"
-        return {name: self.conditions_of(seed)}
-
-    def _options(self) -> dict[str, Any]:
-        size = {} if self.size is None else {"height": self.size, "width": self.size}
-        return {**size, **self._known.with_guidance(self.guidance)}
+    def options(self) -> dict[str, Any]:
+        """Return the arguments that set the size."""
+        return {} if self.size is None else {"height": self.size, "width": self.size}
 
 
 def prompt_sampler(
@@ -169,16 +103,3 @@ def prompt_sampler(
         size=size,
         given_adapter=adapter,
     )
-
-
-def _black(latents: Tensor, *args: Any, return_dict: bool = True, **kwargs: Any) -> Any:
-    """Give black pictures in place of decoded ones.
-
-    Every pipeline scales and unpacks its latents in a way of its own before decoding, and not all
-    can leave decoding out; decoded pictures are not needed while sampling.
-    """
-    from diffusers.models.autoencoders.vae import DecoderOutput
-
-    del args, kwargs
-    black = latents.new_zeros((latents.shape[0], 3, *latents.shape[2:]))
-    return DecoderOutput(sample=black) if return_dict else (black,)

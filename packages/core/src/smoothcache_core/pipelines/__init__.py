@@ -10,6 +10,7 @@ from smoothcache_core.pipelines.announcing import pipeline_announcing
 from smoothcache_core.pipelines.diffusers_shaped import PipelineClass, diffusers_sampler
 from smoothcache_core.pipelines.family import PipelineFamily
 from smoothcache_core.pipelines.pipelines import cached_sampler, pipeline_sampler
+from smoothcache_core.pipelines.prompted import PipelineSampler
 from smoothcache_core.relay import Relay
 from smoothcache_core.sampling.conditioned import ConditionedSampler
 from smoothcache_core.sampling.seeding import devices_of, seeded_globally
@@ -18,6 +19,7 @@ __all__ = [
     "ConditionedSampler",
     "PipelineClass",
     "PipelineFamily",
+    "PipelineSampler",
     "Relay",
     "adapter_for_schedule",
     "adapter_or_whole",

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from smoothcache_core.adapters.sites import Adapter
 from smoothcache_core.pipelines.announcing import pipeline_announcing
 from smoothcache_core.pipelines.guiders import guiders_announcing
-from smoothcache_core.pipelines.pipelines import pipeline_sampler
+from smoothcache_core.pipelines.pipelines import of_frames, pipeline_sampler, the_only
 from smoothcache_core.relay import Relay
 from smoothcache_core.sampling.sampler import Sampler
 from smoothcache_core.sampling.seeding import devices_of, seeded_globally
@@ -134,6 +134,7 @@ def diffusers_sampler(
     solver: str | None = None,
     branches: Sequence[str] = (),
     samples: int = 1,
+    frames: bool = False,
 ) -> Sampler:
     """Return the sampler of a pipeline; see `pipeline_sampler`.
 
@@ -146,6 +147,7 @@ def diffusers_sampler(
         solver: Name of the solver; None if the scheduler names it.
         branches: Names of the conditioning passes, if they are not announced.
         samples: Samples of one run, at least 1.
+        frames: Whether the decoder may be given the frames of videos as pictures.
 
     Raises:
         SamplerError: `samples` is below 1.
@@ -155,7 +157,7 @@ def diffusers_sampler(
         adapter,
         sample,
         decoder=part_of(pipe, "vae"),
-        latent_of=_transposed if known.length_first else None,
+        latent_of=_latent_of(known, samples, frames),
         scheduler=pipe.scheduler,
         solver=solver,
         branches=tuple(branches),
@@ -192,5 +194,15 @@ def show_steps(pipe: Any, shown: bool) -> None:
     pipe.set_progress_bar_config(desc="steps", leave=False, disable=None if shown else True)
 
 
-def _transposed(latents: Tensor) -> Tensor:
-    return latents.transpose(1, 2)
+def _latent_of(
+    known: PipelineClass, samples: int, frames: bool
+) -> Callable[[Sequence[Tensor]], Tensor | None]:
+    """Return what makes a final latent of what a decoder is given in a run."""
+    if frames:
+        return partial(of_frames, samples=samples)
+    return _transposed if known.length_first else the_only
+
+
+def _transposed(latents: Sequence[Tensor]) -> Tensor | None:
+    latent = the_only(latents)
+    return None if latent is None else latent.transpose(1, 2)

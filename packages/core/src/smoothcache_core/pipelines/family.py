@@ -34,10 +34,12 @@ class PipelineFamily:
     Attributes:
         adapters: The adapters of the package.
         classes: What is known about classes of pipelines.
+        frames: Whether decoders may be given the frames of videos as pictures.
     """
 
     adapters: tuple[PatternAdapter, ...]
     classes: tuple[PipelineClass, ...]
+    frames: bool = False
 
     def denoiser_of(self, pipe: Any) -> nn.Module:
         """Return the denoiser of a pipeline, or a `Relay` of those that take turns in it.
@@ -106,6 +108,7 @@ class PipelineFamily:
             solver=solver,
             branches=branches,
             samples=samples,
+            frames=self.frames,
         )
 
     def cached_pipeline(

@@ -1,8 +1,29 @@
-"""Classes and prompts, as a user gives them."""
+"""Classes and prompts, as a user gives them, and which of them a pipeline takes."""
 
 from collections.abc import Mapping, Sequence
 
 from smoothcache_core.errors import PipelineError
+from smoothcache_core.pipelines.diffusers_shaped import call_arguments
+
+SHORT = 40
+"""Characters of a prompt, which a caption or the name of a file has room for."""
+
+_CONDITIONS = ("class_labels", "prompt")
+
+
+def condition_argument(pipe: object) -> str:
+    """Return the argument that says what a pipeline is to show: `"class_labels"` or `"prompt"`.
+
+    Raises:
+        PipelineError: It takes neither.
+    """
+    names = call_arguments(pipe)
+    found = next((name for name in _CONDITIONS if name in names), None)
+    if found is None:
+        raise PipelineError(
+            f"{type(pipe).__name__} takes neither class labels nor prompts, but {sorted(names)}"
+        )
+    return found
 
 
 def chosen_classes(text: str, *, names: Mapping[str, int], count: int) -> list[int]:

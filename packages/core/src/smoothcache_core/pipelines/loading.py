@@ -73,6 +73,55 @@ def folder_or_name(model: str | Path, shipped: Iterable[str], *, folder: str) ->
     return name
 
 
+def pipeline_place(package: str, shipped: Mapping[str, str], model: str | Path) -> Path | str:
+    """Return where a pipeline is: a folder, or a name on the model hub.
+
+    Args:
+        package: Import name of the package.
+        shipped: Folders inside its `data`, by the names of the models that come with it.
+        model: What a user gave: one of these names, a folder, or a name on the hub.
+
+    Raises:
+        PipelineError: It is none of them, or the folder is no pipeline.
+    """
+    if str(model) in shipped:
+        return shipped_folder(package, shipped, str(model))
+    place = folder_or_name(model, shipped, folder="pipeline folder")
+    if isinstance(place, Path) and not (place / "model_index.json").exists():
+        raise PipelineError(f"{str(model)!r} is not a pipeline folder: it has no model_index.json")
+    return place
+
+
+def loaded_pipeline(
+    loader: Any,
+    model: str | Path,
+    *,
+    package: str,
+    shipped: Mapping[str, str],
+    device: str,
+    dtype: Dtype,
+    logs: Sequence[Any],
+) -> Any:
+    """Load a pipeline as diffusers does, onto a device.
+
+    Args:
+        loader: Class with a method `from_pretrained`.
+        model: See `pipeline_place`, as for `package` and `shipped`.
+        package: Import name of the package.
+        shipped: Folders of the models that come with it.
+        device: A torch device, or `"auto"`: CUDA if there is any, else the CPU.
+        dtype: Data type of the weights; `"auto"` is float32 on the CPU and bfloat16 elsewhere.
+        logs: See `load_diffusers`.
+
+    Raises:
+        PipelineError: There is no such model or device, or the model cannot be loaded.
+    """
+    place = device_named(device)
+    source, kind = pipeline_place(package, shipped, model), dtype_named(dtype, place)
+    with told_in_one_line(model, shipped):
+        return load_diffusers(loader, source, dtype=kind, logs=logs).to(place)
+
+
 def quoted(names: Iterable[str]) -> str:
     """Return names in quotes, separated by commas."""
     return ", ".join(repr(name) for name in names)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Generator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from smoothcache_core.adapters.sites import Adapter
@@ -25,7 +26,7 @@ def pipeline_sampler(
     sample: Callable[[int], object],
     *,
     decoder: object | None,
-    latent_of: Callable[[Tensor], Tensor] | None = None,
+    latent_of: Callable[[Sequence[Tensor]], Tensor | None] | None = None,
     scheduler: Scheduler | None = None,
     solver: str | None = None,
     branches: tuple[str, ...] = (),
@@ -34,16 +35,16 @@ def pipeline_sampler(
 ) -> Sampler:
     """Return the sampler of a pipeline that was taken apart.
 
-    The final latent is what the decoder is given while `sample` runs. If it is given none, or
-    several, the final latent is what `sample` returns, if that is a tensor.
+    The final latent is what the decoder is given while `sample` runs. If that is not one latent, it
+    is what `sample` returns, if that is a tensor.
 
     Args:
         model: The denoiser; see `Sampler`, as for what is not explained here.
         adapter: What is known about its family; None if it is to be found by structure.
         sample: Calls the pipeline once, from the noise of the given seed.
         decoder: What turns the final latent into a sample, by its method `decode`; if any.
-        latent_of: Gives what the decoder is given, (samples, ...), the layout of the denoiser's
-            latent, if that is another one.
+        latent_of: Makes the final latent, (samples, ...), of what the decoder is given in every
+            call of a run; None where it cannot. By default it is that of the only call.
         scheduler: The pipeline's scheduler, if it has one.
         solver: Name of the solver, where there is no scheduler to name it.
         branches: Names of the conditioning passes, if they are not announced.
@@ -54,9 +55,10 @@ def pipeline_sampler(
     def run(seed: int) -> Tensor | None:
         with heard(decoder) as latents:
             result = sample(seed)
-        if len(latents) != 1:
+        latent = (the_only if latent_of is None else latent_of)(latents)
+        if latent is None:
             return result if isinstance(result, Tensor) else None
-        return (latents[0] if latent_of is None else latent_of(latents[0])).detach().float()
+        return latent.detach().float()
 
     return Sampler(
         model=model,
@@ -68,6 +70,31 @@ def pipeline_sampler(
         samples=samples,
         around=around,
     )
+
+
+def the_only(latents: Sequence[Tensor]) -> Tensor | None:
+    """Return the latent that a decoder was given, if it was called once."""
+    return latents[0] if len(latents) == 1 else None
+
+
+def of_frames(latents: Sequence[Tensor], samples: int) -> Tensor | None:
+    """Return the latents of videos that a decoder was given at once, or as pictures of frames.
+
+    Args:
+        latents: What it was given in every call of a run: once (samples, ...), or in any number of
+            calls all frames of all samples, (frames, channels, height, width).
+        samples: Samples of the run.
+
+    Returns:
+        What it was given at once; or (samples, channels, frames, height, width); None if it was
+        neither.
+    """
+    rows = sum(map(len, latents))
+    if not latents or any(each.ndim != 4 for each in latents):
+        return latents[0] if len(latents) == 1 and rows == samples else None
+    if rows % samples:
+        return None
+    return torch.cat(list(latents)).unflatten(0, (samples, -1)).transpose(1, 2)
 
 
 @contextmanager
