@@ -19,6 +19,7 @@ from diffusers.models.transformers.transformer_sana_video import SanaVideoTransf
 from diffusers.models.transformers.transformer_skyreels_v2 import SkyReelsV2Transformer3DModel
 from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 from kit.adapter_contract import BATCH, Case
+from kit.open_sora_upstream import MMDiTModel
 from smoothcache_video import (
     ALLEGRO,
     COGVIDEOX,
@@ -31,6 +32,7 @@ from smoothcache_video import (
     LTX_VIDEO,
     MOCHI,
     OPEN_SORA,
+    OPEN_SORA2,
     SANA_VIDEO,
     SKYREELS_V2,
     WAN,
@@ -256,6 +258,19 @@ CASES = (
         latent=LATENT,
         timesteps=NOISE_TO_VIDEO,
         conditions=lambda: {"y": text(12)[:, None], "fps": 8.0},
+    ),
+    Case(
+        adapter=OPEN_SORA2,
+        build=MMDiTModel,
+        latent=(12, 16),
+        timesteps=(1.0, 0.67, 0.33, 0.01),
+        conditions=lambda: {
+            "img_ids": torch.zeros(BATCH, 12, 3),
+            "txt": text(12),
+            "txt_ids": torch.zeros(BATCH, WORDS, 3),
+            "y_vec": torch.randn(BATCH, 10),
+            "cond": torch.randn(BATCH, 12, 20),
+        },
     ),
     Case(adapter=WAN, build=wan, latent=LATENT, timesteps=NOISE_TO_VIDEO, conditions=words_of),
     Case(

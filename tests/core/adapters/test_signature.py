@@ -111,6 +111,19 @@ def test_a_wrapper_that_passes_everything_on_is_read_by_what_is_inside():
         whole_evaluations(Passing(nn.Identity(), nn.Identity()))
 
 
+def test_a_forward_that_an_instance_chose_is_read_where_its_class_has_none():
+    class Choosing(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.forward = self.forward_plain
+
+        def forward_plain(self, img: Tensor, timesteps: Tensor) -> Tensor:
+            return img * timesteps
+
+    assert argument_names(Choosing()) == ["img", "timesteps"]
+    assert latent_and_timestep(Choosing()) == ("img", "timesteps")
+
+
 def test_a_compiled_model_is_read_by_what_was_compiled():
     compiled: Any = torch.compile(Wave(), backend="eager")
     assert latent_and_timestep(compiled) == ("hidden_states", "timestep")

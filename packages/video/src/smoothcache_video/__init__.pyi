@@ -12,6 +12,7 @@ from .adapters import (
     LTX_VIDEO as LTX_VIDEO,
     MOCHI as MOCHI,
     OPEN_SORA as OPEN_SORA,
+    OPEN_SORA2 as OPEN_SORA2,
     SANA_VIDEO as SANA_VIDEO,
     SKYREELS_V2 as SKYREELS_V2,
     WAN as WAN,

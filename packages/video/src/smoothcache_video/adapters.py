@@ -30,6 +30,21 @@ is batched. Spatial attention sees (batch * frames, patches, channels), temporal
 (batch * patches, frames, channels).
 """
 
+OPEN_SORA2 = PatternAdapter(
+    name="open-sora-2",
+    classes=("MMDiTModel",),
+    patterns=(
+        SitePattern("double_blocks.*", "double", target="delta", inputs=("img", "txt")),
+        SitePattern("single_blocks.*", "single", target="delta", inputs=("x",)),
+    ),
+    latent="img",
+    timestep="timesteps",
+)
+"""Open-Sora 2.0, of its own implementation. Its blocks call the layers of their attentions, never
+the attentions, so what a block adds to (video, text) is cached. Guidance is three passes in one
+batch.
+"""
+
 WAN = PatternAdapter(
     name="wan",
     classes=("WanTransformer3DModel",),

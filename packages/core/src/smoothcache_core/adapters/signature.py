@@ -89,6 +89,9 @@ def _parameters(model: nn.Module) -> Mapping[str, inspect.Parameter]:
         known = inspect.signature(type(model).forward).parameters
     except (AttributeError, TypeError, ValueError):  # TorchScript's is found on instances only
         return inspect.signature(model.forward).parameters
+    chosen = vars(model).get("forward")
+    if chosen is not None and all(each.kind in _ANY for each in list(known.values())[1:]):
+        return inspect.signature(chosen).parameters  # the class of Open-Sora 2.0 has none itself
     return {name: known[name] for name in list(known)[1:]}
 
 

@@ -218,7 +218,7 @@ class STDiT3(ModelMixin, ConfigMixin):
                 repeats the batch, 1 or 0; None is all.
             x_mask: Frames that are noisy, bool (batch, frames); others are given and taken to be
                 at timestep 0. None is all.
-            fps: Frames per second, a number or (batch,).
+            fps: Frames per second, a number, (batch,), or (batch / 2,) like `mask`.
             height: Height of the video in pixels, a number or (batch,); None is 8 times the
                 latent's.
             width: Width of the video in pixels, likewise.
@@ -232,7 +232,8 @@ class STDiT3(ModelMixin, ConfigMixin):
         del num_frames, ar
         kind = self.x_embedder.proj.weight.dtype
         given = None if x_mask is None else x_mask.bool()
-        rate = torch.as_tensor(fps, device=x.device).expand(len(x))
+        rates = torch.as_tensor(fps, device=x.device).reshape(-1)
+        rate = rates.repeat(len(x) // len(rates))
         t, modulations = self._at(timestep.to(kind), rate)
         t0, modulations0 = (None, None) if given is None else self._at(0 * timestep.to(kind), rate)
         text, words = self._text(y.to(kind), mask)
