@@ -15,8 +15,8 @@ from kit.helpers import anatomy
 from kit.planning import MIXTURE, WAVE, Mixture, OneStep, Passes, ToySampler, Wave
 from safetensors.numpy import load as load_arrays, save as save_arrays
 from smoothcache_core import Calibration, Sampler, calibrate, plan
-from smoothcache_core.calibrating.calibrate import places_of
 from smoothcache_core.calibrating.run_sensitivity import measure_dynamics
+from smoothcache_core.calibrating.run_statistics import places_of
 from smoothcache_core.calibration.dynamics import Dynamics
 from smoothcache_core.errors import CalibrationError, ScheduleError
 from smoothcache_core.numerics.reproducible_sum import joined

@@ -20,7 +20,7 @@ from smoothcache_core.sources import SOURCES, plan_evaluations, plan_sites, smoo
 from smoothcache_core.sources.interval import interval_of
 
 STEPS = 10
-TARGETS = tuple(kind.name for kind in SOURCES)
+TARGETS = tuple(kind.name for kind in SOURCES if kind.name not in ("block", "span"))
 ALL = ("auto", *TARGETS)
 PUBLISHED = ("smooth", "interval")
 

@@ -66,6 +66,8 @@ class SpanPattern:
         last: Index of the last block, which belongs to the span; from the end if negative.
         inputs: Names of the forward arguments that correspond to the outputs, the same for all
             blocks.
+        second: Path of another list of as many blocks, which are called in turn with those of
+            `path`, each after that of its number: both belong to the span. Empty if there is none.
     """
 
     path: str
@@ -73,6 +75,11 @@ class SpanPattern:
     first: int = 1
     last: int = -1
     inputs: tuple[str, ...] = ()
+    second: str = ""
+
+    def __repr__(self) -> str:
+        """Return the code that makes it, without what is as it is by default."""
+        return f"SpanPattern({self.path!r}, {self.kind!r}{_given(self, after=2)})"
 
     def site(self, model: nn.Module, adapter: str) -> Site | None:
         """Return the site in `model`, or None if nothing is at the path.
@@ -84,17 +91,19 @@ class SpanPattern:
         Raises:
             AdapterError: The list has no such blocks.
         """
-        found = [module for _, module in _walk(model, self.path.split("."), ())]
-        if not found or found[0] is None:
+        lists = [self.path, self.second] if self.second else [self.path]
+        walked = [_walk(model, each.split("."), ()) for each in lists]
+        found = [module for each in walked for _, module in each if module is not None]
+        if len(found) < len(lists):
             return None
         names = [name for name, _ in found[0].named_children()]
         places = [i + len(names) if i < 0 else i for i in (self.first, self.last)]
-        if not 0 <= places[0] <= places[1] < len(names):
+        if not 0 <= places[0] <= places[1] < min(map(_length, found)):
             raise AdapterError(
                 f"adapter {adapter!r}: {self.path!r} has {len(names)} blocks, so there is no span "
                 f"from {self.first} to {self.last}"
             )
-        first, last = (f"{self.path}.{names[place]}" for place in places)
+        first, last = f"{self.path}.{names[places[0]]}", f"{lists[-1]}.{names[places[1]]}"
         span = "" if first == last else last
         site = Site(
             path=first,
@@ -210,7 +219,11 @@ class PatternAdapter:
         return sites if matches or pattern.optional else None
 
 
-def _given(value: PatternAdapter | SitePattern, *, after: int) -> str:
+def _length(blocks: nn.Module) -> int:
+    return len(list(blocks.named_children()))
+
+
+def _given(value: PatternAdapter | SitePattern | SpanPattern, *, after: int) -> str:
     """Return the fields of a value that are not as they are by default, as arguments.
 
     Args:

@@ -38,7 +38,8 @@ class Site:
             unconditional output of the denoiser).
         inputs: For a delta, the names of the forward arguments that correspond to the outputs.
         last: For the delta of a span of blocks, the path of its last block; `path` is the first.
-            Empty if the site is one module.
+            Where it is in another list, the blocks of the two lists take turns, each of the second
+            after that of its number in the first. Empty if the site is one module.
     """
 
     path: str
@@ -53,18 +54,22 @@ class Site:
         """The paths of its modules: of all blocks of a span, else one.
 
         Raises:
-            AdapterError: `path` and `last` are not two blocks of one list, in this order.
+            AdapterError: `path` and `last` are not two blocks of one list, or of two lists that
+                take turns, in this order.
         """
         if not self.last:
             return (self.path,)
         (parent, _, first), (other, _, last) = (p.rpartition(".") for p in (self.path, self.last))
-        if parent != other or not (first.isdigit() and last.isdigit()) or int(first) >= int(last):
+        fewest = 1 if parent == other else 0
+        numbers = first.isdigit() and last.isdigit()
+        if not numbers or int(last) - int(first) < fewest:
             raise AdapterError(
-                f"a span goes from a block to a later one of the same list, not from {self.path!r} "
-                f"to {self.last!r}"
+                f"a span goes from a block to a later one of the same list, or of one that takes "
+                f"turns with it, not from {self.path!r} to {self.last!r}"
             )
-        prefix = f"{parent}." if parent else ""
-        return tuple(f"{prefix}{block}" for block in range(int(first), int(last) + 1))
+        blocks = range(int(first), int(last) + 1)
+        lists = dict.fromkeys((parent, other))
+        return tuple(f"{each}.{n}" if each else str(n) for n in blocks for each in lists)
 
     def row_keys(self) -> tuple[str, ...]:
         """Return the schedule keys that may name this site, the most specific first."""

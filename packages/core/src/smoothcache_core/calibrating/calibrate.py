@@ -2,36 +2,31 @@
 
 import logging
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 from tqdm import tqdm
 
 from smoothcache_core.adapters.compiled import denoiser, is_compiled
-from smoothcache_core.adapters.guidance import conditional_part
-from smoothcache_core.adapters.latent_part import LatentPart
+from smoothcache_core.adapters.levels import Level
 from smoothcache_core.arguments import check_kind
 from smoothcache_core.calibrating.continuing import continued
+from smoothcache_core.calibrating.levels import (
+    LevelRecorder,
+    check_levels,
+    check_same_levels,
+    samplers_of,
+)
 from smoothcache_core.calibrating.probe import Probe, sampler_fingerprint
 from smoothcache_core.calibrating.progress import counting_calls
-from smoothcache_core.calibrating.recorder import Recorder
-from smoothcache_core.calibrating.run_sensitivity import measure_dynamics
 from smoothcache_core.calibrating.sharded import shared_out
-from smoothcache_core.calibrating.site_sensitivity import measure_influence
-from smoothcache_core.calibrating.solver_response import conditional_half, responding
 from smoothcache_core.calibration.calibration import Calibration
-from smoothcache_core.calibration.dynamics import Dynamics
 from smoothcache_core.errors import CalibrationError
 from smoothcache_core.files import check_output
 from smoothcache_core.locking import locked
-from smoothcache_core.numerics.reproducible_sum import joined
 from smoothcache_core.sampling.sampler import Sampler
 from smoothcache_core.sampling.seeding import checked_seeds
-from smoothcache_core.sampling.trajectory import Trajectory
-from smoothcache_core.schedule.fingerprint import Fingerprint
 
 logger = logging.getLogger(__name__)
 
@@ -39,19 +34,6 @@ PLANNING_LAG = 12
 """Largest lag that is measured by default. A fill of two outputs looks back twice as far
 as it skips, so plans of sites skip up to half as many evaluations in a row; every lag more keeps
 another copy of all outputs of sites while calibrating."""
-
-
-PROBES = 6
-"""Evaluations at which a run is perturbed to measure sensitivity. Each continues the run to its
-end, half a run on average, so six take as long as three runs; in between, sensitivities are
-interpolated."""
-
-
-_GUIDED_TOWARDS = 1.05
-"""Weight of a pass from which on guidance goes towards it: unconditional passes have 0 or less."""
-
-
-_NO_FINAL = "`run` returns no final latent, so what the last evaluation does to it is not known"
 
 
 def calibrate(
@@ -64,6 +46,7 @@ def calibrate(
     checkpoint: str | Path | None = None,
     progress: bool = True,
     sharded: bool = False,
+    sites: Sequence[Level] = ("parts",),
 ) -> Calibration:
     """Measure how the outputs of a model change during a run, and what errors in them would do.
 
@@ -126,11 +109,16 @@ def calibrate(
             over runs are exact. The ranks are those of the default process group; if there is none,
             but torchrun or `accelerate launch` started the processes, one of gloo is made for the
             time of the call. A process by itself calibrates by itself.
+        sites: What is measured, and can be planned: the `"parts"` that the adapter names, the
+            deltas of whole `"blocks"`, or of `"spans"` of blocks that are skipped together. Coarser
+            sites keep less and err more. Each costs a plain run per seed, and its share of replaced
+            outputs; they are measured one after the other, so that memory holds copies of one.
 
     Returns:
         The calibration of all runs, those of `checkpoint` included.
 
     Raises:
+        AdapterError: Blocks or spans are asked for, and the model has none.
         CalibrationError: The settings are wrong, the runs differ in their evaluations (a solver
             whose evaluations depend on the data has no static schedule), or outputs are not finite.
             With `sharded`: this happened on a rank (all ranks raise, and name it), a rank ended,
@@ -142,10 +130,12 @@ def calibrate(
     seeds = checked_seeds(seeds, "calibration", CalibrationError)
     if checkpoint is not None:
         check_output(checkpoint)
-    probe = Probe(sampler, seeds)  # for all files that are continued
-    run = partial(_calibrated, sampler, probe, max_lag=max_lag, references=references)
+    check_levels(sites)
     how = {"sensitivity": sensitivity, "checkpoint": checkpoint, "progress": progress}
     with sampler.around():
+        samplers = samplers_of(sampler, sites)
+        probe = Probe(samplers[0], seeds)  # for all files that are continued
+        run = partial(_calibrated, samplers, probe, max_lag=max_lag, references=references)
         if sharded:
             return shared_out(run, seeds=seeds, **how)
         with locked(checkpoint, CalibrationError):
@@ -153,7 +143,7 @@ def calibrate(
 
 
 def _calibrated(
-    sampler: Sampler,
+    samplers: Sequence[Sampler],
     probe: Probe,
     *,
     seeds: Iterable[int],
@@ -164,26 +154,28 @@ def _calibrated(
     progress: bool,
 ) -> Calibration:
     """Calibrate in this process."""
-    todo = _checked_seeds(sampler, seeds, max_lag)
+    todo = list(seeds)
+    _check_lag(max_lag)
+    sampler = samplers[0]
+    _check_eager(sampler)
     fingerprint = sampler_fingerprint(sampler)
     chosen = _chosen(sensitivity, todo)
     done = continued(
         checkpoint, sampler, fingerprint, probe, seeds=todo, max_lag=max_lag, chosen=chosen
     )
+    if done is not None and checkpoint is not None:
+        check_same_levels(done, samplers, checkpoint)
     if checkpoint is not None:
         look = probe.look(done and done.fingerprint)
         fingerprint = fingerprint.changed(sampling=look.sampling)
     remaining = [seed for seed in todo if done is None or seed not in done.seeds]
-    recorder = Recorder(sampler, max_lag, fingerprint, references, trajectories=bool(chosen))
-    statistics = _RunStatistics(sampler, chosen)
+    levels = LevelRecorder(samplers, max_lag, fingerprint, references, chosen)
     with (
         tqdm(remaining, desc="calibrating", unit="run", disable=not progress) as bar,
         counting_calls(sampler.model, bar),
     ):
         for seed in bar:
-            part, plain = recorder.run(seed)
-            if chosen:
-                part = statistics.add(part, plain)
+            part = levels.run(seed)
             done = part if done is None else Calibration.merge(done, part)
             if checkpoint is not None:
                 done.save(checkpoint)
@@ -191,17 +183,19 @@ def _calibrated(
     return done
 
 
-def _checked_seeds(sampler: Sampler, seeds: Iterable[int], max_lag: int) -> list[int]:
-    todo = list(seeds)
+def _check_lag(max_lag: int) -> None:
     if max_lag < 1:
         raise CalibrationError(f"max_lag must be at least 1, got {max_lag}")
+
+
+def _check_eager(sampler: Sampler) -> None:
+    """Refuse a compiled model whose sites are to be measured."""
     inside = denoiser(sampler.model)
     if is_compiled(sampler.model) and sampler.adapter.sites(inside):
         raise CalibrationError(
             f"this {type(inside).__name__} is compiled; calibrate first, then compile (with an "
             "adapter without sites it may be compiled)"
         )
-    return todo
 
 
 def _chosen(sensitivity: int | Collection[int], seeds: Sequence[int]) -> set[int]:
@@ -212,91 +206,3 @@ def _chosen(sensitivity: int | Collection[int], seeds: Sequence[int]) -> set[int
     if sensitivity < 0:
         raise CalibrationError(f"sensitivity is a number of seeds, at least 0, got {sensitivity}")
     return set(seeds[:sensitivity])
-
-
-class _RunStatistics:
-    """Adds what is learned of whole runs to the calibrations of single runs."""
-
-    def __init__(self, sampler: Sampler, chosen: Collection[int]) -> None:
-        self._sampler = sampler
-        self._chosen = chosen
-        self._told: set[str] = set()
-
-    def add(self, part: Calibration, plain: Trajectory | CalibrationError) -> Calibration:
-        """Measure the run that `part` was recorded in; say why if that is not possible."""
-        try:
-            return self._measure(part, plain)
-        except CalibrationError as error:
-            return replace(part, remark=str(error))
-
-    def _measure(self, part: Calibration, plain: Trajectory | CalibrationError) -> Calibration:
-        if isinstance(plain, CalibrationError):
-            raise plain
-        branches = tuple(dict.fromkeys(call.branch for call in plain.calls))
-        places = places_of(plain.evaluations) if plain.seed in self._chosen else []
-        conditional = conditional_part(self._sampler.adapter, branches)
-        plain, response = responding(self._sampler, plain)
-        dynamics = measure_dynamics(
-            self._sampler,
-            plain,
-            self._sampler.samples,
-            probes=places,
-            conditional=conditional if plain.parts > 1 else None,
-            response=response,
-        )
-        if dynamics.overwritten:
-            self._tell("the sampler overwrites a part of its latents; all errors are of the rest")
-        if conditional is None and plain.parts == 2 and len(branches) == 1:
-            told = conditional_half(dynamics.response.weights)
-            dynamics = replace(dynamics, conditional=told)
-        dynamics = self._with_sure_conditional(dynamics, part.fingerprint.strength)
-        assert part.products is not None
-        products = joined(part.products) / part.samples
-        influence = measure_influence(self._sampler, plain, response, part.sites, products, places)
-        remark = _NO_FINAL if plain.final is None else ""
-        return replace(
-            part,
-            fingerprint=self._with_part(part.fingerprint, plain.part),
-            dynamics=dynamics,
-            influence=influence,
-            remark=remark,
-        )
-
-    def _with_sure_conditional(self, dynamics: Dynamics, strength: float | None) -> Dynamics:
-        """Return it without a conditional pass where passes are not classifier-free guidance's.
-
-        Other kinds of guidance have other passes in the batch: perturbed ones, say. Then guidance
-        is announced to be off, or goes towards the half that is to be the unconditional one.
-        """
-        given, weights = dynamics.conditional, dynamics.response.weights.mean(axis=0)
-        if given is None or len(weights) != 2:
-            return dynamics
-        is_off = strength is not None and strength <= 1.0 and weights.max() > _GUIDED_TOWARDS
-        if not is_off and weights[1 - given] <= _GUIDED_TOWARDS:
-            return dynamics
-        self._tell(
-            "the passes of this run are not those of classifier-free guidance: their weights are "
-            f"{weights[given]:.3g} and {weights[1 - given]:.3g}; none is skipped by itself"
-        )
-        return replace(dynamics, conditional=None)
-
-    def _tell(self, message: str) -> None:
-        if message not in self._told:
-            self._told.add(message)
-            logger.info(message)
-
-    def _with_part(self, known: Fingerprint, part: LatentPart | None) -> Fingerprint:
-        """Return a fingerprint that says what of the latent is denoised; it is told once."""
-        if part is None:
-            return known
-        shape = (None, *(known.latent_shape or ()))
-        self._tell(f"of the latent argument, {shape}, only {part} is denoised")
-        return known.changed(latent_part=part)
-
-
-def places_of(evaluations: int, count: int = PROBES) -> list[int]:
-    """Return up to `count` evaluations, evenly spread over those that have a predecessor."""
-    if evaluations < 2:
-        return []
-    places = np.linspace(1, evaluations - 1, min(count, evaluations - 1))
-    return sorted({round(place) for place in places.tolist()})

@@ -106,7 +106,16 @@ def transfer(
         times = _times(calibration, sampler.scheduler, timesteps)
         response = measure_response(sampler, plain)
     fingerprint = _fingerprint(calibration, sampler, timesteps, synthetic.first)
-    return _resampled(calibration, times, response, seed, fingerprint)
+    first, *others = [
+        _resampled(known, times, response, seed, _renamed(fingerprint, known.fingerprint))
+        for known in (calibration, *calibration.coarser)
+    ]
+    return replace(first, coarser=tuple(others))
+
+
+def _renamed(fingerprint: Fingerprint, known: Fingerprint) -> Fingerprint:
+    """Return a fingerprint with the adapter that another one names."""
+    return fingerprint.changed(adapter=known.adapter, adapter_data=known.adapter_data)
 
 
 def _resampled(
@@ -129,6 +138,7 @@ def _resampled(
         influence=influence and resampled_influence(influence, calibration.sites, times),
         fingerprint=fingerprint,
         remark=remark,
+        coarser=(),
     )
 
 

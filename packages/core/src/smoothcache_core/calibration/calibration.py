@@ -7,13 +7,14 @@ the very numbers of the whole.
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypeVar, cast
 
 import numpy as np
 
-from smoothcache_core.adapters.sites import Site
+from smoothcache_core.adapters.levels import Level, level_of
+from smoothcache_core.adapters.sites import DENOISER, GUIDANCE, Site
 from smoothcache_core.calibration.consistency import check_calibration
 from smoothcache_core.calibration.dynamics import Dynamics
 from smoothcache_core.calibration.file import (
@@ -30,6 +31,7 @@ from smoothcache_core.files import read_file, write_atomically
 from smoothcache_core.numerics.arrays import Array
 from smoothcache_core.schedule.cost import Cost
 from smoothcache_core.schedule.fingerprint import Fingerprint
+from smoothcache_core.schedule.schedule import Schedule
 
 Part = TypeVar("Part")
 
@@ -73,6 +75,8 @@ class Calibration:
         influence: How much errors of the sites' outputs move the denoiser's output; None without
             sensitivities.
         remark: Why there are no `dynamics`, if that was tried; else empty.
+        coarser: What was measured of coarser sites, whole blocks or spans of blocks, in the same
+            runs: a calibration each.
 
     Raises:
         CalibrationError: Shapes do not fit, there is no sample, or a number is negative, NaN or
@@ -91,9 +95,18 @@ class Calibration:
     dynamics: Dynamics | None = None
     influence: Influence | None = None
     remark: str = ""
+    coarser: tuple["Calibration", ...] = ()
 
     def __post_init__(self) -> None:
         check_calibration(self)
+        for each in self.coarser:
+            known, other = self.fingerprint, each.fingerprint
+            if each.coarser or other.changed(adapter=known.adapter, adapter_data=None) != (
+                known.changed(adapter_data=None)
+            ):
+                raise CalibrationError("coarser sites were measured in other runs than these")
+            if each.seeds != self.seeds or each.samples != self.samples:
+                raise CalibrationError("coarser sites were measured with other seeds than these")
 
     @property
     def evaluations(self) -> int:
@@ -109,6 +122,71 @@ class Calibration:
     def kinds(self) -> tuple[str, ...]:
         """The kinds of the sites, in order of first appearance."""
         return tuple(dict.fromkeys(site.kind for site in self.sites))
+
+    @property
+    def level(self) -> Level:
+        """What the sites are: the parts that an adapter names, blocks, or spans of blocks."""
+        return level_of(self.fingerprint.adapter)
+
+    @property
+    def levels(self) -> dict[Level, "Calibration"]:
+        """What was measured of each level of sites."""
+        return {each.level: each for each in (self, *self.coarser)}
+
+    def of(self, schedule: Schedule) -> "Calibration":
+        """Return what was measured of the sites that a schedule is of.
+
+        Args:
+            schedule: Planned from this calibration.
+        """
+        own = (e for e in self.coarser if e.fingerprint.adapter == schedule.fingerprint.adapter)
+        return next(own, self)
+
+    def kept_bytes(self) -> dict[str, int]:
+        """Return the bytes of one kept copy of all outputs, by what is kept, all branches counted.
+
+        A fill of several terms keeps as many copies.
+
+        Returns:
+            `"denoiser"`, the output of a whole evaluation; `"guidance"`, the guidance difference;
+            then kinds of sites, level by level.
+        """
+        sizes = {each.kind: self.cost.kept_bytes(each.kind) for each in (DENOISER, GUIDANCE)}
+        for known in self.levels.values():
+            sizes |= {kind: known.cost.kept_bytes(kind) for kind in known.kinds}
+        return sizes
+
+    def at(self, *costs: Cost) -> Self:
+        """Return the calibration for another size: resolution, frames or batch.
+
+        What was measured of errors is taken to hold; MACs and bytes, and with them what fits into
+        memory, are those of the other size.
+
+        Example:
+            >>> from smoothcache_core.calibrating import cost_from_shapes
+            >>> calibration.at(cost_from_shapes(sampler)).cost == calibration.cost
+            True
+
+        Args:
+            costs: Costs at that size, one for each level of sites that is to be planned: see
+                `calibrating.cost_from_shapes`. Levels without one are left out.
+
+        Raises:
+            CalibrationError: None of them is of the sites of a level.
+        """
+        fitting = {
+            level: replace(known, cost=cost, dynamics=_slower(known, cost), coarser=())
+            for level, known in self.levels.items()
+            for cost in costs
+            if [each.path for each in cost.sites] == [site.path for site in known.sites]
+        }
+        if not fitting:
+            raise CalibrationError(
+                "these costs are not of the sites that were calibrated; give those of the same "
+                "model and adapter"
+            )
+        first, *others = fitting.values()
+        return cast(Self, replace(first, coarser=tuple(others)))
 
     def mean(self) -> Array:
         """Return the mean error over samples, (sites, branches, lags, evaluations)."""
@@ -180,6 +258,10 @@ class Calibration:
             dynamics=_merged(Dynamics.merge, [part.dynamics for part in parts]),
             influence=_merged(Influence.merge, [part.influence for part in parts]),
             remark=min((part.remark for part in parts if part.remark), default=""),
+            coarser=tuple(
+                Calibration.merge(*each)
+                for each in zip(*(part.coarser for part in parts), strict=True)
+            ),
         )
 
     def _check_mergeable(self, other: Self) -> None:
@@ -188,6 +270,8 @@ class Calibration:
             reasons.append("the sites or branches differ")
         if self.max_lag != other.max_lag:
             reasons.append(f"max_lag is {other.max_lag} instead of {self.max_lag}")
+        if [*self.levels] != [*other.levels]:
+            reasons.append(f"sites are {[*other.levels]} instead of {[*self.levels]}")
         if reasons:
             raise CalibrationError(f"cannot merge calibrations: {'; '.join(reasons)}")
 
@@ -198,7 +282,8 @@ class Calibration:
         here, there = self._header(), other._header()
         here["fingerprint"] = self.fingerprint.without_inputs().model_dump(mode="json")
         there["fingerprint"] = other.fingerprint.without_inputs().model_dump(mode="json")
-        return here == there and _same_arrays(self._arrays(), other._arrays())
+        same = here == there and _same_arrays(self._arrays(), other._arrays())
+        return same and self.coarser == other.coarser
 
     def __repr__(self) -> str:
         """Say in a few lines what was measured, and on what."""
@@ -217,6 +302,7 @@ class Calibration:
             f"up to {self.max_lag}",
             f"sites: {', '.join(f'{n} {kind}' for kind, n in kinds.items()) or _NO_SITES}",
             f"measured: {', '.join(name for name, there in parts.items() if there) or 'nothing'}",
+            *(f"{each.level}: {len(each.sites)}" for each in self.coarser),
         ]
         return "\n  ".join([*lines, *([f"remark: {self.remark}"] if self.remark else [])])
 
@@ -233,10 +319,19 @@ class Calibration:
         Returns:
             The path.
         """
-        header = self._header()
+        return write_atomically(path, encoded(*self._content()))
+
+    def _content(self) -> tuple[dict[str, object], dict[str, Array]]:
+        """Return header and arrays of a file; those of coarser sites have a number before them."""
+        header, arrays = self._header(), self._arrays()
         if self.dynamics is not None:
             header["dynamics"] = self.dynamics.header() | {"seconds": self.dynamics.seconds}
-        return write_atomically(path, encoded(header, self._arrays()))
+        parts = [each._content() for each in self.coarser]
+        if parts:
+            header["coarser"] = [own for own, _ in parts]
+        for number, (_, own) in enumerate(parts):
+            arrays |= {f"{_prefix(number)}{name}": array for name, array in own.items()}
+        return header, arrays
 
     def _arrays(self) -> dict[str, Array]:
         arrays = {"totals": self.totals, "squares": self.squares}
@@ -280,7 +375,11 @@ class Calibration:
 
     @classmethod
     def _from_parts(cls, header: Header, arrays: Mapping[str, Array]) -> Self:
-        known = _Named(arrays)
+        coarser = [
+            cls._from_parts(own, _numbered(arrays, number))
+            for number, own in enumerate(header.coarser)
+        ]
+        known = _Named((k, v) for k, v in arrays.items() if not _is_numbered(k, len(coarser)))
         found = cls(
             sites=header.known_sites(),
             branches=header.branches,
@@ -294,8 +393,9 @@ class Calibration:
             dynamics=header.dynamics and Dynamics.from_parts(known, header.dynamics),
             influence=Influence.from_arrays(known),
             remark=header.remark,
+            coarser=tuple(coarser),
         )
-        extra = sorted(arrays.keys() - found._arrays().keys())
+        extra = sorted(known.keys() - found._arrays().keys())
         if extra:
             raise CalibrationError(f"it holds arrays that are no part of a calibration: {extra}")
         return found
@@ -306,6 +406,28 @@ class _Named(dict[str, Array]):
 
     def __missing__(self, name: str) -> Array:
         raise CalibrationError(f"the array {name!r} is missing")
+
+
+def _prefix(number: int) -> str:
+    """Return what the names of arrays of coarser sites begin with."""
+    return f"coarser.{number}."
+
+
+def _is_numbered(name: str, count: int) -> bool:
+    return any(name.startswith(_prefix(number)) for number in range(count))
+
+
+def _numbered(arrays: Mapping[str, Array], number: int) -> dict[str, Array]:
+    prefix = _prefix(number)
+    return {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}
+
+
+def _slower(known: Calibration, cost: Cost) -> Dynamics | None:
+    """Return what was learned of runs, whose seconds are taken to go by the MACs."""
+    if known.dynamics is None or not known.cost.total:
+        return known.dynamics
+    seconds = known.dynamics.seconds * cost.total / known.cost.total
+    return replace(known.dynamics, seconds=seconds)
 
 
 def _sum_of(parts: Sequence[Array | None]) -> Array | None:

@@ -80,6 +80,7 @@ class Header(Value):
     cost: Cost
     dynamics: DynamicsHeader | None
     remark: Text
+    coarser: tuple["Header", ...] = ()
 
     @classmethod
     def read(cls, document: Any) -> Self:

@@ -60,7 +60,10 @@ def _shares(calibration: Calibration) -> str:
     if not calibration.sites:
         return "Whole evaluations can be skipped."
     shares = ", ".join(f"{kind} {cost.fraction(kind):.0%}" for kind in calibration.kinds)
-    return f"Of the MACs, the sites do: {shares}."
+    coarser = [
+        f"{len(each.sites)} {each.level} {each.cost.fraction():.0%}" for each in calibration.coarser
+    ]
+    return f"Of the MACs, the sites do: {', '.join([shares, *coarser])}."
 
 
 def _sensitivities(calibration: Calibration) -> str:
@@ -93,7 +96,9 @@ def sensitivity_calls(calibration: Calibration) -> int:
     following = range(dynamics.evaluations - 1, -1, -1)
     counts = dynamics.effect_counts.tolist()
     perturbed = sum(n * left for n, left in zip(counts, following, strict=True))
-    replaced = int(influence.counts.sum() + influence.counts.max(axis=0, initial=0).sum())
+    known = [each.influence for each in calibration.levels.values() if each.influence is not None]
+    counts = [each.counts for each in known]
+    replaced = sum(int(each.sum() + each.max(axis=0, initial=0).sum()) for each in counts)
     return (perturbed + replaced) * len(calibration.branches)
 
 
@@ -115,6 +120,7 @@ def _calibrated(
         references=settings.references,
         checkpoint=output,
         sharded=True,
+        sites=settings.sites,
     )
 
 

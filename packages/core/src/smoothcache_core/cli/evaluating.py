@@ -206,7 +206,7 @@ def _is_ours(schedule: Schedule) -> bool:
 def _check_same(calibration: Calibration, path: Path, plans: Mapping[Path, Schedule]) -> None:
     """Refuse to draw the calibration of something else."""
     for file, plan in plans.items():
-        reasons = calibration.fingerprint.conflicts(plan.fingerprint)
+        reasons = calibration.of(plan).fingerprint.conflicts(plan.fingerprint)
         if reasons:
             raise CommandError(f"{str(file)!r} is not planned from {str(path)!r}: {reasons[0]}")
 

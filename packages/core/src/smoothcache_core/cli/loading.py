@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from smoothcache_core import Sampler, Schedule
+from smoothcache_core.adapters.levels import level_of
 from smoothcache_core.cli.source import Source
 from smoothcache_core.errors import CommandError
 from smoothcache_core.pipelines.adapting import AUTO, STRUCTURE
@@ -41,7 +42,8 @@ def by_record(
         known: What the files were made for.
     """
     recorded = (each.recorded_adapter for each in known)
-    found = next((adapter for adapter in recorded if adapter is not None), None)
+    parts = (each for each in recorded if each is not None and level_of(each.name) == "parts")
+    found = next(parts, None)
     if found is None or source.adapter not in (AUTO, STRUCTURE):
         return sampler
     return sampler.with_adapter(found)

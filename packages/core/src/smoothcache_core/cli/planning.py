@@ -14,7 +14,7 @@ from smoothcache_core import Calibration, Schedule, plan
 from smoothcache_core.cli.commands.plan import Plan
 from smoothcache_core.cli.destinations import refuse_existing, schedules_folder
 from smoothcache_core.cli.modality import Modality
-from smoothcache_core.cli.tables import show_points, show_schedules
+from smoothcache_core.cli.tables import kept_line, show_points, show_schedules
 from smoothcache_core.errors import CommandError, ScheduleError
 from smoothcache_core.files import check_output, write_atomically
 from smoothcache_core.planning import Choice, Planner, Point, auto
@@ -69,7 +69,7 @@ def plan_to_files(settings: Plan, modality: Modality) -> None:
                 file.with_suffix(".v1.json"), (json.dumps(older[name]) + "\n").encode()
             )
         if settings.maps:
-            figure = skip_map(schedule, calibration.sites, name=name)
+            figure = skip_map(schedule, calibration.of(schedule).sites, name=name)
             save_figure(figure, file.with_suffix(".png"))
     if front is not None:
         figure = trade_off(points=front.points, chosen=front.chosen)
@@ -78,6 +78,7 @@ def plan_to_files(settings: Plan, modality: Modality) -> None:
         console.print(f"[bold]{front.why}.[/]")
     if schedules:
         show_schedules({files[name].name: plan for name, plan in schedules.items()}, console)
+    console.print(kept_line(calibration))
     where = next(iter(files.values())) if len(files) == 1 and front is None else output
     console.print(f"Written to {where}.")
 

@@ -9,9 +9,10 @@ from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table
 
-from smoothcache_core import Schedule
+from smoothcache_core import Calibration, Schedule
 from smoothcache_core.planning import Point
 from smoothcache_core.schedule import Prediction
+from smoothcache_core.schedule.schedule import MOST_TERMS
 from smoothcache_core.sources import SOURCES, SourceKind
 
 _ABOUT = (
@@ -86,6 +87,18 @@ def shown_bytes(count: int) -> str:
             return f"{value:.3g} {unit}"
         value /= 1024.0
     return f"{value:.3g} GiB"
+
+
+def kept_line(calibration: Calibration) -> str:
+    """Return what one kept copy of every target's outputs takes, as a sentence."""
+    cost, known = calibration.cost, calibration.levels
+    parts = [f"a whole evaluation {shown_bytes(cost.kept_bytes('denoiser'))}"]
+    for level, each in known.items():
+        kinds = [f"{kind} {shown_bytes(each.cost.kept_bytes(kind))}" for kind in each.kinds]
+        inside = f" ({', '.join(kinds)})" if len(kinds) > 1 else ""
+        if kinds:
+            parts.append(f"all {level} {shown_bytes(each.cost.kept_bytes())}{inside}")
+    return f"One kept copy takes: {'; '.join(parts)}. Fills combine up to {MOST_TERMS}."
 
 
 def _table(first: str) -> Table:

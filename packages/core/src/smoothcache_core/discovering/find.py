@@ -13,11 +13,12 @@ from smoothcache_core.adapters.compiled import denoiser, is_compiled
 from smoothcache_core.adapters.late import LateAdapter
 from smoothcache_core.adapters.patterns import PatternAdapter
 from smoothcache_core.adapters.signature import latent_and_timestep, whole_evaluations
+from smoothcache_core.adapters.sites import Adapter
 from smoothcache_core.calls.fingerprints import model_class
 from smoothcache_core.discovering.layout import layout_of
 from smoothcache_core.discovering.patterns import patterns_of
 from smoothcache_core.discovering.sites import Choice, FoundSite
-from smoothcache_core.discovering.trace import Watched, traced
+from smoothcache_core.discovering.trace import Seen, Watched, traced
 from smoothcache_core.errors import AdapterError
 from smoothcache_core.relay import members_of
 
@@ -81,17 +82,10 @@ def structure_of(
     """
     inside = denoiser(members_of(model)[0])
     whole = whole_evaluations(inside, latent=latent, timestep=timestep)
-    layout = layout_of(inside)
-    if not layout.modules:
+    watched = watched_run(model, whole, partial(run, seed), around=around)
+    if watched is None:
         return Structure(adapter=whole, shares={}, left_out={})
-    if is_compiled(model):
-        raise AdapterError(
-            f"this {type(inside).__name__} is compiled; let its sites be found first, then compile"
-        )
-    own = {path: each for path, each in layout.modules.items() if path not in layout.shared}
-    watched = Watched(modules=own, compared=frozenset(own) - layout.layers)
-    seen, total = traced(inside, whole, watched, partial(run, seed), around=around)
-    choice = Choice(layout, seen)
+    choice, total = watched.choice, watched.macs
     patterns = patterns_of(inside, choice.sites)
     adapter = PatternAdapter(
         name=model_class(inside) if patterns else whole.name,
@@ -106,6 +100,53 @@ def structure_of(
     )
     logger.info("%s: %s", type(inside).__name__, structure.line)
     return structure
+
+
+@dataclass(frozen=True, kw_only=True)
+class WatchedRun:
+    """What two evaluations of a sampler told of a denoiser.
+
+    Attributes:
+        choice: Which of its modules can be sites.
+        seen: What those that were called did, by their paths.
+        macs: Multiply-accumulates of the denoiser in the first evaluation.
+    """
+
+    choice: Choice
+    seen: Mapping[str, Seen]
+    macs: int
+
+
+def watched_run(
+    model: nn.Module,
+    adapter: Adapter,
+    run: Callable[[], object],
+    *,
+    around: Callable[[], AbstractContextManager[object]] = nullcontext,
+) -> WatchedRun | None:
+    """Watch two evaluations of a sampler; None where the denoiser has no lists of modules.
+
+    Args:
+        model: The denoiser that the sampler calls, or a `Relay`, of which the first is watched.
+        adapter: How its calls are read.
+        run: Runs the sampler once; it is stopped after two evaluations.
+        around: Makes what is entered around the run.
+
+    Raises:
+        AdapterError: `run` never called the denoiser, or it is compiled.
+    """
+    inside = denoiser(members_of(model)[0])
+    layout = layout_of(inside)
+    if not layout.modules:
+        return None
+    if is_compiled(model):
+        raise AdapterError(
+            f"this {type(inside).__name__} is compiled; let its sites be found first, then compile"
+        )
+    own = {path: each for path, each in layout.modules.items() if path not in layout.shared}
+    watched = Watched(modules=own, compared=frozenset(own) - layout.layers)
+    seen, total = traced(inside, adapter, watched, run, around=around)
+    return WatchedRun(choice=Choice(layout, seen), seen=seen, macs=total)
 
 
 def find_by_structure(

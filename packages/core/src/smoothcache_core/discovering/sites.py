@@ -52,6 +52,7 @@ class Choice:
 
     Attributes:
         sites: The sites, in the order of their calls.
+        blocks: The outermost blocks whose deltas can be kept, likewise.
         left_out: Why modules that may look like sites are none, by their paths.
     """
 
@@ -70,6 +71,8 @@ class Choice:
         outermost = [path for path in self._blocks if not self._outer_block(path)]
         found = [site for path in outermost for site in self._of_block(path)]
         self.sites = sorted(found or self._alone(), key=lambda site: seen[site.path].order)
+        deltas = (self._site(each, delta=True) for path in outermost for each in self._deltas(path))
+        self.blocks = sorted(deltas, key=lambda site: seen[site.path].order)
 
     # ------------------------------------------------------------------ blocks
 
@@ -97,6 +100,13 @@ class Choice:
         for site in parts:
             self.left_out[site.path] = f"the sites of {block!r} do too little, so it is one itself"
         return [self._site(block, delta=True)]
+
+    def _deltas(self, block: str) -> list[str]:
+        """Return the paths of the blocks whose deltas can be kept: it, or those inside."""
+        if self._seen[block].inputs:
+            return [block]
+        nested = [path for path in self._blocks if self._outer_block(path) == block]
+        return [each for path in nested for each in self._deltas(path)]
 
     def _macs_of_tokens(self, block: str) -> int:
         """Return the multiply-accumulates of a block without those of its modulation."""

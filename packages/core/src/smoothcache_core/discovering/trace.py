@@ -1,10 +1,11 @@
 """Watching the modules of a denoiser during two evaluations of somebody's own sampler."""
 
 import inspect
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from functools import partial
+from operator import is_
 from typing import Any
 
 import torch
@@ -42,6 +43,8 @@ class Seen:
         macs: Multiply-accumulates in the first evaluation, those of the modules inside included.
         sizes: Entries of the tensors of its first output; empty if it gives anything else.
         inputs: Names of the arguments that these continue, as many; empty if one continues none.
+        follows: Path of the block whose outputs these arguments are, as they were given; empty if
+            they come from elsewhere, or something was done with them before.
         likeness: Largest cosine of any of them and the input that it continues; 0 without one.
         keeps_shape: Whether one of them has the shape of an input.
         samples: A few entries of the first output of every evaluation.
@@ -54,6 +57,7 @@ class Seen:
     macs: int = 0
     sizes: tuple[int, ...] = ()
     inputs: tuple[str, ...] = ()
+    follows: str = ""
     likeness: float = 0.0
     keeps_shape: bool = False
     samples: list[Tensor] = field(default_factory=list[Tensor])
@@ -74,11 +78,22 @@ class Seen:
 
 @dataclass(kw_only=True)
 class _Frame:
-    """A call of a module that has not returned."""
+    """A call of a module that has not returned.
+
+    Attributes:
+        path: Path of the module; empty for the denoiser.
+        macs: Multiply-accumulates when it began.
+        inputs: Copies of its tensors, by name, where they are compared with its outputs.
+        given: These tensors themselves.
+        last: Path and outputs of the module of a list inside that returned last.
+        pending: Outputs inside that are watched for changes.
+    """
 
     path: str
     macs: int
     inputs: Mapping[str, Tensor]
+    given: Mapping[str, Tensor] = field(default_factory=dict[str, Tensor])
+    last: tuple[str, tuple[Tensor, ...]] = ("", ())
     pending: list[tuple[str, Tensor, Tensor]] = field(
         default_factory=list[tuple[str, Tensor, Tensor]]
     )
@@ -208,11 +223,13 @@ class _Trace:
     def _enter(
         self, path: str, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> None:
-        inputs = {}
+        inputs, given = {}, {}
         if path in self._watched.compared and (path not in self.seen):
             named = {**dict(zip(_parameters(module), args, strict=False)), **kwargs}
-            inputs = {k: v.clone() for k, v in named.items() if _is_floating(v)}
-        self._frames.append(_Frame(path=path, macs=self._flops() // 2, inputs=inputs))
+            given = {k: v for k, v in named.items() if _is_floating(v)}
+            inputs = {k: v.clone() for k, v in given.items()}
+        macs = self._flops() // 2
+        self._frames.append(_Frame(path=path, macs=macs, inputs=inputs, given=given))
 
     def _leave(self, path: str, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         del module, args
@@ -237,6 +254,11 @@ class _Trace:
             seen.likeness = max(likeness for _, likeness in pairs)
             if all(likeness > CONTINUES for _, likeness in pairs):
                 seen.inputs = tuple(name for name, _ in pairs)
+                before, handed = self._frames[-1].last
+                if _are(handed, [frame.given[name] for name in seen.inputs]):
+                    seen.follows = before
+            if path.rpartition(".")[2].isdigit() and path in self._watched.compared:
+                self._frames[-1].last = path, tensors
         if seen.calls[-1] == 1:
             seen.samples.append(torch.cat([_few(tensor) for tensor in tensors]))
         outer = self._frames[-1].pending
@@ -249,6 +271,11 @@ class _Trace:
             path, tensor, before = pending.pop(0)
             changed = tensor.shape == before.shape and not _equal(tensor, before)
             self.seen[path].in_place |= changed
+
+
+def _are(ones: Sequence[Tensor], others: Sequence[Tensor]) -> bool:
+    """Whether tensors are the very same ones."""
+    return len(ones) == len(others) and all(map(is_, ones, others))
 
 
 def _parameters(module: nn.Module) -> list[str]:

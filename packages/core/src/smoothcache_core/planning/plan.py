@@ -1,7 +1,7 @@
 """The dial: a schedule for a compute fraction, a speed-up or an error, whichever is asked for."""
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from smoothcache_core.arguments import check_kind
@@ -63,7 +63,9 @@ def plan(
         target: Name of a schedule source, see `sources.SOURCES`: whole evaluations are skipped
             (`"denoiser"`), these and unconditional passes (`"guidance"`), or sublayers planned per
             `"site"`, `"kind"` or `"evaluation"`, by SmoothCache's rule (`"smooth"`) or at regular
-            intervals (`"interval"`); `"auto"` takes what is predicted to be best.
+            intervals (`"interval"`); where they were calibrated, whole blocks (`"block"`) or spans
+            of blocks (`"span"`), which keep less; `"auto"` takes what is predicted to be best of
+            what fits `max_bytes`.
         limits: Constraints such as `Limits(first=2, max_lag=4, max_bytes=2 * 10**9)`, of
             `smoothcache_core.planning`; only the first evaluation is sure to be computed if not
             given.
@@ -182,13 +184,21 @@ class Planner:
         found = {name: made for name, made in plans.items() if isinstance(made, Schedule)}
         found = {name: made for name, made in found.items() if fits(made, self._limits)}
         if not found:
-            reasons = [str(made) for made in plans.values() if isinstance(made, ScheduleError)]
-            raise ScheduleError(
-                reasons[0]
-                if reasons
-                else f"no plan fits into {self._limits.max_bytes} bytes; raise max_bytes"
-            )
+            raise ScheduleError(self._nothing(plans))
         return dict(sorted(found.items(), key=lambda item: predicted_error(item[1])))
+
+    def _nothing(self, plans: Mapping[str, Schedule | ScheduleError]) -> str:
+        """Return why no plan is left."""
+        sizes = {n: p.predicted_bytes() for n, p in plans.items() if isinstance(p, Schedule)}
+        if not sizes:
+            return next(str(made) for made in plans.values())
+        least = min(sizes, key=lambda name: sizes[name])
+        measured = list(self._calibration.levels)
+        more = "" if "spans" in measured else "; spans of blocks keep less, sites=('spans',)"
+        return (
+            f"no plan fits into {self._limits.max_bytes} bytes: target {least!r} keeps the least, "
+            f"{sizes[least]}{more if least in ('site', 'kind') else ''}; raise max_bytes"
+        )
 
     def to_compute(self, compute: float) -> Schedule:
         """Return the schedule with the least predicted error within a compute fraction.
@@ -269,7 +279,7 @@ def _chosen(calibration: Calibration, target: str, *, filled: bool) -> tuple[Sou
     if not found:
         names = [kind.name for kind in SOURCES]
         raise ScheduleError(f"target is 'auto' or one of {names}, got {target!r}")
-    if found[0].of_sites and not calibration.sites:
+    if found[0].of_sites and not any(each.sites for each in calibration.levels.values()):
         left = [kind.name for kind in SOURCES if not kind.of_sites]
         raise ScheduleError(f"{lacks_sites(calibration)}: target is 'auto' or one of {left} here")
     if filled and not found[0].takes_fill:

@@ -52,7 +52,7 @@ def _drawn(
 def _sites(schedule: Schedule, calibration: Calibration | None) -> Sequence[Site]:
     """Return all sites if anything knows them, else one for every row of the schedule."""
     if calibration is not None:
-        return calibration.sites
+        return calibration.of(schedule).sites
     if schedule.cost is not None:
         return [cost.site() for cost in schedule.cost.sites]
     return [Site(path=key, kind=key, block=0) for key in schedule.rows]

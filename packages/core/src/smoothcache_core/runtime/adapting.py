@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 from smoothcache_core.adapters.late import LateAdapter
+from smoothcache_core.adapters.levels import parts_name
 from smoothcache_core.adapters.patterns import PatternAdapter
 from smoothcache_core.adapters.sites import DENOISER, GUIDANCE, Adapter
 from smoothcache_core.schedule.schedule import Schedule
@@ -12,7 +13,8 @@ def adapter_by(adapter: Adapter, schedule: Schedule) -> Adapter:
     """Return an adapter that knows what the schedule's calibration measured, at the least cost.
 
     An adapter that is still to be found need not be where the schedule says by which it was made,
-    or names no sites. One that does not say which half of a guided batch is conditional is told.
+    or names no sites. Where the schedule is of blocks or spans, it is the adapter of these, which
+    it records. One that does not say which half of a guided batch is conditional is told.
 
     Args:
         adapter: An adapter, which may be still to be found.
@@ -27,8 +29,9 @@ def adapter_by(adapter: Adapter, schedule: Schedule) -> Adapter:
 
 def _settled(adapter: Adapter, schedule: Schedule) -> Adapter:
     """Return an adapter whose sites are known."""
-    if not isinstance(adapter, LateAdapter):
-        return adapter
-    whole = {*schedule.rows, *schedule.fills} <= {DENOISER.kind, GUIDANCE.kind}
     recorded = schedule.fingerprint.recorded_adapter
+    if not isinstance(adapter, LateAdapter):
+        derived = recorded is not None and parts_name(recorded.name) == adapter.name
+        return recorded if recorded is not None and derived else adapter
+    whole = {*schedule.rows, *schedule.fills} <= {DENOISER.kind, GUIDANCE.kind}
     return recorded or (adapter.without_sites() if whole else adapter.found)

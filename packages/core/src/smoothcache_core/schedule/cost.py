@@ -4,7 +4,7 @@ from typing import Annotated, Self
 
 from pydantic import AfterValidator, model_validator
 
-from smoothcache_core.adapters.sites import Site
+from smoothcache_core.adapters.sites import DENOISER, GUIDANCE, Site
 from smoothcache_core.schedule.values import Count, Text, Value
 
 
@@ -70,6 +70,20 @@ class Cost(Value):
     def counted(self) -> bool:
         """Whether MACs could be counted; else one evaluation is the unit of all fractions."""
         return self.total > 0
+
+    def kept_bytes(self, kind: str | None = None) -> int:
+        """Return the bytes of one kept copy of the outputs of sites, all branches counted.
+
+        A fill of several terms keeps as many copies.
+
+        Args:
+            kind: Kind of the sites; `"denoiser"` for the output of a whole evaluation, `"guidance"`
+                for the guidance difference; all sites if not given.
+        """
+        whole = {DENOISER.kind: self.output_bytes, GUIDANCE.kind: self.output_bytes // 2}
+        if kind in whole:
+            return whole[kind]
+        return sum(site.bytes for site in self.sites if kind in (None, site.kind))
 
     def fraction(self, kind: str | None = None) -> float:
         """Return the share of the MACs spent in sites.

@@ -8,7 +8,14 @@ from smoothcache_core.sources.evaluations import (
 from smoothcache_core.sources.interval import INTERVAL, interval
 from smoothcache_core.sources.kind import SourceKind
 from smoothcache_core.sources.prediction import with_prediction
-from smoothcache_core.sources.sites import BY_EVALUATION, BY_KIND, BY_SITE, plan_sites
+from smoothcache_core.sources.sites import (
+    BY_BLOCK,
+    BY_EVALUATION,
+    BY_KIND,
+    BY_SITE,
+    BY_SPAN,
+    plan_sites,
+)
 from smoothcache_core.sources.smooth import SMOOTH, scan, smooth, smooth_to_compute
 
 SOURCES: tuple[SourceKind, ...] = (
@@ -17,6 +24,8 @@ SOURCES: tuple[SourceKind, ...] = (
     BY_SITE,
     BY_KIND,
     BY_EVALUATION,
+    BY_BLOCK,
+    BY_SPAN,
     SMOOTH,
     INTERVAL,
 )

@@ -7,8 +7,10 @@ given rows in `site_problem.py`; the dynamic programme in `optimize/`.
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
+from types import MappingProxyType
 from typing import get_args
 
+from smoothcache_core.adapters.levels import Level
 from smoothcache_core.calibration.calibration import Calibration
 from smoothcache_core.errors import ScheduleError
 from smoothcache_core.fills import FillRule, linear, reuse
@@ -92,13 +94,26 @@ _CAPPED = (linear(3), linear(2), reuse())
 """Rules to compare where memory is capped; without a cap no rule leaves less than the first."""
 
 
+_LEVELS: Mapping[str, Level] = MappingProxyType({"block": "blocks", "span": "spans"})
+"""What the sites of a target are, where they are not parts."""
+
+
 def _begin(
-    calibration: Calibration, limits: Limits, fill: FillRule | None = None, *, per: Per
+    calibration: Calibration, limits: Limits, fill: FillRule | None = None, *, target: str
 ) -> MakeSchedule:
     rules = _CAPPED if fill is None else (fill,)
+    level = _LEVELS.get(target, "parts")
+    per: Per = "kind" if target == "kind" else "evaluation" if target == "evaluation" else "site"
 
     def plan_by(rule: FillRule, limits: Limits, compute: float) -> Schedule:
-        return plan_sites(calibration, compute=compute, fill=rule, per=per, limits=limits)
+        if lacking := _lacks_level(calibration, level):
+            raise ScheduleError(lacking)
+        known = calibration.levels[level]
+        made = plan_sites(known, compute=compute, fill=rule, per=per, limits=limits)
+        if level == "parts":
+            return made
+        settings = {**made.source.settings, "per": target}
+        return made.changed(source=made.source.changed(settings=settings))
 
     def make(compute: float) -> Schedule:
         free = plan_by(rules[0], replace(limits, max_bytes=None), compute)
@@ -111,16 +126,26 @@ def _begin(
     return make
 
 
-def _by(per: Per, title: str, *, compared: bool) -> SourceKind:
+def _lacks_level(calibration: Calibration, level: Level) -> str:
+    """Return why sites of a level cannot be planned; empty if they can."""
+    if level in calibration.levels:
+        return lacks_sensitivities(calibration.levels[level])
+    return (
+        f"this calibration is of {' and '.join(calibration.levels)}, not of {level}; calibrate "
+        f"with sites=({level!r},) as well"
+    )
+
+
+def _by(target: str, title: str, *, compared: bool) -> SourceKind:
     def made(schedule: Schedule) -> bool:
         source = schedule.source
-        return source.name == "planned" and source.settings.get("per") == per
+        return source.name == "planned" and source.settings.get("per") == target
 
     return SourceKind(
-        name=per,
+        name=target,
         title=title,
-        plan=partial(_begin, per=per),
-        needs=lacks_sensitivities,
+        plan=partial(_begin, target=target),
+        needs=partial(_lacks_level, level=_LEVELS.get(target, "parts")),
         made=made,
         takes_fill=True,
         compared=compared,
@@ -134,3 +159,9 @@ BY_KIND = _by("kind", "kinds of parts of the model", compared=False)
 
 
 BY_EVALUATION = _by("evaluation", "all parts of the model at once", compared=False)
+
+
+BY_BLOCK = _by("block", "whole blocks, whose deltas are kept", compared=True)
+
+
+BY_SPAN = _by("span", "spans of blocks, whose deltas are kept", compared=True)

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from smoothcache_core.outputs.tensors import Output, blended, cloned, detached, version
+from smoothcache_core.outputs.tensors import Output, blended, cloned, detached, flat, version
 from smoothcache_core.schedule.timeline import FILLED, REUSE, STORE
 
 CallOutputs = tuple[Output, ...]
@@ -206,11 +206,15 @@ def _copied(inputs: tuple[Tensor, ...], *, graph: bool = False) -> tuple[Tensor,
 
 
 def combined(operation: Callable[[Any, Any], Tensor], left: Output, right: Output) -> Output:
-    """Apply `operation` to the tensors of two outputs, pair by pair."""
+    """Apply `operation` to the tensors of two outputs, pair by pair; None stays None."""
     if isinstance(left, Tensor) and isinstance(right, Tensor):
         return operation(left, right)
     lefts = (left,) if isinstance(left, Tensor) else left
     rights = (right,) if isinstance(right, Tensor) else right
-    results = tuple(operation(a, b) for a, b in zip(lefts, rights, strict=True))
+    results = tuple(operation(a, b) for a, b in zip(flat(lefts), flat(rights), strict=True))
+    sparse = lefts if len(results) < len(lefts) else rights
+    if len(results) < len(sparse):
+        given = iter(results)
+        return tuple(None if item is None else next(given) for item in sparse)
     single = isinstance(left, Tensor) or isinstance(right, Tensor)
     return results[0] if single else results

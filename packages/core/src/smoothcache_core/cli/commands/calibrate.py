@@ -45,6 +45,16 @@ class Calibrate(SamplingCommand):
             "need 0.",
         ),
     ] = 2
+    sites: Annotated[
+        tuple[Literal["parts", "blocks", "spans"], ...],
+        Parameter(
+            group=opt.MEASURE,
+            help="What is measured, and can be planned beside whole evaluations: 'parts', such as "
+            "attention and feed forward; 'blocks', kept as the difference that each makes; 'spans' "
+            "of blocks that are skipped together. Coarser ones keep less and err more. Repeatable; "
+            "each takes another plain run per seed.",
+        ),
+    ] = ("parts",)
     max_lag: opt.MeasuredLag = 12
     references: Annotated[
         Literal["device", "cpu"],
