@@ -15,7 +15,8 @@ from smoothcache_core.planning import Limits, Planner
 from smoothcache_core.runtime import cached
 from torch import Tensor, nn
 
-WIDTH, STEPS, LEVELS = 6, 8, ("parts", "blocks", "spans")
+WIDTH, STEPS = 6, 8
+LEVELS: tuple[Level, ...] = ("parts", "blocks", "spans")
 
 
 class Block(nn.Module):

@@ -47,4 +47,5 @@ def level_of(adapter: str | None) -> Level:
         adapter: Name of an adapter, or of a variant of one; None for one that is not known.
     """
     _, _, level = (adapter or "").rpartition(_MARK)
-    return next((each for each in LEVELS if each == level), "parts")
+    levels = dict[str, Level](zip(LEVELS, LEVELS, strict=True))
+    return levels.get(level, "parts")
