@@ -150,6 +150,22 @@ def test_what_does_not_go_together_is_refused(wrong: dict[str, Any], message: st
     assert not calls
 
 
+def test_a_clip_longer_than_the_model_takes_is_refused():
+    pipe, calls = pipeline(), []
+    pipe.transformer.register_to_config(max_frames=4)
+    pipe.transformer.register_forward_pre_hook(lambda *_: calls.append(1))
+    message = "at most 4 frames of the latent, and 5 frames of a video have 5; sample fewer"
+    with pytest.raises(PipelineError, match=message):
+        run(pipe, num_frames=5)
+    assert not calls
+    assert run(pipe, num_frames=4).shape[2] == 4
+
+
+def test_more_words_than_the_model_takes_are_refused():
+    with pytest.raises(PipelineError, match="at most 5 words, but `prompt_embeds` has 6"):
+        pipeline()(prompt_embeds=torch.zeros(1, 6, 12))
+
+
 def test_a_text_without_an_encoder_is_refused():
     with pytest.raises(PipelineError, match="no text encoder"):
         pipeline()(prompt="a cat")

@@ -1,6 +1,7 @@
 """Open-Sora v1.2 in plain torch and diffusers: denoiser, rectified flow, autoencoder, pipeline."""
 
 from smoothcache_video.open_sora.autoencoder import AutoencoderKLOpenSora
+from smoothcache_video.open_sora.long import long_video
 from smoothcache_video.open_sora.pipeline import OpenSoraPipeline, OpenSoraPipelineOutput
 from smoothcache_video.open_sora.published import (
     load_autoencoder,
@@ -19,4 +20,5 @@ __all__ = [
     "load_autoencoder",
     "load_denoiser",
     "load_published",
+    "long_video",
 ]

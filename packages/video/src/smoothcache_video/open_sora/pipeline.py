@@ -146,11 +146,11 @@ class OpenSoraPipeline(DiffusionPipeline):
         """
         side = self.transformer.config.input_sq_size  # pyright: ignore[reportAttributeAccessIssue]
         height, width = height or side, width or side
-        self._check(height, width, frames, frame_mask, prompt, prompt_embeds)
+        count = num_frames or _FRAMES
+        self._check((count, height, width), frames, frame_mask, prompt, prompt_embeds)
         self._guidance_scale = guidance_scale
         device = self._execution_device
         text, mask = self._text(prompt, prompt_embeds, prompt_attention_mask, device)
-        count = num_frames or _FRAMES
         noise = self._noise(len(text), (count, height, width), latents, generator)
         noise = noise.to(device)
         given = _Given.of(frames, frame_mask, like=noise)
@@ -175,19 +175,26 @@ class OpenSoraPipeline(DiffusionPipeline):
                     answer = callback_on_step_end(self, step, t, named)
                     found, text = answer.get("latents", found), answer.get("prompt_embeds", text)
                 steps.update()
-        videos = self._decoded(found, count, output_type)
+        videos = self.decoded(found, count, output_type)
         self.maybe_free_model_hooks()
         return OpenSoraPipelineOutput(frames=videos) if return_dict else (videos,)
 
     def _check(
         self,
-        height: int,
-        width: int,
+        sizes: tuple[int, int, int],
         frames: Tensor | None,
         frame_mask: Tensor | None,
         prompt: object,
         prompt_embeds: Tensor | None,
     ) -> None:
+        count, height, width = sizes
+        config: Any = self.transformer.config
+        if config.max_frames is not None and self.latent_frames(count) > config.max_frames:
+            raise PipelineError(
+                f"this model takes clips of at most {config.max_frames} frames of the latent, and "
+                f"{count} frames of a video have {self.latent_frames(count)}; sample fewer, or "
+                "several clips by `long_video`"
+            )
         if height % self.pixels_per_latent or width % self.pixels_per_latent:
             raise PipelineError(
                 f"height and width must be multiples of {self.pixels_per_latent}, got "
@@ -197,6 +204,11 @@ class OpenSoraPipeline(DiffusionPipeline):
             raise PipelineError("known frames need both `frames` and `frame_mask`")
         if (prompt is None) == (prompt_embeds is None):
             raise PipelineError("give either `prompt` or `prompt_embeds`")
+        if prompt_embeds is not None and prompt_embeds.shape[1] > config.model_max_length:
+            raise PipelineError(
+                f"this model takes texts of at most {config.model_max_length} words, but "
+                f"`prompt_embeds` has {prompt_embeds.shape[1]}"
+            )
         if prompt is not None and (self.tokenizer is None or self.text_encoder is None):
             raise PipelineError(
                 "this pipeline has no text encoder: give `prompt_embeds` in place of `prompt`"
@@ -272,7 +284,14 @@ class OpenSoraPipeline(DiffusionPipeline):
             raise PipelineError(f"latents must be {shape}, got {tuple(latents.shape)}")
         return latents.float()
 
-    def _decoded(self, latents: Tensor, frames: int, output_type: str) -> Any:
+    def decoded(self, latents: Tensor, frames: int, output_type: str) -> Any:
+        """Return the videos of latents.
+
+        Args:
+            latents: (batch, channels, frames, height, width).
+            frames: Frames of the videos.
+            output_type: What to give: `"pil"`, `"np"`, `"pt"`, or `"latent"` for the latents.
+        """
         if output_type == "latent":
             return latents
         videos = self._pixels(latents, frames)
@@ -283,7 +302,8 @@ class OpenSoraPipeline(DiffusionPipeline):
         if self.vae is None:
             return latents
         if isinstance(self.vae, AutoencoderKLOpenSora):
-            return self.vae.decode(latents.to(self.vae.dtype), num_frames=frames).sample
+            whole = latents.to(self.vae.dtype)
+            return self.vae.decode(whole, num_frames=frames, return_dict=False)[0]
         flat = latents.transpose(1, 2).flatten(0, 1).to(self.vae.dtype)
         pixels = self.vae.decode(flat / self.vae.config.scaling_factor, return_dict=False)[0]
         return pixels.unflatten(0, (len(latents), -1)).transpose(1, 2)

@@ -129,6 +129,8 @@ class STDiT3(ModelMixin, ConfigMixin):
         model_max_length: The most words of a text.
         qk_norm: Whether queries and keys are normed.
         input_sq_size: Side of the squares, in pixels, that position embeddings are scaled to.
+        max_frames: The most frames of a latent that it was trained for, which pipelines refuse to
+            exceed; None is any, for its positions in time are relative.
     """
 
     _supports_gradient_checkpointing = True
@@ -148,6 +150,7 @@ class STDiT3(ModelMixin, ConfigMixin):
         model_max_length: int = 300,
         qk_norm: bool = True,
         input_sq_size: int = 512,
+        max_frames: int | None = None,
     ) -> None:
         super().__init__()
         frames, rows, columns = patch_size
