@@ -77,7 +77,7 @@ def load_published(
         Fetched from the model hub, 27 GB::
 
             pipe = load_published().to("cuda")
-            frames = pipe("a lighthouse at night", height=240, width=426, num_frames=51).frames
+            frames = pipe("a lighthouse at night", height=240, width=424, num_frames=51).frames
 
     Args:
         denoiser: Checkpoint of the denoiser: a folder, a file or a name on the model hub.
