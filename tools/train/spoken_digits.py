@@ -34,7 +34,7 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Generator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -62,12 +62,13 @@ from tools.train.spoken_words import (
 )
 from tools.train.training import (
     Budget,
-    Loss,
-    averaging,
-    descend,
+    Training,
+    adam,
+    fit,
     keep_row,
     kept_rows,
     learning_rate,
+    new_training,
     save_atomically,
     write_atomically,
 )
@@ -106,7 +107,6 @@ app = App(
 Work = Annotated[Path, Parameter(help="Folder for clips, checkpoints and numbers.")]
 Threads = Annotated[int, Parameter(help="CPU threads to use.")]
 Resume = Annotated[bool, Parameter(help="Go on from the last checkpoint.")]
-Report = Callable[[], None]
 DEFAULT_WORK = Path(tempfile.gettempdir()) / "spoken-digits-ckpt"
 
 
@@ -412,97 +412,6 @@ def load_model(work: Path) -> Any:
     model = new_model(saved["scale"])
     model.pretransform.load_state_dict(saved["weights"])
     return model
-
-
-# --- training loop -------------------------------------------------------------------------------
-
-
-@dataclass
-class Training:
-    """Everything that a checkpoint holds."""
-
-    model: Any
-    average: Any
-    optimizers: dict[str, torch.optim.Optimizer]
-    step: int = 0
-    seconds: float = 0.0
-    loss: float = 0.0
-
-    def __post_init__(self) -> None:
-        self.following = averaging(self.average)
-
-    def save(self, path: Path) -> None:
-        """Write a checkpoint."""
-        numbers = {"step": self.step, "seconds": self.seconds, "loss": self.loss}
-        parts = {name: getattr(self, name).state_dict() for name in ("model", "average")}
-        states = {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()}
-        random = torch.get_rng_state()
-        save_atomically(path, numbers | parts | {"optimizers": states, "random": random})
-
-    def load(self, path: Path) -> None:
-        """Go on from a checkpoint."""
-        saved = torch.load(path, weights_only=True)
-        for name in ("model", "average"):
-            getattr(self, name).load_state_dict(saved[name])
-        for name, optimizer in self.optimizers.items():
-            optimizer.load_state_dict(saved["optimizers"][name])
-        self.step, self.seconds, self.loss = saved["step"], saved["seconds"], saved["loss"]
-        self.following.optimization_step = self.step
-        torch.set_rng_state(saved["random"])
-
-    def numbers(self) -> dict[str, Any]:
-        """What the record says of every training."""
-        count = sum(value.numel() for value in self.model.parameters() if value.requires_grad)
-        row: dict[str, Any] = {"steps": self.step, "seconds": round(self.seconds, 1)}
-        row["final_loss"] = round(self.loss, 5)
-        return row | {"parameters": count}
-
-    def advance(self, losses: Sequence[Loss], progress: float) -> None:
-        """One step down the gradient of the mean of losses; the averaged weights follow."""
-        weights = [w for optimizer in self.optimizers.values() for w in learned(optimizer)]
-        mean = descend(losses, weights)
-        nn.utils.clip_grad_norm_(weights, 1.0)
-        for optimizer in self.optimizers.values():
-            for group in optimizer.param_groups:
-                group["lr"] = learning_rate(progress, peak=group["peak"])
-            optimizer.step()
-        self.step += 1
-        self.loss += max(0.005, 1 / self.step) * (mean - self.loss)
-        self.following.step(self.model.parameters())
-
-
-def learned(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:
-    """The weights that an optimizer moves."""
-    return [weight for group in optimizer.param_groups for weight in group["params"]]
-
-
-def new_training(
-    model: Any, average: Any, optimizers: dict[str, torch.optim.Optimizer]
-) -> Training:
-    """A training of `model`, whose averaged weights `average` keeps."""
-    average.load_state_dict(model.state_dict())
-    return Training(model, average.requires_grad_(False), optimizers)
-
-
-def adam(weights: Iterable[nn.Parameter], peak: float) -> dict[str, torch.optim.Optimizer]:
-    """Adam at a highest learning rate of `peak`."""
-    group = {"params": list(weights), "peak": peak}
-    return {"adam": torch.optim.AdamW([group], betas=(0.9, 0.95), weight_decay=0.0)}
-
-
-def fit(training: Training, budget: Budget, losses: Sequence[Loss], report: Report) -> None:
-    """Train until the budget is used up; report every five minutes and at the end."""
-    last = budget.seconds()
-    with tqdm(total=budget.steps, initial=training.step, mininterval=10) as bar:
-        while (progress := budget.progress(training.step)) < 1:
-            training.advance(losses, progress)
-            training.seconds = budget.seconds()
-            bar.update()
-            bar.set_postfix(loss=f"{training.loss:.4f}", refresh=False)
-            if training.seconds - last > 300:
-                last = training.seconds
-                report()
-    report()
 
 
 # --- transformer ---------------------------------------------------------------------------------
