@@ -5,7 +5,7 @@ each of its cases in turn, and `batched_case`, each whose adapter says how guida
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -17,7 +17,9 @@ from kit.helpers import silent
 from kit.hook_reference import assert_restored, counted, hooked, snapshot
 from smoothcache_core import PatternAdapter, Schedule, SmoothCacheWarning, cached, calibrate
 from smoothcache_core.adapters import Site
+from smoothcache_core.adapters.sites import names_of
 from smoothcache_core.errors import AdapterError
+from smoothcache_core.outputs.latents import joined
 from smoothcache_core.schedule import Fill
 from smoothcache_core.sources import interval
 from torch import Tensor, nn
@@ -38,6 +40,7 @@ class Case:
         conditions: Makes the other arguments of `forward`.
         listed: Whether the latent is a list of one tensor per row.
         guided: Whether both rows have the same latent, as the passes of guidance.
+        further: Shapes of further latents, if the model takes several.
     """
 
     adapter: PatternAdapter
@@ -47,6 +50,7 @@ class Case:
     conditions: Callable[[], dict[str, Any]]
     listed: bool = False
     guided: bool = False
+    further: tuple[tuple[int, ...], ...] = ()
 
     @property
     def name(self) -> str:
@@ -64,21 +68,35 @@ class Case:
 
     def evaluate(self, model: nn.Module, evaluation: int, seed: int = 0) -> Tensor:
         """Return the output of `model` at one evaluation of the run of `seed`."""
-        return output_of(model(**self.arguments(evaluation, seed)))
+        return self.output_of(model(**self.arguments(evaluation, seed)))
+
+    def output_of(self, result: Any) -> Tensor:
+        """Return the prediction in what the model returns; of several latents all of it."""
+        return joined(result) if self.further else output_of(result)
+
+    def latent_of(self, arguments: Mapping[str, Any]) -> Tensor:
+        """Return the latent among arguments, (rows, ...), or all of them as one."""
+        found = [arguments[name] for name in names_of(self.adapter.latent)]
+        if self.further:
+            return joined(found)
+        return torch.stack(found[0]) if self.listed else found[0]
 
     def arguments(self, evaluation: int, seed: int = 0) -> dict[str, Any]:
         """Return the arguments of one evaluation; the latent turns slowly during a run."""
         generator = torch.Generator().manual_seed(1000 + seed)
-        start, end = torch.randn(2, BATCH, *self.latent, generator=generator)
         turned = torch.tensor(0.3 * evaluation)
-        latent = turned.cos() * start + turned.sin() * end
-        if self.guided:  # both passes have the same latents
-            latent = latent[:1].repeat(BATCH, *[1] * len(self.latent))
+        latents: list[Any] = []
+        for shape in (self.latent, *self.further):
+            start, end = torch.randn(2, BATCH, *shape, generator=generator)
+            latent = turned.cos() * start + turned.sin() * end
+            if self.guided:  # both passes have the same latents
+                latent = latent[:1].repeat(BATCH, *[1] * len(shape))
+            latents.append(list(latent) if self.listed else latent)
         timestep = torch.full((BATCH,), self.timesteps[evaluation])
         torch.manual_seed(seed)
         return {
             **self.conditions(),
-            self.adapter.latent: list(latent) if self.listed else latent,
+            **dict(zip(names_of(self.adapter.latent), latents, strict=True)),
             self.adapter.timestep: timestep,
         }
 
@@ -254,10 +272,9 @@ class AdapterContract:
 
     @torch.no_grad()
     def test_skipped_evaluations_equal_computing_by_hand(self, case: Case):
-        model, latents = case.model(), case.adapter.latent
+        model = case.model()
         outputs = [case.evaluate(model, evaluation) for evaluation in (0, 1)]
-        latent = case.arguments(2)[latents]
-        latent = torch.stack(latent) if isinstance(latent, list) else latent
+        latent = case.latent_of(case.arguments(2))
         filled = 1.5 * outputs[1] - 0.75 * outputs[0]
         filled[:, : latent.shape[1]] += 0.25 * latent
         fill = Fill(terms={2: (1.5, -0.75)}, inputs={2: 0.25})
@@ -352,7 +369,7 @@ class GuidanceContract:
                 difference = outputs[-1][row] - outputs[-1][1 - row]
             else:
                 arguments = half_of(case.arguments(evaluation), row)
-                conditional = output_of(model(**arguments))[0]
+                conditional = case.output_of(model(**arguments))[0]
                 pair = (conditional, conditional - difference)
                 outputs.append(torch.stack(pair if row == 0 else pair[::-1]))
         schedule = Schedule(evaluations=EVALUATIONS, rows={"guidance": ROW})

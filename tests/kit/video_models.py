@@ -14,6 +14,7 @@ from diffusers.models.transformers.transformer_hunyuan_video15 import (
 )
 from diffusers.models.transformers.transformer_kandinsky import Kandinsky5Transformer3DModel
 from diffusers.models.transformers.transformer_ltx import LTXVideoTransformer3DModel
+from diffusers.models.transformers.transformer_ltx2 import LTX2VideoTransformer3DModel
 from diffusers.models.transformers.transformer_mochi import MochiTransformer3DModel
 from diffusers.models.transformers.transformer_sana_video import SanaVideoTransformer3DModel
 from diffusers.models.transformers.transformer_skyreels_v2 import SkyReelsV2Transformer3DModel
@@ -29,6 +30,7 @@ from smoothcache_video import (
     HUNYUAN_VIDEO15,
     KANDINSKY5,
     LATTE,
+    LTX2,
     LTX_VIDEO,
     MOCHI,
     OPEN_SORA,
@@ -117,6 +119,28 @@ def ltx_video() -> LTXVideoTransformer3DModel:
         num_layers=2,
         caption_channels=12,
     )
+
+
+LTX2_SIZE: dict[str, Any] = {
+    "in_channels": 4,
+    "out_channels": 4,
+    "num_attention_heads": 2,
+    "attention_head_dim": 8,
+    "cross_attention_dim": 16,
+    "audio_in_channels": 4,
+    "audio_out_channels": 4,
+    "audio_num_attention_heads": 2,
+    "audio_attention_head_dim": 4,
+    "audio_cross_attention_dim": 8,
+    "num_layers": 2,
+    "caption_channels": 12,
+    "rope_double_precision": False,
+    "rope_type": "split",
+}
+
+
+def ltx2() -> LTX2VideoTransformer3DModel:
+    return LTX2VideoTransformer3DModel(**LTX2_SIZE)
 
 
 def cogvideox() -> CogVideoXTransformer3DModel:
@@ -307,6 +331,25 @@ CASES = (
         latent=(FRAMES * 16, 4),
         timesteps=NOISE_TO_VIDEO,
         conditions=lambda: masked_words() | {"num_frames": FRAMES, "height": 4, "width": 4},
+    ),
+    Case(
+        adapter=LTX2,
+        build=ltx2,
+        latent=(FRAMES * 16, 4),
+        further=((6, 4),),
+        timesteps=NOISE_TO_VIDEO,
+        conditions=lambda: (
+            masked_words()
+            | {
+                "audio_encoder_hidden_states": text(12),
+                "audio_encoder_attention_mask": torch.ones(BATCH, WORDS),
+                "num_frames": FRAMES,
+                "height": 4,
+                "width": 4,
+                "audio_num_frames": 6,
+                "return_dict": False,
+            }
+        ),
     ),
     Case(
         adapter=COGVIDEOX,

@@ -12,7 +12,13 @@ from diffusers.schedulers.scheduling_heun_discrete import HeunDiscreteScheduler
 from kit.helpers import anatomy
 from kit.planning import WAVE, OneStep, Passes, ToySampler, Wave
 from smoothcache_core import Sampler
-from smoothcache_core.calibrating.solver_response import drift, guided, measure_response
+from smoothcache_core.calibrating.solver_response import (
+    OtherFinal,
+    drift,
+    guided,
+    measure_response,
+    responding,
+)
 from smoothcache_core.calibration.response import Response
 from smoothcache_core.calls.clock import Tick
 from smoothcache_core.errors import CalibrationError
@@ -262,3 +268,58 @@ def test_the_model_is_not_called_by_replays_and_left_as_it_was(passes: Passes):
     assert toy.runs > runs
     model.calls = 0
     assert anatomy(model) == before
+
+
+# ---------------------------------------------------------------------------- the final latent
+
+
+def decoded(latent: Tensor) -> Tensor:
+    """Return a latent as decoders are given it: channels last, each on a scale of its own."""
+    return latent.transpose(1, 2) * torch.tensor([1.0, 2.0, 0.5])
+
+
+class TestAFinalLatentOfAnotherLayout:
+    def sampler(self, **changes: Any) -> tuple[Sampler, Sampler]:
+        toy = sampler_of("euler", **changes)
+        return toy.value(WAVE), toy.value(WAVE, run=lambda seed: decoded(toy(seed)))
+
+    def test_all_other_steps_are_known(self):
+        plain, other = self.sampler()
+        _, expected = responding(plain, record(plain, 5))
+        seen, found = responding(other, record(other, 5))
+        assert seen.final is None
+        assert not found.matrix[-1].any()
+        assert found.residual < 1e-5
+        torch.testing.assert_close(found.matrix[:-1], expected.matrix[:-1])
+
+    def test_it_is_told_by_whoever_needs_it(self):
+        _, other = self.sampler()
+        with pytest.raises(OtherFinal, match="scaled or laid out in another way"):
+            measure_response(other, record(other, 5))
+
+    def test_so_it_is_where_the_sampler_overwrites_entries_too(self):
+        """Kandinsky 5 keeps the first frame of a video, and gives its decoder another layout."""
+        toy = sampler_of("euler")
+        solver = toy.solver
+        toy.solver = lambda: Keeping(solver())
+        other = toy.value(WAVE, run=lambda seed: decoded(toy(seed)))
+        seen, found = responding(other, record(other, 5))
+        assert seen.entries is not None
+        assert seen.entries.tolist() == [n for n in range(24) if n % 12 >= 4]
+        assert seen.final is None
+        assert found.residual < 1e-5
+
+
+class Keeping:
+    """A solver that puts back the first channel after every step."""
+
+    def __init__(self, solver: Any) -> None:
+        self._solver, self._first = solver, None
+        self.timesteps, self.init_noise_sigma = solver.timesteps, solver.init_noise_sigma
+        self.scale_model_input = solver.scale_model_input
+
+    def step(self, output: Tensor, timestep: Any, latent: Tensor) -> tuple[Tensor]:
+        self._first = latent[:, :1].clone() if self._first is None else self._first
+        after = self._solver.step(output, timestep, latent)[0]
+        after[:, :1] = self._first
+        return (after,)

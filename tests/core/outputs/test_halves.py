@@ -8,6 +8,7 @@ import torch
 from smoothcache_core.adapters.sites import Guidance
 from smoothcache_core.errors import ScheduleError
 from smoothcache_core.outputs.halves import difference, halves, narrow, unguided, widen
+from smoothcache_core.outputs.latents import Latents
 from smoothcache_core.outputs.structures import flatten
 from torch import Tensor
 
@@ -27,6 +28,26 @@ def test_conditions_of_every_frame_are_narrowed_with_their_row(order: Any, expec
     narrowed = narrow(arguments, torch.zeros(2, 4, 3, 5), order)
     assert narrowed["encoder_hidden_states"].flatten().tolist() == expected
     assert narrowed["ids"].tolist() == [0, 1, 2, 3, 4, 5]
+
+
+def test_positions_are_of_no_row_though_there_may_be_as_many():
+    """Two frames are no two halves of a batch: Allegro gives tables and indices, one a frame."""
+    table, indices, batched = torch.zeros(2, 4), torch.arange(2), torch.zeros(2, 7, 4)
+    given = {"image_rotary_emb": ((table, table), indices), "mask": table}
+    narrowed = narrow(given, torch.zeros(2, 4), "uncond-first")
+    assert narrowed["image_rotary_emb"][0][0] is table
+    assert narrowed["image_rotary_emb"][1] is indices
+    assert len(narrowed["mask"]) == 1
+    assert (
+        len(narrow({"image_rotary_emb": batched}, batched, "uncond-first")["image_rotary_emb"]) == 1
+    )
+
+
+def test_the_rows_of_two_latents_are_narrowed_together():
+    both = Latents((torch.arange(8.0).reshape(4, 2), torch.arange(4.0)[:, None]))
+    video, sound = narrow(both.tensors, both, "cond-first")
+    assert video.tolist() == [[0, 1], [2, 3]]
+    assert sound.tolist() == [[0], [1]]
 
 
 def test_arguments_are_narrowed_wherever_they_are():

@@ -191,6 +191,9 @@ def test_what_is_denoised_is_one_slice():
     inside[:, 1:3, 2:4] = 1.0
     with pytest.raises(CalibrationError, match=r"\[1, 2\] of dimension 1, \[2, 3\] of dimension 2"):
         found_part([torch.zeros(2, 6, 5), inside], whole)
+    # the output says which dimension; frames that stay as they are the solver does not move
+    shorter = Structure.of(torch.zeros(2, 2, 5))
+    assert found_part([torch.zeros(2, 6, 5), inside], shorter) == LatentPart(dim=1, start=1, stop=3)
 
 
 def test_a_part_is_a_slice_that_the_latent_has():

@@ -9,6 +9,7 @@ from .adapters import (
     HUNYUAN_VIDEO15 as HUNYUAN_VIDEO15,
     KANDINSKY5 as KANDINSKY5,
     LATTE as LATTE,
+    LTX2 as LTX2,
     LTX_VIDEO as LTX_VIDEO,
     MOCHI as MOCHI,
     OPEN_SORA as OPEN_SORA,

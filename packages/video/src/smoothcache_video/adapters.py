@@ -107,6 +107,26 @@ LTX_VIDEO = PatternAdapter(
 )
 """LTX-Video. Guidance is batched."""
 
+LTX2 = PatternAdapter(
+    name="ltx-2",
+    classes=("LTX2VideoTransformer3DModel",),
+    patterns=(
+        SitePattern("transformer_blocks.*.attn1", "attn1"),
+        SitePattern("transformer_blocks.*.audio_attn1", "audio_attn1"),
+        SitePattern("transformer_blocks.*.attn2", "attn2"),
+        SitePattern("transformer_blocks.*.audio_attn2", "audio_attn2"),
+        SitePattern("transformer_blocks.*.audio_to_video_attn", "audio_to_video_attn"),
+        SitePattern("transformer_blocks.*.video_to_audio_attn", "video_to_audio_attn"),
+        SitePattern("transformer_blocks.*.ff", "ff"),
+        SitePattern("transformer_blocks.*.audio_ff", "audio_ff"),
+    ),
+    latent=("hidden_states", "audio_hidden_states"),
+    guidance="uncond-first",
+)
+"""LTX-2, of which the video and its sound are two latents, and two outputs. Guidance is batched;
+guidance by perturbed blocks and by isolated modalities are further, announced calls.
+"""
+
 COGVIDEOX = PatternAdapter(
     name="cogvideox",
     classes=("CogVideoXTransformer3DModel",),

@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from smoothcache_core.adapters.patterns import PatternAdapter
-from smoothcache_core.adapters.sites import Guidance, Site
+from smoothcache_core.adapters.sites import Guidance, Names, Site
 
 if TYPE_CHECKING:
     from torch import nn
@@ -22,12 +22,13 @@ class LateAdapter:
     measured. What was found is `found`, a value to keep.
 
     Attributes:
-        latent: Name of the denoiser's forward argument that holds the noisy latent.
+        latent: Name of the denoiser's forward argument that holds the noisy latent, or names of
+            several.
         timestep: Name of the denoiser's forward argument that holds the timestep.
         search: Finds the adapter; called once.
     """
 
-    latent: str
+    latent: Names
     timestep: str
     search: Callable[[], PatternAdapter]
 

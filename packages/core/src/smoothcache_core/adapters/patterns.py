@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
-from smoothcache_core.adapters.sites import Guidance, Site, Target
+from smoothcache_core.adapters.sites import Guidance, Names, Site, Target
 from smoothcache_core.errors import AdapterError
 
 if TYPE_CHECKING:
@@ -135,7 +135,9 @@ class PatternAdapter:
             evaluations are to be skipped, see `whole_evaluations`.
         classes: Names of the model classes this adapter is meant for, by which `find_adapter` finds
             it; none if it is given by hand.
-        latent: Name of the denoiser's forward argument that holds the noisy latent.
+        latent: Name of the denoiser's forward argument that holds the noisy latent; of a denoiser
+            that takes several and answers each, as of a video and its sound, a tuple of names, in
+            the order of the outputs.
         timestep: Name of the denoiser's forward argument that holds the timestep.
         guidance: Which half of the batch is conditional, where guidance is batched; None where it
             is not, or not known.
@@ -144,7 +146,7 @@ class PatternAdapter:
     name: str
     patterns: tuple[SitePattern | SpanPattern, ...]
     classes: tuple[str, ...] = ()
-    latent: str = "hidden_states"
+    latent: Names = "hidden_states"
     timestep: str = "timestep"
     guidance: Guidance | None = None
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from smoothcache_core.adapters.compiled import denoiser
 from smoothcache_core.adapters.patterns import PatternAdapter
-from smoothcache_core.adapters.sites import Guidance
+from smoothcache_core.adapters.sites import Guidance, Names
 from smoothcache_core.errors import AdapterError
 
 if TYPE_CHECKING:
@@ -39,6 +39,11 @@ LATENTS = (
     "noisy_image",
 )
 """Names that denoisers give their noisy latent, of which the first that `forward` has is taken."""
+
+
+FURTHER = {"hidden_states": ("audio_hidden_states",)}
+"""Names of further latents that denoisers take beside one, and give an output for: LTX-2 denoises a
+video and its sound at once."""
 
 
 TIMESTEPS = (
@@ -130,6 +135,18 @@ def latent_and_timestep(
     return latent, timestep
 
 
+def all_latents(model: nn.Module, latent: str) -> Names:
+    """Return the names of all latents that a denoiser takes, or the one that there is.
+
+    Args:
+        model: The denoiser, compiled or not.
+        latent: Name of its latent.
+    """
+    names = argument_names(denoiser(model))
+    further = tuple(name for name in FURTHER.get(latent, ()) if name in names)
+    return (latent, *further) if further else latent
+
+
 def _refuse_unknown(model: nn.Module, names: Sequence[str], **given: str | None) -> None:
     unknown = {what: name for what, name in given.items() if name and name not in names}
     if unknown:
@@ -170,13 +187,14 @@ def whole_evaluations(
     Raises:
         AdapterError: The names cannot be found, or the denoiser takes no such argument.
     """
-    latent, timestep = latent_and_timestep(model, latent=latent, timestep=timestep)
+    first, timestep = latent_and_timestep(model, latent=latent, timestep=timestep)
+    latents = all_latents(model, first) if latent is None else latent
     logger.info(
         "%s: whole evaluations can be skipped; its latent is %r, its timestep %r",
         type(denoiser(model)).__name__,
-        latent,
+        latents,
         timestep,
     )
     return PatternAdapter(
-        name=WHOLE, patterns=(), latent=latent, timestep=timestep, guidance=guidance
+        name=WHOLE, patterns=(), latent=latents, timestep=timestep, guidance=guidance
     )

@@ -86,6 +86,19 @@ GUIDANCE = Site(path="", kind="guidance", block=0, target="guidance")
 """The guidance difference: where it is filled, the unconditional pass is skipped."""
 
 
+Names = str | tuple[str, ...]
+"""The name of an argument, or the names of several."""
+
+
+def names_of(latent: Names) -> tuple[str, ...]:
+    """Return the names of a denoiser's latents, of which there is mostly one.
+
+    Args:
+        latent: What an adapter says of them.
+    """
+    return (latent,) if isinstance(latent, str) else tuple(latent)
+
+
 class Adapter(Protocol):
     """What the library must know of a model family; any object with these members will do.
 
@@ -101,7 +114,8 @@ class Adapter(Protocol):
 
     Attributes:
         name: Name of the family, recorded in calibrations and schedules.
-        latent: Name of the denoiser's forward argument that holds the noisy latent.
+        latent: Name of the denoiser's forward argument that holds the noisy latent; of a denoiser
+            that takes several and answers each, as of a video and its sound, a tuple of names.
         timestep: Name of the denoiser's forward argument that holds the timestep.
         guidance: Which half of the batch is conditional, where guidance is batched: `"cond-first"`
             or `"uncond-first"`; None where it is not batched, or not known.
@@ -113,8 +127,8 @@ class Adapter(Protocol):
         ...
 
     @property
-    def latent(self) -> str:
-        """Name of the latent among the arguments of `forward`."""
+    def latent(self) -> Names:
+        """Name of the latent among the arguments of `forward`, or those of several latents."""
         ...
 
     @property

@@ -148,7 +148,7 @@ class Recorder:
     def end(self, output: Any) -> Any:
         """See `Driver.end`."""
         self._stop_counting()
-        silent = [s.path for s, t in zip(self._sites, self._traces, strict=True) if not t.calls]
+        silent = [trace.path for trace in self._traces if trace.place < 0]
         if silent and self._tick.evaluation == 0:
             raise CalibrationError(
                 f"{silent[0]!r} ({len(silent)} of {len(self._sites)} sites) is never called as a "

@@ -10,7 +10,11 @@ from smoothcache_core.adapters.guidance import conditional_part
 from smoothcache_core.adapters.latent_part import LatentPart
 from smoothcache_core.calibrating.run_sensitivity import measure_dynamics
 from smoothcache_core.calibrating.site_sensitivity import measure_influence
-from smoothcache_core.calibrating.solver_response import conditional_half, responding
+from smoothcache_core.calibrating.solver_response import (
+    OtherFinal,
+    conditional_half,
+    responding,
+)
 from smoothcache_core.calibration.calibration import Calibration
 from smoothcache_core.calibration.dynamics import Dynamics
 from smoothcache_core.calibration.response import Response
@@ -76,6 +80,7 @@ class RunStatistics:
         if isinstance(plain, CalibrationError):
             raise plain
         places = places_of(plain.evaluations) if plain.seed in self._chosen else []
+        has_final = plain.final is not None
         plain, response = responding(self._sampler, plain)
         if other is None or other.dynamics is None:
             dynamics = self._dynamics(part, plain, response, places)
@@ -84,7 +89,9 @@ class RunStatistics:
         assert part.products is not None
         products = joined(part.products) / part.samples
         influence = measure_influence(self._sampler, plain, response, part.sites, products, places)
-        remark = _NO_FINAL if plain.final is None else ""
+        remark = ""
+        if plain.final is None:
+            remark = str(OtherFinal()) if has_final else _NO_FINAL
         return replace(
             part,
             fingerprint=self._with_part(part.fingerprint, plain.part),

@@ -8,6 +8,7 @@ any solver, multistep and stochastic ones included (the same seed draws the same
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -65,17 +66,34 @@ class Overwritten(CalibrationError):
         self.entries = entries
 
 
+class OtherFinal(CalibrationError):
+    """The final latent is not what the last step makes of its latent and outputs, entry by entry.
+
+    So it is where a pipeline has scaled its channels by numbers of their own, has other dimensions
+    first, or has left frames out before its decoder gets it. All other steps are known.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the final latent that `run` returns was scaled or laid out in another way than "
+            "the latents that the denoiser is given, so what the last evaluation does to it is not known"
+        )
+
+
 def responding(sampler: Sampler, plain: Trajectory) -> tuple[Trajectory, Response]:
     """Return a trajectory without entries that the sampler overwrites, and the solver.
+
+    Its final latent is left out where it is unlike the others.
 
     Raises:
         CalibrationError: See `measure_response`.
     """
     try:
         return plain, measure_response(sampler, plain)
+    except OtherFinal:
+        return responding(sampler, replace(plain, final=None))
     except Overwritten as overwritten:
-        inside = plain.only(overwritten.entries)
-        return inside, measure_response(sampler, inside)
+        return responding(sampler, plain.only(overwritten.entries))
 
 
 def measure_response(sampler: Sampler, plain: Trajectory) -> Response:
@@ -84,6 +102,7 @@ def measure_response(sampler: Sampler, plain: Trajectory) -> Response:
     Raises:
         CalibrationError: Two runs of one seed differ, or the solver is not affine.
         Overwritten: It is not affine, and leaves entries of the latents as they are.
+        OtherFinal: It is affine but for its last step.
     """
     evaluations, parts, entries = plain.outputs.shape
     chosen = chosen_entries(entries)
@@ -97,9 +116,15 @@ def measure_response(sampler: Sampler, plain: Trajectory) -> Response:
         noises.append(torch.stack([noise.of(i)[:, chosen] for i in range(evaluations)]))
         moved = _moved(plain, run)
         changes.append(moved[:, chosen])
-        moving |= moved.any(dim=0)
+        moving |= moved[: max(evaluations - 1, 1)].any(dim=0)  # the end may be laid out otherwise
     response = _fit(torch.cat(noises, dim=2).double(), torch.cat(changes, dim=1).double())
-    if not response.residual <= (_AFFINE_COARSE if _is_coarse(plain) else AFFINE):
+    most = _AFFINE_COARSE if _is_coarse(plain) else AFFINE
+    if not response.residual <= most:
+        if plain.final is not None and evaluations > 1:
+            changes = [torch.cat((each[:-1], torch.zeros_like(each[-1:]))) for each in changes]
+            before = _fit(torch.cat(noises, dim=2).double(), torch.cat(changes, dim=1).double())
+            if before.residual <= most:
+                raise OtherFinal
         left = _in_any_sample(moving, sampler.samples)
         if plain.entries is None and 0 < len(left) < entries:
             raise Overwritten(left)

@@ -33,6 +33,7 @@ from smoothcache_core.calls.fingerprints import call_fingerprint, model_fingerpr
 from smoothcache_core.errors import CalibrationError, SmoothCacheError
 from smoothcache_core.numerics.arrays import Array
 from smoothcache_core.numerics.reproducible_sum import cut, joined
+from smoothcache_core.outputs.latents import Latents
 from smoothcache_core.outputs.structures import denoised
 from smoothcache_core.relay import takes_turns
 from smoothcache_core.sampling.recording import record
@@ -207,6 +208,8 @@ class _SyntheticDenoiser:
         if isinstance(latent, Tensor):
             own = _answered(self._calibration, latent)
             output = self._numbers(own, _channels(self._calibration, own))
+        elif isinstance(latent, Latents):
+            return tuple(self._numbers(each, 1) for each in latent.tensors)
         else:
             output = [self._numbers(row, 1) for row in latent]
         return _Output(output) if self._named else output

@@ -1,6 +1,6 @@
 """What one call of the denoiser tells without waiting for the device."""
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from numbers import Real
 from typing import Any
@@ -11,9 +11,10 @@ from torch.utils._pytree import keystr, tree_flatten_with_path
 
 from smoothcache_core.adapters.compiled import denoiser
 from smoothcache_core.adapters.signature import argument_names, latent_and_timestep
-from smoothcache_core.adapters.sites import Adapter
+from smoothcache_core.adapters.sites import Adapter, names_of
 from smoothcache_core.calls.guidance import announced_guidance, guidance_in
 from smoothcache_core.errors import AdapterError, SamplerError
+from smoothcache_core.outputs.latents import Latents
 from smoothcache_core.relay import members_of
 
 Layout = tuple[tuple[tuple[int, ...], str, str], ...]
@@ -117,32 +118,40 @@ class CallReader:
                 f"denoisers that take turns must take {adapter.latent!r} and {adapter.timestep!r} "
                 f"at the same places of `forward`, but these take them at {places}"
             )
-        latent, timestep = places[0]
-        self._latent = adapter.latent, latent
+        *latents, timestep = places[0]
+        self._latents = tuple(zip(names_of(adapter.latent), latents, strict=True))
         self._timestep = adapter.timestep, timestep
         self._variant = adapter.variant
 
     def latent(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
-        """Return the latent of one call."""
-        return _argument(self._latent, args, kwargs)
+        """Return the latent of one call; `Latents` where there are several."""
+        found = [_argument(each, args, kwargs) for each in self._latents]
+        given = [each for each in found if isinstance(each, Tensor)]
+        return Latents(tuple(given)) if len(given) > 1 else found[0]
 
     def with_latent(
         self, args: tuple[Any, ...], kwargs: Mapping[str, Any], rows: Tensor
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Return the arguments of one call with another latent, (rows, ...)."""
-        name, index = self._latent
-        latent = rows if isinstance(self.latent(args, kwargs), Tensor) else list(rows)
-        if name in kwargs:
-            return args, {**kwargs, name: latent}
-        return (*args[:index], latent, *args[index + 1 :]), dict(kwargs)
+        before = self.latent(args, kwargs)
+        if isinstance(before, Latents):
+            latents: Sequence[Any] = before.divided(rows).tensors
+        else:
+            latents = [rows if isinstance(before, Tensor) else list(rows)]
+        named = dict(kwargs)
+        for (name, index), latent in zip(self._latents, latents, strict=False):
+            if name in named:
+                named[name] = latent
+            else:
+                args = (*args[:index], latent, *args[index + 1 :])
+        return args, named
 
     def conditioning(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[str]:
         """Return what one call is given beside latent and timestep, as short texts.
 
         Numbers of floating tensors are told roughly, for they differ from device to device.
         """
-        names = {self._latent[0], self._timestep[0]}
-        places = {self._latent[1], self._timestep[1]}
+        names, places = self._names_and_places()
         given = {str(place): each for place, each in enumerate(args) if place not in places}
         given |= {name: each for name, each in kwargs.items() if name not in names}
         return [
@@ -171,11 +180,13 @@ class CallReader:
         """
         if kwargs.get(_SKIPPING):
             raise SamplerError(_SKIPS)
-        latent = _argument(self._latent, args, kwargs)
+        latent = self.latent(args, kwargs)
         timestep = _argument(self._timestep, args, kwargs)
-        layout = tuple(_layout(item) for item in _tensors(latent))
+        layout = _layouts(latent)
         guidance = {**announced_guidance(), **guidance_in(kwargs)}
         variant = self._variant(self._models[member], args, kwargs)
+        if isinstance(latent, Latents):
+            variant = variant, latent.shapes
         others = self._others(args, kwargs)
         known: dict[str, Any] = {
             "layout": layout,
@@ -201,24 +212,28 @@ class CallReader:
 
     def _others(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Hashable:
         """Return what is seen of all arguments but latent and timestep."""
-        read = (self._latent, self._timestep)
-        places, names = {index for _, index in read}, {name for name, _ in read}
+        names, places = self._names_and_places()
         positional = tuple(_seen(v) for i, v in enumerate(args) if i not in places)
         named = tuple((k, _seen(v)) for k, v in kwargs.items() if k not in names)
         return positional, named
 
+    def _names_and_places(self) -> tuple[set[str], set[int]]:
+        """Return the names and the places of latents and timestep among the arguments."""
+        read = (*self._latents, self._timestep)
+        return {name for name, _ in read}, {index for _, index in read}
 
-def _places_of_arguments(model: nn.Module, adapter: Adapter) -> tuple[int, int]:
-    """Return at which places a denoiser takes its latent and its timestep."""
+
+def _places_of_arguments(model: nn.Module, adapter: Adapter) -> tuple[int, ...]:
+    """Return at which places a denoiser takes its latents and, the last, its timestep."""
     names = argument_names(model)
-    for name in (adapter.latent, adapter.timestep):
+    for name in (*names_of(adapter.latent), adapter.timestep):
         if name not in names:
             raise AdapterError(
                 f"adapter {adapter.name!r} expects an argument {name!r}, but "
                 f"{type(model).__name__}.forward takes {names}"
                 f"{_usual(model)}"
             )
-    return names.index(adapter.latent), names.index(adapter.timestep)
+    return tuple(names.index(name) for name in (*names_of(adapter.latent), adapter.timestep))
 
 
 def _usual(model: nn.Module) -> str:
@@ -278,6 +293,15 @@ def _argument(named: tuple[str, int], args: tuple[Any, ...], kwargs: Mapping[str
     if name in kwargs:
         return kwargs[name]
     return args[index] if index < len(args) else None
+
+
+def _layouts(latent: Any) -> Layout:
+    """Return the layout of a latent; several latents have that of the joined one."""
+    if not isinstance(latent, Latents):
+        return tuple(map(_layout, _tensors(latent)))
+    entries = sum(each[0].numel() for each in latent.tensors) if len(latent) else 0
+    _, dtype, device = _layout(latent.tensors[0])
+    return (((len(latent), entries), dtype, device),)
 
 
 def _tensors(latent: Any) -> list[Tensor]:

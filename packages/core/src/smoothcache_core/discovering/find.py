@@ -12,7 +12,11 @@ from torch import nn
 from smoothcache_core.adapters.compiled import denoiser, is_compiled
 from smoothcache_core.adapters.late import LateAdapter
 from smoothcache_core.adapters.patterns import PatternAdapter
-from smoothcache_core.adapters.signature import latent_and_timestep, whole_evaluations
+from smoothcache_core.adapters.signature import (
+    all_latents,
+    latent_and_timestep,
+    whole_evaluations,
+)
 from smoothcache_core.adapters.sites import Adapter
 from smoothcache_core.calls.fingerprints import model_class
 from smoothcache_core.discovering.layout import layout_of
@@ -200,7 +204,7 @@ def found_later(
     """
     latent, timestep = latent_and_timestep(model)
     return LateAdapter(
-        latent=latent,
+        latent=all_latents(model, latent),
         timestep=timestep,
         search=partial(find_by_structure, model, run, around=around),
     )

@@ -11,10 +11,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import TreeSpec
+from torch.utils._pytree import TreeSpec, tree_leaves
 
 from smoothcache_core.adapters.sites import Guidance
 from smoothcache_core.errors import ScheduleError
+from smoothcache_core.outputs.latents import Latents
 from smoothcache_core.outputs.structures import Structure, Weights
 from smoothcache_core.outputs.tensors import weighted
 
@@ -30,7 +31,7 @@ def narrow(arguments: Any, latent: Any, order: Guidance) -> Any:
 
     Args:
         arguments: A tuple or a dictionary of arguments.
-        latent: The latent among them: a tensor, or a list of one tensor per row.
+        latent: The latent among them: a tensor, a list of one tensor per row, or several latents.
         order: Which half is conditional.
 
     Raises:
@@ -38,7 +39,9 @@ def narrow(arguments: Any, latent: Any, order: Guidance) -> Any:
     """
     rows = paired_rows(latent)
     start = 0 if order == "cond-first" else rows // 2
-    half = _Half(rows, slice(start, start + rows // 2), listed=not isinstance(latent, Tensor))
+    half = _Half(
+        rows, slice(start, start + rows // 2), listed=not isinstance(latent, Tensor | Latents)
+    )
     if isinstance(arguments, dict):
         return {key: half.named(key, value) for key, value in arguments.items()}
     return tuple(half.of(value) for value in arguments)
@@ -73,6 +76,11 @@ _CONDITIONS = ("encoder_hidden_states",)
 rows are never anything else, as those of positions are."""
 
 
+_POSITIONS = ("image_rotary_emb",)
+"""Arguments of positions by the name that diffusers' pipelines give them: tables of (positions,
+channels) and indices into them, which a batch shares. A video of two frames is no batch of two."""
+
+
 @dataclass(frozen=True)
 class _Half:
     """One half of a batch.
@@ -93,6 +101,8 @@ class _Half:
             each, rest = divmod(len(value), self.rows)
             if each > 1 and not rest:
                 return value[self.part.start * each : self.part.stop * each]
+        if name in _POSITIONS and all(each.dim() < 3 for each in _tensors(value)):
+            return value
         return self.of(value)
 
     def of(self, value: Any) -> Any:
@@ -120,6 +130,11 @@ class _Half:
         if not all(isinstance(item, Tensor) for item in value):
             return False
         return self.listed or not all(item.dim() and len(item) == self.rows for item in value)
+
+
+def _tensors(value: Any) -> list[Tensor]:
+    """Return all tensors in a value, however they are nested."""
+    return [leaf for leaf in tree_leaves(value) if isinstance(leaf, Tensor)]
 
 
 def difference(

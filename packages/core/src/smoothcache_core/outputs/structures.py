@@ -15,6 +15,7 @@ from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
 from smoothcache_core.adapters.latent_part import LatentPart
 from smoothcache_core.errors import AttachError, CalibrationError, ScheduleError
+from smoothcache_core.outputs.latents import Latents, are_joined, divided, joined
 from smoothcache_core.outputs.tensors import cloned, nbytes, weighted, widened
 
 Weights = Sequence[float] | Tensor
@@ -77,6 +78,10 @@ class Structure:
             part: What of the latent is denoised; None for all of it.
         """
         first, *others = self.floating
+        if are_joined(self.floating, latent):
+            total = joined(self.floating)
+            _answering(total, latent, part).add_(change.to(total))
+            return self.with_floating(divided(total, self.floating))
         listed = first.dim() != latent.dim()
         total = torch.stack(self.floating) if listed else first.clone()
         _answering(total, latent, part).add_(change.to(total))
@@ -106,12 +111,14 @@ class Structure:
         return found
 
     def rows(self, latent: Tensor) -> Tensor:
-        """Return the first floating tensor, (rows, ...), or those of all rows as one.
+        """Return the first floating tensor, (rows, ...), or those of all rows or latents as one.
 
         Args:
             latent: The latent that the output answers, (rows, ...).
         """
         tensors = self.floating
+        if are_joined(tensors, latent):
+            return joined(tensors)
         if tensors[0].dim() == latent.dim() or len({each.shape for each in tensors}) > 1:
             return tensors[0]
         return torch.stack(tensors)
@@ -167,10 +174,13 @@ def like_output(latent: Any, output: Structure, part: LatentPart | None) -> Any:
     """Return the latent; where an output is only of its denoised part, that part of it.
 
     Args:
-        latent: A tensor (rows, ...), or one tensor for each row.
+        latent: A tensor (rows, ...), one tensor for each row, or several latents, whose outputs are
+            of all of each.
         output: An output of the denoiser.
         part: What of the latent is denoised; None for all of it.
     """
+    if isinstance(latent, Latents):
+        return list(latent.tensors)
     if part is None:
         return latent
     if not isinstance(latent, Tensor):
@@ -207,10 +217,13 @@ def rows_of(latent: Any) -> Tensor:
     """Return the latent as one tensor, (rows, ...).
 
     Raises:
-        CalibrationError: It is a list of tensors of several shapes, or holds none.
+        CalibrationError: It is a list of tensors of several shapes, or holds none; or several
+            latents have not as many rows.
     """
     if isinstance(latent, Tensor):
         return latent
+    if isinstance(latent, Latents):
+        return latent.joined()
     rows = [row for row in latent or () if isinstance(row, Tensor)]
     shapes = sorted({tuple(row.shape) for row in rows})
     if len(shapes) != 1:

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from smoothcache_core.adapters.sites import Adapter
+from smoothcache_core.adapters.sites import Adapter, names_of
 from smoothcache_core.pipelines.announcing import pipeline_announcing
 from smoothcache_core.pipelines.guiders import guiders_announcing
 from smoothcache_core.pipelines.pipelines import of_frames, pipeline_sampler, the_only
@@ -157,6 +157,7 @@ def diffusers_sampler(
         adapter,
         sample,
         decoder=part_of(pipe, "vae"),
+        further_decoders=_further_decoders(pipe, adapter),
         latent_of=_latent_of(known, samples, frames),
         scheduler=pipe.scheduler,
         solver=solver,
@@ -164,6 +165,13 @@ def diffusers_sampler(
         samples=samples,
         around=partial(_announcing, pipe, model),
     )
+
+
+def _further_decoders(pipe: Any, adapter: Adapter | None) -> list[Any]:
+    """Return the decoders of a denoiser's latents after the first; none if there is but one."""
+    several = adapter is not None and len(names_of(adapter.latent)) > 1
+    decoder = part_of(pipe, "audio_vae") if several else None
+    return [] if decoder is None else [decoder]
 
 
 @contextmanager

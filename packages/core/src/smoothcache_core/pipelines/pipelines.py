@@ -5,7 +5,7 @@ package says which of its parts is what, and gets its sampler.
 """
 
 from collections.abc import Callable, Generator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from smoothcache_core.adapters.sites import Adapter
 from smoothcache_core.calls.clock import Scheduler
+from smoothcache_core.outputs.latents import joined
 from smoothcache_core.patching import replaced
 from smoothcache_core.runtime.cached import cached
 from smoothcache_core.runtime.store import CacheStats
@@ -26,6 +27,7 @@ def pipeline_sampler(
     sample: Callable[[int], object],
     *,
     decoder: object | None,
+    further_decoders: Sequence[object] = (),
     latent_of: Callable[[Sequence[Tensor]], Tensor | None] | None = None,
     scheduler: Scheduler | None = None,
     solver: str | None = None,
@@ -36,13 +38,15 @@ def pipeline_sampler(
     """Return the sampler of a pipeline that was taken apart.
 
     The final latent is what the decoder is given while `sample` runs. If that is not one latent, it
-    is what `sample` returns, if that is a tensor.
+    is what `sample` returns, if that is a tensor. Of a denoiser of several latents, as of a
+    video and its sound, what their decoders are given is joined, (samples, n).
 
     Args:
         model: The denoiser; see `Sampler`, as for what is not explained here.
         adapter: What is known about its family; None if it is to be found by structure.
         sample: Calls the pipeline once, from the noise of the given seed.
         decoder: What turns the final latent into a sample, by its method `decode`; if any.
+        further_decoders: Those of further latents of the same denoiser, in their order.
         latent_of: Makes the final latent, (samples, ...), of what the decoder is given in every
             call of a run; None where it cannot. By default it is that of the only call.
         scheduler: The pipeline's scheduler, if it has one.
@@ -53,11 +57,15 @@ def pipeline_sampler(
     """
 
     def run(seed: int) -> Tensor | None:
-        with heard(decoder) as latents:
+        with heard(decoder) as latents, ExitStack() as stack:
+            further = [stack.enter_context(heard(each)) for each in further_decoders]
             result = sample(seed)
         latent = (the_only if latent_of is None else latent_of)(latents)
-        if latent is None:
+        others = [the_only(each) for each in further]
+        if latent is None or any(each is None for each in others):
             return result if isinstance(result, Tensor) else None
+        if others:
+            latent = joined([latent, *filter(lambda each: each is not None, others)])
         return latent.detach().float()
 
     return Sampler(

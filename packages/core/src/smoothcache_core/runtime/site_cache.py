@@ -99,6 +99,8 @@ class SiteCache:
             list(zip(member, timelines, strict=True)) for member in zip(*sites, strict=True)
         ]
         self._sites = self._members[0] if self._members else []
+        self._called: set[tuple[str, str]] = set()
+        self._silent: set[tuple[str, str]] = set()
         self._coefficients = coefficients
         self._store, self._stats, self._remarks = store, stats, remarks
 
@@ -110,12 +112,37 @@ class SiteCache:
             self._forget_other(tick)
         for wrapped, timeline in self._sites:
             mode = timeline.modes[tick.evaluation]
+            if (wrapped.site.path, tick.branch) in self._silent:
+                mode = COMPUTE
             if mode in FILLED:
                 if self._prepare_fill(wrapped, timeline, tick):
                     continue
                 self._stats.recomputed += 1
                 mode = STORE
             wrapped.prepare(mode)
+
+    def _note_called(self, wrapped: WrappedSite, tick: Tick) -> bool:
+        """Return whether a site was called, or is called in other conditioning passes only.
+
+        One that attends to another modality is so, where guidance isolates them.
+
+        Raises:
+            AttachError: It was not called, and is no such site.
+        """
+        path, here = wrapped.site.path, (wrapped.site.path, tick.branch)
+        if wrapped.calls:
+            self._called.add(here)
+            self._silent.discard(here)
+            return True
+        if here in self._called or not any(known == path for known, _ in self._called):
+            raise AttachError(
+                f"{path!r} was not called in evaluation {tick.evaluation}: either the model does "
+                "not call it as a module (the adapter does not fit), or a hook put on after the "
+                "cache bypasses it, or another module stands in its place since (a LoRA put on or "
+                "taken off); attach the cache last"
+            )
+        self._silent.add(here)
+        return False
 
     def _forget_other(self, tick: Tick) -> None:
         """Drop what the sites of another denoiser gave: they never fill those of this one."""
@@ -176,7 +203,8 @@ class SiteCache:
         """Take what the sites kept, count, and drop what is not needed any more."""
         for wrapped, timeline in self._sites:
             path, mode = wrapped.site.path, wrapped.mode
-            _refuse_uncalled(wrapped, tick.evaluation)
+            if not self._note_called(wrapped, tick):
+                continue
             self._stats.count(path, filled=mode in FILLED)
             if wrapped.was_changed:
                 self._forget_changed(wrapped, tick)
@@ -212,16 +240,6 @@ def _padded(outputs: Sequence[CallOutputs], terms: int) -> FillSources:
         (*calls, *(detached(calls[0]) for _ in range(terms - len(calls))))
         for calls in zip(*outputs, strict=True)
     )
-
-
-def _refuse_uncalled(wrapped: WrappedSite, evaluation: int) -> None:
-    if not wrapped.calls:
-        raise AttachError(
-            f"{wrapped.site.path!r} was not called in evaluation {evaluation}: either the model "
-            "does not call it as a module (the adapter does not fit), or a hook put on after the "
-            "cache bypasses it, or another module stands in its place since (a LoRA put on or "
-            "taken off); attach the cache last"
-        )
 
 
 def _outputs(wrapped: WrappedSite) -> CallOutputs:

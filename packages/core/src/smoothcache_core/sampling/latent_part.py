@@ -37,9 +37,11 @@ def found_part(latents: Sequence[Tensor], answer: Structure) -> LatentPart | Non
     told = ", ".join(f"{list(indices)} of dimension {dim}" for dim, indices in changing.items())
     known = f"the latent argument of shape {shape}, whose output has shape {output}, "
     known += f"changes in a run at the indices {told} only" if told else "changes everywhere"
-    if list(changing) != (shorter or list(changing)[:1]):
+    # where an output tells the dimension, what stays the same in others is found by the solver
+    dims = shorter if len(shorter) == 1 and shorter[0] in changing else list(changing)
+    if dims != (shorter or list(changing)[:1]):
         raise CalibrationError(f"{known}; {_SAY}")
-    ((dim, indices),) = changing.items()
+    dim, indices = dims[0], changing[dims[0]]
     if dim in shorter and len(indices) != output[dim]:
         raise CalibrationError(f"{known}; {_SAY}")
     if indices[-1] - indices[0] >= len(indices):

@@ -140,6 +140,7 @@ def trajectory(
     seen = [_denoised(call.latent, own) for call in first]
     repeated = {passes_in(latent, samples) for latent in seen} if len(branches) == 1 else {1}
     passes = repeated.pop() if len(repeated) == 1 else 1
+    _check_passes(calls[: len(branches)], own)
     outputs = [
         torch.cat(
             [
@@ -183,6 +184,21 @@ def _check_alike(calls: Sequence[CallRecord]) -> None:
         f"the denoiser is given a latent of shape {two} at evaluation {other.evaluation} of the "
         f"run, and {one} at the first; {why}"
     )
+
+
+def _check_passes(calls: Sequence[CallRecord], part: LatentPart | None) -> None:
+    """Refuse conditioning passes of which some are batched and others are not.
+
+    Raises:
+        CalibrationError: They are so.
+    """
+    rows = [len(_denoised(call.latent, part)) for call in calls]
+    if len(set(rows)) > 1:
+        raise CalibrationError(
+            f"the calls of one evaluation have {rows} rows: guidance batches some of its passes "
+            "and makes calls of their own for others, so what the solver makes of each is not "
+            "known; sample without the further kinds of guidance, or skip by a published rule"
+        )
 
 
 def _denoised(latent: Tensor, part: LatentPart | None) -> Tensor:

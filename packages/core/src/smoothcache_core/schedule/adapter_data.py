@@ -52,14 +52,14 @@ class AdapterData(Value):
     """A `PatternAdapter` without its name, which stands beside it in the fingerprint.
 
     Attributes:
-        latent: Name of the argument that holds the noisy latent.
+        latent: Name of the argument that holds the noisy latent, or names of several.
         timestep: Name of the argument that holds the timestep.
         guidance: Which half of a batch is conditional, if the adapter says it.
         patterns: Where the sites are.
         spans: Which runs of blocks are sites, if those are.
     """
 
-    latent: Name
+    latent: Name | tuple[Name, ...]
     timestep: Name
     guidance: Literal["cond-first", "uncond-first"] | None = None
     patterns: tuple[PatternData, ...] = ()
