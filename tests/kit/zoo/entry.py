@@ -2,11 +2,13 @@
 
 import importlib
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import smoothcache_image
 import torch
+from smoothcache_core import Sampler
 from torch import Tensor, nn
 
 STEPS = 10
@@ -23,6 +25,10 @@ class Entry:
         output: Where its result holds the final latent.
         passes: Names of the conditioning passes, if they are calls that nobody announces.
         steps: What the number of steps is called with.
+        sampler_of: Takes the pipeline apart: the function of a package of that name.
+        others: Makes what other runs on the same model are called with instead: another image,
+            another number of frames, another size. Nothing of them may reach this one.
+        refused: Parts of the reasons why there is no plan, by target; None if that is not said.
     """
 
     name: str
@@ -31,6 +37,9 @@ class Entry:
     output: str = "images"
     passes: tuple[str, ...] = ()
     steps: dict[str, Any] = field(default_factory=lambda: {"num_inference_steps": STEPS})
+    sampler_of: Callable[..., Sampler] = smoothcache_image.sampler_of
+    others: Callable[[], Sequence[dict[str, Any]]] = tuple
+    refused: Mapping[str, str] | None = None
 
     def pipeline(self) -> Any:
         """Return the pipeline, its weights always the same."""
@@ -42,10 +51,10 @@ class Entry:
                 lively(part.eval())
         return pipe
 
-    def sample(self, pipe: Any, seed: int) -> Tensor:
-        """Sample once; everything random comes from the seed."""
+    def sample(self, pipe: Any, seed: int, **changes: Any) -> Tensor:
+        """Sample once, with some arguments changed; everything random comes from the seed."""
         torch.manual_seed(seed)
-        given = self.arguments()
+        given = {**self.arguments(), **changes}
         generator = torch.Generator().manual_seed(seed)
         result = pipe(**given, **self.steps, generator=generator)
         found = result.get(self.output) if hasattr(result, "get") else getattr(result, self.output)

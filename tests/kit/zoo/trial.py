@@ -12,7 +12,6 @@ from smoothcache_core.errors import SmoothCacheWarning
 from smoothcache_core.metrics import relative_l2
 from smoothcache_core.pipelines import cached_sampler
 from smoothcache_core.sources.evaluations import can_skip_guidance
-from smoothcache_image import sampler_of
 from torch import Tensor
 
 CALIBRATED, JUDGED = range(4), (40, 41)
@@ -62,7 +61,7 @@ class Row:
 def tried(entry: Entry, targets: Sequence[str] = tuple(COMPUTE)) -> Row:
     """Calibrate, plan and judge one pipeline."""
     pipe = entry.pipeline()
-    sampler = sampler_of(pipe, lambda seed: entry.sample(pipe, seed), branches=entry.passes)
+    sampler = entry.sampler_of(pipe, lambda seed: entry.sample(pipe, seed), branches=entry.passes)
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore", SmoothCacheWarning)  # few samples, on purpose
         known = calibrate(sampler, seeds=CALIBRATED, sensitivity=1, progress=False)
