@@ -96,7 +96,7 @@ def test_the_final_latents_may_be_laid_out_in_another_way():
     """As decoders are given them; only what the last evaluation does to them is not known."""
     run = TwoRun(moved=True)
     calibration = known(run)
-    assert "scaled or laid out in another way" in calibration.remark
+    assert "scaled, clipped or laid out in another way" in calibration.remark
     schedule = plan(calibration, compute=0.5, target="denoiser")
     assert schedule.row(DENOISER)[-1] == 1
     assert 0 < error(run, schedule) < 0.05

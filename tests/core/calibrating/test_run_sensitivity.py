@@ -307,14 +307,18 @@ def test_runs_with_and_without_guidance_do_not_merge():
 # ---------------------------------------------------------------------------- what cannot be had
 
 
+class Clipping(OneStep):
+    """Clips the latent after every step."""
+
+    def step(self, output: Tensor, timestep: Any, latent: Tensor) -> tuple[Tensor]:
+        return (super().step(output, timestep, latent)[0].clamp(-0.5, 0.5),)
+
+
 def test_a_sampler_that_clips_keeps_the_errors_and_says_why():
     sampler = sampler_of()
+    sampler.solver = lambda: Clipping(STEPS)
     plain = record(sampler, sensitivity=0)
-
-    def clipping(seed: int) -> Tensor:
-        return sampler(seed).clamp(-0.5, 0.5)
-
-    calibration = record(sampler, sample=clipping)
+    calibration = record(sampler)
     assert calibration.dynamics is None
     assert calibration.influence is None
     assert "not affine in the denoiser's outputs (relative residual" in calibration.remark
@@ -323,9 +327,20 @@ def test_a_sampler_that_clips_keeps_the_errors_and_says_why():
         ScheduleError, match=r"no error can be predicted from this calibration: .*it clips"
     ):
         plan(calibration, compute=0.5)
-    merged = Calibration.merge(calibration, record(sampler, seeds=(9,)))
+    merged = Calibration.merge(calibration, record(sampler_of(), seeds=(9,)))
     assert merged.dynamics is None
     assert merged.remark == calibration.remark
+
+
+def test_a_sampler_that_clips_at_its_end_is_known_but_for_its_last_step():
+    sampler = sampler_of()
+    plain, clipped = record(sampler), record(sampler, sample=lambda seed: sampler(seed).clamp(0, 1))
+    assert "scaled, clipped or laid out in another way" in clipped.remark
+    assert clipped.dynamics is not None
+    assert plain.dynamics is not None
+    found, expected = (each.dynamics.response.matrix for each in (clipped, plain))
+    np.testing.assert_allclose(found[:-1], expected[:-1], atol=1e-6)
+    assert not found[-1].any()
 
 
 def test_a_denoiser_that_overflows_where_it_is_perturbed_is_not_finite():

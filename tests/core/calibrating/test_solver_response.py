@@ -294,7 +294,7 @@ class TestAFinalLatentOfAnotherLayout:
 
     def test_it_is_told_by_whoever_needs_it(self):
         _, other = self.sampler()
-        with pytest.raises(OtherFinal, match="scaled or laid out in another way"):
+        with pytest.raises(OtherFinal, match="scaled, clipped or laid out in another way"):
             measure_response(other, record(other, 5))
 
     def test_so_it_is_where_the_sampler_overwrites_entries_too(self):

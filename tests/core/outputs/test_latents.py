@@ -5,6 +5,7 @@ import torch
 from smoothcache_core.errors import CalibrationError
 from smoothcache_core.outputs.latents import Latents, are_joined, divided, joined
 from smoothcache_core.outputs.structures import Structure, answer, like_output, rows_of
+from torch import Tensor
 
 VIDEO, SOUND = torch.randn(2, 3, 4), torch.randn(2, 5)
 
@@ -33,7 +34,9 @@ def test_latents_of_several_batches_are_refused():
         ((SOUND[0], SOUND[1]), torch.zeros(2, 10), False),  # one tensor for each row
     ],
 )
-def test_outputs_answer_joined_latents_only_if_they_are_as_large(tensors, latent, expected):
+def test_outputs_answer_joined_latents_only_if_they_are_as_large(
+    tensors: tuple[Tensor, ...], latent: Tensor, expected: bool
+):
     assert are_joined(tensors, latent) == expected
 
 

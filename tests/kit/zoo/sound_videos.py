@@ -35,7 +35,7 @@ def ltx2(name: str = "LTX2Pipeline") -> Any:
 
 
 def connectors() -> Any:
-    from diffusers.pipelines.ltx2 import LTX2TextConnectors
+    from diffusers.pipelines.ltx2.connectors import LTX2TextConnectors
 
     return LTX2TextConnectors(
         caption_channels=16,
@@ -103,7 +103,7 @@ def audio_vae() -> Any:
 
 
 def vocoder() -> Any:
-    from diffusers.pipelines.ltx2 import LTX2Vocoder
+    from diffusers.pipelines.ltx2.vocoder import LTX2Vocoder
 
     return LTX2Vocoder(
         in_channels=16,

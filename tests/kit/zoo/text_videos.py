@@ -187,11 +187,6 @@ def magvit() -> Any:
     )
 
 
-def easy_words() -> dict[str, Any]:
-    given = masked((1, 6, 16))
-    return given
-
-
 class Unguarded(torch.nn.Module):
     """Stands for the guardrail of Cosmos, which is far too large."""
 
@@ -388,7 +383,13 @@ ENTRIES = (
     Entry(
         name="EasyAnimate",
         build=easy_animate,
-        arguments=lambda: {**easy_words(), **LATENT, "height": 16, "width": 16, "num_frames": 5},
+        arguments=lambda: {
+            **masked((1, 6, 16)),
+            **LATENT,
+            "height": 16,
+            "width": 16,
+            "num_frames": 5,
+        },
         output="frames",
     ),
     Entry(

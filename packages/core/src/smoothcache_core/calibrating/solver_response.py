@@ -75,9 +75,9 @@ class OtherFinal(CalibrationError):
 
     def __init__(self) -> None:
         super().__init__(
-            "the final latent that `run` returns was scaled or laid out in another way than "
-            "the latents that the denoiser is given, so what the last evaluation does to it is not "
-            "known"
+            "the final latent that `run` returns was scaled, clipped or laid out in another way "
+            "than the latents that the denoiser is given, so what the last evaluation does to it "
+            "is not known"
         )
 
 
