@@ -76,8 +76,8 @@ def are_joined(tensors: Sequence[Tensor], latent: Tensor) -> bool:
     """Return whether outputs answer a latent that is several ones joined.
 
     Args:
-        tensors: The outputs.
-        latent: The latent, (rows, ...).
+        tensors: The floating tensors of an output.
+        latent: What the denoiser was given, (rows, ...).
     """
     if len(tensors) < 2 or latent.dim() != 2:
         return False
