@@ -18,6 +18,7 @@ from smoothcache_core import (
 )
 from smoothcache_core.adapters import whole_evaluations
 from smoothcache_core.adapters.sites import DENOISER
+from smoothcache_core.calibrating import cost_from_shapes
 from smoothcache_core.calls.call import CallReader
 from smoothcache_core.errors import AttachError, ScheduleError
 from smoothcache_core.metrics import relative_l2
@@ -80,6 +81,11 @@ def test_a_calibration_is_taken_to_another_number_of_steps():
     run = TwoRun()
     taken = transfer(known(run), run.sampler())
     assert taken.evaluations == EVALUATIONS
+
+
+def test_bytes_are_known_from_shapes():
+    run = TwoRun()
+    assert cost_from_shapes(run.sampler()) == known(run).cost
 
 
 def test_another_strength_for_the_sound_is_not_planned_for():

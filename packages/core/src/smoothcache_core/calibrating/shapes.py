@@ -121,7 +121,7 @@ class _ShapeRun:
         if tick.evaluation or (tick.new_run and self._bytes):
             raise Stop
         latent = self._reader.latent(args, kwargs)
-        device = (latent if isinstance(latent, Tensor) else latent[0]).device
+        device = next(iter(latent)).device
         try:
             output = self._called(*args, **kwargs)
         except SmoothCacheError:

@@ -6,7 +6,7 @@ like any other latent; so whoever looks at latents sees (rows, n), and only what
 model, or comes out of it, has the several tensors.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -29,6 +29,10 @@ class Latents:
         """Return how many rows they have; 0 if they differ in that, or have none."""
         counts = {len(each) if each.dim() else 0 for each in self.tensors}
         return counts.pop() if len(counts) == 1 else 0
+
+    def __iter__(self) -> Iterator[Tensor]:
+        """Yield them in their order."""
+        return iter(self.tensors)
 
     @property
     def shapes(self) -> tuple[tuple[int, ...], ...]:

@@ -38,8 +38,8 @@ def pipeline_sampler(
     """Return the sampler of a pipeline that was taken apart.
 
     The final latent is what the decoder is given while `sample` runs. If that is not one latent, it
-    is what `sample` returns, if that is a tensor. Of a denoiser of several latents, as of a
-    video and its sound, what their decoders are given is joined, (samples, n).
+    is what `sample` returns, if that is a tensor. Of a denoiser of several latents, as of a video
+    and its sound, what their decoders are given is joined, (samples, n).
 
     Args:
         model: The denoiser; see `Sampler`, as for what is not explained here.
@@ -60,13 +60,11 @@ def pipeline_sampler(
         with heard(decoder) as latents, ExitStack() as stack:
             further = [stack.enter_context(heard(each)) for each in further_decoders]
             result = sample(seed)
-        latent = (the_only if latent_of is None else latent_of)(latents)
-        others = [the_only(each) for each in further]
-        if latent is None or any(each is None for each in others):
+        given = [(latent_of or the_only)(latents), *map(the_only, further)]
+        known = [each for each in given if each is not None]
+        if len(known) < len(given):
             return result if isinstance(result, Tensor) else None
-        if others:
-            latent = joined([latent, *filter(lambda each: each is not None, others)])
-        return latent.detach().float()
+        return (joined(known) if further else known[0]).detach().float()
 
     return Sampler(
         model=model,
