@@ -1,5 +1,6 @@
 """Open-Sora's own installation: its models in its loops are calibrated, planned for and cached."""
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -14,7 +15,7 @@ from kit.open_sora_upstream import (
     denoise,
     video_info,
 )
-from smoothcache_core import PatternAdapter, Sampler, Schedule, cached, calibrate, plan
+from smoothcache_core import Calibration, PatternAdapter, Sampler, Schedule, cached, calibrate, plan
 from smoothcache_core.adapters import latent_and_timestep
 from smoothcache_core.discovering import find_by_structure
 from smoothcache_core.errors import SmoothCacheWarning
@@ -69,11 +70,20 @@ CASES: dict[str, tuple[type[nn.Module], PatternAdapter, Callable[[Any], Run]]] =
 }
 
 
-@pytest.fixture(params=CASES)
+@pytest.fixture(params=CASES, scope="module")
 def case(request: pytest.FixtureRequest) -> tuple[Any, PatternAdapter, Run]:
     kind, adapter, loop = CASES[request.param]
     model = lively(kind())
     return model, adapter, loop(model)
+
+
+@pytest.fixture(scope="module")
+def calibration(case: tuple[Any, PatternAdapter, Run]) -> Calibration:
+    model, adapter, run = case
+    sampler = Sampler(model=model, adapter=adapter, run=run, solver="rflow")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SmoothCacheWarning)  # of few samples
+        return calibrate(sampler, seeds=range(3), progress=False)
 
 
 def error(made: Tensor, plain: Tensor) -> float:
@@ -96,10 +106,10 @@ def test_the_adapter_is_found_by_the_class(case: tuple[Any, PatternAdapter, Run]
 
 
 @pytest.mark.parametrize("target", ["denoiser", "site", "smooth"])
-def test_a_plan_stays_near_the_plain_run(case: tuple[Any, PatternAdapter, Run], target: str):
+def test_a_plan_stays_near_the_plain_run(
+    case: tuple[Any, PatternAdapter, Run], calibration: Calibration, target: str
+):
     model, adapter, run = case
-    sampler = Sampler(model=model, adapter=adapter, run=run, solver="rflow")
-    calibration = calibrate(sampler, seeds=range(3), progress=False)
     assert not calibration.remark
     schedule = plan(calibration, compute=0.6, target=target)
     with cached(model, adapter, schedule, solver="rflow") as stats:
@@ -168,19 +178,23 @@ def test_conditional_and_unconditional_rows_never_mix():
     assert torch.allclose(*outputs, atol=1e-5)
 
 
+@pytest.mark.parametrize("case", ["1.2"], indirect=True)
 @pytest.mark.parametrize(("other", "said"), [({"frames": 34}, "10"), ({"side": 48}, "6")])
 def test_other_frames_or_sizes_are_told_before_anything_is_computed(
-    other: dict[str, Any], said: str
+    case: tuple[Any, PatternAdapter, Run],
+    calibration: Calibration,
+    other: dict[str, Any],
+    said: str,
 ):
-    model, calls = lively(STDiT3()), []
-    sampler = Sampler(model=model, adapter=OPEN_SORA, run=rflow(model), solver="rflow")
-    schedule = plan(calibrate(sampler, seeds=range(3), progress=False), compute=0.6, target="site")
-    model.x_embedder.register_forward_pre_hook(lambda *_: calls.append(1))
+    model, calls = case[0], []
+    schedule = plan(calibration, compute=0.6, target="site")
+    handle = model.x_embedder.register_forward_pre_hook(lambda *_: calls.append(1))
     with (
         pytest.raises(SmoothCacheWarning, match=rf"latent_shape is \(4, .*{said}.* instead of"),
         cached(model, OPEN_SORA, schedule, solver="rflow"),
     ):
         rflow(model, **other)(1)
+    handle.remove()
     assert not calls
 
 
