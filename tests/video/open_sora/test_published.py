@@ -8,7 +8,7 @@ import pytest
 import torch
 from kit.open_sora_models import denoiser, save_published, video_autoencoder
 from safetensors.torch import save_file
-from smoothcache_core.errors import PipelineError
+from smoothcache_core.errors import PipelineError, SmoothCacheWarning
 from smoothcache_video.open_sora import (
     OpenSoraPipeline,
     load_autoencoder,
@@ -254,6 +254,13 @@ def test_the_published_parts_make_a_pipeline_that_can_be_saved(
     assert video.shape == (1, 5, 3, 8, 8)
     pipe.save_pretrained(tmp_path)
     assert torch.equal(sampled(OpenSoraPipeline.from_pretrained(tmp_path)), video)
+
+
+def test_a_text_that_is_cut_is_told(published: dict[str, Path]):
+    pipe = load_published(**published, dtype=torch.float32)
+    pipe.set_progress_bar_config(disable=True)
+    with pytest.warns(SmoothCacheWarning, match="a text has 6 tokens, .* reads the first 5 of"):
+        pipe(["a dog", "a dog a dog a dog"], height=8, width=8, num_frames=1, num_inference_steps=1)
 
 
 def test_parts_may_be_left_out(published: dict[str, Path]):

@@ -1,5 +1,6 @@
 """Open-Sora v1.2 as a pipeline of diffusers: text, and given frames, to video."""
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -9,7 +10,7 @@ from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from diffusers.utils.outputs import BaseOutput
 from diffusers.utils.torch_utils import randn_tensor
 from diffusers.video_processor import VideoProcessor
-from smoothcache_core.errors import PipelineError
+from smoothcache_core.errors import PipelineError, SmoothCacheWarning
 from torch import Tensor
 
 from smoothcache_video.open_sora.autoencoder import AutoencoderKLOpenSora
@@ -123,7 +124,8 @@ class OpenSoraPipeline(DiffusionPipeline):
             width: Width in pixels; None is likewise.
             num_frames: Frames of the video; None is 51. The latent has fewer where the autoencoder
                 joins frames.
-            fps: Frames per second that the denoiser is given.
+            fps: Frames per second that the denoiser is given; Open-Sora was trained with 120 for
+                single pictures.
             num_inference_steps: Steps, at least 1; each is one evaluation.
             guidance_scale: Strength of guidance; at most 1 is none, and halves the batch.
             frames: Latents of known frames, (batch, channels, frames, height, width), for image or
@@ -236,10 +238,21 @@ class OpenSoraPipeline(DiffusionPipeline):
                 return_attention_mask=True,
                 return_tensors="pt",
             ).to(device)
+            self._tell_cut(prompts, words)
             mask = tokens.attention_mask
             embeds = self.text_encoder(tokens.input_ids, attention_mask=mask)[0]
         assert embeds is not None
         return embeds.to(device)[:, None], None if mask is None else mask.to(device)
+
+    def _tell_cut(self, prompts: Sequence[str], words: int) -> None:
+        """Warn where the model reads the beginning of a text only."""
+        lengths = [len(each) for each in self.tokenizer(list(prompts), verbose=False).input_ids]
+        if max(lengths, default=0) > words:
+            warnings.warn(
+                f"a text has {max(lengths)} tokens, and this model reads the first {words} of them",
+                SmoothCacheWarning,
+                stacklevel=4,
+            )
 
     def _velocity(
         self,
