@@ -31,6 +31,13 @@ def test_timesteps_move_with_size_and_frames(height: int, width: int, frames: in
     assert len(scheduler.timesteps) == 30
 
 
+def test_every_run_begins_at_exactly_the_timestep_of_noise():
+    scheduler = RectifiedFlowScheduler()
+    for side in range(16, 400, 8):  # in float32 a moved 1 may well be 1 + 1e-7
+        scheduler.set_timesteps(4, height=side, width=48, num_frames=34)
+        assert scheduler.timesteps[0] == 1000
+
+
 def test_timesteps_stay_where_they_are_without_the_transform():
     scheduler = RectifiedFlowScheduler(use_timestep_transform=False)
     scheduler.set_timesteps(4, height=64, width=64, num_frames=51)

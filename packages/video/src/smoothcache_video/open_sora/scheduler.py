@@ -121,7 +121,8 @@ class RectifiedFlowScheduler(SchedulerMixin, ConfigMixin):
         latents = 1 if frames == 1 else frames // _CLIP * _CLIP_LATENTS
         ratio = (pixels / config.base_resolution) ** 0.5 * max(latents, 1) ** 0.5
         ratio *= config.transform_scale
-        return ratio * shares / (1 + (ratio - 1) * shares)
+        # in this form noise stays at exactly 1, whatever the ratio: frames are noisy from there on
+        return ratio * shares / (ratio * shares + (1 - shares))
 
     def scale_model_input(self, sample: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """Return the latent as it is: the model takes it unscaled."""
