@@ -128,6 +128,15 @@ class Attachment:
         """Keys of the runs that have begun and are not at their end, in the order they began."""
         return tuple(self._runs)
 
+    @property
+    def evaluations(self) -> int:
+        """Evaluations that the run without a key has begun; 0 before its first."""
+        return self._default.clock.count
+
+    def kept(self) -> Mapping[str, Any]:
+        """Return what is kept of the run without a key: the newest output by names of sites."""
+        return self._default.kept()
+
     def new_run(self) -> None:
         """Say that the next call of the denoiser starts a new run."""
         self.restart()

@@ -274,6 +274,10 @@ class Run:
         """Fill the evaluation under way by other coefficients; see `SiteCache.refill`."""
         self._sites.refill(self._tick, compute, refit)
 
+    def kept(self) -> dict[str, Any]:
+        """Return the newest kept output by names of sites; see `TensorStore.newest`."""
+        return self._store.newest()
+
     # ------------------------------------------------------------------ other ends
 
     def over(self) -> None:

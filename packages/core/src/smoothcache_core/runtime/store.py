@@ -79,6 +79,15 @@ class TensorStore:
         entries = self._entries.get(branch, {}).get(name, {})
         return {evaluation: entry.values for evaluation, entry in entries.items()}
 
+    def newest(self) -> dict[str, Any]:
+        """Return what was kept last of every site, of the pass that came last."""
+        return {
+            name: entries[max(entries)].values
+            for sites in self._entries.values()
+            for name, entries in sites.items()
+            if entries
+        }
+
     def put(self, branch: str, name: str, evaluation: int, values: Any, size: int) -> None:
         """Keep `values` of `size` bytes, computed at `evaluation`."""
         entries = self._entries.setdefault(branch, {}).setdefault(name, {})
