@@ -16,6 +16,7 @@ FILES = [
     "docs/any-denoiser.md",
     "docs/audio.md",
     "docs/audio-metrics.md",
+    "docs/memory.md",
 ]
 
 

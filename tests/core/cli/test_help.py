@@ -14,7 +14,7 @@ from kit.command_shell import said
 from smoothcache_core.fills import FILLS
 from smoothcache_core.sources import SOURCES
 
-COMMANDS = ("demo", "calibrate", "transfer", "plan", "fit", "sample", "evaluate")
+COMMANDS = ("demo", "calibrate", "transfer", "plan", "memory", "fit", "sample", "evaluate")
 PROGRAMS = {"image": smoothcache_image.cli.app, "audio": smoothcache_audio.cli.app}
 OWN = {"image": (), "audio": ("judge",)}
 

@@ -63,6 +63,7 @@ _NAMES: Mapping[str, str] = {
     "Calibration": "a Calibration",
     "Sampler": "a Sampler",
     "LatentPart": "a LatentPart, such as LatentPart(dim=1, start=0, stop=4)",
+    "Storage": "a Storage, such as Storage(place='cpu', dtype='bfloat16')",
 }
 
 

@@ -19,7 +19,8 @@ from smoothcache_core.errors import CommandError, ScheduleError
 from smoothcache_core.files import check_output, write_atomically
 from smoothcache_core.planning import Choice, Planner, Point, auto
 from smoothcache_core.reports import save_figure, skip_map, trade_off
-from smoothcache_core.sources import smooth, smooth_to_compute, with_prediction
+from smoothcache_core.schedule.cost_file import CostFile
+from smoothcache_core.sources import smooth, smooth_to_compute, stored, with_prediction
 from smoothcache_core.sources.interval import interval_of
 from smoothcache_core.sources.smooth import PUBLISHED_LAG
 
@@ -39,6 +40,8 @@ def plan_to_files(settings: Plan, modality: Modality) -> None:
     """
     del modality
     calibration = Calibration.load(settings.calibration)
+    if settings.at is not None:
+        calibration = calibration.at(*CostFile.load(settings.at).costs)
     output = settings.output or schedules_folder(settings.calibration, calibration.evaluations)
     check_output(output, folder=output.suffix != ".json")
     if settings.plans:
@@ -78,7 +81,7 @@ def plan_to_files(settings: Plan, modality: Modality) -> None:
         console.print(f"[bold]{front.why}.[/]")
     if schedules:
         show_schedules({files[name].name: plan for name, plan in schedules.items()}, console)
-    console.print(kept_line(calibration))
+    console.print(kept_line({level: each.cost for level, each in calibration.levels.items()}))
     where = next(iter(files.values())) if len(files) == 1 and front is None else output
     console.print(f"Written to {where}.")
 
@@ -118,16 +121,24 @@ _Makers = dict[str, Callable[[], Schedule]]
 
 
 def _makers(calibration: Calibration, settings: Plan) -> _Makers:
-    return (
-        _planned(calibration, settings)
-        | _smooth(calibration, settings)
-        | {f"interval-{n}": partial(interval_of, calibration, n) for n in settings.intervals}
-    )
+    published = _smooth(calibration, settings) | {
+        f"interval-{n}": partial(interval_of, calibration, n) for n in settings.intervals
+    }
+
+    def kept(make: Callable[[], Schedule]) -> Schedule:
+        return stored(calibration, make(), settings.storage)
+
+    return _planned(calibration, settings) | {k: partial(kept, v) for k, v in published.items()}
 
 
 def _planned(calibration: Calibration, settings: Plan) -> _Makers:
     make = partial(
-        plan, calibration, target=settings.target, limits=settings.limits, fill=settings.fill_rule
+        plan,
+        calibration,
+        target=settings.target,
+        limits=settings.limits,
+        fill=settings.fill_rule,
+        storage=settings.storage,
     )
     planned: _Makers = {}
     if settings.rule == "best":
@@ -204,10 +215,19 @@ def _front(calibration: Calibration, settings: Plan) -> _Front:
     error = _front_error(settings)
     try:
         choice: Choice = auto(
-            calibration, error=error, limits=settings.limits, fill=settings.fill_rule
+            calibration,
+            error=error,
+            limits=settings.limits,
+            fill=settings.fill_rule,
+            storage=settings.storage,
         )
     except ScheduleError as problem:
-        points = Planner(calibration, limits=settings.limits, fill=settings.fill_rule).front()
+        points = Planner(
+            calibration,
+            limits=settings.limits,
+            fill=settings.fill_rule,
+            storage=settings.storage,
+        ).front()
         if settings.errors or not points:
             raise
         return _Front(points=points, chosen=None, why=str(problem), error=error)

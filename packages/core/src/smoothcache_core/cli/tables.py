@@ -9,9 +9,10 @@ from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table
 
-from smoothcache_core import Calibration, Schedule
+from smoothcache_core import Schedule
+from smoothcache_core.adapters.levels import Level
 from smoothcache_core.planning import Point
-from smoothcache_core.schedule import Prediction
+from smoothcache_core.schedule import Cost, Prediction
 from smoothcache_core.schedule.schedule import MOST_TERMS
 from smoothcache_core.sources import SOURCES, SourceKind
 
@@ -89,15 +90,20 @@ def shown_bytes(count: int) -> str:
     return f"{value:.3g} GiB"
 
 
-def kept_line(calibration: Calibration) -> str:
-    """Return what one kept copy of every target's outputs takes, as a sentence."""
-    cost, known = calibration.cost, calibration.levels
-    parts = [f"a whole evaluation {shown_bytes(cost.kept_bytes('denoiser'))}"]
-    for level, each in known.items():
-        kinds = [f"{kind} {shown_bytes(each.cost.kept_bytes(kind))}" for kind in each.kinds]
+def kept_line(costs: Mapping[Level, Cost]) -> str:
+    """Return what one kept copy of every target's outputs takes, as a sentence.
+
+    Args:
+        costs: What one evaluation costs, by the level of the sites.
+    """
+    whole = next(iter(costs.values()))
+    parts = [f"a whole evaluation {shown_bytes(whole.kept_bytes('denoiser'))}"]
+    for level, cost in costs.items():
+        names = dict.fromkeys(site.kind for site in cost.sites)
+        kinds = [f"{kind} {shown_bytes(cost.kept_bytes(kind))}" for kind in names]
         inside = f" ({', '.join(kinds)})" if len(kinds) > 1 else ""
         if kinds:
-            parts.append(f"all {level} {shown_bytes(each.cost.kept_bytes())}{inside}")
+            parts.append(f"all {level} {shown_bytes(cost.kept_bytes())}{inside}")
     return f"One kept copy takes: {'; '.join(parts)}. Fills combine up to {MOST_TERMS}."
 
 

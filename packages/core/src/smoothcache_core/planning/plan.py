@@ -12,8 +12,10 @@ from smoothcache_core.planning.cautions import cautions
 from smoothcache_core.planning.front import Choice, Point, beats
 from smoothcache_core.schedule.limits import Limits
 from smoothcache_core.schedule.schedule import Schedule
+from smoothcache_core.schedule.storage import Storage
 from smoothcache_core.sources import SOURCES
 from smoothcache_core.sources.kind import SourceKind, fits, lacks_sites, or_none, predicted_error
+from smoothcache_core.sources.storing import stored
 
 COMPUTES = (0.85, 0.7, 0.6, 0.5, 0.42, 0.35, 0.3, 0.25, 0.2, 0.15, 0.1)
 """Compute fractions of a front: from hardly any saving to a tenth, each a sixth or more below the
@@ -35,6 +37,7 @@ def plan(
     target: str = "auto",
     limits: Limits | None = None,
     fill: FillRule | None = None,
+    storage: Storage | None = None,
 ) -> Schedule:
     """Return the schedule with the least predicted error for a budget of compute, or the reverse.
 
@@ -72,6 +75,9 @@ def plan(
         fill: How skipped outputs of sublayers are made: a rule of `smoothcache_core.fills`, such as
             `reuse()`, `taylor(1)` or `linear(3)`; by calibrated coefficients of
             up to three outputs if not given. `"auto"` then compares only what takes a rule.
+        storage: How outputs are to be kept, `Storage(place="cpu", dtype="bfloat16")` of
+            `smoothcache_core.schedule`: the schedule says so, its bytes are those, and its error
+            includes that of rounding. As they were computed if not given.
 
     Returns:
         A schedule with a fingerprint, costs and a prediction of its error.
@@ -86,7 +92,7 @@ def plan(
         raise ScheduleError(
             f"give exactly one of compute, speedup and error, got {given or 'none'}"
         )
-    planner = Planner(calibration, target=target, limits=limits, fill=fill)
+    planner = Planner(calibration, target=target, limits=limits, fill=fill, storage=storage)
     if error is not None:
         schedule = planner.to_error(error)
     else:
@@ -132,6 +138,7 @@ class Planner:
             plan this calibration.
         limits: What every plan must keep to; the defaults of `Limits` if not given.
         fill: How skipped outputs of sites are made, see `fills`; the sources choose if not given.
+        storage: How outputs are to be kept; as they were computed if not given.
 
     Raises:
         ScheduleError: There is no such target, it takes no fill rule, no run can keep to the
@@ -145,6 +152,7 @@ class Planner:
         target: str = "auto",
         limits: Limits | None = None,
         fill: FillRule | None = None,
+        storage: Storage | None = None,
     ) -> None:
         check_kind(calibration, Calibration, name="calibration", error=ScheduleError)
         if calibration.evaluations == 1:
@@ -152,15 +160,28 @@ class Planner:
         self._calibration = calibration
         self._limits = limits or Limits()
         self._limits.check(calibration.evaluations)
+        self._storage = storage or Storage()
         kinds = _chosen(calibration, target, filled=fill is not None)
-        self._makers = {kind.name: kind.plan(calibration, self._limits, fill) for kind in kinds}
+        within = self._limits_before_rounding()
+        self._makers = {kind.name: kind.plan(calibration, within, fill) for kind in kinds}
         self._plans: dict[tuple[str, float], Schedule | ScheduleError] = {}
+
+    def _limits_before_rounding(self) -> Limits:
+        """Return the limits of schedules whose outputs are then kept in fewer bits."""
+        most, share = (
+            self._limits.max_bytes,
+            self._storage.share(self._calibration.fingerprint.dtype),
+        )
+        return self._limits if most is None else replace(self._limits, max_bytes=int(most / share))
 
     def _plan(self, name: str, compute: float) -> Schedule | ScheduleError:
         key = name, compute
         if key not in self._plans:
             try:
-                self._plans[key] = _checked(self._makers[name](compute), self._calibration)
+                made = _checked(self._makers[name](compute), self._calibration)
+                if not self._storage.is_plain:
+                    made = stored(self._calibration, made, self._storage)
+                self._plans[key] = made
             except ScheduleError as error:
                 self._plans[key] = error
         return self._plans[key]
@@ -304,6 +325,7 @@ def auto(
     computes: Iterable[float] = COMPUTES,
     limits: Limits | None = None,
     fill: FillRule | None = None,
+    storage: Storage | None = None,
 ) -> Choice:
     """Compare all targets at many budgets, and choose what computes least within an error.
 
@@ -318,6 +340,7 @@ def auto(
         computes: Compute fractions to plan for, in (0, 1].
         limits: What every plan must keep to; the defaults of `Limits` if not given.
         fill: How skipped outputs of sites are made, see `fills`; the sources choose if not given.
+        storage: How outputs are to be kept; as they were computed if not given.
 
     Returns:
         All schedules, the chosen one, and why it was chosen.
@@ -326,7 +349,7 @@ def auto(
         ScheduleError: Nothing that skips anything keeps the error, or the calibration lacks what is
             needed.
     """
-    points = Planner(calibration, limits=limits, fill=fill).front(computes)
+    points = Planner(calibration, limits=limits, fill=fill, storage=storage).front(computes)
     within = [point for point in points if point.error <= error]
     if not within:
         least = min((point.error for point in points), default=float("nan"))

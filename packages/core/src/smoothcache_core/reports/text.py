@@ -47,7 +47,13 @@ def _columns(rows: "Sequence[ReportRow]") -> list[_Column]:
         *(column for name in metrics for column in _metric_columns(name)),
         *((cell(name), _summary_column(name)) for name in summaries),
         ("cached", lambda row: _bytes(row.bytes_peak)),
+        ("cached, predicted", _foretold_bytes),
     ]
+
+
+def _foretold_bytes(row: "ReportRow") -> str | None:
+    known = None if row.prediction is None else row.prediction.bytes
+    return None if known is None else _bytes(known)
 
 
 def _predicted(row: "ReportRow") -> str | None:

@@ -30,6 +30,7 @@ from smoothcache_core.runtime.run import Run
 from smoothcache_core.runtime.site_cache import Refit
 from smoothcache_core.runtime.store import CacheStats
 from smoothcache_core.schedule.schedule import Schedule
+from smoothcache_core.schedule.storage import Storage
 from smoothcache_core.wrapping.denoiser import MARK, Step, removed_on_error, sites_of
 
 _NONE: Mapping[int, Run] = MappingProxyType({})
@@ -50,6 +51,7 @@ class Attachment:
         scheduler: The pipeline's scheduler, if it has one.
         solver: Name of the solver, if it is known and not that of `scheduler`.
         differentiable: Whether gradients flow through what is kept.
+        storage: How outputs are kept, whatever the schedules say; None if they decide.
 
     Attributes:
         stats: What the cache did so far, in all runs; see `CacheStats`.
@@ -58,7 +60,8 @@ class Attachment:
     Raises:
         AdapterError: The adapter does not fit the model.
         AttachError: The model has a cache already, or cannot be restored; or it is in shards, and
-            the ranks that hold them have different schedules.
+            the ranks that hold them have different schedules; or gradients are to flow through
+            outputs that are kept elsewhere.
         ScheduleError: The schedule does not fit the model, one filled site is inside another, or
             guidance cannot be filled here.
     """
@@ -73,6 +76,7 @@ class Attachment:
         scheduler: Scheduler | None,
         solver: str | None,
         differentiable: bool = False,
+        storage: Storage | None = None,
     ) -> None:
         inside = denoiser(model)
         refuse_unlike(inside, schedule)
@@ -80,7 +84,7 @@ class Attachment:
         self.stats = CacheStats()
         self.context: Announced | None = None
         self._inside, self._adapter, self._branches = inside, adapter, branches
-        self._graph = differentiable
+        self._graph, self._storage = differentiable, storage
         self._watch = SchedulerWatch(scheduler)
         self._remarks = Remarks()
         self._reader = CallReader(inside, adapter)
@@ -104,6 +108,7 @@ class Attachment:
             self.stats,
             self._remarks,
             graph=self._graph,
+            storage=self._storage,
         )
 
     def _foreseen(self) -> tuple[Hashable, bool]:

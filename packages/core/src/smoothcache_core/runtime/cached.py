@@ -13,6 +13,7 @@ from smoothcache_core.runtime.adapting import adapter_by
 from smoothcache_core.runtime.attachment import Attachment
 from smoothcache_core.runtime.store import CacheStats
 from smoothcache_core.schedule.schedule import Schedule
+from smoothcache_core.schedule.storage import Storage
 
 
 @contextmanager
@@ -25,6 +26,7 @@ def cached(
     scheduler: Scheduler | None = None,
     solver: str | None = None,
     differentiable: bool = False,
+    storage: Storage | None = None,
 ) -> Generator[CacheStats]:
     """Run `model` by `schedule` inside a `with` block; the model is restored exactly at its end.
 
@@ -49,6 +51,8 @@ def cached(
         solver: Name of the solver; taken from `scheduler` if not given.
         differentiable: Allow backpropagation through cached outputs, which keeps their autograd
             graph in memory. Otherwise filling an evaluation while gradients are enabled is refused.
+        storage: How outputs are kept: on the CPU, or in fewer bits. As the schedule says if it is
+            not given, which is as they were computed unless it was planned otherwise.
 
     Yields:
         Statistics, updated while the sampler runs.
@@ -66,6 +70,7 @@ def cached(
         scheduler=scheduler,
         solver=solver,
         differentiable=differentiable,
+        storage=storage,
     )
     try:
         yield attachment.stats
@@ -84,6 +89,7 @@ def attach(
     scheduler: Scheduler | None = None,
     solver: str | None = None,
     differentiable: bool = False,
+    storage: Storage | None = None,
 ) -> Attachment:
     """Attach the cache and keep it until `Attachment.detach()`, for servers; scripts use `cached`.
 
@@ -103,6 +109,7 @@ def attach(
         scheduler: The pipeline's scheduler, if it has one; see `cached`.
         solver: Name of the solver; taken from `scheduler` if not given.
         differentiable: Allow backpropagation through cached outputs; see `cached`.
+        storage: How outputs are kept, whatever schedules say; see `cached`.
 
     Returns:
         What detaches the cache, and counts what it does.
@@ -116,6 +123,8 @@ def attach(
     check_adapter(adapter)
     check_kind(schedule, Schedule, name="schedule", error=ScheduleError)
     check_names(branches, name="branches", error=AttachError)
+    if storage is not None:
+        check_kind(storage, Storage, name="storage", error=AttachError)
     return Attachment(
         model,
         adapter_by(adapter, schedule),
@@ -124,4 +133,5 @@ def attach(
         scheduler=scheduler,
         solver=solver,
         differentiable=differentiable,
+        storage=storage,
     )

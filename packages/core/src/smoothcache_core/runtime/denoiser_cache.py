@@ -29,11 +29,13 @@ from smoothcache_core.outputs.halves import (
     unguided,
     widen,
 )
+from smoothcache_core.outputs.parked import parked_leaves
 from smoothcache_core.outputs.structures import Structure, answer, flatten, like_output
 from smoothcache_core.outputs.tensors import nbytes
 from smoothcache_core.runtime.guided_batch import GuidedBatch
 from smoothcache_core.runtime.recipe import Recipe
 from smoothcache_core.runtime.remarks import Remarks
+from smoothcache_core.runtime.shelf import Shelf
 from smoothcache_core.runtime.store import CacheStats, TensorStore
 from smoothcache_core.schedule.timeline import FILL, FILLED, IDLE, REUSE, STORE, Timeline
 from smoothcache_core.wrapping.denoiser import Step
@@ -118,6 +120,7 @@ class DenoiserCache:
         remarks: Warns the user, each thing once.
         part: What of the latent is denoised; None for all of it.
         graph: Whether gradients flow through what is kept.
+        shelf: Where outputs are put away; None if they are kept as they are.
 
     Attributes:
         unguided: Whether the run said that guidance is off; batches are then of something else.
@@ -135,12 +138,14 @@ class DenoiserCache:
         *,
         part: LatentPart | None = None,
         graph: bool = False,
+        shelf: Shelf | None = None,
     ) -> None:
         self._recipe = denoiser
         self._denoiser = denoiser.timeline if denoiser.fills else None
         self._guidance = guidance.timeline if guidance.fills else None
         self._adapter, self._branches, self._part = adapter, branches, part
         self._store, self._stats, self._remarks, self._graph = store, stats, remarks, graph
+        self._shelf = shelf
         self._batch = GuidedBatch()
         self.unguided = False
         self.forget()
@@ -197,7 +202,7 @@ class DenoiserCache:
         if not sources or ((own or anchor) and sources != timeline.sources[evaluation]):
             self._stats.recomputed += 1
             return None
-        kept: list[_StoredOutput] = [entries[source] for source in sources]
+        kept = [self._back(entries[source]) for source in sources]
         present = like_output(self._latent, kept[0].output, self._part) if own else None
         latents = [(present, own), (kept[0].latent, anchor)]
         return answer(
@@ -260,7 +265,7 @@ class DenoiserCache:
         evaluation = self._tick.evaluation
         entries = self._store.stored(self._tick.branch, GUIDANCE.kind)
         kept: list[_StoredDifference] = [entries[s] for s in timeline.usable(evaluation, entries)]
-        tensors = [each.tensors for each in kept]
+        tensors = [self._shelf.fetched(e.tensors) if self._shelf else e.tensors for e in kept]
         return unguided(conditional.floating, tensors, timeline.weights[evaluation]), kept[0].spec
 
     # ------------------------------------------------------------------ after a call
@@ -292,8 +297,24 @@ class DenoiserCache:
                 latent = copies(flatten(like_output(self._latent, made, self._part)))
             kept = _StoredOutput(made, latent and latent.output())
             size = kept.output.bytes + (latent.bytes if latent else 0)
+            if self._shelf is not None:
+                kept = self._away(kept, self._shelf)
+                size = sum(p.bytes for p in parked_leaves((kept.output.leaves, kept.latent)))
             self._store.put(branch, DENOISER.kind, evaluation, kept, size)
         self._store.release(branch, DENOISER.kind, timeline, evaluation)
+
+    @staticmethod
+    def _away(kept: _StoredOutput, shelf: Shelf) -> _StoredOutput:
+        """Return an output that is put away, with its latent."""
+        output = Structure(shelf.parked(kept.output.leaves), kept.output.spec)
+        return _StoredOutput(output, shelf.parked(kept.latent))
+
+    def _back(self, kept: _StoredOutput) -> _StoredOutput:
+        """Return an output that was kept, brought back if it was put away."""
+        if self._shelf is None:
+            return kept
+        output = Structure(self._shelf.fetched(kept.output.leaves), kept.output.spec)
+        return _StoredOutput(output, self._shelf.fetched(kept.latent))
 
     def _end_guidance(self, timeline: Timeline, output: Any) -> Any:
         """Count the pass, keep its guidance difference, and widen what was made for a half."""
@@ -313,7 +334,12 @@ class DenoiserCache:
                 if order is None
                 else halves(flat, paired_rows(self._latent), order)
             )
-            made = _StoredDifference(difference(*passes, graph=self._graph), flat.spec)
-            self._store.put(branch, GUIDANCE.kind, evaluation, made, sum(map(nbytes, made.tensors)))
+            tensors: Any = difference(*passes, graph=self._graph)
+            size = sum(map(nbytes, tensors))
+            if self._shelf is not None:
+                tensors = self._shelf.parked(tensors)
+                size = sum(each.bytes for each in parked_leaves(tensors))
+            made = _StoredDifference(tensors, flat.spec)
+            self._store.put(branch, GUIDANCE.kind, evaluation, made, size)
         self._store.release(branch, GUIDANCE.kind, timeline, evaluation)
         return output

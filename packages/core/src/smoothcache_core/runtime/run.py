@@ -16,6 +16,7 @@ from smoothcache_core.runtime.continuity import FOREIGN, Continuity, is_mixed
 from smoothcache_core.runtime.denoiser_cache import DenoiserCache
 from smoothcache_core.runtime.program import Program
 from smoothcache_core.runtime.remarks import Remarks
+from smoothcache_core.runtime.shelf import Shelf
 from smoothcache_core.runtime.site_cache import Refit, SiteCache
 from smoothcache_core.runtime.solver_check import SolverCheck
 from smoothcache_core.runtime.soundness import Soundness
@@ -23,6 +24,7 @@ from smoothcache_core.runtime.store import CacheStats, TensorStore
 from smoothcache_core.runtime.turns import Turns
 from smoothcache_core.runtime.view import View
 from smoothcache_core.schedule.fingerprint import Fingerprint
+from smoothcache_core.schedule.storage import Storage
 from smoothcache_core.schedule.strengths import expectation_at, schedule_at
 from smoothcache_core.schedule.timeline import FILLED
 from smoothcache_core.wrapping.denoiser import Step
@@ -44,6 +46,7 @@ class Run:
         stats: Where everything is counted.
         remarks: Warns the user, each thing once.
         graph: Whether gradients flow through what is kept.
+        storage: How outputs are kept; None if the schedule decides.
 
     Attributes:
         program: The schedule, ready for the model.
@@ -60,6 +63,7 @@ class Run:
         remarks: Remarks,
         *,
         graph: bool,
+        storage: Storage | None = None,
     ) -> None:
         schedule = program.schedule
         self.program = program
@@ -71,6 +75,13 @@ class Run:
         self._branches, self._watch = branches, watch
         self._stats, self._remarks = stats, remarks
         self._store = TensorStore(stats)
+        kept_as = storage or schedule.storage
+        shelf = None if kept_as is None or kept_as.is_plain else Shelf(kept_as)
+        if shelf is not None and graph:
+            raise AttachError(
+                f"gradients flow through outputs that are kept as they are, not through {kept_as!r}"
+                "; attach with differentiable=True or a storage, not both"
+            )
         self._timesteps = TimestepCheck(schedule.fingerprint.timesteps)
         self._sites = SiteCache(
             program.sites,
@@ -80,6 +91,7 @@ class Run:
             stats,
             remarks,
             graph=graph,
+            shelf=shelf,
         )
         self._whole = DenoiserCache(
             program.denoiser,
@@ -91,6 +103,7 @@ class Run:
             remarks,
             part=schedule.fingerprint.latent_part,
             graph=graph,
+            shelf=shelf,
         )
         self._evaluation = -1
         self._other_guidance = False

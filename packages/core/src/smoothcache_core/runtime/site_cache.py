@@ -2,15 +2,19 @@
 
 import itertools
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from smoothcache_core.calls.clock import Tick
 from smoothcache_core.errors import AttachError
-from smoothcache_core.outputs.tensors import detached, flat, is_output, nbytes
+from smoothcache_core.outputs.parked import Parked, parked_leaves
+from smoothcache_core.outputs.tensors import detached, flat
+from smoothcache_core.runtime.keeping import SiteKeeper, is_kept, kept_bytes
 from smoothcache_core.runtime.recipe import Recipe
 from smoothcache_core.runtime.remarks import Remarks
+from smoothcache_core.runtime.shelf import Line, Shelf
 from smoothcache_core.runtime.store import CacheStats, TensorStore
 from smoothcache_core.schedule.schedule import MOST_TERMS
 from smoothcache_core.schedule.timeline import COMPUTE, FILL, FILLED, REUSE, STORE, Timeline
@@ -25,6 +29,10 @@ bytes, so that views of all rows are aligned alike."""
 Refit = Callable[[str, int, Sequence[CallOutputs], CallOutputs], Sequence[float]]
 """Gives the coefficients of a fill from the path of its site, its evaluation, the outputs that it
 combines, the newest first, and what the site computes instead."""
+
+
+_Like = Tensor | Parked
+"""What tells a device and a data type: a tensor, or one that was put away."""
 
 
 class Coefficients:
@@ -44,13 +52,13 @@ class Coefficients:
         self._rows = {weights: row for row, weights in enumerate(dict.fromkeys(used))}
         self._tables: dict[tuple[torch.device, torch.dtype], Tensor] = {}
 
-    def row(self, weights: tuple[float, ...], terms: int, like: Sequence[Tensor]) -> Tensor:
+    def row(self, weights: tuple[float, ...], terms: int, like: Sequence[_Like]) -> Tensor:
         """Return `weights` and zeros up to `terms`, (terms,), a view.
 
         Args:
             weights: Those of one fill.
             terms: At least as many.
-            like: Tensors on the device, that decide between float32 and float64.
+            like: Tensors of the device, that decide between float32 and float64.
         """
         place = like[0].device, _wide(like)
         if place not in self._tables:
@@ -63,7 +71,7 @@ class Coefficients:
             return torch.tensor(padded, dtype=dtype).to(device, non_blocking=True)
 
 
-def _wide(tensors: Sequence[Tensor]) -> torch.dtype:
+def _wide(tensors: Sequence[_Like]) -> torch.dtype:
     wide = any(tensor.dtype == torch.float64 for tensor in tensors)
     return torch.float64 if wide else torch.float32
 
@@ -79,6 +87,7 @@ class SiteCache:
         stats: Where it is counted.
         remarks: Warns the user, each thing once.
         graph: Whether gradients flow through what is stored.
+        shelf: Where outputs are put away; None if they are kept as they are.
     """
 
     def __init__(
@@ -91,6 +100,7 @@ class SiteCache:
         remarks: Remarks,
         *,
         graph: bool = False,
+        shelf: Shelf | None = None,
     ) -> None:
         for wrapped in itertools.chain(*sites):
             wrapped.graph = graph
@@ -103,6 +113,11 @@ class SiteCache:
         self._silent: set[tuple[str, str]] = set()
         self._coefficients = coefficients
         self._store, self._stats, self._remarks = store, stats, remarks
+        self._shelf, self._keepers = shelf, dict[str, SiteKeeper]()
+        if shelf is not None:
+            self._line = Line(shelf)
+            paths = [recipe.site.path for recipe in recipes]
+            self._keepers = {path: SiteKeeper(shelf, self._line, path) for path in paths}
 
     def prepare(self, tick: Tick) -> None:
         """Tell every site what to do in the evaluation that begins."""
@@ -110,7 +125,10 @@ class SiteCache:
             self._sites = self._members[tick.member]
         if tick.handed_over:
             self._forget_other(tick)
+        if self._shelf is not None:
+            self._line.begin()
         for wrapped, timeline in self._sites:
+            wrapped.keeper = self._keepers.get(wrapped.site.path)
             mode = timeline.modes[tick.evaluation]
             if (wrapped.site.path, tick.branch) in self._silent:
                 mode = COMPUTE
@@ -171,12 +189,12 @@ class SiteCache:
         computed = [wrapped.kept() for wrapped, _, _ in filled]
         self.prepare(tick)
         for (wrapped, timeline, outputs), values in zip(filled, computed, strict=True):
-            found = refit(wrapped.site.path, tick.evaluation, outputs, values)
-            like = flat(outputs[0][0])
+            back = self._shelf.fetched if self._shelf else lambda each: each
+            found = refit(wrapped.site.path, tick.evaluation, back(outputs), back(values))
+            like = _like(outputs[0])
             weights = torch.zeros(timeline.terms, dtype=_wide(like))
             weights[: len(outputs)] = torch.tensor(found)
-            sources = _padded(outputs, timeline.terms)
-            wrapped.prepare_fill(sources, weights.to(like[0].device))
+            self._fill(wrapped, outputs, timeline.terms, weights.to(like[0].device))
 
     def _sources(self, wrapped: WrappedSite, timeline: Timeline, tick: Tick) -> list[CallOutputs]:
         """Return the kept outputs that an evaluation is filled from; empty if some are missing."""
@@ -190,14 +208,28 @@ class SiteCache:
         if not outputs:
             return False
         if timeline.modes[evaluation] == REUSE:
-            wrapped.prepare(REUSE, outputs[0])
+            if keeper := self._keepers.get(wrapped.site.path):
+                keeper.expect(outputs[:1], None)
+                wrapped.prepare_arrival(REUSE, outputs[0])
+            else:
+                wrapped.prepare(REUSE, outputs[0])
             return True
-        tensors = [tensor for output in outputs[0] for tensor in flat(output)]
+        tensors = _like(outputs[0])
         if len({len(values) for values in outputs}) > 1 or not tensors:
             return False
         weights = self._coefficients.row(timeline.weights[evaluation], timeline.terms, tensors)
-        wrapped.prepare_fill(_padded(outputs, timeline.terms), weights)
+        self._fill(wrapped, outputs, timeline.terms, weights)
         return True
+
+    def _fill(
+        self, wrapped: WrappedSite, outputs: Sequence[CallOutputs], terms: int, weights: Tensor
+    ) -> None:
+        """Let a site be filled with the weighted sum of kept outputs; `weights` is (terms,)."""
+        if keeper := self._keepers.get(wrapped.site.path):
+            keeper.expect(outputs, weights)
+            wrapped.prepare_arrival(FILL, outputs[0])
+        else:
+            wrapped.prepare_fill(_padded(outputs, terms), weights)
 
     def collect(self, tick: Tick) -> None:
         """Take what the sites kept, count, and drop what is not needed any more."""
@@ -210,7 +242,7 @@ class SiteCache:
                 self._forget_changed(wrapped, tick)
             elif mode == STORE:
                 values = _outputs(wrapped)
-                size = sum(nbytes(value) for value in values)
+                size = sum(kept_bytes(value) for value in values)
                 self._store.put(tick.branch, path, tick.evaluation, values, size)
             self._store.release(tick.branch, path, timeline, tick.evaluation)
         self.rest()
@@ -231,6 +263,11 @@ class SiteCache:
             wrapped.prepare(COMPUTE)
 
 
+def _like(outputs: Sequence[Any]) -> list[_Like]:
+    """Return the tensors of the calls of one evaluation, put away or not."""
+    return [*parked_leaves(outputs)] or [tensor for each in outputs for tensor in flat(each)]
+
+
 def _padded(outputs: Sequence[CallOutputs], terms: int) -> FillSources:
     """Return for each call its outputs, the newest first, repeated up to `terms` of them.
 
@@ -245,7 +282,7 @@ def _padded(outputs: Sequence[CallOutputs], terms: int) -> FillSources:
 def _outputs(wrapped: WrappedSite) -> CallOutputs:
     """Return what a site kept, if it can be kept."""
     values = wrapped.kept()
-    strange = [type(value).__name__ for value in values if not is_output(value)]
+    strange = [type(value).__name__ for value in values if not is_kept(value)]
     if strange:
         raise AttachError(
             f"{wrapped.site.path!r} gives a {strange[0]}; only a tensor or a tuple of tensors can "

@@ -4,6 +4,7 @@ from smoothcache_core.schedule.cost import Cost, SiteCost
 from smoothcache_core.schedule.fingerprint import Fingerprint
 from smoothcache_core.schedule.provenance import Prediction, Provenance
 from smoothcache_core.schedule.schedule import Fill, Schedule
+from smoothcache_core.schedule.storage import Storage
 
 __all__ = [
     "Cost",
@@ -13,4 +14,5 @@ __all__ = [
     "Provenance",
     "Schedule",
     "SiteCost",
+    "Storage",
 ]

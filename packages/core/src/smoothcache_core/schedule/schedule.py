@@ -25,6 +25,7 @@ from smoothcache_core.schedule.fingerprint import Fingerprint, check_timesteps
 from smoothcache_core.schedule.formats import FORMATS
 from smoothcache_core.schedule.provenance import Prediction, Provenance, described
 from smoothcache_core.schedule.solver_steps import SolverSteps
+from smoothcache_core.schedule.storage import Storage
 from smoothcache_core.schedule.timeline import PLAIN, Timeline, timeline
 from smoothcache_core.schedule.values import Count, Integer, Name, Number, Positive, Value
 
@@ -99,6 +100,7 @@ class Changes(TypedDict, total=False):
     cost: Cost | None
     prediction: Prediction | None
     solver_steps: SolverSteps | None
+    storage: Storage | None
 
 
 def _integer(number: object) -> object:
@@ -135,6 +137,7 @@ class Schedule(Value):
         prediction: Its predicted error, memory and time, if known.
         solver_steps: What the solver makes of the first outputs, by which a run with another
             solver, noise or guidance is told from the planned one; None if it is not known.
+        storage: How outputs are kept; None for as they were computed.
 
     Raises:
         ScheduleError: From every constructor, if the content is invalid.
@@ -150,6 +153,7 @@ class Schedule(Value):
     cost: Cost | None = None
     prediction: Prediction | None = None
     solver_steps: SolverSteps | None = None
+    storage: Storage | None = None
 
     if TYPE_CHECKING:  # rows may be lists, and all parts dictionaries
 
@@ -370,7 +374,8 @@ class Schedule(Value):
     def predicted_bytes(self, cost: Cost | None = None) -> int:
         """Return the most bytes of cached tensors held after any evaluation, all branches counted.
 
-        A latent that a fill of the denoiser uses counts as much as an output.
+        A latent that a fill of the denoiser uses counts as much as an output. What is kept by a
+        `storage` counts wherever it is; of what data type outputs were is told by the fingerprint.
 
         Args:
             cost: Output sizes to count with; the schedule's own if not given.
@@ -391,7 +396,8 @@ class Schedule(Value):
         for site, size in sizes.items():
             for evaluation, number in enumerate(self.timeline(site).live_counts()):
                 totals[evaluation] += size * number
-        return max(totals)
+        share = 1.0 if self.storage is None else self.storage.share(self.fingerprint.dtype)
+        return round(share * max(totals))
 
     # ------------------------------------------------------------------ files
 

@@ -17,6 +17,7 @@ from smoothcache_core.sources.sites import (
     plan_sites,
 )
 from smoothcache_core.sources.smooth import SMOOTH, scan, smooth, smooth_to_compute
+from smoothcache_core.sources.storing import stored
 
 SOURCES: tuple[SourceKind, ...] = (
     WHOLE_EVALUATIONS,
@@ -40,5 +41,6 @@ __all__ = [
     "scan",
     "smooth",
     "smooth_to_compute",
+    "stored",
     "with_prediction",
 ]

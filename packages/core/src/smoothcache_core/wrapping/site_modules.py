@@ -47,6 +47,8 @@ class _Caching:
     _smoothcache_copies: bool
     _smoothcache_graph: bool
     _smoothcache_versions: tuple[int, ...]
+    _smoothcache_park: Callable[[Any, Output], object] | None
+    _smoothcache_arrive: Callable[[Any, int], Output] | None
 
     def _smoothcache_counted(self) -> int:
         """Return the number of this call in the evaluation, from 0."""
@@ -56,6 +58,8 @@ class _Caching:
 
     def _smoothcache_filled(self, call: int) -> Output:
         """Return what a skipped call gives: what was stored, or a combination of it."""
+        if self._smoothcache_arrive is not None:
+            return self._smoothcache_arrive(self, call)
         if self._smoothcache_mode == REUSE:
             stored = self._smoothcache_values[call]
             return (
@@ -65,11 +69,14 @@ class _Caching:
             )
         return blended(self._smoothcache_sources[call], self._smoothcache_weights)
 
-    def _smoothcache_store(self, output: Output) -> None:
+    def _smoothcache_store(self, output: Any) -> None:
         self._smoothcache_values = (*self._smoothcache_values, output)
 
     def _smoothcache_store_output(self, output: Output) -> None:
         """Store what the caller gets, itself or a copy, and note how often it was changed yet."""
+        if self._smoothcache_park is not None:
+            self._smoothcache_store(self._smoothcache_park(self, output))
+            return
         if self._smoothcache_copies:
             self._smoothcache_store(cloned(output, graph=self._smoothcache_graph))
             return
@@ -77,8 +84,10 @@ class _Caching:
         if not torch.compiler.is_compiling():  # compiled code knows no versions
             self._smoothcache_versions = (*self._smoothcache_versions, version(output))
 
-    def _smoothcache_freed(self, output: Output) -> Output:
+    def _smoothcache_freed(self, output: Output) -> object:
         """Return what is stored of a new tensor."""
+        if self._smoothcache_park is not None:
+            return self._smoothcache_park(self, output)
         return output if self._smoothcache_graph else detached(output)
 
 

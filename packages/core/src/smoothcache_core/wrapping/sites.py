@@ -1,14 +1,16 @@
 """A wrapped site: one module, or a span of consecutive blocks."""
 
 import inspect
-from typing import Any
+from collections.abc import Callable, Sequence
+from functools import cache
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from smoothcache_core.adapters.sites import Site
 from smoothcache_core.errors import AttachError
-from smoothcache_core.outputs.tensors import detached, is_output, version
+from smoothcache_core.outputs.tensors import Output, detached, is_output, version
 from smoothcache_core.patching import undone_on_error
 from smoothcache_core.schedule.timeline import COMPUTE, FILL, FILLED, REUSE, STORE
 from smoothcache_core.wrapping.modules import WrappedModule, wrap_module
@@ -36,6 +38,21 @@ _INPUTS = "_smoothcache_inputs"
 _ENTERED = "_smoothcache_entered"
 
 
+_KEEPER = "_smoothcache_keeper"
+
+
+class Keeper(Protocol):
+    """Keeps the outputs of one site elsewhere, or in fewer bits."""
+
+    def park(self, output: Any) -> Any:
+        """Return what is kept of an output of the site."""
+        ...
+
+    def arrive(self, call: int) -> Output:
+        """Return what a call of the evaluation under way is filled with, from 0."""
+        ...
+
+
 class WrappedSite:
     """A site that is told before every evaluation what to do in it.
 
@@ -49,6 +66,7 @@ class WrappedSite:
         mode: What the site does in the evaluation under way, see `schedule.timeline`.
         copies: Whether copies are stored and given, because somebody changes outputs in place.
         graph: Whether gradients flow through what is stored.
+        keeper: Keeps its outputs; None where they are kept as they are.
 
     Raises:
         AttachError: A delta names forward arguments that are none.
@@ -59,6 +77,7 @@ class WrappedSite:
         self.mode = COMPUTE
         self.copies = False
         self.graph = False
+        self.keeper: Keeper | None = None
         modules = {path: model.get_submodule(path) for path in site.paths}
         names = {
             path: _argument_indices(module, site, path) if site.target == "delta" else ()
@@ -85,6 +104,16 @@ class WrappedSite:
         self._parts[0].state.update(_state(mode, values), **self._ways())
         self._prepare_others(mode, values)
 
+    def prepare_arrival(self, mode: int, values: Sequence[Any]) -> None:
+        """Say that the keeper fills the evaluation that begins, in one of the modes `FILLED`.
+
+        Args:
+            mode: `REUSE` or `FILL`.
+            values: What was kept of one output for each call.
+        """
+        self._parts[0].state.update(_state(mode), **self._ways())
+        self._prepare_others(mode, values)
+
     def prepare_fill(self, sources: FillSources, weights: Tensor) -> None:
         """Say what to combine in the evaluation that begins, and how: `weights` is (terms,)."""
         state = self._parts[0].state
@@ -93,7 +122,7 @@ class WrappedSite:
         state["_smoothcache_weights"] = weights
         self._prepare_others(FILL, sources[0])
 
-    def _prepare_others(self, mode: int, values: CallOutputs) -> None:
+    def _prepare_others(self, mode: int, values: Sequence[Any]) -> None:
         """Let the other blocks of a span pass on what they are given, or compute."""
         self.mode = mode
         passing = mode in FILLED
@@ -101,13 +130,19 @@ class WrappedSite:
             keeping = mode == STORE and part is self._parts[-1]
             own = REUSE if passing else STORE if keeping else COMPUTE
             part.state.update(_state(own), **self._ways())
-            part.state["_smoothcache_single"] = passing and isinstance(values[0], Tensor)
+            part.state["_smoothcache_single"] = passing and not isinstance(values[0], tuple)
 
-    def _ways(self) -> dict[str, bool]:
+    def _ways(self) -> dict[str, Any]:
         """Return the attributes that say how outputs are stored and given."""
         # a hook may change what it gets in place; tensors of inference mode do not count changes
         copies = self.copies or bool(self._hooks) or torch.is_inference_mode_enabled()
-        return {"_smoothcache_copies": copies, "_smoothcache_graph": self.graph}
+        ways = {"_smoothcache_copies": copies, "_smoothcache_graph": self.graph}
+        parks = self.keeper is not None and not self.site.last  # a span's delta is made later
+        return ways | {
+            _KEEPER: self.keeper,
+            "_smoothcache_park": _parking() if parks else None,
+            "_smoothcache_arrive": _arriving() if self.keeper is not None else None,
+        }
 
     @property
     def was_changed(self) -> bool:
@@ -133,6 +168,8 @@ class WrappedSite:
             )
         pairs = zip(others[-1], first, strict=True)
         deltas = [combined(torch.sub, output, inputs) for output, inputs in pairs]
+        if self.keeper is not None:
+            return tuple(self.keeper.park(delta) for delta in deltas)
         return tuple(delta if self.graph else detached(delta) for delta in deltas)
 
     # ------------------------------------------------------------------ for everybody
@@ -148,6 +185,18 @@ class WrappedSite:
     def undo(self) -> None:
         """Restore the site exactly."""
         self._changes.undo()
+
+
+@cache
+def _parking() -> Callable[[Any, Output], object]:
+    """Return what parks an output of a module: one function for all, which compiled code calls."""
+    return torch.compiler.disable(lambda module, output: vars(module)[_KEEPER].park(output))
+
+
+@cache
+def _arriving() -> Callable[[Any, int], Output]:
+    """Return what fills a call of a module, likewise."""
+    return torch.compiler.disable(lambda module, call: vars(module)[_KEEPER].arrive(call))
 
 
 def _state(mode: int, values: CallOutputs = ()) -> dict[str, Any]:

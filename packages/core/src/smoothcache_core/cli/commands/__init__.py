@@ -12,6 +12,7 @@ from smoothcache_core.cli.commands.calibrate import Calibrate
 from smoothcache_core.cli.commands.demo import Demo
 from smoothcache_core.cli.commands.evaluate import Evaluate
 from smoothcache_core.cli.commands.fit import Fit
+from smoothcache_core.cli.commands.memory import Memory
 from smoothcache_core.cli.commands.plan import Plan
 from smoothcache_core.cli.commands.sample import Sample
 from smoothcache_core.cli.commands.transfer import Transfer
@@ -22,6 +23,7 @@ COMMANDS: tuple[type[Command], ...] = (
     Calibrate,
     Transfer,
     Plan,
+    Memory,
     Fit,
     Sample,
     Evaluate,
@@ -37,7 +39,7 @@ Start with [bold]demo[/bold]: it needs no download and no GPU. With a model of y
 that into a schedule of what to skip, for a compute fraction, a speed-up or an error that you
 name; [bold]fit[/bold] improves and measures it, [bold]sample[/bold] samples by it,
 [bold]evaluate[/bold] compares it with the plain model. [bold]transfer[/bold] carries a
-calibration over to another number of steps.
+calibration over to another number of steps; [bold]memory[/bold] says what is kept at another size.
 """
 
 
@@ -56,10 +58,12 @@ _EXAMPLES = MappingProxyType(
             "plan mine.safetensors --compute 0.5 -o half.json",
             "plan mine.safetensors --speedup 2 --max-bytes 2GB",
             "plan mine.safetensors --error 0.01 -o good.json",
+            "plan mine.safetensors --compute 0.5 --at four.json --keep-as bfloat16",
             "plan mine.safetensors --front",
             "plan mine.safetensors --compute 0.5 --rule smooth --map",
             "plan mine.safetensors --interval 2 -o every-second.json --v1",
         ),
+        "memory": ("memory --batch 4 --samples 4 --calibration mine.safetensors -o four.json",),
         "fit": (
             "fit half.json --samples 8 -o fitted.json",
             "fit quarter.json --refine 50 --checkpoint tried.json",

@@ -20,6 +20,7 @@ from smoothcache_core.errors import CommandError
 if TYPE_CHECKING:
     from smoothcache_core.fills import FillRule
     from smoothcache_core.planning import Limits
+    from smoothcache_core.schedule import Storage
 
 
 def _bytes(_: Any, tokens: Sequence[Token]) -> int:
@@ -92,6 +93,13 @@ class Plan(Command):
             "series ('taylor-0' to 'taylor-2'). Default: linear-3.",
         ),
     ] = None
+    at: Annotated[
+        Path | None,
+        opt.file_option(
+            "File written by memory: plan for the size that it was asked for, not for that of the "
+            "calibration."
+        ),
+    ] = None
     front: Annotated[
         bool,
         Parameter(
@@ -133,6 +141,22 @@ class Plan(Command):
             metavar="SIZE",
             group=opt.LIMITS,
             help="Most memory for cached outputs: '2GB', '500MiB', or bytes. Default: any.",
+        ),
+    ] = None
+    keep_on: Annotated[
+        Literal["device", "cpu"],
+        Parameter(
+            group=opt.LIMITS,
+            help="Where outputs are kept: on the model's device, or in the memory of the CPU, "
+            "copied beside the computation. --max-bytes counts them in either.",
+        ),
+    ] = "device"
+    keep_as: Annotated[
+        Literal["float16", "bfloat16", "float8_e4m3fn"] | None,
+        Parameter(
+            group=opt.LIMITS,
+            help="Data type that kept outputs are rounded to. What that adds to the error is in "
+            "the predicted one. Default: as they were computed.",
         ),
     ] = None
     max_rows: Annotated[
@@ -259,6 +283,13 @@ class Plan(Command):
             max_bytes=self.max_bytes,
             max_rows=self.max_rows,
         )
+
+    @property
+    def storage(self) -> Storage:
+        """How the schedules are to keep outputs."""
+        from smoothcache_core.schedule import Storage
+
+        return Storage(place=self.keep_on, dtype=self.keep_as)
 
     @property
     def fill_rule(self) -> FillRule | None:
