@@ -206,7 +206,7 @@ def test_an_attachment_keeps_all_schedules_alike():
 def test_what_is_put_away_is_not_changed_in_place():
     sampler = sampler_of(Denoiser())
     for block in sampler.model.get_submodule("blocks").children():
-        block.in_place = True  # pyright: ignore[reportAttributeAccessIssue]
+        vars(block)["in_place"] = True
     schedule = planned("site").changed(storage=ON_CPU)
     with cached(sampler.model, ADAPTER, schedule) as stats:
         latents = [sampler.final_latent(7) for _ in range(2)]

@@ -53,8 +53,9 @@ class Storage(Value):
         Args:
             dtype: Such as `"float32"`; one that is not known is not rounded.
         """
-        known = dtype if self.dtype is not None else None
-        return known in _BYTES and _BYTES[known] > _BYTES[self.dtype or known]
+        if dtype is None or self.dtype is None or dtype not in _BYTES:
+            return False
+        return _BYTES[dtype] > _BYTES[self.dtype]
 
     def share(self, dtype: str | None) -> float:
         """Return the bytes that are stored over those that were computed, in (0, 1].

@@ -190,13 +190,15 @@ class WrappedSite:
 @cache
 def _parking() -> Callable[[Any, Output], object]:
     """Return what parks an output of a module: one function for all, which compiled code calls."""
-    return torch.compiler.disable(lambda module, output: vars(module)[_KEEPER].park(output))
+    parked: Any = torch.compiler.disable(lambda module, output: vars(module)[_KEEPER].park(output))
+    return parked
 
 
 @cache
 def _arriving() -> Callable[[Any, int], Output]:
     """Return what fills a call of a module, likewise."""
-    return torch.compiler.disable(lambda module, call: vars(module)[_KEEPER].arrive(call))
+    filled: Any = torch.compiler.disable(lambda module, call: vars(module)[_KEEPER].arrive(call))
+    return filled
 
 
 def _state(mode: int, values: CallOutputs = ()) -> dict[str, Any]:
