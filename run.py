@@ -1,6 +1,7 @@
 """Set the project up in .venv and run one of its commands.
 
     python3 run.py demo [image] [options]   the small image demo, into demo-output/
+    python3 run.py demo video [options]     the small video demo, into demo-output/video/
     python3 run.py demo audio [options]     the small audio demo, into demo-output/audio/
     python3 run.py test [pytest options]    the tests
     python3 run.py lint                     format, lint, types, import directions
@@ -101,8 +102,9 @@ def set_up() -> None:
 def main() -> int:
     """Returns the exit status of the command that was asked for."""
     name, *options = sys.argv[1:] or ["help"]
-    shown = options.pop(0) if name == "demo" and options[:1] in (["image"], ["audio"]) else "image"
-    folder = "demo-output" if shown == "image" else "demo-output/audio"
+    named = name == "demo" and options[:1] in (["image"], ["video"], ["audio"])
+    shown = options.pop(0) if named else "image"
+    folder = "demo-output" if shown == "image" else f"demo-output/{shown}"
     demo = [f"smoothcache-{shown}", "demo", *(options or ["--output", folder])]
     test = [*TEST, *options]
     commands = {"demo": [demo], "test": [test], "lint": LINT, "check": [*LINT, test], "env": []}

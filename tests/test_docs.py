@@ -14,6 +14,7 @@ FILES = [
     "docs/tutorial.md",
     "docs/add-a-model.md",
     "docs/any-denoiser.md",
+    "docs/video.md",
     "docs/audio.md",
     "docs/audio-metrics.md",
     "docs/memory.md",

@@ -40,7 +40,7 @@ def test_wheel_holds_the_source_and_nothing_else(wheels: dict[str, Path], name: 
     assert {file for file in files(wheels[name]) if ".dist-info/" not in file} == expected
 
 
-@pytest.mark.parametrize("name", ["image", "audio"])
+@pytest.mark.parametrize("name", ["image", "video", "audio"])
 def test_wheel_holds_its_data_and_its_command(wheels: dict[str, Path], name: str):
     held = files(wheels[name])
     assert any(file.startswith(f"smoothcache_{name}/data/") for file in held)

@@ -16,6 +16,7 @@ from diffusers.utils import logging as diffusers_logging
 from tools.bench import results
 from tools.bench.models.audio import audio
 from tools.bench.models.image import IMAGE
+from tools.bench.models.video import VIDEO
 from tools.bench.options import set_threads
 from tools.bench.records import FOLDER, Record
 from tools.bench.studies import (
@@ -30,6 +31,7 @@ from tools.bench.studies import (
     sensitivity,
     speed_audio,
     speed_image,
+    speed_video,
     targets,
 )
 
@@ -130,8 +132,18 @@ study(
     about="Compare policies on the spoken-digits model.",
     save=quality_record.save,
 )
+study(
+    _quality,
+    "video",
+    quality_settings.VideoSettings,
+    lambda settings: quality_record.record(VIDEO, settings),
+    about="Compare policies on the moving-digits model.",
+    threads=2,
+    save=quality_record.save,
+)
 study(_speed, "image", speed_image.ImageSettings, speed_image.measure, threads=0)
 study(_speed, "audio", speed_audio.AudioSettings, speed_audio.measure, threads=0)
+study(_speed, "video", speed_video.VideoSettings, speed_video.measure, threads=0)
 study(app, "compile", compile.CompileSettings, compile.measure, about=compile.__doc__, threads=0)
 study(_seconds, "image", seconds.ImageSettings, lambda s: seconds.measure(IMAGE, s))
 study(_seconds, "audio", seconds.AudioSettings, lambda s: seconds.measure(audio(), s))

@@ -9,14 +9,19 @@ import pytest
 import smoothcache_audio.cli
 import smoothcache_core
 import smoothcache_image.cli
+import smoothcache_video.cli
 from cyclopts import Argument
 from kit.command_shell import said
 from smoothcache_core.fills import FILLS
 from smoothcache_core.sources import SOURCES
 
 COMMANDS = ("demo", "calibrate", "transfer", "plan", "memory", "fit", "sample", "evaluate")
-PROGRAMS = {"image": smoothcache_image.cli.app, "audio": smoothcache_audio.cli.app}
-OWN = {"image": (), "audio": ("judge",)}
+PROGRAMS = {
+    "image": smoothcache_image.cli.app,
+    "video": smoothcache_video.cli.app,
+    "audio": smoothcache_audio.cli.app,
+}
+OWN = {"image": (), "video": (), "audio": ("judge",)}
 
 modality = pytest.mark.parametrize("modality", PROGRAMS)
 command = pytest.mark.parametrize(

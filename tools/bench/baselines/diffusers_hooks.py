@@ -83,12 +83,12 @@ def taylorseer(host: Host, schedule: Schedule, order: int) -> Attach:
     whether to compute.
     """
     (row,) = set(schedule.rows.values())
-    kinds = "|".join(schedule.rows)
+    pattern = host.pattern or rf"{host.blocks}\.\d+\.({'|'.join(schedule.rows)})"
     config = TaylorSeerCacheConfig(
         cache_interval=_NEVER_AGAIN,
         max_order=order,
         taylor_factors_dtype=torch.float32,
-        cache_identifiers=[rf"{host.blocks}\.\d+\.({kinds})"],
+        cache_identifiers=[pattern],
     )
     return host.diffusers(lambda call: config, before=_computing(row))
 

@@ -46,12 +46,15 @@ class Host:
         blocks: Name of the list of its blocks.
         part: Returns the model, or the part of it that holds this list.
         known: Whether cache-dit knows the model by its class.
+        pattern: Regular expression of the modules of all sites, if the kinds of sites are not the
+            names of modules in the blocks.
     """
 
     block: type[nn.Module]
     blocks: str
     part: Callable[[Any], nn.Module] = lambda model: model
     known: bool = True
+    pattern: str | None = None
 
     def listed(self, model: nn.Module) -> nn.ModuleList | None:
         """Return the blocks, if cache-dit has to be told."""

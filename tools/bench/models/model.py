@@ -9,6 +9,7 @@ from smoothcache_core.sampling import ConditionedSampler
 from torch import Tensor
 
 from tools.bench.baselines.hosts import Host
+from tools.bench.baselines.teacache import Tea
 
 Metric = Callable[[Tensor, Tensor], Tensor]
 Summary = Callable[[Tensor], float]
@@ -79,6 +80,10 @@ class Modality:
         host: Where peers' caches go on a denoiser.
         judged: Returns how samples of a sampler from some seeds are judged.
         notes: How to read the rows, besides what is true of all modalities.
+        pyramid: By kind of site, its place in pyramid attention broadcast: 0 for spatial, 1 for
+            temporal, 2 for cross-attention, 3 for feed-forwards; None if it has no such places.
+        tea: Where TeaCache goes; None if it is not compared with.
+        spreads: Summaries that are compared with how much they change from seed to seed.
     """
 
     name: str
@@ -90,3 +95,6 @@ class Modality:
     host: Host
     judged: Callable[[Any, Sequence[int]], Judgement]
     notes: Sequence[str] = ()
+    pyramid: Mapping[str, int] | None = None
+    tea: Tea | None = None
+    spreads: Sequence[str] = ()

@@ -1,6 +1,7 @@
 """What does a demo find on the shipped model? Runs it and keeps its table as a record.
 
     python -m tools.bench demo [options of `smoothcache-image demo`]
+    python -m tools.bench demo video [options of `smoothcache-video demo`]
     python -m tools.bench demo audio [options of `smoothcache-audio demo`]
 
 Writes `benchmarks/demo-<modality>-<hardware>-<yyyymmdd>.json` and a `.md` beside it.
@@ -14,6 +15,7 @@ from typing import Annotated
 
 import smoothcache_audio.cli
 import smoothcache_image.cli
+import smoothcache_video.cli
 from cyclopts import Parameter
 from smoothcache_core import Report
 from smoothcache_core.cli.app import CommandLine
@@ -25,7 +27,11 @@ KEYS = (
     *("policy", "ours", "solver", "evaluations", "compute", "seconds", "speedup", "of_limit"),
     *("rel_l2", "rel_l2_spread", "psnr_db", "accuracy", "frechet", "bytes_peak"),
 )
-METRICS = ("log_spectral_distance_db", "mel_l1", "multi_resolution_stft", "si_sdr_db", "kl")
+METRICS = (
+    *("ssim", "motion_error", "flicker_ratio", "motion_ratio", "sharpness_ratio"),
+    *("log_spectral_distance_db", "mel_l1", "multi_resolution_stft", "si_sdr_db", "kl"),
+)
+SUMMARIES = ("direction_accuracy",)
 QUESTION = "What do schedules cost and save on the small trained model, from the same noise?"
 SECONDS = (
     "seconds is the median time of one run of a batch, without decoding; speedup the median over "
@@ -52,6 +58,15 @@ DEMOS = {
         "both with the plain run; accuracy is the classifier's, frechet is in its features, to "
         "real digits.",
     ),
+    "video": Demo(
+        app=smoothcache_video.cli.app,
+        model="moving-digits",
+        libraries=("diffusers", "smoothcache-video"),
+        note="rel_l2 compares what enters the autoencoder, psnr_db, ssim and motion_error decoded "
+        "clips in [0, 1], all with the plain run; flicker_ratio, motion_ratio and sharpness_ratio "
+        "are levels of a clip over those of the plain one; accuracy and direction_accuracy are the "
+        "classifier's, frechet is in its features, to real clips.",
+    ),
     "audio": Demo(
         app=smoothcache_audio.cli.app,
         model="spoken-digits",
@@ -69,6 +84,7 @@ def row(values: ReportRow, modality: str) -> Row:
     named = values.model_dump(include=set(KEYS), exclude_none=True)
     given = {key: named[key] for key in KEYS if key in named}
     given |= {key: values.metrics[key].mean for key in METRICS if key in values.metrics}
+    given |= {key: values.summaries[key] for key in SUMMARIES if key in values.summaries}
     return {"modality": modality, "model": DEMOS[modality].model, "full_size": False} | {
         key: value for key, value in given.items() if value not in (float("inf"), float("-inf"))
     }
@@ -93,7 +109,7 @@ def main(*options: Annotated[str, Parameter(allow_leading_hyphen=True)]) -> None
     """Run the demo that was asked for and save its record.
 
     Args:
-        *options: image or audio, image if neither is said, and options of its demo.
+        *options: image, video or audio, image if none is said, and options of its demo.
     """
     named = options[:1] in [(name,) for name in DEMOS]
     modality, options = (options[0], options[1:]) if named else ("image", options)

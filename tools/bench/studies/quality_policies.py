@@ -17,6 +17,8 @@ from tools.bench.baselines.fora import fora
 from tools.bench.baselines.hosts import Host
 from tools.bench.baselines.ours import Material, Plan, scheduled
 from tools.bench.baselines.peers import ALMOST_ALWAYS, quiet
+from tools.bench.baselines.pyramid import Broadcast, broadcasts, pyramid_schedule
+from tools.bench.baselines.teacache import Tea, fitted_polynomial, teacache
 from tools.bench.bench import Bench
 from tools.bench.models.model import WithSteps
 from tools.bench.policies import Attach, Policy, fewer_steps
@@ -29,6 +31,7 @@ _MAG_OPTIONS = [
     {"max_skip_steps": skips, "retention_ratio": kept}
     for skips, kept in ((3, 0.2), (6, 0.1), (6, 0.0), (16, 0.0))
 ]
+_TRIED = 4  # settings of pyramid attention broadcast that are tried for a budget
 _DBCACHE_OPTIONS = [{"warmup": warmup} for warmup in (8, 2)]
 
 
@@ -62,6 +65,16 @@ class Known:
                 self.host, lambda attach: self.bench.run(attach, samples=samples, seed=seed)
             )
 
+    @cached_property
+    def tea_polynomial(self) -> list[float]:
+        """What TeaCache fits."""
+        tea = self.bench.modality.tea
+        assert tea is not None
+        samples, seed = len(self.trials.reference), self.trials.seed
+        return fitted_polynomial(
+            tea, lambda attach: self.bench.run(attach, samples=samples, seed=seed)
+        )
+
 
 Family = Callable[[Known, float], Iterable[Policy]]
 """Returns the policies of one family at a budget; raises if it cannot."""
@@ -90,6 +103,10 @@ def families(bench: Bench, ours: Mapping[str, Plan]) -> dict[str, Family]:
     for max_lag in MAX_LAGS:
         found[f"smoothcache (K={max_lag})"] = partial(_smoothcache, max_lag)
     found[f"dit-smoothcache (K={MAX_LAGS[0]})"] = _dit_smoothcache
+    if bench.modality.pyramid is not None:
+        found["pab"] = partial(_pyramid, bench.modality.pyramid)
+    if bench.modality.tea is not None:
+        found["teacache"] = partial(_tea_cache, bench.modality.tea)
     found["first-block-cache"] = _first_block_cache
     found["magcache"] = _mag_cache
     found["cache-dit"] = partial(_cache_dit, None)
@@ -198,7 +215,37 @@ def _ours(name: str, plan: Plan, known: Known, budget: float) -> Iterable[Policy
     )
 
 
+def _pyramid(ranks: Mapping[str, int], known: Known, budget: float) -> Iterable[Policy]:
+    made = {
+        setting: pyramid_schedule(known.calibration, ranks, setting) for setting in broadcasts()
+    }
+    near = {each: made[each] for each in _nearest(made, budget)}
+    best = choose(
+        list(near),
+        budget,
+        lambda setting: known.trials.of(f"pab {setting}", scheduled(near[setting])),
+    )
+    yield Policy(name="pab", setting=str(best), attach=scheduled(near[best]), schedule=near[best])
+
+
+def _nearest(made: Mapping[Broadcast, Schedule], budget: float) -> list[Broadcast]:
+    """Return the settings nearest to a budget: few, as each is tried."""
+    return sorted(made, key=lambda each: abs(made[each].compute_fraction() - budget))[:_TRIED]
+
+
 # ---------------------------------------------------------------------------- by thresholds
+
+
+def _tea_cache(tea: Tea, known: Known, budget: float) -> Iterable[Policy]:
+    polynomial = known.tea_polynomial
+    dial = Dial(
+        name="teacache",
+        attach=lambda options, threshold: teacache(tea, polynomial, threshold),
+        options=[{}],
+        low=1e-4,
+        high=10.0,
+    )
+    yield _tuned(dial, known, budget)
 
 
 def _first_block_cache(known: Known, budget: float) -> Iterable[Policy]:

@@ -5,6 +5,7 @@
     python -m tools.bench quality image --model digits-flow --steps 50
     python -m tools.bench quality audio --solver dpmpp-3m-sde --steps 100
     python -m tools.bench quality audio --solver dpmpp-2m --steps 50
+    python -m tools.bench quality video
 
 Samples the trained model that is shipped under every policy at several compute budgets, from the
 same noise, and compares what comes out with the plain run's samples. Writes a record into
@@ -172,6 +173,7 @@ class _Judge:
         sampler = bench.of_batch(settings.samples)
         self._judged = bench.modality.judged(sampler, settings.seeds)
         self._of_seeds = [bench.modality.judged(sampler, [seed]) for seed in settings.seeds]
+        self._spreads = {name: self._plain_of_seeds(name) for name in bench.modality.spreads}
 
     def quality(self, latents: Sequence[Tensor]) -> dict[str, Any]:
         """Return what is known of samples (samples, ...), one batch for each seed."""
@@ -187,7 +189,21 @@ class _Judge:
             values["ode_rel_l2"] = float(relative_l2(torch.cat(list(self._exact)), every).mean())
         values |= {name: summary(every) for name, summary in self._judged.summaries.items()}
         known = {name: value for name, value in values.items() if math.isfinite(value)}
-        return known | self._summaries_of_seeds(latents)
+        return known | self._off(known) | self._summaries_of_seeds(latents)
+
+    def _plain_of_seeds(self, name: str) -> list[float]:
+        """Return a summary of the plain samples of every seed."""
+        pairs = zip(self._of_seeds, self._plain, strict=True)
+        return [judged.summaries[name](batch) for judged, batch in pairs]
+
+    def _off(self, known: Mapping[str, float]) -> dict[str, float]:
+        """Return how far summaries are from the plain run's, over its spread between seeds."""
+        found = {}
+        for name, plain in self._spreads.items():
+            spread = statistics.stdev(plain) if len(plain) > 1 else 0.0
+            if spread and name in known:
+                found[f"{name}_off"] = (known[name] - statistics.fmean(plain)) / spread
+        return found
 
     def _summaries_of_seeds(self, latents: Sequence[Tensor]) -> dict[str, list[float]]:
         return {

@@ -97,6 +97,21 @@ class AudioSettings(Settings):
     reference_steps: int = 400
 
 
+@dataclass(frozen=True, kw_only=True)
+class VideoSettings(Settings):
+    """Settings of the benchmark of the moving-digits model.
+
+    Attributes:
+        model: moving-digits, or a folder.
+    """
+
+    model: str = "moving-digits"
+    steps: int = 30
+    budgets: Annotated[Sequence[float], Parameter(name="--budget")] = (0.7, 0.5, 0.35, 0.25)
+    samples: int = 20
+    calibration_samples: int = 10
+
+
 def work_folder(settings: Settings, modality: str = "image") -> Path:
     """Return the folder of what is finished, named by modality, settings, versions and code.
 

@@ -20,8 +20,23 @@ from .adapters import (
     adapter_for as adapter_for,
 )
 
+# Clips as files, as pictures, and for VBench.
+from .clip_files import save_clip as save_clip
+from .clip_sheets import side_by_side as side_by_side
+
+# Pipelines of diffusers and Open-Sora's, and the small model that comes with this package.
+from .loading import load_pipeline as load_pipeline, shipped_folder as shipped_folder
+
+# What clips are compared by.
+from .metrics import clip_metrics as clip_metrics, clip_summaries as clip_summaries
+from .perceptual import load_lpips as load_lpips
+
 # What is known of how to run one, and running it by a schedule.
 from .pipelines import cached_pipeline as cached_pipeline, sampler_of as sampler_of
+
+# Sampling from seeds.
+from .sampling import PromptSampler as PromptSampler, prompt_sampler as prompt_sampler
+from .vbench import export_for_vbench as export_for_vbench
 
 __all__: list[str]
 __version__: str

@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 import smoothcache_audio.cli
 import smoothcache_image.cli
+import smoothcache_video.cli
 import torch
 from kit.command_shell import said
+from PIL import Image
 from smoothcache_core import Calibration, Report, Schedule
 from smoothcache_core.cli.app import CommandLine
 
@@ -26,6 +28,7 @@ class Demo:
         app: The command line.
         files: How many files it names.
         metrics: Metrics that it measures.
+        asked: Options that ask for a three.
         sample: Name of the file of a sampled three.
     """
 
@@ -33,6 +36,7 @@ class Demo:
     files: int
     metrics: tuple[str, ...]
     sample: str
+    asked: tuple[str, ...] = ("--labels", "3")
 
 
 DEMOS = {
@@ -41,6 +45,13 @@ DEMOS = {
         files=4,
         metrics=("rel_l2", "psnr_db"),
         sample="0000-three.png",
+    ),
+    "video": Demo(
+        app=smoothcache_video.cli.app,
+        files=6,
+        metrics=("rel_l2", "psnr_db", "ssim", "motion_error", "flicker_ratio"),
+        sample="0000-a-three-moving-up.gif",
+        asked=("--prompt", "a three moving up", "--format", "gif"),
     ),
     "audio": Demo(
         app=smoothcache_audio.cli.app,
@@ -130,7 +141,7 @@ def test_demo_ends_in_errors_at_equal_compute(shown: Shown):
 
 def test_demo_schedules_are_for_the_shipped_model(shown: Shown):
     schedule = next((shown.folder / "schedules").iterdir())
-    words = ["--schedule", str(schedule), "--output", str(shown.folder / "s"), "--labels", "3"]
+    words = ["--schedule", str(schedule), "--output", str(shown.folder / "s"), *shown.demo.asked]
     result = said(shown.demo.app, ["sample", *words])
     assert result.status == 0, result.output
     assert Schedule.load(schedule).evaluations == 8
@@ -151,3 +162,16 @@ def test_demo_of_audio_can_be_heard(shown: Shown):
     heard = {file.name for file in (shown.folder / "sounds").iterdir()}
     policies = [row.policy for row in shown.report.rows]
     assert heard == {f"{policy.lower().replace(' ', '-')}.wav" for policy in policies}
+
+
+def test_demo_of_video_can_be_watched(shown: Shown):
+    if shown.demo is not DEMOS["video"]:
+        pytest.skip("of video only")
+    policies = [row.policy for row in shown.report.rows if row.policy != "plain"]
+    watched = {file.stem for file in (shown.folder / "clips").iterdir()}
+    assert watched == {policy.lower().replace(" ", "-") for policy in policies}
+    with Image.open(shown.folder / "clips.gif") as playing:
+        assert playing.format == "GIF"
+        assert getattr(playing, "n_frames", 1) > 1
+    for row in shown.report.rows:
+        assert 0.0 <= row.summaries["direction_accuracy"] <= 1.0

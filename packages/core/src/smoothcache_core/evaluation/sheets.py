@@ -74,7 +74,7 @@ def sample_sheet(rows: Sequence[PictureRow], *, captions: Sequence[str], title: 
     """
     from matplotlib.figure import Figure
 
-    strips = [_strip(row.pictures) for row in rows]
+    strips = [strip_of(row.pictures) for row in rows]
     height, width = strips[0].shape[:2]
     inches = min(9.0, 0.85 * len(captions))
     tall = inches * height / width
@@ -98,8 +98,15 @@ def sample_sheet(rows: Sequence[PictureRow], *, captions: Sequence[str], title: 
     return figure
 
 
-def _strip(pictures: Tensor) -> np.ndarray:
-    """Put pictures side by side with white between them, (height, width, 3)."""
+def strip_of(pictures: Tensor) -> np.ndarray:
+    """Put pictures side by side with white between them, those of many pixels made smaller.
+
+    Args:
+        pictures: (n, 3, height, width), values in [0, 1].
+
+    Returns:
+        (height, width, 3), values in [0, 1].
+    """
     largest = max(pictures.shape[-2:])
     if largest > _LARGEST:
         scale = _LARGEST / largest
