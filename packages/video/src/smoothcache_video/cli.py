@@ -91,7 +91,7 @@ class ClipSource(Source):
     Attributes:
         model: A pipeline folder, a name on the model hub, or `"moving-digits"`; `load_pipeline`
             says how it is found, and what `device` and `dtype` are.
-        guidance: Strength of guidance; None is 3 for the shipped model, else the model's own.
+        guidance: Strength of guidance; None is 2 for the shipped model, else the model's own.
         height: Height in pixels; None is the model's own.
         width: Width in pixels; None is the model's own.
         frames: Frames of a video; None is the model's own number.

@@ -15,7 +15,7 @@ MOVING_DIGITS = "moving-digits"
 SHIPPED: Mapping[str, str] = MappingProxyType({MOVING_DIGITS: "moving-digits"})
 """The small model that comes with this package, by name, and the folder it is in."""
 
-SHIPPED_GUIDANCE = 3.0
+SHIPPED_GUIDANCE = 2.0
 """Guidance that the shipped model looks best with."""
 
 OPEN_SORA_PIPELINE = "OpenSoraPipeline"
