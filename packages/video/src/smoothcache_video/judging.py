@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import re
+import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -27,13 +29,16 @@ from smoothcache_video.vbench import export_for_vbench
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from smoothcache_video.classifier import ClipClassifier
+
 PLAYING = "clips.gif"
 CLIPS = "clips"
 """Folder of clips side by side, one file for each schedule."""
 
 _SHOWN = 6  # clips of every policy in the sheet that plays
+_CAPTION = 13  # characters of a line above a clip in it
 _ROWS = 4  # clips in a file of clips side by side
-_REAL, _REAL_SEED = 1000, 0  # real clips that features are compared with, and the seed of them
+_REAL, _REAL_SEED = 500, 0  # real clips that features are compared with, and the seed of them
 
 ABOUT = """
 ## What the numbers say
@@ -50,7 +55,7 @@ of one run, from the noise to the latents; decoding is not among them.
 ABOUT_DIGITS = """
 `accuracy` is the fraction of clips in which the packaged classifier sees the digit asked for,
 `direction_accuracy` that in which it sees it move where it was told to. `frechet` is the Frechet
-distance between its features of the clips and of 1000 real ones; it falls with the number of
+distance between its features of the clips and of 500 real ones; it falls with the number of
 samples, so compare it between policies only.
 """
 
@@ -91,17 +96,24 @@ def clip_judging(
 
 
 def _digit_summaries(prompts: Sequence[str]) -> Mapping[str, Callable[[Tensor], float]]:
-    from smoothcache_video.classifier import load_clip_classifier
-    from smoothcache_video.clips import real_clips
-
-    classifier = load_clip_classifier()
+    classifier, real = _classifier_and_real_features()
     asked = [digit_and_direction(prompt) for prompt in prompts]
     return moving_digit_summaries(
         [digit for digit, _ in asked],
         [direction for _, direction in asked],
         classifier=classifier,
-        real=classifier.features(real_clips(_REAL, seed=_REAL_SEED).videos),
+        real=real,
     )
+
+
+@functools.cache
+def _classifier_and_real_features() -> tuple[ClipClassifier, Tensor]:
+    """Return the packaged classifier, and its features of real clips, (n, F)."""
+    from smoothcache_video.classifier import load_clip_classifier
+    from smoothcache_video.clips import real_clips
+
+    classifier = load_clip_classifier()
+    return classifier, classifier.features(real_clips(_REAL, seed=_REAL_SEED).videos)
 
 
 def _mean(name: str, form: str, row: ReportRow) -> str:
@@ -119,14 +131,20 @@ def _pictures(
     """Return a sheet of the frames of the first clip, and one of all clips that plays."""
     fps = sampler.frame_rate
     labels = [sampler.label(prompt) for prompt in prompts[:_SHOWN]]
+    captions = [_in_two_lines(label) for label in labels]
     frames = compared_rows(report, described, shown=lambda clips: _coloured(clips[0]))
     clips = compared_rows(report, described, shown=lambda clips: _coloured(clips))
     played_fps = fps * len(played(len(frames[0].pictures))) / len(frames[0].pictures)
-    playing = playing_sheet(clips, captions=labels, title=title)
+    playing = playing_sheet(clips, captions=captions, title=title)
     return {
         SHEET: frame_sheet(frames, fps=fps, title=f"{title}: {labels[0]}"),
         PLAYING: clip_bytes(playing, ".gif", fps=played_fps),
     }
+
+
+def _in_two_lines(label: str) -> str:
+    """Return a prompt as the caption of a narrow column."""
+    return "\n".join(textwrap.wrap(label, _CAPTION)[:2])
 
 
 def _coloured(clips: Tensor) -> Tensor:

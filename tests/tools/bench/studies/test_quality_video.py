@@ -51,7 +51,7 @@ def settings(folder: Path, work: Path) -> VideoSettings:
         seeds=(SEED, 2 * SEED),
         calibration_samples=SAMPLES,
         reference_steps=12,
-        only=("fora", "fora+taylor", "fewer-steps", "pab", "teacache"),
+        only=("fewer-steps", "pab", "teacache"),
         work=work,
         progress=False,
     )
@@ -119,8 +119,7 @@ def test_record_of_policies_in_motion(folder: Path, tmp_path: Path):
     assert all(record.checks.values())
     first, *rows = record.rows
     assert {row["policy"] for row in rows} == {
-        "fewer-steps (rectified flow)", "fora", "fora+taylor (order 1)", "fora+taylor (order 2)",
-        "pab", "teacache",
+        "fewer-steps (rectified flow)", "pab", "teacache",
     }  # fmt: skip
     assert first["solver"] == "rectified flow"
     wanted = "psnr_db ssim motion_error flicker_ratio flicker motion_off direction_accuracy frechet"
@@ -142,7 +141,7 @@ def test_unknown_solver_is_refused(folder: Path):
 def test_command_writes_a_record(folder: Path, tmp_path: Path):
     words = f"quality video --model {folder} --steps 5 --budget 0.6 --samples 2 --seed 7 "
     words += f"--policy fora --calibration-samples 1 --reference-steps 6 --work {tmp_path}/work "
-    cli.main([*words.split(), "--no-progress", "--output", str(tmp_path)])
+    cli.main([*words.split(), "--no-progress", "--threads", "1", "--output", str(tmp_path)])
     (path,) = tmp_path.glob("quality-video-*.json")
     rows = json.loads(path.read_text())["rows"]
     assert [row["policy"] for row in rows] == ["plain", "fora"]

@@ -14,7 +14,7 @@ from tools.bench.records import Record
 from tools.bench.studies.speed import SEED, Settings, cost_of, count, measure_speed
 from tools.bench.studies.speed_video import VideoSettings, video_subject
 
-EVALUATIONS = 8
+EVALUATIONS = 6
 SMALL = Size(depth=1, heads=1, frames=6, height=32, width=48)
 SUBJECT = video_subject(SMALL)
 OURS = [policy for policy in policies() if policy.ours]

@@ -24,6 +24,7 @@ QUIET = "#777777"
 MAGNIFIED = 10
 """Factor of differences in sheets: errors of 0.002 and of 0.05 look alike otherwise."""
 
+_CAPTION = 18  # characters of a line of a caption
 _LARGEST = 256  # pixels of one picture in the sheet
 
 
@@ -69,7 +70,7 @@ def sample_sheet(rows: Sequence[PictureRow], *, captions: Sequence[str], title: 
 
     Args:
         rows: At least one, all with as many pictures of one size.
-        captions: What each column shows.
+        captions: What each column shows, on one line or two.
         title: Title of the sheet.
     """
     from matplotlib.figure import Figure
@@ -136,7 +137,8 @@ def _draw_captions(axes: Axes, captions: Sequence[str], width: int) -> None:
     each = (width + 1) / len(captions)
     for index, caption in enumerate(captions):
         place = (index + 0.5) * each
+        lines = "\n".join(line[:_CAPTION] for line in caption.splitlines())
         axes.annotate(
-            caption[:18], (place, 0), (0, 5), textcoords="offset points", ha="center", size=9,
+            lines, (place, 0), (0, 4), textcoords="offset points", ha="center", va="bottom", size=9,
             color=QUIET, annotation_clip=False,
         )  # fmt: skip
