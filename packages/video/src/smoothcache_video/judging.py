@@ -36,7 +36,7 @@ CLIPS = "clips"
 """Folder of clips side by side, one file for each schedule."""
 
 _SHOWN = 6  # clips of every policy in the sheet that plays
-_CAPTION = 13  # characters of a line above a clip in it
+_CAPTION = 12  # characters of a line above a clip in it
 _ROWS = 4  # clips in a file of clips side by side
 _REAL, _REAL_SEED = 500, 0  # real clips that features are compared with, and the seed of them
 
