@@ -86,6 +86,8 @@ class Sampler:
 
     Attributes:
         attached: The policy at work.
+        noise: What every run begins with, (1, 4, frames, H, W).
+        text: Outputs of a text encoder, of the prompt and of none, (2, 1, words, channels).
         latent: The latent now, (1, 4, frames, H, W).
         output: The denoiser's last output.
     """
@@ -103,8 +105,8 @@ class Sampler:
         weight = next(model.parameters())
         generator = torch.Generator().manual_seed(seed)
         channels = model.config["caption_channels"]
-        self._noise = torch.randn((1, *size.latent), generator=generator).to(weight)
-        self._text = torch.randn((2, 1, WORDS, channels), generator=generator).to(weight)
+        self.noise = torch.randn((1, *size.latent), generator=generator).to(weight)
+        self.text = torch.randn((2, 1, WORDS, channels), generator=generator).to(weight)
         self._about = {"fps": FPS, "height": float(size.height), "width": float(size.width)}
         self.start()
         self._timesteps = self.scheduler.timesteps.to(weight.device)
@@ -119,14 +121,14 @@ class Sampler:
         self.scheduler.set_timesteps(
             self.steps, height=size.height, width=size.width, num_frames=size.frames
         )
-        self.latent = self._noise
-        self.output = self._noise
+        self.latent = self.noise
+        self.output = self.noise
 
     def evaluate(self, evaluation: int) -> None:
         """Call the denoiser on both conditioning passes, (2, 4, ...) to (2, 8, ...)."""
         both = torch.cat([self.latent, self.latent])
         timestep = self._timesteps[evaluation].expand(len(both))
-        self.output = self.model(both, timestep, self._text, **self._about)
+        self.output = self.model(both, timestep, self.text, **self._about)
 
     def advance(self, evaluation: int) -> None:
         """Guide, and make the solver's step.
@@ -134,14 +136,14 @@ class Sampler:
         Raises:
             ValueError: The denoiser's output has the wrong shape.
         """
-        expected = (2, 8, *self._noise.shape[2:])
+        expected = (2, 8, *self.noise.shape[2:])
         if self.output.shape != expected:
             raise ValueError(f"returned {tuple(self.output.shape)} instead of {expected}")
         given, null = self.output[:, :4].chunk(2)
         velocity = null + GUIDANCE * (given - null)
         timestep = self.scheduler.timesteps[evaluation]
         stepped = self.scheduler.step(velocity, timestep, self.latent).prev_sample
-        self.latent = stepped.to(self._noise.dtype)
+        self.latent = stepped.to(self.noise.dtype)
 
 
 @contextmanager

@@ -76,7 +76,7 @@ def clip_judging(
     """
     suffix = chosen_suffix(kind)
     prompts = [each for seed in seeds for each in sampler.conditions_of(seed)]
-    summaries = clip_summaries() | (_digit_summaries(prompts) if digits else {})
+    summaries = {**clip_summaries(), **(_digit_summaries(prompts) if digits else {})}
     return Judging(
         metrics=clip_metrics(),
         summaries=summaries,

@@ -7,7 +7,7 @@ import pytest
 import torch
 from smoothcache_video.open_sora import OpenSoraPipeline, RectifiedFlowScheduler, STDiT3
 
-from tools.bench.models.stdit3_xl import FPS, GUIDANCE, Size, sampling
+from tools.bench.models.stdit3_xl import FPS, GUIDANCE, WORDS, Size, sampling
 from tools.bench.models.video_policies import FRACTIONS, KINDS, PUBLISHED, policies
 from tools.bench.policies import CONTROL, PLAIN, Policy, evenly_spaced
 from tools.bench.records import Record
@@ -50,30 +50,19 @@ def test_sides_that_are_no_patches_are_refused():
 
 @torch.no_grad()
 def test_sampler_is_that_of_the_pipeline(model: STDiT3):
-    with sampling(model, PLAIN, EVALUATIONS, size=SMALL, seed=SEED) as sampler:
-        for evaluation in range(EVALUATIONS):
-            sampler.evaluate(evaluation)
-            sampler.advance(evaluation)
     pipe: Any = OpenSoraPipeline(None, None, None, model, RectifiedFlowScheduler())
-    null = model.y_embedder.y_embedding
-    text = sampler._text[:1, 0]
-    given = sampler._text.clone()
-    given[1, 0] = null[: given.shape[2]]
+    pipe.scheduler.set_timesteps(EVALUATIONS, height=32, width=48, num_frames=6)
+    pipe._guidance_scale = GUIDANCE
+    about = {"fps": FPS, "height": 32, "width": 48, "mask": None}
     with sampling(model, PLAIN, EVALUATIONS, size=SMALL, seed=SEED) as sampler:
-        sampler._text = given
+        sampler.text[1, 0] = model.y_embedder.y_embedding[:WORDS]
         for evaluation in range(EVALUATIONS):
             sampler.evaluate(evaluation)
             sampler.advance(evaluation)
-    latents = sampler._noise
-    pipe.set_progress_bar_config(disable=True)
-    scheduler = pipe.scheduler
-    scheduler.set_timesteps(EVALUATIONS, height=32, width=48, num_frames=6)
-    found = latents
-    for t in scheduler.timesteps:
-        about = {"fps": FPS, "height": 32, "width": 48, "mask": None}
-        pipe._guidance_scale = GUIDANCE
-        velocity = pipe._velocity(found, t, text[:, None], None, about)
-        found = scheduler.step(velocity, t, found).prev_sample
+    found = sampler.noise
+    for t in pipe.scheduler.timesteps:
+        velocity = pipe._velocity(found, t, sampler.text[:1], None, about)
+        found = pipe.scheduler.step(velocity, t, found).prev_sample
     assert torch.allclose(sampler.latent, found, atol=1e-5)
 
 
