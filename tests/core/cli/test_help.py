@@ -15,7 +15,18 @@ from kit.command_shell import said
 from smoothcache_core.fills import FILLS
 from smoothcache_core.sources import SOURCES
 
-COMMANDS = ("demo", "calibrate", "transfer", "plan", "memory", "fit", "sample", "evaluate")
+COMMANDS = (
+    "demo",
+    "calibrate",
+    "transfer",
+    "plan",
+    "memory",
+    "fit",
+    "sample",
+    "evaluate",
+    "import",
+    "export",
+)
 PROGRAMS = {
     "image": smoothcache_image.cli.app,
     "video": smoothcache_video.cli.app,

@@ -264,7 +264,7 @@ def test_v1_knows_no_fills():
 
 
 def test_an_unknown_format_is_refused():
-    with pytest.raises(ScheduleError, match=r"no format 'v1', but \['smoothcache-v1'\]"):
+    with pytest.raises(ScheduleError, match="no format 'v1', but "):
         REUSE_ONLY.exported("v1")
     with pytest.raises(ScheduleError, match="a list is no schedule in any known format"):
         Schedule.imported([1, 0])

@@ -23,6 +23,22 @@ def fill_rules(_: object = None) -> Sequence[str]:
     return [rule.name for rule in FILLS]
 
 
+ROUTER = "router"
+"""What `import --format` takes for a checkpoint of trained routers, which is no JSON."""
+
+
+def formats(_: object = None) -> Sequence[str]:
+    """Return what `export --format` takes: the formats of other programs."""
+    from smoothcache_core.schedule.formats import FORMATS
+
+    return [each.name for each in FORMATS]
+
+
+def importable(_: object = None) -> Sequence[str]:
+    """Return what `import --format` takes: these, and routers."""
+    return [*formats(), ROUTER]
+
+
 def one_of(names: Names) -> Callable[[Any, str | None], None]:
     """Return a validator that refuses a name, if one is given, that is not among these."""
 

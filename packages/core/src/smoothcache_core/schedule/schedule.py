@@ -2,6 +2,7 @@
 
 import json
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypedDict, Unpack
@@ -10,7 +11,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from smoothcache_core.adapters.sites import DENOISER, GUIDANCE, Site
 from smoothcache_core.documents import json_text, read_document
-from smoothcache_core.errors import ScheduleError
+from smoothcache_core.errors import ScheduleError, SmoothCacheWarning
 from smoothcache_core.files import write_atomically
 from smoothcache_core.schedule.consistency import (
     LARGEST,
@@ -22,7 +23,7 @@ from smoothcache_core.schedule.consistency import (
 )
 from smoothcache_core.schedule.cost import Cost
 from smoothcache_core.schedule.fingerprint import Fingerprint, check_timesteps
-from smoothcache_core.schedule.formats import FORMATS
+from smoothcache_core.schedule.formats import FORMATS, format_named
 from smoothcache_core.schedule.provenance import Prediction, Provenance, described
 from smoothcache_core.schedule.solver_steps import SolverSteps
 from smoothcache_core.schedule.storage import Storage
@@ -417,30 +418,42 @@ class Schedule(Value):
         return json_text(json.loads(self.model_dump_json(exclude_none=True)), _on_one_line) + "\n"
 
     @classmethod
-    def load(cls, path: str | Path) -> Self:
+    def load(cls, path: str | Path, *, format: str | None = None) -> Self:
         """Read a schedule file: this library's JSON, or one of another format, see `FORMATS`.
 
         Args:
             path: A JSON file.
+            format: Name of the format, such as `"sglang"`; recognised if not given. Lists of 0 and
+                1 do not say which is which: they are `"computed-list"` or `"cached-list"`.
 
         Raises:
             ScheduleError: The file is missing, is not JSON, or is not a valid schedule.
         """
         document = read_document(path, "schedule", ScheduleError)
-        if not isinstance(document, dict):
+        if format is None and not isinstance(document, dict):
             raise ScheduleError(f"{str(path)!r} holds a {type(document).__name__}, not a schedule")
-        return cls.imported(document)
+        return cls.imported(document, format=format)
 
     @classmethod
-    def imported(cls, document: Any) -> Self:
+    def imported(cls, document: Any, *, format: str | None = None) -> Self:
         """Return the schedule that a document says, in this library's format or any of `FORMATS`.
+
+        Example:
+            >>> Schedule.imported([0, 1, 1], format="cached-list").rows["denoiser"]
+            (1, 0, 0)
 
         Args:
             document: What a JSON file holds.
+            format: Name of the format; recognised if not given.
 
         Raises:
-            ScheduleError: No format recognises it, or it is not valid.
+            ScheduleError: There is no such format, none recognises it, or it is not valid.
         """
+        if format is not None:
+            other = format_named(format)
+            if not other.takes(document):
+                raise ScheduleError(f"this is not {other.title}, but a {type(document).__name__}")
+            return cls.of(other.read(document))
         if isinstance(document, Mapping) and "format" in document:
             return cls.of(document)
         for other in FORMATS:
@@ -451,20 +464,28 @@ class Schedule(Value):
     def exported(self, name: str) -> Any:
         """Return the document of this schedule in one of `FORMATS`.
 
+        Where the format cannot say how skipped outputs are made, and this schedule does, a
+        `SmoothCacheWarning` says that they are lost.
+
         Example:
             >>> Schedule(evaluations=2, rows={"attn": (1, 0)}).exported("smoothcache-v1")
             {'attn': [1, 0]}
 
         Args:
-            name: Name of the format, such as `"smoothcache-v1"`.
+            name: Name of the format, such as `"smoothcache-v1"` or `"cache-dit"`.
 
         Raises:
             ScheduleError: There is no such format, or it cannot say what the schedule says.
         """
-        known = {other.name: other for other in FORMATS}
-        if name not in known:
-            raise ScheduleError(f"there is no format {name!r}, but {sorted(known)}")
-        return known[name].write(dict(self))
+        other = format_named(name)
+        document = other.write(dict(self))
+        if self.fills and not other.keeps_fills:
+            message = (
+                f"{other.title} says which evaluations are computed, and not how others are made: "
+                "the coefficients of this schedule are lost, and its predicted error with them"
+            )
+            warnings.warn(message, SmoothCacheWarning, stacklevel=2)
+        return document
 
 
 def _on_one_line(path: tuple[str, ...], value: Any) -> bool:

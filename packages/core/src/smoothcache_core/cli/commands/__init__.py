@@ -11,6 +11,7 @@ from smoothcache_core.cli.command import Command
 from smoothcache_core.cli.commands.calibrate import Calibrate
 from smoothcache_core.cli.commands.demo import Demo
 from smoothcache_core.cli.commands.evaluate import Evaluate
+from smoothcache_core.cli.commands.exchange import Export, Import
 from smoothcache_core.cli.commands.fit import Fit
 from smoothcache_core.cli.commands.memory import Memory
 from smoothcache_core.cli.commands.plan import Plan
@@ -27,6 +28,8 @@ COMMANDS: tuple[type[Command], ...] = (
     Fit,
     Sample,
     Evaluate,
+    Import,
+    Export,
 )
 """The commands that every modality has, in the order of the help."""
 
@@ -39,7 +42,8 @@ Start with [bold]demo[/bold]: it needs no download and no GPU. With a model of y
 that into a schedule of what to skip, for a compute fraction, a speed-up or an error that you
 name; [bold]fit[/bold] improves and measures it, [bold]sample[/bold] samples by it,
 [bold]evaluate[/bold] compares it with the plain model. [bold]transfer[/bold] carries a
-calibration over to another number of steps; [bold]memory[/bold] says what is kept at another size.
+calibration over to another number of steps; [bold]memory[/bold] says what is kept at another size;
+[bold]import[/bold] and [bold]export[/bold] read and write schedules of other programs.
 """
 
 
@@ -75,6 +79,11 @@ _EXAMPLES = MappingProxyType(
         "evaluate": (
             "evaluate half.json smooth.json --samples 50 --batch 10 --calibration mine.safetensors",
         ),
+        "import": (
+            "import 50-N-3-threshold-0.18.json --format smoothcache-v1",
+            "import 0020000.pt --format router --component attn1 --component ff",
+        ),
+        "export": ("export half.json --format cache-dit",),
     }
 )
 

@@ -19,6 +19,9 @@ class Format:
         read: Gives the fields of a `Schedule` from a document; raises `ScheduleError`.
         write: Gives the document from a schedule, a mapping of the fields of `Schedule`; raises
             `ScheduleError` where the format cannot say what the schedule says.
+        keeps_fills: Whether it says how skipped outputs are made, or refuses schedules that do;
+            where not, who exports is told.
+        kinds: What a document is in Python.
     """
 
     name: str
@@ -26,3 +29,11 @@ class Format:
     recognises: Callable[[Any], bool]
     read: Callable[[Any], Mapping[str, Any]]
     write: Callable[[Mapping[str, Any]], Any]
+    keeps_fills: bool = True
+    kinds: tuple[type, ...] = (dict,)
+
+    def takes(self, document: Any) -> bool:
+        """Return whether a document may be of this format, where somebody says that it is."""
+        return isinstance(document, self.kinds) and (
+            dict not in self.kinds or self.recognises(document)
+        )
