@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from accelerate.hooks import ModelHook, add_hook_to_module
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from kit.open_sora_models import video_autoencoder
 from smoothcache_core.errors import PipelineError
@@ -154,6 +155,19 @@ def test_latents_of_another_number_of_frames_are_refused():
         PipelineError, match="a video of 17 frames has 5 frames of the latent, got 6"
     ):
         video_autoencoder().decode(torch.zeros(1, 4, 6, 2, 2), num_frames=17)
+
+
+def test_what_moves_models_hears_of_both_ways():
+    class Mover(ModelHook):
+        def pre_forward(self, module: Any, *args: Any, **kwargs: Any) -> Any:
+            moved.append(type(module).__name__)
+            return args, kwargs
+
+    vae, moved = video_autoencoder(), []
+    add_hook_to_module(vae, Mover())
+    latents_of(vae, torch.zeros(1, 3, 1, 4, 4))
+    vae.decode(torch.zeros(1, 4, 1, 2, 2))
+    assert len(moved) == 2
 
 
 def test_saved_and_loaded_it_decodes_the_same(tmp_path: Path):

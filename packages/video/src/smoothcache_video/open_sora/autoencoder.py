@@ -9,6 +9,7 @@ from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.autoencoders.vae import DecoderOutput, DiagonalGaussianDistribution
 from diffusers.models.modeling_outputs import AutoencoderKLOutput
 from diffusers.models.modeling_utils import ModelMixin
+from diffusers.utils.accelerate_utils import apply_forward_hook
 from smoothcache_core.errors import PipelineError
 from torch import Tensor, nn
 from torch.nn import functional
@@ -180,6 +181,7 @@ class AutoencoderKLOpenSora(ModelMixin, ConfigMixin):
         whole, rest = divmod(latent_frames, self.latent_frames(group))
         return whole * group + rest * self.temporal_vae.factor
 
+    @apply_forward_hook
     def encode(
         self, x: Tensor, generator: torch.Generator | None = None, *, return_dict: bool = True
     ) -> Any:
@@ -201,6 +203,7 @@ class AutoencoderKLOpenSora(ModelMixin, ConfigMixin):
         found = DiagonalGaussianDistribution(torch.cat(normed, dim=1))
         return AutoencoderKLOutput(latent_dist=found) if return_dict else (found,)
 
+    @apply_forward_hook
     def decode(self, z: Tensor, num_frames: int | None = None, *, return_dict: bool = True) -> Any:
         """Decode latents.
 

@@ -14,6 +14,7 @@ from smoothcache_core.errors import PipelineError, SmoothCacheWarning
 from torch import Tensor
 
 from smoothcache_video.open_sora.autoencoder import AutoencoderKLOpenSora
+from smoothcache_video.open_sora.given import GivenFrames
 from smoothcache_video.open_sora.scheduler import RectifiedFlowScheduler
 from smoothcache_video.open_sora.stdit3 import STDiT3
 
@@ -155,7 +156,7 @@ class OpenSoraPipeline(DiffusionPipeline):
         text, mask = self._text(prompt, prompt_embeds, prompt_attention_mask, device)
         noise = self._noise(len(text), (count, height, width), latents, generator)
         noise = noise.to(device)
-        given = _Given.of(frames, frame_mask, like=noise)
+        given = GivenFrames.of(frames, frame_mask, like=noise)
         found = noise if given is None else given.begin(noise)
         self.scheduler.set_timesteps(
             num_inference_steps, device, height=height, width=width, num_frames=count
@@ -166,7 +167,7 @@ class OpenSoraPipeline(DiffusionPipeline):
             for step, t in enumerate(self.scheduler.timesteps):
                 before, noisy = found, None
                 if given is not None:
-                    before, noisy = given.before(step, float(t), found, noise, self.scheduler)
+                    before, noisy = given.before(step, found, noise, self.scheduler)
                 velocity = self._velocity(before, t, text, noisy, about)
                 found = self.scheduler.step(velocity, t, before).prev_sample
                 if noisy is not None:
@@ -320,53 +321,3 @@ class OpenSoraPipeline(DiffusionPipeline):
         flat = latents.transpose(1, 2).flatten(0, 1).to(self.vae.dtype)
         pixels = self.vae.decode(flat / self.vae.config.scaling_factor, return_dict=False)[0]
         return pixels.unflatten(0, (len(latents), -1)).transpose(1, 2)
-
-
-@dataclass(frozen=True)
-class _Given:
-    """Known frames and how much of each is made anew.
-
-    Attributes:
-        frames: Their latents, (batch, channels, frames, height, width).
-        share: 1 where a frame is made anew, 0 where it is kept, (batch, frames).
-    """
-
-    frames: Tensor
-    share: Tensor
-
-    @staticmethod
-    def of(frames: Tensor | None, share: Tensor | None, like: Tensor) -> "_Given | None":
-        if frames is None or share is None:
-            return None
-        if frames.shape != like.shape or share.shape != (like.shape[0], like.shape[2]):
-            raise PipelineError(
-                f"`frames` must be {tuple(like.shape)} and `frame_mask` "
-                f"{(like.shape[0], like.shape[2])}, got {tuple(frames.shape)} and "
-                f"{tuple(share.shape)}"
-            )
-        return _Given(frames.to(like), share.to(like))
-
-    def begin(self, noise: Tensor) -> Tensor:
-        """Return what a run begins with: noise where all of a frame is made anew."""
-        anew = (self.share >= 1.0)[:, None, :, None, None]
-        return torch.where(anew, noise, self.frames)
-
-    def before(
-        self,
-        step: int,
-        t: float,
-        latents: Tensor,
-        noise: Tensor,
-        scheduler: RectifiedFlowScheduler,
-    ) -> tuple[Tensor, Tensor]:
-        """Return the latents of a step, and which frames are noisy in it, (batch, frames).
-
-        A frame of which a part is made anew gets its noise when the run comes to that timestep.
-        """
-        total = len(scheduler)
-        noisy = self.share * total >= t
-        earlier = float(scheduler.timesteps[step - 1]) if step else float("inf")
-        joins = noisy & ~(self.share * total >= earlier) & (self.share < 1.0)
-        at = torch.full((len(latents),), t, device=latents.device)
-        entering = scheduler.add_noise(latents, noise, at)
-        return torch.where(joins[:, None, :, None, None], entering, latents), noisy
