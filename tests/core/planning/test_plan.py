@@ -22,7 +22,7 @@ from smoothcache_core.sources.interval import interval_of
 STEPS = 10
 TARGETS = tuple(kind.name for kind in SOURCES if kind.name not in ("block", "span"))
 ALL = ("auto", *TARGETS)
-PUBLISHED = ("smooth", "interval")
+PUBLISHED = ("smooth", "interval", "accumulated")
 
 
 @functools.cache

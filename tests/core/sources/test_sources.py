@@ -46,7 +46,9 @@ def test_auto_compares_what_the_list_says():
 
 def test_names_and_titles_are_told_apart():
     assert len({kind.name for kind in SOURCES}) == len({kind.title for kind in SOURCES})
-    with pytest.raises(ScheduleError, match=r"one of \['denoiser', .*'interval'\], got 'blocks'"):
+    with pytest.raises(
+        ScheduleError, match=r"one of \['denoiser', .*'accumulated'\], got 'blocks'"
+    ):
         plan(calibration_of(), compute=0.5, target="blocks")
 
 

@@ -239,7 +239,7 @@ def moving_digit_summaries(
     Args:
         digits: The digit, 0 to 9, that each clip was asked to show.
         directions: The direction that each was asked to move in, by number.
-        classifier: Names both.
+        classifier: Names the digit and the direction.
         real: The classifier's features of real clips, (m, F), at least 2 rows.
 
     Returns:

@@ -111,7 +111,7 @@ def loaded_pipeline(
         shipped: Folders of the models that come with it.
         device: A torch device, or `"auto"`: CUDA if there is any, else the CPU.
         dtype: Data type of the weights; `"auto"` is float32 on the CPU and bfloat16 elsewhere.
-        logs: See `load_diffusers`.
+        logs: Loggers that are kept quiet, see `load_diffusers`.
 
     Raises:
         PipelineError: There is no such model or device, or the model cannot be loaded.

@@ -141,7 +141,11 @@ class PipelineSampler(ConditionedSampler, ABC):
         return latents[0]
 
     def show_progress(self, shown: bool) -> None:
-        """Show a progress bar of the steps of every run from now on, or none."""
+        """Show a progress bar of the steps of every run from now on, or none.
+
+        Args:
+            shown: Whether to show it.
+        """
         show_steps(self.pipe, shown)
 
     @property

@@ -1,5 +1,6 @@
 """Schedule sources: one file per way of making a schedule, one line each in `SOURCES`."""
 
+from smoothcache_core.sources.accumulated import ACCUMULATED, accumulate, block_caching
 from smoothcache_core.sources.evaluations import (
     UNCONDITIONAL_PASSES,
     WHOLE_EVALUATIONS,
@@ -29,12 +30,15 @@ SOURCES: tuple[SourceKind, ...] = (
     BY_SPAN,
     SMOOTH,
     INTERVAL,
+    ACCUMULATED,
 )
 """Every source, in the order in which `auto` tries them and reports colour them."""
 
 __all__ = [
     "SOURCES",
     "SourceKind",
+    "accumulate",
+    "block_caching",
     "interval",
     "plan_evaluations",
     "plan_sites",

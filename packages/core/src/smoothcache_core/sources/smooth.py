@@ -21,6 +21,7 @@ from smoothcache_core.sources.kind import (
     check_sites,
 )
 from smoothcache_core.sources.prediction import lacks_sensitivities, with_prediction
+from smoothcache_core.sources.thresholds import by_threshold
 
 Per = Literal["kind", "site"]
 
@@ -156,22 +157,9 @@ def smooth_to_compute(
 
     curves = np.concatenate([c.ravel() for c in calibration.curves(per=per).values()])
     alphas = [0.0, *np.unique(curves[np.isfinite(curves)]).tolist()]
-    low, high = 0, len(alphas) - 1
-    best = plan(alphas[high])
-    if best.compute_fraction() > compute:
-        raise ScheduleError(
-            f"compute {compute} cannot be reached: with lags up to "
-            f"{max_lag or calibration.max_lag} the minimum is {best.compute_fraction():.3f}; "
-            "calibrate again with a larger max_lag"
-        )
-    while low < high:
-        middle = (low + high) // 2
-        candidate = plan(alphas[middle])
-        if candidate.compute_fraction() <= compute:
-            best, high = max(best, candidate, key=Schedule.compute_fraction), middle
-        else:
-            low = middle + 1
-    return best
+    return by_threshold(
+        plan, alphas, compute, unless=f"with lags up to {max_lag or calibration.max_lag}"
+    )
 
 
 def _begin(calibration: Calibration, limits: Limits, fill: FillRule | None = None) -> MakeSchedule:

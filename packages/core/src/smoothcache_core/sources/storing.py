@@ -35,7 +35,7 @@ def stored(calibration: Calibration, schedule: Schedule, storage: Storage) -> Sc
 
     Args:
         calibration: What it was planned from.
-        schedule: Any schedule.
+        schedule: What is to keep its outputs otherwise.
         storage: How it is to keep outputs.
 
     Returns:

@@ -76,9 +76,10 @@ class Plan(Command):
             completer=targets,
             help="What to skip: whole evaluations ('denoiser'); these and unconditional passes "
             "('guidance'); parts of the model, planned by 'site', 'kind' or 'evaluation', by "
-            "SmoothCache's rule ('smooth') or at regular intervals ('interval'); whole blocks "
-            "('block') or spans of them ('span'), where they were measured. 'auto' takes what is "
-            "predicted to be best of what fits --max-bytes.",
+            "SmoothCache's rule ('smooth'), at regular intervals ('interval') or by accumulated "
+            "change ('accumulated', Block Caching); whole blocks ('block') or spans of them "
+            "('span'), where they were measured. 'auto' takes what is predicted to be best of what "
+            "fits --max-bytes.",
         ),
     ] = "auto"
     fill: Annotated[
