@@ -1,5 +1,7 @@
 """Block Caching's rule: reuse until accumulated changes exceed a threshold."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, strategies as st
@@ -52,7 +54,7 @@ def test_every_site_has_a_row_of_its_own():
         ({"threshold": 0.1, "max_lag": 9}, "max_lag must be from 1"),
     ],
 )
-def test_impossible_settings_are_refused(given: dict[str, float], said: str):
+def test_impossible_settings_are_refused(given: dict[str, Any], said: str):
     calibration = calibration_of(np.full((2, 3, 4), 0.1))
     with pytest.raises(ScheduleError, match=said):
         block_caching(calibration, **given)
