@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 from scipy.stats import spearmanr
 from smoothcache_core import Calibration, Schedule, cached, calibrate
-from smoothcache_core.calibrating.calibrate import PROBES, places_of
 from smoothcache_core.calibrating.run_sensitivity import measure_dynamics
+from smoothcache_core.calibrating.run_statistics import PROBES, places_of
 from smoothcache_core.calibrating.site_sensitivity import BLOCKS, measure_influence
 from smoothcache_core.numerics.reproducible_sum import joined
 from smoothcache_core.sampling.recording import record as record_run
