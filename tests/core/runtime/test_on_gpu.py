@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from smoothcache_core import PatternAdapter, Schedule, SitePattern, cached
-from smoothcache_core.schedule import Fill
+from smoothcache_core.schedule import Fill, Storage
 from torch import Tensor, nn
 
 pytestmark = [
@@ -81,6 +81,21 @@ def test_no_schedule_waits_for_the_device(model: nn.Module, latent: Tensor, name
         with no_waiting():
             run(model, latent)
     assert stats.bytes_peak > 0
+
+
+@pytest.mark.parametrize("name", schedules())
+def test_outputs_in_the_memory_of_the_cpu_come_back_as_they_were(
+    model: nn.Module, latent: Tensor, name: str
+):
+    with cached(model, ADAPTER, schedules()[name]) as stats:
+        expected = run(model, latent)
+    with cached(model, ADAPTER, schedules()[name], storage=Storage(place="cpu")) as there:
+        assert torch.equal(run(model, latent), expected)
+        with no_waiting():
+            again = run(model, latent)
+    assert torch.equal(again, expected)
+    assert there.bytes_peak == stats.bytes_peak
+    assert there.bytes_held == 0
 
 
 @pytest.mark.parametrize("name", schedules())
