@@ -11,15 +11,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from smoothcache_core import Calibration, Schedule
-from smoothcache_core.schedule import Provenance
-
-from tools.bench.policies import Row
+from smoothcache_core.sources import pyramid
+from smoothcache_core.sources.pyramid import WINDOW
 
 RANGES = ((2, 4, 6), (3, 5, 7), (5, 7, 9), (7, 9, 12), (9, 12, 15))
 """Ranges of spatial, temporal and cross-attention; the first three are published."""
-
-WINDOW = (0.07, 0.55)
-"""Timesteps 930 to 450 of 1000, as shares of the way from noise to data."""
 
 _ENDS = 2  # evaluations at either end of a run that stretched ranges leave alone
 
@@ -64,27 +60,13 @@ def pyramid_schedule(
         setting: Ranges, and where.
     """
     every = (*setting.ranges, setting.feed_forward)
-    rows = {
-        kind: _row(calibration.evaluations, every[ranks[kind]], setting.whole)
-        for kind in calibration.kinds
-    }
-    return Schedule(
-        evaluations=calibration.evaluations,
-        rows=rows,
-        source=Provenance(
-            name="pyramid", settings={"ranges": str(setting)}, seeds=calibration.seeds
-        ),
+    evaluations = calibration.evaluations
+    ends = _ENDS / evaluations
+    schedule = pyramid(
+        {kind: every[ranks[kind]] for kind in calibration.kinds},
+        evaluations=evaluations,
+        window=(ends, 1.0 - ends) if setting.whole else WINDOW,
         fingerprint=calibration.fingerprint,
         cost=calibration.cost,
     )
-
-
-def _row(evaluations: int, every: int, whole: bool) -> Row:
-    """Return a row that computes every n-th evaluation of a window, and all outside."""
-    low, high = (_ENDS, evaluations - _ENDS) if whole else _window(evaluations)
-    return tuple(int(not low <= i < high or (i - low) % every == 0) for i in range(evaluations))
-
-
-def _window(evaluations: int) -> tuple[int, int]:
-    low, high = (round(share * evaluations) for share in WINDOW)
-    return low, high
+    return schedule.changed(source=schedule.source.changed(seeds=calibration.seeds))

@@ -6,9 +6,11 @@ from smoothcache_core.sources.evaluations import (
     WHOLE_EVALUATIONS,
     plan_evaluations,
 )
+from smoothcache_core.sources.frozen import magcache, teacache
 from smoothcache_core.sources.interval import INTERVAL, interval
 from smoothcache_core.sources.kind import SourceKind
 from smoothcache_core.sources.prediction import with_prediction
+from smoothcache_core.sources.pyramid import pyramid
 from smoothcache_core.sources.sites import (
     BY_BLOCK,
     BY_EVALUATION,
@@ -40,11 +42,14 @@ __all__ = [
     "accumulate",
     "block_caching",
     "interval",
+    "magcache",
     "plan_evaluations",
     "plan_sites",
+    "pyramid",
     "scan",
     "smooth",
     "smooth_to_compute",
     "stored",
+    "teacache",
     "with_prediction",
 ]
