@@ -8,11 +8,10 @@
 `smoothcache-video` is v1.2 of this project, which needs nothing else installed; `opensora-1.2` and
 `opensora-2.0` are upstream's own. What caching adds to their code is the `with` in `main`, and with
 `--speedup` the calibration before it. A schedule is for one number of steps, and for one size and
-number of frames: timesteps move with them. A first try, with a pipeline folder in place of the
-large model:
+number of frames: timesteps move with them. A first try, with a small model:
 
-    python -m tools.sample.open_sora --model FOLDER --height 32 --width 32 --frames 8 --speedup 2
-        --schedule small.json --output small.gif
+    python -m tools.sample.open_sora --model moving-digits --prompt "a seven moving left" --frames 8
+        --height 32 --width 32 --fps 8 --guidance 3 --speedup 2 --schedule digits.json
 """
 
 import time

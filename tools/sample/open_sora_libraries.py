@@ -15,6 +15,7 @@ import torch
 from smoothcache_core import Sampler
 from smoothcache_core.errors import PipelineError
 from smoothcache_core.pipelines import pipeline_sampler
+from smoothcache_core.pipelines.diffusers_shaped import show_steps
 from smoothcache_video import adapter_for, sampler_of
 from smoothcache_video.loading import load_pipeline
 from smoothcache_video.open_sora import load_published
@@ -95,6 +96,7 @@ def _ours(model: str | None, wish: Wish, device: torch.device) -> Loaded:
         prompt = _SCORED.format(wish.prompt.strip().lower())
     else:
         pipe, prompt = load_pipeline(model, device=str(device)), wish.prompt
+    show_steps(pipe, True)
 
     def video(seed: int) -> Tensor:
         return pipe(
