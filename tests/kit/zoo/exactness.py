@@ -226,10 +226,12 @@ def check_evaluations(sampler: Sampler, known: Calibration) -> None:
 def check_all_computed(sampler: Sampler, known: Calibration) -> None:
     """A schedule that computes everything changes no bit, whatever it names."""
     plain = sampler.final_latent(SEED)
-    rows = dict.fromkeys((*known.kinds, "denoiser"), (1,) * known.evaluations)
-    whole = Schedule(evaluations=known.evaluations, rows=rows, fingerprint=known.fingerprint)
-    with cached_sampler(sampler, whole):
-        assert torch.equal(sampler.final_latent(SEED), plain), "computing everything changes bits"
+    for names in (known.kinds, ["denoiser", "guidance"]):
+        rows = dict.fromkeys(names, (1,) * known.evaluations)
+        whole = Schedule(evaluations=known.evaluations, rows=rows, fingerprint=known.fingerprint)
+        with cached_sampler(sampler, whole):
+            found = sampler.final_latent(SEED)
+        assert torch.equal(found, plain), f"computing all {names} changes bits"
     assert torch.equal(sampler.final_latent(SEED), plain), "the model was not restored"
 
 

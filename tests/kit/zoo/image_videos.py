@@ -71,12 +71,14 @@ ENTRIES = (
         ),
         arguments=lambda: {**sd_words(), **VIDEO, "image": picture()},
         output="frames",
+        others=lambda: ({"image": picture(seed=9)}, {"num_frames": 5}, {"height": 32}),
     ),
     Entry(
         name="Wan 2.2 TI2V image to video",
         build=lambda: wan("WanImageToVideoPipeline", expand_timesteps=True),
         arguments=lambda: {**sd_words(), **VIDEO, "image": picture()},
         output="frames",
+        others=lambda: ({"image": picture(seed=9)}, {"num_frames": 5}),
     ),
     Entry(
         name="Wan video to video",
@@ -89,6 +91,7 @@ ENTRIES = (
             "video": [drawing(seed=n) for n in range(9)],
         },
         output="frames",
+        others=lambda: ({"height": 32},),
         passes=UNANNOUNCED,
     ),
     Entry(
@@ -102,6 +105,7 @@ ENTRIES = (
         ),
         arguments=lambda: {**sd_words(), **VIDEO, "image": picture()},
         output="frames",
+        others=lambda: ({"image": picture(seed=9)}, {"num_frames": 5}),
     ),
     Entry(
         name="SkyReelsV2, diffusion forcing, image to video",
@@ -110,12 +114,14 @@ ENTRIES = (
         ),
         arguments=lambda: {**sd_words(), **VIDEO, "image": picture()},
         output="frames",
+        others=lambda: ({"image": picture(seed=9)}, {"num_frames": 5}),
     ),
     Entry(
         name="HunyuanVideo image to video, joined channels",
         build=lambda: hunyuan_image("latent_concat"),
         arguments=lambda: {**hunyuan_words(), **VIDEO, "image": picture(), "output_type": "pt"},
         output="frames",
+        others=lambda: ({"image": picture(seed=9)}, {"num_frames": 5}),
         passes=UNANNOUNCED,
     ),
     Entry(
@@ -123,6 +129,7 @@ ENTRIES = (
         build=lambda: hunyuan_image("token_replace"),
         arguments=lambda: {**hunyuan_words(), **VIDEO, "image": picture(), **LATENT},
         output="frames",
+        others=lambda: ({"image": picture(seed=9)}, {"num_frames": 5}),
         passes=UNANNOUNCED,
     ),
     Entry(
@@ -135,6 +142,7 @@ ENTRIES = (
         ),
         arguments=lambda: {**hunyuan_words(), **VIDEO, "image": picture(), **LATENT},
         output="frames",
+        others=lambda: ({"image": picture(seed=9)}, {"num_frames": 5}),
         passes=UNANNOUNCED,
     ),
     Entry(
@@ -142,6 +150,7 @@ ENTRIES = (
         build=lambda: hunyuan15("HunyuanVideo15ImageToVideoPipeline", task="i2v", **siglip()),
         arguments=lambda: {**hunyuan15_words(), "num_frames": 9, "image": drawing()},
         output="frames",
+        others=lambda: ({"image": drawing(seed=9)}, {"num_frames": 5}),
     ),
     Entry(
         name="LTX with conditions",
@@ -154,6 +163,7 @@ ENTRIES = (
             "image": drawing(32),
         },
         output="frames",
+        others=lambda: ({"image": drawing(32, seed=9)}, {"num_frames": 17}),
     ),
     Entry(
         name="CogVideoX image to video",
@@ -182,6 +192,7 @@ ENTRIES = (
         ),
         arguments=lambda: {**sd_words(), **VIDEO, "num_frames": 9, "image": picture()},
         output="frames",
+        others=lambda: ({"image": picture(seed=9)},),
     ),
     Entry(
         name="EasyAnimate image to video",
@@ -199,12 +210,14 @@ ENTRIES = (
             * (torch.arange(5) > 0).float().reshape(1, 1, 5, 1, 1).expand(1, 1, 5, 16, 16),
         },
         output="frames",
+        others=lambda: ({"video": picture(seed=9)[:, :, None].repeat(1, 1, 5, 1, 1)},),
     ),
     Entry(
         name="Cosmos 1 image to video",
         build=lambda: cosmos("CosmosVideoToWorldPipeline", transformer=cosmos_model(4, 1)),
         arguments=lambda: {**sd_words(), **FLAT, "num_frames": 9, "image": picture(32)},
         output="frames",
+        others=lambda: ({"image": picture(32, seed=9)}, {"num_frames": 5}),
         passes=UNANNOUNCED,
     ),
     Entry(
@@ -212,6 +225,7 @@ ENTRIES = (
         build=lambda: cosmos2("Cosmos2VideoToWorldPipeline", flow(use_karras_sigmas=True)),
         arguments=lambda: {**sd_words(), **FLAT, "num_frames": 9, "image": picture(32)},
         output="frames",
+        others=lambda: ({"image": picture(32, seed=9)}, {"num_frames": 5}),
         passes=UNANNOUNCED,
     ),
     Entry(
@@ -225,6 +239,7 @@ ENTRIES = (
             "num_latent_conditional_frames": 1,
         },
         output="frames",
+        others=lambda: ({"image": drawing(32, seed=9)}, {"num_frames": 5}),
         passes=UNANNOUNCED,
     ),
     Entry(
@@ -232,6 +247,7 @@ ENTRIES = (
         build=lambda: kandinsky5("Kandinsky5I2VPipeline", image=True),
         arguments=lambda: {**kandinsky_words(), **FLAT, "num_frames": 17, "image": picture(32)},
         output="frames",
+        others=lambda: ({"image": picture(32, seed=9)}, {"num_frames": 21}),
         passes=UNANNOUNCED,
     ),
     Entry(
@@ -247,5 +263,6 @@ ENTRIES = (
             "negative_prompt": None,
         },
         output="frames",
+        others=lambda: ({"image": drawing(32, seed=9)}, {"frames": 5}),
     ),
 )

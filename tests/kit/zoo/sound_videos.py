@@ -142,23 +142,27 @@ ENTRIES = (
         build=ltx2,
         arguments=lambda: asked(**PLAIN, guidance_scale=1.0),
         output="frames",
+        others=lambda: ({"num_frames": 9}, {"height": 64}),
     ),
     Entry(
         name="LTX-2",
         build=ltx2,
         arguments=lambda: asked(**PLAIN),
         output="frames",
+        others=lambda: ({"num_frames": 9}, {"height": 64}),
     ),
     Entry(
         name="LTX-2, all guidance",
         build=ltx2,
         arguments=lambda: asked(spatio_temporal_guidance_blocks=[1]),
         output="frames",
+        others=lambda: ({"num_frames": 9},),
     ),
     Entry(
         name="LTX-2 image to video",
         build=lambda: ltx2("LTX2ImageToVideoPipeline"),
         arguments=lambda: asked(**PLAIN, image=picture(32), image_crf=0),
         output="frames",
+        others=lambda: ({"image": picture(32, seed=9)}, {"num_frames": 9}),
     ),
 )

@@ -340,6 +340,7 @@ ENTRIES = (
         build=lambda: skyreels("SkyReelsV2DiffusionForcingPipeline"),
         arguments=lambda: {**sd_words(), **VIDEO, "prompt": None},
         output="frames",
+        others=lambda: ({"num_frames": 5}, {"height": 32}),
     ),
     Entry(
         name="SkyReelsV2, diffusion forcing, frames one after the other",
@@ -352,6 +353,7 @@ ENTRIES = (
             "causal_block_size": 1,
         },
         output="frames",
+        others=lambda: ({"height": 32},),
     ),
     Entry(
         name="HunyuanVideo, true CFG",
@@ -360,12 +362,14 @@ ENTRIES = (
         ),
         arguments=lambda: {**hunyuan_words(), **LATENT, **VIDEO},
         output="frames",
+        others=lambda: ({"num_frames": 5}, {"height": 32}),
     ),
     Entry(
         name="HunyuanVideo 1.5",
         build=hunyuan15,
         arguments=lambda: {**hunyuan15_words(), **VIDEO},
         output="frames",
+        others=lambda: ({"num_frames": 5}, {"height": 32}),
     ),
     Entry(
         name="Allegro",
@@ -379,6 +383,7 @@ ENTRIES = (
             "num_frames": 8,
         },
         output="frames",
+        others=lambda: ({"num_frames": 12}, {"height": 32}),
     ),
     Entry(
         name="EasyAnimate",
@@ -391,12 +396,14 @@ ENTRIES = (
             "num_frames": 5,
         },
         output="frames",
+        others=lambda: ({"num_frames": 9}, {"height": 32}),
     ),
     Entry(
         name="Cosmos 1",
         build=cosmos,
         arguments=lambda: {**sd_words(), "height": 32, "width": 32, "num_frames": 9},
         output="frames",
+        others=lambda: ({"num_frames": 5}, {"height": 64}),
         passes=UNANNOUNCED,
     ),
     Entry(
@@ -404,6 +411,7 @@ ENTRIES = (
         build=lambda: cosmos2("Cosmos2_5_PredictBasePipeline", unipc(flow_shift=5.0)),
         arguments=lambda: {**sd_words(), "height": 32, "width": 32, "num_frames": 9},
         output="frames",
+        others=lambda: ({"num_frames": 5}, {"height": 64}),
         passes=UNANNOUNCED,
     ),
     Entry(
@@ -411,6 +419,7 @@ ENTRIES = (
         build=kandinsky5,
         arguments=lambda: {**kandinsky_words(), "height": 32, "width": 32, "num_frames": 5},
         output="frames",
+        others=lambda: ({"num_frames": 9}, {"height": 64}),
         passes=UNANNOUNCED,
     ),
     Entry(
@@ -426,5 +435,6 @@ ENTRIES = (
             "negative_prompt": None,
         },
         output="frames",
+        others=lambda: ({"frames": 5}, {"height": 64}),
     ),
 )

@@ -155,12 +155,14 @@ VIDEOS = (
         build=wan,
         arguments=lambda: {**sd_words(), **VIDEO},
         output="frames",
+        others=lambda: ({"num_frames": 5}, {"height": 32}),
     ),
     Entry(
         name="Wan 2.2, two transformers",
         build=lambda: wan(transformer_2=wan_model(), boundary_ratio=0.875),
         arguments=lambda: {**sd_words(), **VIDEO},
         output="frames",
+        others=lambda: ({"num_frames": 5}, {"height": 32}),
     ),
     Entry(
         name="Wan 2.2 image to video, two transformers",
@@ -172,12 +174,14 @@ VIDEOS = (
         ),
         arguments=lambda: {**sd_words(), **VIDEO, "image": picture()},
         output="frames",
+        others=lambda: ({"image": picture(seed=9)}, {"num_frames": 5}),
     ),
     Entry(
         name="Wan 2.2 TI2V",
         build=lambda: wan(expand_timesteps=True),
         arguments=lambda: {**sd_words(), **VIDEO},
         output="frames",
+        others=lambda: ({"num_frames": 5}, {"height": 32}),
     ),
     Entry(
         name="WanVACE",
@@ -189,12 +193,14 @@ VIDEOS = (
         ),
         arguments=lambda: {**sd_words(), **VIDEO},
         output="frames",
+        others=lambda: ({"num_frames": 5}, {"height": 32}),
     ),
     Entry(
         name="Wan 2.1, modular",
         build=lambda: modular_wan("WanBlocks", transformer=wan_model()),
         arguments=lambda: {**embeds(), **VIDEO},
         output="latents",
+        others=lambda: ({"num_frames": 5}, {"height": 32}),
     ),
     Entry(
         name="Wan 2.2, modular",
@@ -203,6 +209,7 @@ VIDEOS = (
         ),
         arguments=lambda: {**embeds(), **VIDEO},
         output="latents",
+        others=lambda: ({"num_frames": 5}, {"height": 32}),
     ),
     Entry(
         name="SkyReelsV2",
@@ -219,6 +226,7 @@ VIDEOS = (
         ),
         arguments=lambda: {**sd_words(), **VIDEO},
         output="frames",
+        others=lambda: ({"num_frames": 5}, {"height": 32}),
     ),
     Entry(
         name="CogVideoX",
@@ -244,6 +252,7 @@ VIDEOS = (
         ),
         arguments=lambda: {**sd_words(), **VIDEO, "num_frames": 8},
         output="frames",
+        others=lambda: ({"num_frames": 9}, {"height": 32, "width": 32}),
     ),
     Entry(
         name="LTX",
@@ -256,6 +265,7 @@ VIDEOS = (
             "num_frames": 9,
         },
         output="frames",
+        others=lambda: ({"num_frames": 5}, {"height": 64}),
     ),
     Entry(
         name="LTX image to video",
@@ -269,6 +279,7 @@ VIDEOS = (
             "image": picture(32),
         },
         output="frames",
+        others=lambda: ({"image": picture(32, seed=9)}, {"num_frames": 5}),
     ),
     Entry(
         name="HunyuanVideo",
@@ -300,6 +311,7 @@ VIDEOS = (
             **VIDEO,
         },
         output="frames",
+        others=lambda: ({"num_frames": 5}, {"height": 32}),
     ),
     Entry(
         name="Mochi",
@@ -330,6 +342,7 @@ VIDEOS = (
             **LATENT,
         },
         output="frames",
+        others=lambda: ({"num_frames": 13}, {"height": 32}),
     ),
     Entry(
         name="Latte",
@@ -350,13 +363,15 @@ VIDEOS = (
                     norm_type="ada_norm_single",
                     norm_elementwise_affine=False,
                     norm_eps=1e-06,
+                    video_length=4,
                 ),
             ),
             scheduler=ddim(),
             vae=kl(),
         ),
-        arguments=lambda: {**sd_words(), **SIZE, "video_length": 1, "negative_prompt": None},
+        arguments=lambda: {**sd_words(), **SIZE, "video_length": 4, "negative_prompt": None},
         output="frames",
+        others=lambda: ({"height": 32, "width": 32},),
     ),
     Entry(
         name="AnimateDiff",
@@ -375,6 +390,7 @@ VIDEOS = (
         ),
         arguments=lambda: {**sd_words(), **SIZE, "num_frames": 3},
         output="frames",
+        others=lambda: ({"num_frames": 2}, {"height": 32}),
     ),
     Entry(
         name="StableVideoDiffusion",
