@@ -5,7 +5,8 @@ import warnings
 import pytest
 from kit.zoo import ENTRIES
 from kit.zoo.entry import Entry
-from kit.zoo.table import PAGE
+from kit.zoo.pictures import PICTURES
+from kit.zoo.table import PAGE, known_lines
 from kit.zoo.trial import tried
 
 ALWAYS = ("PixArtSigma", "StableDiffusion3ControlNet", "CogView4", "StableAudio")
@@ -17,7 +18,6 @@ UNPLANNED = {
     "QwenImage": "not affine",  # scales guided outputs to the size of conditional ones
     "QwenImageControlNet": "not affine",
     "Lumina2": "not affine",  # likewise
-    "StableVideoDiffusion": "not affine",  # guides every frame by another strength
 }
 
 WORST = 1.1
@@ -41,6 +41,10 @@ def check(entry: Entry) -> None:
         row = tried(entry)
     assert row.exact
     assert not any(plan.recomputed for plan in row.plans.values())
+    if entry.refused is not None:  # what is refused is known target by target
+        assert row.reasons.keys() == entry.refused.keys()
+        assert all(reason in row.reasons[target] for target, reason in entry.refused.items())
+        return
     reason = UNPLANNED.get(entry.name)
     if reason is None:
         plan = row.plans["denoiser"]
@@ -61,8 +65,8 @@ def test_all_pipelines(entry: Entry):
 
 
 def test_the_page_has_all_of_them():
-    lines = [line for line in PAGE.read_text().splitlines() if line.startswith("| ")]
-    names = [line.split(" | ")[0].removeprefix("| ") for line in lines]
-    assert [name for name in names if name not in ("pipeline", "---")] == [e.name for e in ENTRIES]
-    assert len(ENTRIES) >= 34
+    there = known_lines(PAGE.read_text())
+    assert list(there) == [entry.name for entry in ENTRIES if entry.name in there]
+    assert {entry.name for entry in PICTURES} <= there.keys()
+    assert len(ENTRIES) >= 90
     assert len({entry.name for entry in ENTRIES}) == len(ENTRIES)

@@ -22,7 +22,8 @@ does not tell what an error is on a trained model. It tells that the pipeline is
 every row a schedule that computes everything changes no bit, a second run equals the first, and
 nothing that was planned to be skipped was computed.
 
-`PYTHONPATH=tests python -m kit.zoo.table` writes this page, `pytest -m zoo` tests it.
+`PYTHONPATH=tests python -m kit.zoo.table` writes this page (with names, their rows only), `pytest
+-m zoo` tests it.
 
 - **passes**: how guidance makes its conditional and unconditional pass.
 - **whole** and **guidance**: whole evaluations, and these with unconditional passes, at half the
@@ -34,6 +35,7 @@ nothing that was planned to be skipped was computed.
 """
 
 REASONS = {
+    "guidance batches some": "not planned: passes are batched in part",
     "not affine": "not planned: the sampler clips, rescales or blends (1)",
     "no unconditional pass": "",
     "no sites": "no sites",
@@ -46,15 +48,16 @@ NOTE = """
 (1) A plan needs a solver whose latents are sums of the denoiser's outputs. Clipping (`clip_sample`,
 thresholding), guidance that is normalised by its own size (`true_cfg_scale` of Qwen-Image,
 `cfg_normalization` of Lumina 2), another strength of guidance for every frame (Stable Video
-Diffusion) are none; the calibration says so. Schedules by rule (`smooth`) work there, and
-without that setting the same pipeline is planned, as other rows show.
+Diffusion) or a timestep of its own for each (SkyReels V2 with `ar_step`) are none; the calibration
+says so. Schedules by rule (`smooth`) work there, and without that setting the same pipeline is
+planned, as other rows show.
 """
 
 
-def written(rows: Sequence[Row]) -> str:
-    """Return the page."""
+def written(lines: Sequence[str]) -> str:
+    """Return the page of these rows."""
     head = HEAD.format(version=diffusers.__version__)
-    return head + "".join(f"{_line(row)}\n" for row in rows) + NOTE
+    return head + "".join(f"{line}\n" for line in lines) + NOTE
 
 
 def _line(row: Row) -> str:
@@ -76,19 +79,32 @@ def _errors(plan: Planned, *, naive: bool) -> str:
     return f"{plan.error:.2g} ({plan.naive:.2g})" if naive else f"{plan.error:.2g}"
 
 
-def main() -> int:
-    """Try all pipelines and write the page."""
+def known_lines(page: str) -> dict[str, str]:
+    """Return the rows of a page, by the names of their pipelines."""
+    lines = [line for line in page.splitlines() if line.startswith("| ")]
+    named = {line.split(" | ")[0].removeprefix("| "): line for line in lines}
+    return {name: line for name, line in named.items() if name not in ("pipeline", "---")}
+
+
+def main(names: Sequence[str] = ()) -> int:
+    """Try pipelines and write the page.
+
+    Args:
+        names: Which; all if there are none. The rows of others stay as they are.
+    """
     torch.set_num_threads(1)
-    rows, failed = list[Row](), 0
+    lines, failed = known_lines(PAGE.read_text()), 0
     for entry in ENTRIES:
+        if names and entry.name not in names and entry.name in lines:
+            continue
         try:
-            rows.append(tried(entry))
+            lines[entry.name] = _line(tried(entry))
         except Exception:  # the others are still worth knowing
             failed += 1
             sys.stderr.write(f"{entry.name}:\n{traceback.format_exc()}")
-    PAGE.write_text(written(rows))
+    PAGE.write_text(written([lines[each.name] for each in ENTRIES if each.name in lines]))
     return failed
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -485,5 +485,3 @@ SOUNDS = (
         output="audios",
     ),
 )
-
-VIDEOS_AND_SOUNDS = (*VIDEOS, *SOUNDS)

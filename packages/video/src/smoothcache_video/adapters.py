@@ -238,13 +238,41 @@ PIPELINES = (
     PipelineClass(name="CosmosVideoToWorldPipeline", passes=_UNANNOUNCED),
     PipelineClass(name="Cosmos2TextToImagePipeline", passes=_UNANNOUNCED),
     PipelineClass(name="Cosmos2VideoToWorldPipeline", passes=_UNANNOUNCED),
+    PipelineClass(name="Cosmos2_5_PredictBasePipeline", passes=_UNANNOUNCED),
     PipelineClass(name="Kandinsky5T2VPipeline", passes=_UNANNOUNCED),
     PipelineClass(name="Kandinsky5I2VPipeline", passes=_UNANNOUNCED),
+    PipelineClass(name="WanVideoToVideoPipeline", passes=_UNANNOUNCED),
     # its `guidance_scale` is for distilled models; guidance is off without a negative prompt
     PipelineClass(
         name="HunyuanVideoPipeline",
         guidance_argument="true_cfg_scale",
         guidance_needs={"negative_prompt": " "},
+    ),
+    PipelineClass(
+        name="HunyuanVideoImageToVideoPipeline",
+        passes=_UNANNOUNCED,
+        guidance_argument="true_cfg_scale",
+        guidance_needs={"negative_prompt": " "},
+    ),
+    PipelineClass(
+        name="HunyuanSkyreelsImageToVideoPipeline",
+        passes=_UNANNOUNCED,
+        guidance_argument="true_cfg_scale",
+        guidance_needs={"negative_prompt": " "},
+    ),
+    # by default also guidance by perturbed blocks and by isolated modalities, which batch nothing
+    PipelineClass(
+        name="LTX2Pipeline",
+        guidance_needs={
+            "stg_scale": 0.0,
+            "modality_scale": 1.0,
+            "guidance_rescale": 0.0,
+            "audio_guidance_scale": None,
+            "audio_stg_scale": None,
+            "audio_modality_scale": None,
+            "audio_guidance_rescale": None,
+            "spatio_temporal_guidance_blocks": None,
+        },
     ),
 )
 """What is known about classes of pipelines; of others, what `PipelineClass` has by default."""
