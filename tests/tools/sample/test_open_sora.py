@@ -36,7 +36,7 @@ def settings(
         install_version_1(monkeypatch)
     if request.param == "opensora-2.0":
         install_version_2(monkeypatch)
-    sizes = {"height": 16, "width": 16, "frames": 5, "fps": 10.0}
+    sizes = {"height": 16, "width": 16, "frames": 5, "fps": 10.0, "prompt": "a fox"}
     return {"library": request.param, "model": models[request.param], "device": "cpu", **sizes}
 
 
