@@ -258,7 +258,7 @@ def test_rounding_is_as_large_as_its_format_says(dtype: torch.dtype, scale: floa
     small = narrowed(tensor, dtype)
     error = float((small.widened() - tensor).norm() / tensor.norm())
     name = str(dtype).removeprefix("torch.")
-    told = Storage.of({"dtype": name}).rounding("float32")
+    told = Storage.of({"dtype": name}).rounding(4)
     if (dtype, scale) != (torch.float16, 1e-6):  # numbers below its smallest are not scaled
         assert error == pytest.approx(told, rel=0.15)
     assert small.widened().dtype == torch.float32
@@ -271,9 +271,26 @@ def test_what_is_narrow_already_is_kept_exactly():
         assert back.dtype == tensor.dtype
         assert not len(tensor) or back.data_ptr() != tensor.data_ptr()
     assert torch.equal(narrowed(torch.zeros(3), torch.float8_e4m3fn).widened(), torch.zeros(3))
-    assert Storage(dtype="float16").share("bfloat16") == 1.0
-    assert Storage(dtype="float16").rounding("bfloat16") == 0.0
-    assert Storage().share("float32") == Storage(dtype="float16").share(None) == 1.0
+    assert Storage(dtype="float16").share(2) == 1.0
+    assert Storage(dtype="float16").rounding(2) == 0.0
+    assert Storage().share(4) == Storage(dtype="float16").share(None) == 1.0
+
+
+def test_sites_of_another_data_type_than_the_latent_are_counted_as_they_are():
+    class Mixed(Denoiser):
+        def forward(self, hidden_states: Tensor, timestep: float, label: Tensor) -> Tensor:
+            return super().forward(hidden_states.bfloat16(), timestep, label.bfloat16()).float()
+
+    sampler = sampler_of(Mixed().bfloat16())
+    known = calibrate(sampler, seeds=range(2), progress=False)
+    for target, share in (("site", 1.0), ("denoiser", 0.5)):
+        schedule = plan(known, compute=0.6, target=target)
+        rounded = stored(known, schedule, HALF)
+        with cached(sampler.model, ADAPTER, rounded) as stats:
+            sampler.final_latent(7)
+        assert stats.bytes_peak == rounded.predicted_bytes()
+        assert rounded.predicted_bytes() == share * schedule.predicted_bytes()
+        assert (rounding_error(known, schedule, HALF) > 0) == (share < 1)
 
 
 def test_outputs_of_sites_come_back_one_ahead():

@@ -28,7 +28,7 @@ from smoothcache_core.calls.watch import SchedulerWatch
 from smoothcache_core.errors import CalibrationError
 from smoothcache_core.numerics.arrays import Array
 from smoothcache_core.outputs.structures import Structure, rows_of
-from smoothcache_core.outputs.tensors import Output, flat, is_output, nbytes
+from smoothcache_core.outputs.tensors import Output, flat, floating_entries, is_output, nbytes
 from smoothcache_core.patching import undone_on_error
 from smoothcache_core.relay import beside_of, takes_turns
 from smoothcache_core.sampling.sampler import Sampler
@@ -82,7 +82,7 @@ class Recorder:
         self._call: Call | None = None
         self._calls: list[CallRecord] = []
         self._unfit: CalibrationError | None = None
-        self._output_bytes = 0
+        self._output_bytes = self._output_entries = 0
         probes = [_SiteProbe(self, trace) for trace in self._traces]
         wrapping = Wrapping(self._model, self._sites, self, probes=probes)
         try:
@@ -156,6 +156,7 @@ class Recorder:
             )
         if self._tick.evaluation == 0:
             self._output_bytes += Structure.of(output).bytes
+            self._output_entries += floating_entries(Structure.of(output).floating)
         if self._trajectories and self._unfit is None:
             self._record(output)
         return output
@@ -219,6 +220,7 @@ class Recorder:
         if self._counter is not None:
             trace.flops[tick.branch, tick.member] += flops
             trace.bytes[tick.branch, tick.member] += nbytes(output)
+            trace.floats[tick.branch, tick.member] += floating_entries(flat(output))
         if tick.evaluation == 0:
             trace.entries += sum(tensor.numel() for tensor in flat(output))
         self._comparison.add(trace, output, tick, self._batch)
@@ -279,11 +281,17 @@ class Recorder:
                     block=s.block,
                     macs=self._mean(t.flops) // 2,
                     bytes=self._mean(t.bytes),
+                    entries=self._mean(t.floats),
                 )
                 for s, t in zip(self._sites, self._traces, strict=True)
             ]
             total, size = self._mean(self._flops) // 2, self._output_bytes
-            self._cost = Cost(total=total, sites=tuple(costs), output_bytes=size)
+            self._cost = Cost(
+                total=total,
+                sites=tuple(costs),
+                output_bytes=size,
+                output_entries=self._output_entries,
+            )
         return self._cost
 
     def _mean(self, counts: Mapping[Turn, int]) -> int:

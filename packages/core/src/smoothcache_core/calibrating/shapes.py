@@ -28,7 +28,7 @@ from smoothcache_core.calls.flops import flop_counter
 from smoothcache_core.calls.stopping import Stop
 from smoothcache_core.errors import CalibrationError, SmoothCacheError
 from smoothcache_core.outputs.structures import Structure
-from smoothcache_core.outputs.tensors import Output, is_output, nbytes
+from smoothcache_core.outputs.tensors import Output, flat, floating_entries, is_output, nbytes
 from smoothcache_core.relay import members_of
 from smoothcache_core.sampling.sampler import Sampler
 from smoothcache_core.schedule.cost import Cost, SiteCost
@@ -81,6 +81,7 @@ class _ShapeRun:
         self._reader = CallReader(sampler.model, sampler.adapter)
         self._clock = Clock(branches=sampler.branches)
         self._bytes: Counter[str] = Counter()
+        self._entries: Counter[str] = Counter()
         self._flops: Counter[str] = Counter()
         self._counter: FlopCounterMode | None = None
         self._mode = FakeTensorMode(allow_non_fake_inputs=True)
@@ -108,11 +109,15 @@ class _ShapeRun:
                 block=site.block,
                 macs=self._flops[site.path] // 2,
                 bytes=self._bytes[site.path],
+                entries=self._entries[site.path],
             )
             for site in self._sites
         ]
         return Cost(
-            total=self._flops[_WHOLE] // 2, sites=tuple(sites), output_bytes=self._bytes[_WHOLE]
+            total=self._flops[_WHOLE] // 2,
+            sites=tuple(sites),
+            output_bytes=self._bytes[_WHOLE],
+            output_entries=self._entries[_WHOLE],
         )
 
     def _around(self, call: Inner, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -145,6 +150,7 @@ class _ShapeRun:
         finally:
             wrapping.remove()
         self._bytes[_WHOLE] += Structure.of(output).bytes
+        self._entries[_WHOLE] += floating_entries(Structure.of(output).floating)
         self._flops[_WHOLE] += self.flops()
         return output
 
@@ -167,6 +173,7 @@ class _ShapeRun:
                 "can be kept"
             )
         self._bytes[path] += nbytes(output)
+        self._entries[path] += floating_entries(flat(output))
         self._flops[path] += flops
 
 

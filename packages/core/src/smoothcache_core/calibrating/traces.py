@@ -52,6 +52,7 @@ class Trace:
         calls: Calls in the evaluation under way.
         flops: Of the calls that were counted, by pass and denoiser.
         bytes: Of their outputs, likewise.
+        floats: Entries of floating point in these.
     """
 
     path: str
@@ -63,6 +64,7 @@ class Trace:
     calls: int = 0
     flops: Counter[Turn] = field(default_factory=Counter[Turn])
     bytes: Counter[Turn] = field(default_factory=Counter[Turn])
+    floats: Counter[Turn] = field(default_factory=Counter[Turn])
 
     def add(self, key: tuple[str, int, int], pair: _Pair) -> None:
         """Add a pair to what other calls of the same evaluation gave."""

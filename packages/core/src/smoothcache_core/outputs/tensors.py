@@ -1,6 +1,6 @@
 """The few things done to module outputs: a tensor, or a tuple of tensors."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TypeAlias, cast
 
 import torch
@@ -101,6 +101,11 @@ def flat(output: Output) -> tuple[Tensor, ...]:
 def nbytes(output: Output) -> int:
     """Return the bytes of all tensors of `output`."""
     return sum(tensor.numel() * tensor.element_size() for tensor in flat(output))
+
+
+def floating_entries(tensors: Iterable[Tensor]) -> int:
+    """Return the entries of those tensors that are of floating point."""
+    return sum(tensor.numel() for tensor in tensors if tensor.is_floating_point())
 
 
 def synchronize(device: torch.device) -> None:

@@ -12,7 +12,7 @@ from smoothcache_core.planning.cautions import cautions
 from smoothcache_core.planning.front import Choice, Point, beats
 from smoothcache_core.schedule.limits import Limits
 from smoothcache_core.schedule.schedule import Schedule
-from smoothcache_core.schedule.storage import Storage
+from smoothcache_core.schedule.storage import Storage, width_of
 from smoothcache_core.sources import SOURCES
 from smoothcache_core.sources.kind import SourceKind, fits, lacks_sites, or_none, predicted_error
 from smoothcache_core.sources.storing import stored
@@ -162,17 +162,21 @@ class Planner:
         self._limits.check(calibration.evaluations)
         self._storage = storage or Storage()
         kinds = _chosen(calibration, target, filled=fill is not None)
-        within = self._limits_before_rounding()
-        self._makers = {kind.name: kind.plan(calibration, within, fill) for kind in kinds}
+        self._makers = {
+            kind.name: kind.plan(calibration, self._limits_before_rounding(kind), fill)
+            for kind in kinds
+        }
         self._plans: dict[tuple[str, float], Schedule | ScheduleError] = {}
 
-    def _limits_before_rounding(self) -> Limits:
+    def _limits_before_rounding(self, kind: SourceKind) -> Limits:
         """Return the limits of schedules whose outputs are then kept in fewer bits."""
-        most, share = (
-            self._limits.max_bytes,
-            self._storage.share(self._calibration.fingerprint.dtype),
-        )
-        return self._limits if most is None else replace(self._limits, max_bytes=int(most / share))
+        most, cost = self._limits.max_bytes, self._calibration.cost
+        if most is None:
+            return self._limits
+        widths = [each.width for each in cost.sites] if kind.of_sites else [cost.output_width]
+        known = [each or width_of(self._calibration.fingerprint.dtype) for each in widths]
+        share = min(map(self._storage.share, known), default=1.0)
+        return replace(self._limits, max_bytes=int(most / share))
 
     def _plan(self, name: str, compute: float) -> Schedule | ScheduleError:
         key = name, compute

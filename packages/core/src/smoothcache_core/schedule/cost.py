@@ -1,8 +1,13 @@
 """What a denoiser costs: MACs per site and in all, by torch's own flop counter on real shapes."""
 
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
-from pydantic import AfterValidator, model_validator
+from pydantic import (
+    AfterValidator,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from smoothcache_core.adapters.sites import DENOISER, GUIDANCE, Site
 from smoothcache_core.schedule.values import Count, Text, Value
@@ -18,6 +23,7 @@ class SiteCost(Value):
         macs: Multiply-accumulates of one evaluation, over all branches and the whole batch that was
             measured; at least 0.
         bytes: Bytes of its outputs in one evaluation, likewise; what one cached entry takes.
+        entries: Entries of floating point among them; None if that is not known.
     """
 
     path: Text
@@ -25,10 +31,30 @@ class SiteCost(Value):
     block: Count
     macs: Count
     bytes: Count
+    entries: Count | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_unknown(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return _known(serialise(self))
+
+    @property
+    def width(self) -> float | None:
+        """Bytes of one entry of its outputs, by which they can be narrowed; None if not known."""
+        return _width(self.bytes, self.entries)
 
     def site(self) -> Site:
         """Return the site this is the cost of."""
         return Site(path=self.path, kind=self.kind, block=self.block)
+
+
+def _known(content: dict[str, Any]) -> dict[str, Any]:
+    """Return what a file holds: fields that files of before have not are left out if not known."""
+    later = ("entries", "output_entries")
+    return {k: v for k, v in content.items() if v is not None or k not in later}
+
+
+def _width(size: int, entries: int | None) -> float | None:
+    return size / entries if entries else None
 
 
 def _of_distinct_sites(costs: tuple[SiteCost, ...]) -> tuple[SiteCost, ...]:
@@ -53,11 +79,22 @@ class Cost(Value):
             is not computed by torch.
         sites: MACs and output bytes of every site, in the adapter's order.
         output_bytes: Bytes of the denoiser's output, 0 if not known.
+        output_entries: Entries of floating point in it; None if that is not known.
     """
 
     total: Count
     sites: Annotated[tuple[SiteCost, ...], AfterValidator(_of_distinct_sites)]
     output_bytes: Count = 0
+    output_entries: Count | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_unknown(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return _known(serialise(self))
+
+    @property
+    def output_width(self) -> float | None:
+        """Bytes of one entry of the denoiser's output; None if that is not known."""
+        return _width(self.output_bytes, self.output_entries)
 
     @model_validator(mode="after")
     def _check_total(self) -> Self:

@@ -26,7 +26,7 @@ from smoothcache_core.schedule.fingerprint import Fingerprint, check_timesteps
 from smoothcache_core.schedule.formats import FORMATS, format_named
 from smoothcache_core.schedule.provenance import Prediction, Provenance, described
 from smoothcache_core.schedule.solver_steps import SolverSteps
-from smoothcache_core.schedule.storage import Storage
+from smoothcache_core.schedule.storage import Storage, width_of
 from smoothcache_core.schedule.timeline import PLAIN, Timeline, timeline
 from smoothcache_core.schedule.values import Count, Integer, Name, Number, Positive, Value
 
@@ -376,7 +376,8 @@ class Schedule(Value):
         """Return the most bytes of cached tensors held after any evaluation, all branches counted.
 
         A latent that a fill of the denoiser uses counts as much as an output. What is kept by a
-        `storage` counts wherever it is; of what data type outputs were is told by the fingerprint.
+        `storage` counts wherever it is; what data type outputs were of is told by the cost, else by
+        the fingerprint.
 
         Args:
             cost: Output sizes to count with; the schedule's own if not given.
@@ -388,17 +389,24 @@ class Schedule(Value):
         cost = cost or self.cost
         if cost is None:
             raise ScheduleError("bytes need a cost: pass one, or plan from a calibration")
-        sizes = {each.site(): each.bytes for each in cost.sites}
+        sizes = {each.site(): each.bytes * self._share(each.width) for each in cost.sites}
         copies = 2 if self.fill(DENOISER).anchors else 1
-        sizes |= {DENOISER: copies * cost.output_bytes, GUIDANCE: cost.output_bytes // 2}
+        share = self._share(cost.output_width)
+        whole = {DENOISER: copies * cost.output_bytes, GUIDANCE: cost.output_bytes // 2}
+        sizes |= {site: size * share for site, size in whole.items()}
         if not cost.output_bytes and (0 in self.row(DENOISER) or 0 in self.row(GUIDANCE)):
             raise ScheduleError("this cost does not know the size of the denoiser's output")
-        totals = [0] * self.evaluations
+        totals = [0.0] * self.evaluations
         for site, size in sizes.items():
             for evaluation, number in enumerate(self.timeline(site).live_counts()):
                 totals[evaluation] += size * number
-        share = 1.0 if self.storage is None else self.storage.share(self.fingerprint.dtype)
-        return round(share * max(totals))
+        return round(max(totals))
+
+    def _share(self, width: float | None) -> float:
+        """Return what is stored over what was computed, of outputs of so many bytes an entry."""
+        if self.storage is None:
+            return 1.0
+        return self.storage.share(width or width_of(self.fingerprint.dtype))
 
     # ------------------------------------------------------------------ files
 

@@ -21,6 +21,15 @@ _MEAN_SQUARE = 1.5 / math.log(2.0)
 """Mean square of mantissas in [1, 2) that are evenly spread on a logarithmic scale."""
 
 
+def width_of(dtype: str | None) -> int | None:
+    """Return the bytes of one entry of a data type.
+
+    Args:
+        dtype: Such as `"float32"`; None if it is not known.
+    """
+    return _BYTES.get(dtype or "")
+
+
 class Storage(Value):
     """Where and in which data type outputs are kept until they are used.
 
@@ -47,35 +56,25 @@ class Storage(Value):
         """Whether outputs are kept as they were computed."""
         return self.place == "device" and self.dtype is None
 
-    def narrows(self, dtype: str | None) -> bool:
-        """Return whether outputs of a data type are rounded.
-
-        Args:
-            dtype: Such as `"float32"`; one that is not known is not rounded.
-        """
-        if dtype is None or self.dtype is None or dtype not in _BYTES:
-            return False
-        return _BYTES[dtype] > _BYTES[self.dtype]
-
-    def share(self, dtype: str | None) -> float:
+    def share(self, width: float | None) -> float:
         """Return the bytes that are stored over those that were computed, in (0, 1].
 
         Args:
-            dtype: Data type of the outputs, as far as it is known.
+            width: Bytes of one entry as it was computed; None if that is not known.
         """
-        if dtype is None or self.dtype is None or not self.narrows(dtype):
+        if width is None or self.dtype is None:
             return 1.0
-        return _BYTES[self.dtype] / _BYTES[dtype]
+        return min(_BYTES[self.dtype] / width, 1.0)
 
-    def rounding(self, dtype: str | None) -> float:
+    def rounding(self, width: float | None) -> float:
         """Return the relative error of what is stored, as a root mean square; 0 if it is exact.
 
         Rounding to nearest is off by up to half of the last place, evenly spread; numbers are
         taken to be evenly spread on a logarithmic scale.
 
         Args:
-            dtype: Data type of the outputs, as far as it is known.
+            width: Bytes of one entry as it was computed; None if that is not known.
         """
-        if self.dtype is None or not self.narrows(dtype):
+        if self.dtype is None or self.share(width) == 1.0:
             return 0.0
         return 2.0 ** (1 - _BITS[self.dtype]) / math.sqrt(12.0 * _MEAN_SQUARE)

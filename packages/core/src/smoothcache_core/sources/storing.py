@@ -15,7 +15,7 @@ from smoothcache_core.calibration.dynamics import Dynamics
 from smoothcache_core.numerics.arrays import Array
 from smoothcache_core.numerics.reproducible_sum import joined
 from smoothcache_core.schedule.schedule import Schedule
-from smoothcache_core.schedule.storage import Storage
+from smoothcache_core.schedule.storage import Storage, width_of
 from smoothcache_core.schedule.timeline import Timeline
 from smoothcache_core.sources.prediction import (
     combined,
@@ -73,19 +73,22 @@ def rounding_error(calibration: Calibration, schedule: Schedule, storage: Storag
     Returns:
         At least 0; 0 where the calibration has no sensitivities.
     """
-    share = storage.rounding(calibration.fingerprint.dtype)
-    if not share or calibration.dynamics is None or not calibration.dynamics.measured:
+    if calibration.dynamics is None or not calibration.dynamics.measured:
         return 0.0
+    cost, width = calibration.cost, width_of(calibration.fingerprint.dtype)
     if schedule.whole:
+        share = storage.rounding(cost.output_width or width)
         return share * combined(_of_outputs(calibration.dynamics, schedule), together=False)
     if lacks_sensitivities(calibration):
         return 0.0
+    shares = np.array([storage.rounding(each.width or width) for each in cost.sites])
     sizes = mean_products(calibration)[:, :, 0]
     mixed = [
         _mixed(schedule.timeline(site), size)
         for site, size in zip(calibration.sites, sizes, strict=True)
     ]
-    return share * combined(np.array(mixed) * sensitivity(calibration), together=False)
+    effects = shares[:, None] * np.array(mixed) * sensitivity(calibration)
+    return combined(effects, together=False)
 
 
 def _mixed(timeline: Timeline, sizes: Array) -> Array:
