@@ -42,7 +42,7 @@ def calibration(bench: Bench) -> Calibration:
     return calibrate(sampler, seeds=[0], max_lag=3, sensitivity=0, progress=False)
 
 
-def settings(folder: Path, work: Path) -> VideoSettings:
+def settings(folder: Path, work: Path, *only: str) -> VideoSettings:
     return VideoSettings(
         model=str(folder),
         steps=STEPS,
@@ -51,7 +51,7 @@ def settings(folder: Path, work: Path) -> VideoSettings:
         seeds=(SEED, 2 * SEED),
         calibration_samples=SAMPLES,
         reference_steps=12,
-        only=("fewer-steps", "pab", "teacache"),
+        only=only,
         work=work,
         progress=False,
     )
@@ -113,14 +113,17 @@ def test_taylorseer_is_on_all_sites(bench: Bench, calibration: Calibration):
 # ---------------------------------------------------------------------------- the record
 
 
-def test_record_of_policies_in_motion(folder: Path, tmp_path: Path):
-    given = settings(folder, tmp_path)
+FEW = {"fewer-steps (rectified flow)": "fewer-steps", "pab": "pab"}
+MORE = {"teacache": "teacache", "fora": "fora", "fora+taylor (order 2)": "fora+taylor"}
+
+
+@pytest.mark.parametrize("policies", [FEW, pytest.param(MORE, marks=pytest.mark.zoo)])
+def test_record_of_policies_in_motion(folder: Path, tmp_path: Path, policies: dict[str, str]):
+    given = settings(folder, tmp_path, *policies.values())
     record = to_record(given, measure(VIDEO, given, ours={}))
     assert all(record.checks.values())
     first, *rows = record.rows
-    assert {row["policy"] for row in rows} == {
-        "fewer-steps (rectified flow)", "pab", "teacache",
-    }  # fmt: skip
+    assert set(policies) <= {row["policy"] for row in rows}
     assert first["solver"] == "rectified flow"
     wanted = "psnr_db ssim motion_error flicker_ratio flicker motion_off direction_accuracy frechet"
     for row in rows:
