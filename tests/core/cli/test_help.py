@@ -26,6 +26,7 @@ COMMANDS = (
     "evaluate",
     "import",
     "export",
+    "train-router",
 )
 PROGRAMS = {
     "image": smoothcache_image.cli.app,

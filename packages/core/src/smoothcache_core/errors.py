@@ -7,6 +7,7 @@ SmoothCacheError
 +-- EvaluationError    policies cannot be compared, or a report cannot be read
 +-- OutputError        a file or a folder cannot be written
 +-- PipelineError      a pipeline cannot be loaded, or does not take what it was asked for
++-- RouterError        learned routers cannot be trained, or do not fit the model
 +-- SamplerError       a sampler does not return what it must, or cannot be
 +-- ScheduleError      a schedule is invalid or does not fit the model or the run
 SmoothCacheWarning     something that a user must know; sampling goes on
@@ -39,6 +40,10 @@ class OutputError(SmoothCacheError):
 
 class PipelineError(SmoothCacheError):
     """A pipeline cannot be loaded, or does not take what it was asked for."""
+
+
+class RouterError(SmoothCacheError):
+    """Learned routers cannot be trained, or do not fit the model."""
 
 
 class SamplerError(SmoothCacheError):

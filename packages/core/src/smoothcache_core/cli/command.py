@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from abc import ABC
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, fields, make_dataclass
@@ -38,6 +39,11 @@ class Command(ABC):
     WORK: ClassVar[str]
     """What does the work, `"module:function"`, as entry points are written: a function of the
     command and the modality, whose module is loaded when the command runs."""
+
+    @classmethod
+    def called(cls) -> str:
+        """Return the name of the command: that of its class, as `train-router` of `TrainRouter`."""
+        return re.sub(r"(?<!^)(?=[A-Z])", "-", cls.__name__).lower()
 
     def run(self, modality: Modality) -> None:
         """Do what the command does.

@@ -7,7 +7,6 @@ computed, else its last output stands in. Sources: Learning-to-Cache (arXiv 2406
 """
 
 import argparse
-import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -69,7 +68,7 @@ def load_router(
         raise ScheduleError(f"threshold is at least 0 and below 1, got {threshold}")
     if not components:
         raise ScheduleError("name the components of a block, such as ('attn', 'mlp')")
-    needs = _needs(_routers(path), str(path))
+    needs = routers_in(path).sigmoid().tolist()
     computed = [[need > threshold for need in row] for row in needs]
     if len(computed[0]) % len(components):
         raise ScheduleError(
@@ -82,6 +81,18 @@ def load_router(
         rows=_rows(computed, policy, components),
         source=Provenance(name="router", settings=settings),
     )
+
+
+def routers_in(path: str | Path) -> Tensor:
+    """Return the logits that a checkpoint of routers holds, float64 (routers, sub-layers).
+
+    Args:
+        path: A checkpoint as these projects save it, or only the routers' state dict.
+
+    Raises:
+        ScheduleError: The file is missing, is no such checkpoint, or holds more than tensors.
+    """
+    return _logits(_routers(path), str(path))
 
 
 def _routers(path: str | Path) -> Mapping[str, Any]:
@@ -106,8 +117,8 @@ def _routers(path: str | Path) -> Mapping[str, Any]:
     return routers
 
 
-def _needs(routers: Mapping[str, Any], path: str) -> list[list[float]]:
-    """Return how much every sub-layer is needed, by number of the router, from 0 to 1."""
+def _logits(routers: Mapping[str, Any], path: str) -> Tensor:
+    """Return the logits of every sub-layer, by number of the router."""
     named = {str(key): _KEY.fullmatch(str(key)) for key in routers}
     wrong = [key for key, match in named.items() if match is None]
     numbers = sorted(int(match[1]) for match in named.values() if match is not None)
@@ -125,7 +136,7 @@ def _needs(routers: Mapping[str, Any], path: str) -> list[list[float]]:
     values = torch.stack([vector.double() for vector in vectors])
     if not torch.isfinite(values).all():
         raise ScheduleError(f"{path!r}: a router holds NaN or infinity")
-    return [[1.0 / (1.0 + math.exp(-value)) for value in row] for row in values.tolist()]
+    return values
 
 
 def _rows(
@@ -133,7 +144,7 @@ def _rows(
 ) -> dict[str, list[int]]:
     """Return rows by component and block, from the first evaluation to the last."""
     total = len(computed)
-    places = [_router_at(evaluation, total, policy) for evaluation in range(total)]
+    places = [router_at(evaluation, total, policy) for evaluation in range(total)]
     everything = [True] * len(computed[0])
     decided = [everything if place is None else computed[place] for place in places]
     return {
@@ -144,8 +155,14 @@ def _rows(
     }
 
 
-def _router_at(evaluation: int, total: int, policy: Policy) -> int | None:
-    """Return the number of the router that decides at an evaluation; None if all is computed."""
+def router_at(evaluation: int, total: int, policy: Policy) -> int | None:
+    """Return the number of the router that decides at an evaluation; None if all is computed.
+
+    Args:
+        evaluation: Index in the run, from 0.
+        total: Evaluations of the run, and routers.
+        policy: At which evaluations routers decide.
+    """
     if evaluation == 0:
         return None
     if policy == "grid":  # evaluations 2 i and 2 i + 1 are those of step i

@@ -16,6 +16,7 @@ from smoothcache_core.cli.commands.fit import Fit
 from smoothcache_core.cli.commands.memory import Memory
 from smoothcache_core.cli.commands.plan import Plan
 from smoothcache_core.cli.commands.sample import Sample
+from smoothcache_core.cli.commands.train_router import TrainRouter
 from smoothcache_core.cli.commands.transfer import Transfer
 from smoothcache_core.cli.modality import Modality
 
@@ -30,6 +31,7 @@ COMMANDS: tuple[type[Command], ...] = (
     Evaluate,
     Import,
     Export,
+    TrainRouter,
 )
 """The commands that every modality has, in the order of the help."""
 
@@ -43,7 +45,8 @@ that into a schedule of what to skip, for a compute fraction, a speed-up or an e
 name; [bold]fit[/bold] improves and measures it, [bold]sample[/bold] samples by it,
 [bold]evaluate[/bold] compares it with the plain model. [bold]transfer[/bold] carries a
 calibration over to another number of steps; [bold]memory[/bold] says what is kept at another size;
-[bold]import[/bold] and [bold]export[/bold] read and write schedules of other programs.
+[bold]import[/bold] and [bold]export[/bold] read and write schedules of other programs, and
+[bold]train-router[/bold] learns one by gradients.
 """
 
 
@@ -83,6 +86,10 @@ _EXAMPLES = MappingProxyType(
             "import 50-N-3-threshold-0.18.json --format smoothcache-v1",
             "import 0020000.pt --format router --component attn1 --component ff",
         ),
+        "train-router": (
+            "train-router --steps 20 --updates 2000 -o router.json",
+            "train-router --preset learning-to-cache --sparsity 0.002",
+        ),
         "export": ("export half.json --format cache-dit",),
     }
 )
@@ -99,7 +106,7 @@ def command_line(modality: Modality) -> CommandLine:
         name, about=_paragraphs(_ABOUT.format(models=modality.models)), examples=examples[""]
     )
     for order, command in enumerate((*COMMANDS, *modality.commands)):
-        called = command.__name__.lower()
+        called = command.called()
         app.command(
             command.of(modality),
             name=called,

@@ -1,0 +1,141 @@
+"""Mixing what sites give with what they gave before, by scores that have a gradient."""
+
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from smoothcache_core.adapters.sites import Site
+from smoothcache_core.errors import RouterError
+from smoothcache_core.outputs.tensors import Output, flat, is_output
+
+
+@dataclass
+class Mixing:
+    """Sites of a model whose outputs are mixed, while it is entered.
+
+    Args:
+        model: The denoiser, not compiled.
+        sites: Whose outputs are mixed.
+
+    Raises:
+        RouterError: A site is one whose delta is cached, which cannot be mixed.
+    """
+
+    model: nn.Module
+    sites: Sequence[Site]
+    _weights: Tensor | None = None
+    _wanted: Sequence[bool] = ()
+    _keeps: bool = False
+    _branch: str = ""
+    _calls: list[int] = field(default_factory=list[int])
+    _kept: dict[tuple[str, int, int], tuple[Tensor, ...]] = field(
+        default_factory=dict[tuple[str, int, int], tuple[Tensor, ...]]
+    )
+
+    def __post_init__(self) -> None:
+        deltas = [site.path for site in self.sites if site.target != "output"]
+        if deltas:
+            raise RouterError(
+                f"routers mix outputs, and what is cached of {deltas[0]!r} is its delta; give an "
+                "adapter without such sites"
+            )
+
+    @contextmanager
+    def entered(self) -> Generator[None]:
+        """Hook all sites, and leave them as they were."""
+        handles: list[RemovableHandle] = []
+        try:
+            for index, site in enumerate(self.sites):
+                module = self.model.get_submodule(site.path)
+                handles.append(module.register_forward_hook(self._hook(index)))
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+            self.forget()
+
+    def forget(self) -> None:
+        """Drop what was kept: a run begins."""
+        self._kept.clear()
+        self.off()
+
+    def off(self) -> None:
+        """Leave outputs as they are, and keep none."""
+        self._weights, self._keeps = None, False
+        self._calls = [0] * len(self.sites)
+
+    def keep(self, branch: str) -> None:
+        """Leave outputs as they are, and keep all of them."""
+        self.off()
+        self._branch, self._keeps, self._wanted = branch, True, [True] * len(self.sites)
+
+    def mix(self, branch: str, weights: Tensor, threshold: float) -> None:
+        """Mix outputs with those kept, and keep what was mixed where its weight is large enough.
+
+        Args:
+            branch: The conditioning pass.
+            weights: (sites,) in [0, 1]: 1 is the output, 0 what was kept.
+            threshold: What the weight of an output that is kept exceeds.
+        """
+        self.keep(branch)
+        self._weights = weights
+        self._wanted = (weights.detach() > threshold).tolist()  # one wait, not one a site
+
+    def _hook(self, index: int) -> Any:
+        def mixed(module: nn.Module, args: object, output: Any) -> Any:
+            del module, args
+            if not self._keeps:
+                return None
+            if not is_output(output):
+                raise RouterError(
+                    f"{self.sites[index].path!r} gives a {type(output).__name__}; only a tensor or "
+                    "a tuple of tensors can be mixed"
+                )
+            call = self._calls[index]
+            self._calls[index] += 1
+            return self._mixed((self._branch, index, call), index, output)
+
+        return mixed
+
+    def _mixed(self, key: tuple[str, int, int], index: int, output: Output) -> Output:
+        before = self._kept.get(key)
+        if self._weights is None or before is None:
+            self._kept[key] = _copied(flat(output))
+            return output
+        weight = self._weights[index]
+        parts = [
+            old + weight.to(new.dtype) * (new - old)
+            for new, old in zip(flat(output), before, strict=True)
+        ]
+        if self._wanted[index]:
+            self._kept[key] = _copied(parts)
+        return _like(output, parts)
+
+
+def _copied(tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    return tuple(tensor.detach().clone() for tensor in tensors)
+
+
+def _like(output: Output, parts: Sequence[Tensor]) -> Output:
+    """Return tensors in the structure of an output."""
+    if isinstance(output, Tensor):
+        return parts[0]
+    given = iter(parts)
+    return tuple(None if item is None else next(given) for item in output)
+
+
+def hard(scores: Tensor, threshold: float) -> Tensor:
+    """Return 1 where a score exceeds a threshold, else 0, with the gradient of the score.
+
+    The straight-through estimator (arXiv 1308.3432).
+
+    Args:
+        scores: (sites,) in [0, 1].
+        threshold: In [0, 1).
+    """
+    decided = (scores > threshold).to(scores.dtype)
+    return decided + scores - scores.detach()
