@@ -27,6 +27,7 @@ from tools.bench.studies import (
     promises,
     quality_record,
     quality_settings,
+    routers,
     seconds,
     sensitivity,
     speed_audio,
@@ -152,6 +153,7 @@ study(app, "sensitivity", sensitivity.Settings, sensitivity.record, about=sensit
 study(app, "promises", promises.Settings, promises.record, about=promises.__doc__)
 study(_portability, "image", portability.ImageSettings, portability.measure_image)
 study(_portability, "audio", portability.AudioSettings, portability.measure_audio)
+study(app, "routers", routers.Settings, routers.record, about=routers.__doc__)
 study(app, "targets", targets.Settings, targets.record, about=targets.__doc__, save=targets.save)
 app.command(demo.main, name="demo", help=demo.__doc__)
 app.command(results.main, name="results", help=results.__doc__)

@@ -1,0 +1,41 @@
+"""The study of routers, on a few updates."""
+
+import pytest
+
+from tools.bench.studies import routers
+
+
+@pytest.fixture(scope="module")
+def record():
+    return routers.record(
+        routers.Settings(
+            steps=5,
+            updates=8,
+            batch=1,
+            sparsities=(0.01,),
+            samples=1,
+            seeds=(1000,),
+            calibration_samples=1,
+            progress=False,
+        )
+    )
+
+
+def test_every_router_is_compared_at_its_own_compute(record):
+    rows = [row for row in record.rows if row["policy"] != "update"]
+    heads = [i for i, row in enumerate(rows) if row["policy"] in ("harmonica", "learning-to-cache")]
+    assert len(heads) == 2
+    for begin, end in zip(heads, [*heads[1:], len(rows)], strict=True):
+        own, *others = rows[begin:end]
+        assert own["seconds"] > 0.0
+        planned = [row for row in others if row["policy"] in routers.TARGETS]
+        assert all(row["compute"] <= own["compute"] + 1e-6 for row in planned)
+
+
+def test_seeds_of_trainings_and_evaluations_are_apart(record):
+    assert not set(record.seeds["training"]) & set(record.seeds["evaluation"])
+
+
+def test_the_price_of_an_update_is_told(record):
+    (row,) = [row for row in record.rows if row["policy"] == "update"]
+    assert row["ratio"] > 0.0
