@@ -2,6 +2,7 @@
 
 import pytest
 
+from tools.bench.records import Record
 from tools.bench.studies import routers
 
 
@@ -9,7 +10,7 @@ from tools.bench.studies import routers
 def record():
     return routers.record(
         routers.Settings(
-            steps=5,
+            steps=8,
             updates=8,
             batch=1,
             sparsities=(0.01,),
@@ -21,7 +22,7 @@ def record():
     )
 
 
-def test_every_router_is_compared_at_its_own_compute(record):
+def test_every_router_is_compared_at_its_own_compute(record: Record):
     rows = [row for row in record.rows if row["policy"] != "update"]
     heads = [i for i, row in enumerate(rows) if row["policy"] in ("harmonica", "learning-to-cache")]
     assert len(heads) == 2
@@ -32,10 +33,10 @@ def test_every_router_is_compared_at_its_own_compute(record):
         assert all(row["compute"] <= own["compute"] + 1e-6 for row in planned)
 
 
-def test_seeds_of_trainings_and_evaluations_are_apart(record):
+def test_seeds_of_trainings_and_evaluations_are_apart(record: Record):
     assert not set(record.seeds["training"]) & set(record.seeds["evaluation"])
 
 
-def test_the_price_of_an_update_is_told(record):
+def test_the_price_of_an_update_is_told(record: Record):
     (row,) = [row for row in record.rows if row["policy"] == "update"]
     assert row["ratio"] > 0.0
