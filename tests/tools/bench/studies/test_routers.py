@@ -5,9 +5,13 @@ import pytest
 from tools.bench.records import Record
 from tools.bench.studies import routers
 
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:only 1 sample was calibrated:smoothcache_core.SmoothCacheWarning"
+)
+
 
 @pytest.fixture(scope="module")
-def record():
+def record() -> Record:
     return routers.record(
         routers.Settings(
             steps=8,
