@@ -102,7 +102,8 @@ def main(names: Sequence[str] = ()) -> int:
         except Exception:  # the others are still worth knowing
             failed += 1
             sys.stderr.write(f"{entry.name}:\n{traceback.format_exc()}")
-    PAGE.write_text(written([lines[each.name] for each in ENTRIES if each.name in lines]))
+        # after each of them, so that nothing is lost where one takes long
+        PAGE.write_text(written([lines[each.name] for each in ENTRIES if each.name in lines]))
     return failed
 
 
