@@ -5,19 +5,16 @@ models take the place of theirs.
 """
 
 import json
-import sys
 from argparse import Namespace
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
-from kit.image_models import DiT
+from kit.facebook_dit import install
 from smoothcache_core.errors import SmoothCacheWarning
-from torch import Tensor
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:__array__ implementation:DeprecationWarning",  # of diffusers, under numpy 2
@@ -181,37 +178,11 @@ def test_the_calibration_example_writes_a_schedule_that_the_helper_takes(
     exec(DIFFUSERS, dict(names))
 
 
-class Diffusion:
-    """What facebook's `create_diffusion` gives, as far as it is sampled with here: DDPM's loop."""
-
-    def __init__(self, respacing: str) -> None:
-        self.timesteps = torch.linspace(999, 0, int(respacing)).round()
-
-    def p_sample_loop(
-        self, model: Any, shape: Any, noise: Tensor, *, model_kwargs: dict[str, Any], **_: Any
-    ) -> Tensor:
-        assert noise.shape == shape
-        for timestep in self.timesteps:
-            output = model(noise, timestep.expand(len(noise)), **model_kwargs)
-            noise = noise - output[:, :4] / len(self.timesteps)
-        return noise
-
-
 @pytest.fixture
 def facebook(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """Modules with the names of facebook's code, around a small model."""
-    model = DiT()
-    modules = {
-        "models": {"DiT_models": {"DiT-XL/2": lambda **_: model}},
-        "diffusion": {"create_diffusion": Diffusion},
-        "download": {"find_model": lambda _: model.state_dict()},
-    }
-    for name, content in modules.items():
-        module = ModuleType(name)
-        vars(module).update(content)
-        monkeypatch.setitem(sys.modules, name, module)
+    """The modules of facebook's code, around a small model."""
     tf32 = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
-    yield model
+    yield install(monkeypatch)
     torch.set_grad_enabled(True)
     torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = tf32
 
