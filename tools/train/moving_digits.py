@@ -94,6 +94,7 @@ TRANSFORMER: Mapping[str, Any] = {
     "caption_channels": TEXT_ENCODER["d_model"],
     "model_max_length": TEXT_LENGTH,
     "input_sq_size": SIDE,
+    "max_frames": FRAMES,
 }
 GUIDANCE, STEPS = 2.0, 30
 BATCH, COPIES = 16, 2
