@@ -18,7 +18,7 @@ from smoothcache_core.calls.call import CallReader
 from smoothcache_core.calls.flops import flop_counter
 from smoothcache_core.calls.stopping import Stop
 from smoothcache_core.errors import AdapterError
-from smoothcache_core.outputs.tensors import flat, is_output
+from smoothcache_core.outputs.tensors import flat, is_flat
 from smoothcache_core.wrapping.modules import layered
 
 CONTINUES = 0.25
@@ -243,7 +243,7 @@ class _Trace:
         seen = self.seen[path]
         seen.macs += self._flops() // 2 - frame.macs
         seen.calls[-1] += 1
-        tensors = flat(output) if is_output(output) else ()
+        tensors = flat(output) if is_flat(output) else ()
         if not tensors:
             seen.tensors = False
             return

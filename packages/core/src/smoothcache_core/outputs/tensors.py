@@ -1,26 +1,33 @@
-"""The few things done to module outputs: a tensor, or a tuple of tensors."""
+"""The few things done to module outputs: a tensor, or a tuple of tensors, nested or not."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeAlias, cast
 
 import torch
 from torch import Tensor
 
-Output: TypeAlias = Tensor | tuple[Tensor | None, ...]
+Output: TypeAlias = Tensor | tuple["Output | None", ...]
+"""What a module gives. Tuples may be nested, as those of UNets' blocks, which give their hidden
+states and a tuple of residuals."""
 
 
 def is_output(value: object) -> bool:
-    """Return whether `value` is a tensor or a plain tuple of tensors, where some may be None."""
+    """Return whether `value` is a tensor or a plain tuple of outputs, where some may be None."""
     if type(value) is tuple:
-        return all(item is None or isinstance(item, Tensor) for item in value)
+        return all(item is None or is_output(item) for item in value)
     return isinstance(value, Tensor)
+
+
+def is_flat(value: object) -> bool:
+    """Return whether `value` is an output in which no tuple is nested in another."""
+    return is_output(value) and not (type(value) is tuple and any(type(v) is tuple for v in value))
 
 
 def map_tensors(function: Callable[[Tensor], Tensor], output: Output) -> Output:
     """Apply `function` to every tensor of `output`, keeping its structure."""
     if isinstance(output, Tensor):
         return function(output)
-    return tuple(function(item) if isinstance(item, Tensor) else item for item in output)
+    return tuple(item if item is None else map_tensors(function, item) for item in output)
 
 
 def detached(output: Output) -> Output:
@@ -29,7 +36,7 @@ def detached(output: Output) -> Output:
         return output.detach()
     if type(output) is not tuple:
         return output
-    return tuple(item.detach() if isinstance(item, Tensor) else item for item in output)
+    return tuple(item if item is None else detached(item) for item in output)
 
 
 def widened(tensors: Sequence[Tensor], weights: Sequence[float] | Tensor) -> Tensor:
@@ -63,8 +70,11 @@ def blended(outputs: Sequence[Output], weights: Sequence[float] | Tensor) -> Out
     """Return the weighted sum of outputs, tensor by tensor; None stays None."""
     if isinstance(outputs[0], Tensor):
         return weighted(cast(Sequence[Tensor], outputs), weights)
-    columns = zip(*outputs, strict=True)
-    return tuple(weighted(c, weights) if isinstance(c[0], Tensor) else c[0] for c in columns)
+    columns = zip(*cast(Sequence[tuple[Output | None, ...]], outputs), strict=True)
+    return tuple(
+        None if column[0] is None else blended(cast(Sequence[Output], column), weights)
+        for column in columns
+    )
 
 
 def cloned(output: Output, *, graph: bool = False) -> Output:
@@ -95,7 +105,19 @@ def flat(output: Output) -> tuple[Tensor, ...]:
     """Return the tensors of `output` in order."""
     if isinstance(output, Tensor):
         return (output,)
-    return tuple(item for item in output if isinstance(item, Tensor))
+    return tuple(tensor for item in output if item is not None for tensor in flat(item))
+
+
+def rebuilt(output: Output, tensors: Iterator[Tensor]) -> Output:
+    """Return an output of the structure of `output` with other tensors.
+
+    Args:
+        output: What has the structure.
+        tensors: As many as it has, in order.
+    """
+    if isinstance(output, Tensor):
+        return next(tensors)
+    return tuple(item if item is None else rebuilt(item, tensors) for item in output)
 
 
 def nbytes(output: Output) -> int:

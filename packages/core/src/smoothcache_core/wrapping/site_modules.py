@@ -9,7 +9,15 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from smoothcache_core.outputs.tensors import Output, blended, cloned, detached, flat, version
+from smoothcache_core.outputs.tensors import (
+    Output,
+    blended,
+    cloned,
+    detached,
+    flat,
+    rebuilt,
+    version,
+)
 from smoothcache_core.schedule.timeline import FILLED, REUSE, STORE
 
 CallOutputs = tuple[Output, ...]
@@ -215,15 +223,17 @@ def _copied(inputs: tuple[Tensor, ...], *, graph: bool = False) -> tuple[Tensor,
 
 
 def combined(operation: Callable[[Any, Any], Tensor], left: Output, right: Output) -> Output:
-    """Apply `operation` to the tensors of two outputs, pair by pair; None stays None."""
+    """Apply `operation` to the tensors of two outputs, pair by pair; None stays None.
+
+    The result has the structure of the one that holds more than tensors, if one does.
+    """
     if isinstance(left, Tensor) and isinstance(right, Tensor):
         return operation(left, right)
     lefts = (left,) if isinstance(left, Tensor) else left
     rights = (right,) if isinstance(right, Tensor) else right
     results = tuple(operation(a, b) for a, b in zip(flat(lefts), flat(rights), strict=True))
-    sparse = lefts if len(results) < len(lefts) else rights
-    if len(results) < len(sparse):
-        given = iter(results)
-        return tuple(None if item is None else next(given) for item in sparse)
+    for each in (lefts, rights):
+        if not all(isinstance(item, Tensor) for item in each):
+            return rebuilt(each, iter(results))
     single = isinstance(left, Tensor) or isinstance(right, Tensor)
     return results[0] if single else results
