@@ -10,7 +10,7 @@ from torch.utils.hooks import RemovableHandle
 
 from smoothcache_core.adapters.sites import Site
 from smoothcache_core.errors import RouterError
-from smoothcache_core.outputs.tensors import Output, flat, is_output
+from smoothcache_core.outputs.tensors import Output, flat, is_output, rebuilt
 
 
 @dataclass
@@ -113,19 +113,11 @@ class Mixing:
         ]
         if self._wanted[index]:
             self._kept[key] = _copied(parts)
-        return _like(output, parts)
+        return rebuilt(output, iter(parts))
 
 
 def _copied(tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
     return tuple(tensor.detach().clone() for tensor in tensors)
-
-
-def _like(output: Output, parts: Sequence[Tensor]) -> Output:
-    """Return tensors in the structure of an output."""
-    if isinstance(output, Tensor):
-        return parts[0]
-    given = iter(parts)
-    return tuple(None if item is None else next(given) for item in output)
 
 
 def hard(scores: Tensor, threshold: float) -> Tensor:

@@ -1,6 +1,7 @@
 """Schedule sources: one file per way of making a schedule, one line each in `SOURCES`."""
 
 from smoothcache_core.sources.accumulated import ACCUMULATED, accumulate, block_caching
+from smoothcache_core.sources.deepcache import deepcache, deepcache_adapter
 from smoothcache_core.sources.evaluations import (
     UNCONDITIONAL_PASSES,
     WHOLE_EVALUATIONS,
@@ -41,6 +42,8 @@ __all__ = [
     "SourceKind",
     "accumulate",
     "block_caching",
+    "deepcache",
+    "deepcache_adapter",
     "interval",
     "magcache",
     "plan_evaluations",
