@@ -1,4 +1,4 @@
-"""The READMEs of SmoothCache run with their import line changed.
+"""The READMEs of SmoothCache and of Cache Diffusion run with their import line changed.
 
 Their code stands here as it is published, but for the names of models, files and devices: small
 models take the place of theirs.
@@ -14,11 +14,26 @@ import pytest
 import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from kit.facebook_dit import install
+from kit.zoo.entry import Entry
+from kit.zoo.pictures import SIZE, XL, pooled, sd_words, unet, xl
 from smoothcache_core.errors import SmoothCacheWarning
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:__array__ implementation:DeprecationWarning",  # of diffusers, under numpy 2
     "ignore:`torch_dtype` is deprecated:FutureWarning",  # as the README has it
+)
+
+SDXL = Entry(
+    name="SDXL",
+    build=lambda: xl(
+        unet=unet(
+            **XL | {"transformer_layers_per_block": (1, 1, 1)},
+            block_out_channels=(4, 8, 8),
+            down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+            up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        )
+    ),
+    arguments=lambda: {**sd_words(), **pooled(8), **SIZE},
 )
 
 ROW = [1, 0, 0, 1, 0, 0, 1, 0, 0, 1]
@@ -140,6 +155,20 @@ save_image(samples, PICTURE, nrow=4, normalize=True, value_range=(-1, 1))
 """
 
 
+CACHE_DIFFUSION = """
+from smoothcache_core.compat import cachify
+
+SDXL_DEFAULT_CONFIG = [
+    {
+        "wildcard_or_filter_func": lambda name: "up_blocks.2" not in name,
+        "select_cache_step_func": lambda step: (step % 2) != 0,
+    }
+]
+
+cachify.prepare(pipe, num_inference_steps, SDXL_DEFAULT_CONFIG)
+"""
+
+
 @pytest.fixture
 def schedule_file(tmp_path: Path) -> Path:
     path = tmp_path / "10-N-3-threshold-0.35.json"
@@ -205,3 +234,18 @@ def test_the_readme_for_facebooks_code_runs_and_caches(
     exec(FACEBOOK, names)
     assert len(calls) == sum(ROW)
     assert (tmp_path / "sample.png").exists()
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_the_readme_of_cache_diffusion_runs_and_caches():
+    entry = SDXL
+    pipe, steps, calls = entry.pipeline(), 10, list[str]()
+    for name in ("down_blocks.0", "up_blocks.1", "up_blocks.2"):
+        inner = pipe.unet.get_submodule(f"{name}.resnets.0")
+        inner.register_forward_hook(lambda *_, name=name: calls.append(name))
+    names: dict[str, Any] = {"pipe": pipe, "num_inference_steps": steps}
+    exec(CACHE_DIFFUSION, names)
+    images = [entry.sample(pipe, 0) for _ in range(2)]
+    assert [calls.count(each) for each in sorted(set(calls))] == [10, 10, 20]
+    assert torch.equal(*images)
+    names["cachify"].disable(pipe)
