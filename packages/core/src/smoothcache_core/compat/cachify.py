@@ -166,7 +166,7 @@ def get_model(pipe: Any) -> nn.Module:
     """Return the denoiser of a pipeline: its `unet`, or else its `transformer`.
 
     Args:
-        pipe: A pipeline.
+        pipe: A pipeline in the manner of diffusers.
 
     Raises:
         AdapterError: It has neither.
