@@ -219,7 +219,10 @@ def psnr(model: AutoencoderKL, videos: Tensor) -> float:
 def new_autoencoder(scale: float | None = None) -> AutoencoderKL:
     """The autoencoder of the digits model of smoothcache-image, with the scale of its latents."""
     folder = digits_folder() / "vae"
-    model = AutoencoderKL.from_pretrained(folder, local_files_only=True).float()
+    shipped = AutoencoderKL.from_pretrained(folder, local_files_only=True)
+    config = {k: v for k, v in shipped.config.items() if not k.startswith("_")}  # no paths
+    model = AutoencoderKL(**cast("Any", config)).float()
+    model.load_state_dict(shipped.state_dict())
     if scale is not None:
         model.register_to_config(scaling_factor=round(scale, 5))
     return model
