@@ -218,6 +218,15 @@ def test_the_outermost_branch_skips_all_but_the_last_layer():
     ]
 
 
+def test_a_timestep_that_is_there_twice_is_one_step_to_deepcache():
+    model, twice = SD.pipeline().unet, (9, 7, 7, 5, 3)  # as PNDM has them
+    schedule = deepcache(model, interval=2, evaluations=5, timesteps=twice)
+    assert schedule.rows["mid"] == (1, 0, 0, 0, 1)
+    assert deepcache(model, interval=2, evaluations=5).rows["mid"] == (1, 0, 1, 0, 1)
+    with pytest.raises(ScheduleError, match="4 evaluations have as many timesteps, got 5"):
+        deepcache(model, interval=2, evaluations=4, timesteps=twice)
+
+
 def test_an_interval_or_a_branch_that_is_not_there_is_refused():
     model = SD.pipeline().unet
     with pytest.raises(AdapterError, match="3 blocks down, so its branches are 0 to 8, got 9"):
@@ -235,9 +244,7 @@ def test_another_denoiser_is_refused():
 def test_deepcache_is_the_package(entry: Entry):
     pipe = entry.pipeline()
     differences = {
-        difference(
-            pipe, partial(entry.sample, pipe, 0), interval=interval, branch=branch, evaluations=5
-        )
+        difference(pipe, partial(entry.sample, pipe, 0), interval=interval, branch=branch)
         for interval in (2, 3, 5)
         for branch in range(3 * len(pipe.unet.down_blocks) - 1)
     }

@@ -30,7 +30,7 @@ def helper_class() -> Any:
     return module.DeepCacheSDHelper
 
 
-def difference(pipe: Any, sample: Any, *, interval: int, branch: int, evaluations: int) -> float:
+def difference(pipe: Any, sample: Any, *, interval: int, branch: int) -> float:
     """Return the largest difference between what the package and our schedule give.
 
     Args:
@@ -38,7 +38,6 @@ def difference(pipe: Any, sample: Any, *, interval: int, branch: int, evaluation
         sample: Calls it once and returns a tensor, always from the same noise.
         interval: Distance between whole evaluations.
         branch: Number of the branch.
-        evaluations: Evaluations of one run.
     """
     helper = helper_class()(pipe=pipe)
     helper.set_params(cache_interval=interval, cache_branch_id=branch)
@@ -47,7 +46,14 @@ def difference(pipe: Any, sample: Any, *, interval: int, branch: int, evaluation
         theirs: Tensor = sample()
     finally:
         helper.disable()
-    schedule = deepcache(pipe.unet, interval=interval, branch=branch, evaluations=evaluations)
+    timesteps = pipe.scheduler.timesteps.tolist()  # of the run that was just made
+    schedule = deepcache(
+        pipe.unet,
+        interval=interval,
+        branch=branch,
+        evaluations=len(timesteps),
+        timesteps=timesteps,
+    )
     with _FAMILY.cached_pipeline(pipe, schedule):
         ours: Tensor = sample()
     return float(torch.max(torch.abs(ours - theirs)))

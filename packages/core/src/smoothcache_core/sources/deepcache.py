@@ -6,6 +6,7 @@ Intervals are uniform, as in the package DeepCache, whose numbering of branches 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from smoothcache_core.adapters.patterns import PatternAdapter
@@ -30,7 +31,14 @@ if TYPE_CHECKING:
 _LAYERS = 3  # branches that the package counts for a block down: two layers and a downsampler
 
 
-def deepcache(model: nn.Module, *, interval: int, branch: int = 0, evaluations: int) -> Schedule:
+def deepcache(
+    model: nn.Module,
+    *,
+    interval: int,
+    branch: int = 0,
+    evaluations: int,
+    timesteps: Iterable[float] | None = None,
+) -> Schedule:
     """Return DeepCache's schedule: what lies deeper than a branch is computed every so often.
 
     The schedule records where its sites are, so `cached_pipeline` needs nothing else.
@@ -47,17 +55,23 @@ def deepcache(model: nn.Module, *, interval: int, branch: int = 0, evaluations: 
         interval: Distance between evaluations that are computed as a whole, at least 1.
         branch: Number of the branch, from 0, which skips the most.
         evaluations: Evaluations of one run, at least 1.
+        timesteps: Those of the scheduler, one for each evaluation. Where one is there twice, as of
+            PNDM and Heun, the package takes its second evaluation for the first; without them it
+            counts as any other.
 
     Raises:
         AdapterError: The model is no UNet, or has no such branch.
-        ScheduleError: `interval` or `evaluations` is below 1.
+        ScheduleError: `interval` or `evaluations` is below 1, or there are other timesteps.
     """
     if interval < 1 or evaluations < 1:
         raise ScheduleError(
             f"an interval and evaluations are at least 1, got {interval} and {evaluations}"
         )
     adapter = deepcache_adapter(model, branch)
-    row = tuple(int(evaluation % interval == 0) for evaluation in range(evaluations))
+    known = list(range(evaluations) if timesteps is None else map(float, timesteps))
+    if len(known) != evaluations:
+        raise ScheduleError(f"{evaluations} evaluations have as many timesteps, got {len(known)}")
+    row = tuple(int(known.index(each) % interval == 0) for each in known)
     kinds = dict.fromkeys(pattern.kind for pattern in adapter.patterns)
     return Schedule(
         evaluations=evaluations,
