@@ -144,7 +144,26 @@ def _demo(rows: list[dict[str, Any]]) -> str:
 
 def _train(rows: list[dict[str, Any]]) -> str:
     checks = [row for row in rows if row["stage"].startswith("check")]
-    return "; ".join(f"{row['recognised']:.1%} of {row['samples']} recognised" for row in checks)
+    return "; ".join(f"{_recognised(row)} of {row['samples']} recognised" for row in checks)
+
+
+def _recognised(row: dict[str, Any]) -> str:
+    """Return how much of what a model drew is recognised: of clips, what and where it goes."""
+    if "directions_named" not in row:
+        return f"{row['recognised']:.1%}"
+    return f"{row['digits_named']:.1%} of digits and {row['directions_named']:.1%} of directions"
+
+
+def _routers(rows: list[dict[str, Any]]) -> str:
+    """Return the error of every router beside that of a plan at its compute."""
+    trained = ("harmonica", "learning-to-cache")
+    found = []
+    for row in rows:
+        if row["policy"] in trained:
+            found.append(f"{row['policy']} at {row['compute']:.2f}: {row['rel_l2']:.2g}")
+        elif row["policy"] == "auto":
+            found[-1] += f", a plan {row['rel_l2']:.2g}"
+    return "; ".join(found)
 
 
 def _promises(rows: list[dict[str, Any]]) -> str:
@@ -164,6 +183,7 @@ ANSWERS: dict[str, Answer] = {
     "gpu": _speed,
     "seconds": _speed,
     "planning": _planning,
+    "routers": _routers,
     "sensitivity": _sensitivity,
     "promises": _promises,
     "transfer": _transfer,
