@@ -139,7 +139,9 @@ def test_computing_everything_is_bit_identical(entry: Entry):
             assert torch.equal(entry.sample(pipe, 0), plain)
 
 
-@pytest.mark.parametrize("adapter_of", ADAPTERS)
+@pytest.mark.parametrize(
+    "adapter_of", [unet_blocks, pytest.param(unet_layers, marks=pytest.mark.zoo)]
+)
 def test_a_pipeline_is_calibrated_planned_and_run(entry: Entry, adapter_of: Any, tmp_path: Path):
     pipe = entry.pipeline()
     adapter = adapter_of(pipe.unet)
