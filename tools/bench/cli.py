@@ -115,6 +115,7 @@ _quality = group("quality", quality_record.__doc__)
 _speed = group("speed", speed_image.__doc__)
 _seconds = group("seconds", seconds.__doc__)
 _portability = group("portability", portability.__doc__)
+_routers = group("routers", routers.__doc__)
 
 study(
     _quality,
@@ -153,7 +154,9 @@ study(app, "sensitivity", sensitivity.Settings, sensitivity.record, about=sensit
 study(app, "promises", promises.Settings, promises.record, about=promises.__doc__)
 study(_portability, "image", portability.ImageSettings, portability.measure_image)
 study(_portability, "audio", portability.AudioSettings, portability.measure_audio)
-study(app, "routers", routers.Settings, routers.record, about=routers.__doc__)
+study(_routers, "image", routers.Settings, lambda s: routers.record(IMAGE, s))
+study(_routers, "video", routers.VideoSettings, lambda s: routers.record(VIDEO, s))
+study(_routers, "audio", routers.AudioSettings, lambda s: routers.record(audio(), s))
 study(app, "targets", targets.Settings, targets.record, about=targets.__doc__, save=targets.save)
 app.command(demo.main, name="demo", help=demo.__doc__)
 app.command(results.main, name="results", help=results.__doc__)

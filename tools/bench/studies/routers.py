@@ -1,8 +1,8 @@
 """Is a trained router better than a rule or a plan, at the compute that it comes to?
 
-    python -m tools.bench routers
+    python -m tools.bench routers image
 
-Trains routers of the shipped digits model as HarmoniCa and Learning-to-Cache do, then compares each
+Trains routers of a shipped model as HarmoniCa and Learning-to-Cache do, then compares each
 with SmoothCache's rule, FORA, fewer steps and plans of this library at its own compute, and times
 an update beside the passes that it is made of. Writes a record into benchmarks/.
 """
@@ -24,7 +24,7 @@ from torch import Tensor
 
 from tools.bench.baselines.ours import scheduled
 from tools.bench.bench import CALIBRATION_SEED, Bench, calibrated, load_bench
-from tools.bench.models.image import IMAGE, PACKAGES
+from tools.bench.models.model import Modality
 from tools.bench.policies import Attach, fewer_steps, plain
 from tools.bench.records import Record, Row, new_record
 
@@ -73,9 +73,54 @@ class Settings:
     progress: bool = True
 
 
-def record(settings: Settings) -> Record:
+@dataclass(frozen=True, kw_only=True)
+class VideoSettings(Settings):
+    """Settings on moving digits.
+
+    Attributes:
+        model: moving-digits, or a folder.
+        solver: The model's own.
+        steps: Steps of the solver.
+        updates: Updates of each router.
+        batch: Samples of a trajectory.
+        sparsities: Weights of the scores' sum in the loss; a router is trained for each.
+        samples: Samples of each evaluation seed.
+    """
+
+    model: str = "moving-digits"
+    solver: str = "default"
+    updates: int = 1000
+    batch: int = 2
+    sparsities: Annotated[Sequence[float], Parameter(name="--sparsity")] = (1e-3,)
+    samples: int = 6
+
+
+@dataclass(frozen=True, kw_only=True)
+class AudioSettings(Settings):
+    """Settings on spoken digits.
+
+    Attributes:
+        model: spoken-digits, or a folder.
+        solver: A deterministic sampler of k-diffusion.
+        updates: Updates of each router.
+        batch: Samples of a trajectory.
+        sparsities: Weights of the scores' sum in the loss; a router is trained for each.
+        samples: Samples of each evaluation seed.
+    """
+
+    model: str = "spoken-digits"
+    solver: str = "dpmpp-2m"
+    updates: int = 1000
+    batch: int = 4
+    sparsities: Annotated[Sequence[float], Parameter(name="--sparsity")] = (1e-3,)
+    samples: int = 10
+
+
+def record(modality: Modality, settings: Settings) -> Record:
     """Train, compare, and return the record."""
-    bench = load_bench(IMAGE, settings.model, settings.solver, steps=settings.steps, device="cpu")
+    bench = load_bench(
+        modality, settings.model, settings.solver, steps=settings.steps, device="cpu"
+    )
     judge = _Judge(settings, bench)
     start = time.monotonic()
     calibration = calibrated(
@@ -103,9 +148,9 @@ def record(settings: Settings) -> Record:
     rows.append({"policy": "update", "ratio": _ratio_of_update(settings, bench)})
     return new_record(
         what="routers",
-        modality="image",
+        modality=modality.name,
         question="Is a trained router better than a rule or a plan, at the compute it comes to?",
-        packages=PACKAGES,
+        packages=modality.packages,
         seeds={
             "training": [TRAINED_FROM],
             "calibration": [CALIBRATION_SEED],

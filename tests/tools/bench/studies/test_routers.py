@@ -2,6 +2,7 @@
 
 import pytest
 
+from tools.bench.models.image import IMAGE
 from tools.bench.records import Record
 from tools.bench.studies import routers
 
@@ -13,6 +14,7 @@ pytestmark = pytest.mark.filterwarnings(
 @pytest.fixture(scope="module")
 def record() -> Record:
     return routers.record(
+        IMAGE,
         routers.Settings(
             steps=8,
             updates=8,
@@ -22,7 +24,7 @@ def record() -> Record:
             seeds=(1000,),
             calibration_samples=1,
             progress=False,
-        )
+        ),
     )
 
 
