@@ -69,15 +69,23 @@ class Host:
 
         @contextmanager
         def attached(sampler: Attachable) -> Generator[Attached]:
-            model = sampler.model
+            model, given = sampler.model, rows(sampler.steps)
+            self._refuse_unnamed(model, given)
             with (
                 peers.quiet(),
-                peers.dit_smoothcache(model, rows(sampler.steps), block=self.block) as around,
+                peers.dit_smoothcache(model, given, block=self.block) as around,
                 driven(model, around, sampler.steps),
             ):
                 yield Attached(sampler=sampler)
 
         return attached
+
+    def _refuse_unnamed(self, model: Any, rows: Mapping[str, Sequence[int]]) -> None:
+        """Refuse rows of which none names a component of a block: nothing would be cached."""
+        blocks = [module for module in model.modules() if isinstance(module, self.block)]
+        names = {key.partition("-")[0] for key in rows}
+        if not any(hasattr(block, name) for block in blocks for name in names):
+            raise ValueError(f"no {self.block.__name__} has a component of {sorted(names)}")
 
     def cache_dit(
         self, config: Callable[[int], Mapping[str, Any]], *, taylor_order: int | None = None
