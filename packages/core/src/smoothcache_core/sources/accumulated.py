@@ -27,7 +27,7 @@ from smoothcache_core.sources.kind import (
 )
 from smoothcache_core.sources.prediction import lacks_sensitivities, with_prediction
 from smoothcache_core.sources.smooth import Per
-from smoothcache_core.sources.thresholds import by_threshold
+from smoothcache_core.sources.thresholds import by_threshold, longest_lag
 
 
 def accumulate(changes: Sequence[float] | Array, threshold: float, *, longest: int = 0) -> Row:
@@ -84,15 +84,9 @@ def block_caching(
             not in what was calibrated.
     """
     check_sites(calibration)
-    if not calibration.max_lag:
-        raise ScheduleError(f"this calibration knows no errors of sites: {calibration.remark}")
-    longest = calibration.max_lag if max_lag is None else max_lag
     if not 0.0 <= threshold < np.inf:
         raise ScheduleError(f"threshold is a finite sum, at least 0, got {threshold}")
-    if not 1 <= longest <= calibration.max_lag:
-        raise ScheduleError(
-            f"max_lag must be from 1 to {calibration.max_lag}, the largest measured, got {longest}"
-        )
+    longest = longest_lag(calibration, max_lag)
     rows = {
         key: accumulate(changes, threshold, longest=longest)
         for key, changes in _changes(calibration, per).items()

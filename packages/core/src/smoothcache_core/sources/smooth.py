@@ -21,7 +21,7 @@ from smoothcache_core.sources.kind import (
     check_sites,
 )
 from smoothcache_core.sources.prediction import lacks_sensitivities, with_prediction
-from smoothcache_core.sources.thresholds import by_threshold
+from smoothcache_core.sources.thresholds import by_threshold, longest_lag
 
 Per = Literal["kind", "site"]
 
@@ -60,15 +60,9 @@ def smooth(
             what was calibrated.
     """
     check_sites(calibration)
-    if not calibration.max_lag:
-        raise ScheduleError(f"this calibration knows no errors of sites: {calibration.remark}")
-    longest = calibration.max_lag if max_lag is None else max_lag
     if not 0.0 <= alpha < np.inf:
         raise ScheduleError(f"alpha is a finite relative error, at least 0, got {alpha}")
-    if not 1 <= longest <= calibration.max_lag:
-        raise ScheduleError(
-            f"max_lag must be from 1 to {calibration.max_lag}, the largest measured, got {longest}"
-        )
+    longest = longest_lag(calibration, max_lag)
     rows = {
         key: scan(curve[:longest], alpha, strict=strict)
         for key, curve in calibration.curves(per=per).items()

@@ -1,7 +1,8 @@
-"""Finding the threshold of a rule that meets a compute fraction."""
+"""What rules with a threshold share: how long they may reuse, and a threshold for a compute."""
 
 from collections.abc import Callable, Sequence
 
+from smoothcache_core.calibration.calibration import Calibration
 from smoothcache_core.errors import ScheduleError
 from smoothcache_core.schedule.schedule import Schedule
 
@@ -36,3 +37,23 @@ def by_threshold(
         else:
             low = middle + 1
     return best
+
+
+def longest_lag(calibration: Calibration, max_lag: int | None) -> int:
+    """Return the longest reuse that a rule may plan.
+
+    Args:
+        calibration: What was measured.
+        max_lag: What was asked for; None is all that was calibrated.
+
+    Raises:
+        ScheduleError: No errors of sites are known, or not at that lag.
+    """
+    if not calibration.max_lag:
+        raise ScheduleError(f"this calibration knows no errors of sites: {calibration.remark}")
+    longest = calibration.max_lag if max_lag is None else max_lag
+    if not 1 <= longest <= calibration.max_lag:
+        raise ScheduleError(
+            f"max_lag must be from 1 to {calibration.max_lag}, the largest measured, got {longest}"
+        )
+    return longest
