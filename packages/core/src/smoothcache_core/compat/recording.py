@@ -4,8 +4,7 @@ import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from torch import nn
@@ -16,6 +15,7 @@ from smoothcache_core.calls.announcements import listening
 from smoothcache_core.calls.call import CallReader
 from smoothcache_core.calls.clock import Clock, Tick
 from smoothcache_core.compat.blocks import BlockClasses, block_adapter, listed
+from smoothcache_core.compat.switched import Switched
 from smoothcache_core.errors import CalibrationError
 from smoothcache_core.files import check_output, write_atomically
 from smoothcache_core.numerics.arrays import Array
@@ -27,7 +27,7 @@ from smoothcache_core.wrapping.denoiser import Step, Wrapping
 logger = logging.getLogger(__name__)
 
 
-class CalibrationHelper:
+class CalibrationHelper(Switched):
     """Measures how outputs of components change, and writes a schedule by SmoothCache's rule.
 
     Any number of runs may be sampled between `enable` and `disable`: their errors are averaged.
@@ -127,22 +127,11 @@ class CalibrationHelper:
             rows[kind] = list(scan(mean, self.threshold))
         return rows
 
-    def __enter__(self) -> Self:
-        """Begin to measure."""
-        self.enable()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Restore the model, and write the schedule unless there was an exception."""
-        if self._observer is not None and kind is not None:
+    def abandon(self) -> None:
+        """Restore the model; what was measured is forgotten."""
+        if self._observer is not None:
             observer, self._observer = self._observer, None
             observer.remove()
-        self.disable()
 
 
 class DiffuserCalibrationHelper(CalibrationHelper):

@@ -8,8 +8,7 @@ before.
 """
 
 from collections.abc import Mapping, Sequence
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from torch import nn
 
@@ -22,6 +21,7 @@ from smoothcache_core.compat.blocks import (
     schedule_for,
 )
 from smoothcache_core.compat.recording import CalibrationHelper, DiffuserCalibrationHelper
+from smoothcache_core.compat.switched import Switched
 from smoothcache_core.runtime.attachment import Attachment
 from smoothcache_core.runtime.cached import attach
 from smoothcache_core.runtime.remarks import warn
@@ -39,7 +39,7 @@ Rows = Mapping[str, Sequence[int]]
 (`"attn1"`), or by component and block (`"attn1-3"`), which counts more."""
 
 
-class SmoothCacheHelper:
+class SmoothCacheHelper(Switched):
     """Reuses outputs of components of blocks, by a schedule, between `enable` and `disable`.
 
     It is a context manager too.
@@ -123,22 +123,11 @@ class SmoothCacheHelper:
         if self._attachment is not None:
             self._attachment.new_run()
 
-    def __enter__(self) -> Self:
-        """Switch the cache on."""
-        self.enable()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Switch the cache off, without a remark on its use after an exception."""
-        if self._attachment is not None and kind is not None:
+    def abandon(self) -> None:
+        """Switch the cache off, without a remark on its use."""
+        if self._attachment is not None:
             attachment, self._attachment = self._attachment, None
             attachment.detach(quietly=True)
-        self.disable()
 
     # ------------------------------------------------------------------ what is known of the run
 
