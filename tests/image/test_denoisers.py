@@ -10,6 +10,7 @@ from kit.adapter_contract import Case
 from kit.denoiser_contract import keeps_contract
 from kit.denoisers import DENOISERS, NOT_DENOISERS, exported
 from kit.image_models import CASES
+from smoothcache_core.adapters.sites import names_of
 from smoothcache_core.discovering import structure_of
 
 from tools.models import PAGE, row_of, rows_of
@@ -52,7 +53,8 @@ def test_every_class_that_diffusers_exports_stands_in_the_table():
 def test_what_is_found_does_what_the_sites_of_a_known_class_do(case: Case):
     model = case.model()
     run, own = partial(case.run, model), case.adapter
-    found = structure_of(model, run, latent=own.latent, timestep=own.timestep)
+    (latent,) = names_of(own.latent)
+    found = structure_of(model, run, latent=latent, timestep=own.timestep)
     ours = {(site.path, site.target, site.inputs) for site in case.adapter.sites(model)}
     theirs = {(s.path, s.target, s.inputs) for s in found.adapter.sites(model)}
     assert theirs == ours

@@ -18,6 +18,7 @@ import diffusers.models
 import torch
 from smoothcache_core import PatternAdapter, Sampler
 from smoothcache_core.adapters import whole_evaluations
+from smoothcache_core.adapters.sites import names_of
 from torch import Tensor, nn
 
 EVALUATIONS = 10
@@ -78,9 +79,10 @@ class Denoiser:
     def run(self, model: nn.Module, seed: int, evaluations: int = EVALUATIONS) -> Any:
         """Run Euler's method of so many steps, and return the final latent."""
         adapter = self.adapter(model)
-        latent = _noise(self.arguments[adapter.latent], seed)
+        (name,) = names_of(adapter.latent)
+        latent = _noise(self.arguments[name], seed)
         for step in range(evaluations):
-            arguments = {**copy.deepcopy(self.arguments), adapter.latent: latent}
+            arguments = {**copy.deepcopy(self.arguments), name: latent}
             time = self.end * (1 - step / evaluations) * 0.9
             arguments[adapter.timestep] = _filled(arguments[adapter.timestep], time)
             latent = _moved(latent, _first(model(**arguments)), 1 / evaluations)
@@ -93,7 +95,8 @@ class Denoiser:
             latent = self.run(model, seed)
             return latent if isinstance(latent, Tensor) else torch.stack(latent)
 
-        latent = self.arguments[adapter.latent]
+        (name,) = names_of(adapter.latent)
+        latent = self.arguments[name]
         return Sampler(model=model, adapter=adapter, run=run, solver="euler", samples=len(latent))
 
 

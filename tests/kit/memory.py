@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from kit.adapter_contract import Case, output_of
 from smoothcache_core import Calibration, Sampler, cached, calibrate, plan
+from smoothcache_core.adapters.sites import names_of
 from smoothcache_core.calibrating import cost_from_shapes
 from torch import Tensor, nn
 
@@ -27,9 +28,10 @@ def guided_sampler(case: Case, model: nn.Module, shape: tuple[int, ...] | None =
         latent = torch.randn(1, *size, generator=torch.Generator().manual_seed(seed))
         torch.manual_seed(0)
         conditions = case.conditions()
+        (name,) = names_of(case.adapter.latent)
         for step in range(EVALUATIONS):
             timestep = torch.full((2,), first + (last - first) * step / EVALUATIONS)
-            both: dict[str, Any] = {case.adapter.latent: latent.repeat(2, *[1] * len(size))}
+            both: dict[str, Any] = {name: latent.repeat(2, *[1] * len(size))}
             output = output_of(model(**conditions, **both, **{case.adapter.timestep: timestep}))
             one, other = output[:, : size[0]].chunk(2)
             if case.adapter.guidance == "uncond-first":
