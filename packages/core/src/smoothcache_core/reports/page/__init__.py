@@ -1,0 +1,28 @@
+"""A report as one HTML page: what it shows, as values, and how it is written."""
+
+from smoothcache_core.reports.page.media import Comparison, Media, Variant
+from smoothcache_core.reports.page.values import (
+    ErrorPoint,
+    Headline,
+    Page,
+    Section,
+    SkipMap,
+    SkipRow,
+    Table,
+)
+from smoothcache_core.reports.page.writing import PAGE, write_page
+
+__all__ = [
+    "PAGE",
+    "Comparison",
+    "ErrorPoint",
+    "Headline",
+    "Media",
+    "Page",
+    "Section",
+    "SkipMap",
+    "SkipRow",
+    "Table",
+    "Variant",
+    "write_page",
+]

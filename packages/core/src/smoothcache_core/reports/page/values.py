@@ -1,0 +1,199 @@
+"""What a page shows: sections of one modality each, and what is said across them."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from smoothcache_core.errors import EvaluationError
+from smoothcache_core.reports.page.media import Comparison, Media
+
+PointKind = Literal["plain", "ours", "published", "peer", "planned"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """Text in rows and columns; the first column names the rows.
+
+    Attributes:
+        caption: What it shows.
+        columns: Titles of the columns.
+        rows: Cells, as many in every row as there are columns.
+        notes: What the columns mean, a sentence or so each.
+
+    Raises:
+        EvaluationError: A row has more or fewer cells than there are columns.
+    """
+
+    caption: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    notes: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        for row in self.rows:
+            if len(row) != len(self.columns):
+                raise EvaluationError(
+                    f"table {self.caption!r} has {len(self.columns)} columns, but a row of "
+                    f"{len(row)} cells: {list(row)}"
+                )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ErrorPoint:
+    """A policy in the plot of error over compute; what is not known is None.
+
+    Attributes:
+        policy: Name of the policy; points of kind `"peer"` or `"planned"` that share it are joined
+            by a line.
+        kind: `"plain"`, `"ours"` or `"published"` rules that were measured; a `"peer"` that was
+            measured elsewhere; `"planned"` is a prediction only.
+        compute: MACs over those of the plain run, in (0, 1].
+        error: Relative L2 distance of the final latents from the plain ones, at least 0.
+        low: Lower end of the 95 % interval of the error.
+        high: Upper end of that interval.
+        predicted: The error that the schedule promised.
+        seconds: Of one run.
+        speedup: Plain seconds over these.
+        schedule: Its file, relative to the folder of the section.
+    """
+
+    policy: str
+    kind: PointKind
+    compute: float
+    error: float
+    low: float | None = None
+    high: float | None = None
+    predicted: float | None = None
+    seconds: float | None = None
+    speedup: float | None = None
+    schedule: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SkipRow:
+    """A site of a skip map, or the whole denoiser.
+
+    Attributes:
+        kind: Its kind, such as `"attn1"`.
+        site: Its path in the model, such as `"blocks.3.attn1"`; empty for the whole denoiser.
+        block: Number of its block, if it has one.
+        computed: Whether it is computed, for every evaluation.
+    """
+
+    kind: str
+    site: str
+    block: int | None = None
+    computed: Sequence[bool]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SkipMap:
+    """What a schedule computes and what it fills.
+
+    Attributes:
+        policy: Name of the policy.
+        rows: Sites, those of a kind after each other; all of as many evaluations.
+        compute: MACs over those of the plain run, in (0, 1], if known.
+    """
+
+    policy: str
+    rows: Sequence[SkipRow]
+    compute: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Headline:
+    """What is said first of a section: what was gained, what it cost, and what to use.
+
+    Attributes:
+        policy: Name of the policy that is recommended.
+        speedup: Plain seconds over its seconds.
+        compute: MACs over those of the plain run, in (0, 1], if known.
+        error: Relative L2 distance of the final latents from the plain ones, at least 0.
+        low: Lower end of the 95 % interval of the error, if known.
+        high: Upper end of that interval, if known.
+        costs: What else it costs, such as `"PSNR 41.2 dB"`.
+        schedule: Its file, relative to the folder of the section.
+        line: The command that samples with it.
+    """
+
+    policy: str
+    speedup: float
+    compute: float | None = None
+    error: float
+    low: float | None = None
+    high: float | None = None
+    costs: Sequence[str] = ()
+    schedule: str | None = None
+    line: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Section:
+    """What is shown of one modality. Everything but its name and title may be left out.
+
+    Attributes:
+        name: A word that no other section of the page has, such as `"image"`.
+        title: Title of the section.
+        folder: Where its files are, relative to the page, such as `"image"`; `""` if beside it.
+        about: Text that comes first: paragraphs, parted by empty lines, with `code` in backticks.
+        headline: What was gained, what it cost, and what to use.
+        comparisons: Samples, plain beside cached.
+        points: Policies in the plot of error over compute.
+        tables: Tables in their order, the one of all policies first.
+        skip_maps: What every schedule computes and fills.
+        pictures: Further pictures, whose `alt` is shown as their caption.
+        explanations: What the numbers say, written like `about`.
+        settings: What was measured and how, by name.
+        notices: What could not be shown, and why.
+    """
+
+    name: str
+    title: str
+    folder: str = ""
+    about: str = ""
+    headline: Headline | None = None
+    comparisons: Sequence[Comparison] = ()
+    points: Sequence[ErrorPoint] = ()
+    tables: Sequence[Table] = ()
+    skip_maps: Sequence[SkipMap] = ()
+    pictures: Sequence[Media] = ()
+    explanations: str = ""
+    settings: Mapping[str, str] = field(default_factory=dict[str, str])
+    notices: Sequence[str] = ()
+
+    def media(self) -> Iterator[Media]:
+        """Return every file that is shown or played."""
+        for comparison in self.comparisons:
+            yield from comparison.media()
+        for picture in self.pictures:
+            yield from picture.all()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Page:
+    """A report as a page.
+
+    Attributes:
+        title: Title of the page.
+        summary: What came out, first of all: paragraphs.
+        sections: One for each modality, at least one.
+        tables: Tables across the sections.
+        notices: What could not be shown at all, and why.
+        files: What else is in the folder, by file name relative to it.
+
+    Raises:
+        EvaluationError: There is no section, or two have the same name.
+    """
+
+    title: str
+    summary: Sequence[str] = ()
+    sections: Sequence[Section]
+    tables: Sequence[Table] = ()
+    notices: Sequence[str] = ()
+    files: Mapping[str, str] = field(default_factory=dict[str, str])
+
+    def __post_init__(self) -> None:
+        names = [section.name for section in self.sections]
+        if not names or len(set(names)) < len(names):
+            raise EvaluationError(f"a page has sections of different names, got {names}")
