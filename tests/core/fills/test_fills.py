@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from smoothcache_core.errors import ScheduleError
 from smoothcache_core.fills import FILLS, FillRule, fill_named, linear, taylor
-from smoothcache_core.schedule.schedule import MOST_TERMS
+from smoothcache_core.schedule.fill import MOST_TERMS
 
 
 @pytest.mark.parametrize("rule", FILLS, ids=lambda rule: rule.name)

@@ -17,7 +17,7 @@ from smoothcache_core import (
     cached,
 )
 from smoothcache_core.runtime.graphs import graph_variants, variants
-from smoothcache_core.schedule.schedule import Fill
+from smoothcache_core.schedule.fill import Fill
 from torch import Tensor, nn
 from torch._dynamo.testing import CompileCounter
 from torch._dynamo.utils import counters

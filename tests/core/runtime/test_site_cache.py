@@ -22,7 +22,7 @@ from kit.helpers import (
 from smoothcache_core import PatternAdapter, Schedule, SitePattern, attach, cached, calibrate
 from smoothcache_core.errors import ScheduleError
 from smoothcache_core.runtime import CacheStats
-from smoothcache_core.schedule.schedule import Fill
+from smoothcache_core.schedule.fill import Fill
 from torch import Tensor, nn
 
 N = len(STEPS)

@@ -1,6 +1,8 @@
 """Schedules as values and as files."""
 
+import importlib
 import json
+import pickle
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,8 +18,8 @@ from smoothcache_core.adapters.sites import DENOISER, GUIDANCE
 from smoothcache_core.errors import ScheduleError
 from smoothcache_core.schedule import Cost, Fingerprint, Provenance, SiteCost
 from smoothcache_core.schedule.consistency import LARGEST
+from smoothcache_core.schedule.fill import Fill
 from smoothcache_core.schedule.provenance import Prediction
-from smoothcache_core.schedule.schedule import Fill
 
 SITE = Site(path="blocks.3.attn", kind="attn", block=3)
 GOLDEN = """\
@@ -764,3 +766,12 @@ def test_a_repr_says_in_a_few_lines_what_is_skipped():
     many = Schedule(evaluations=2, rows={f"b.{i}": (1, 0) for i in range(500)})
     assert len(repr(many)) < 200
     assert str(many) == repr(many)
+
+
+def test_pickles_of_before_find_their_classes():
+    older = importlib.import_module("smoothcache_core.schedule.schedule")
+    assert older.Fill is Fill
+    schedule = Schedule(
+        evaluations=3, rows={"attn": (1, 1, 0)}, fills={"attn": Fill(terms={2: (2.0, -1.0)})}
+    )
+    assert pickle.loads(pickle.dumps(schedule)) == schedule

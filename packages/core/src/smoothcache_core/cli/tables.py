@@ -13,7 +13,7 @@ from smoothcache_core import Schedule
 from smoothcache_core.adapters.levels import Level
 from smoothcache_core.planning import Point
 from smoothcache_core.schedule import Cost, Prediction
-from smoothcache_core.schedule.schedule import MOST_TERMS
+from smoothcache_core.schedule.fill import MOST_TERMS
 from smoothcache_core.sources import SOURCES, SourceKind
 
 _ABOUT = (

@@ -21,9 +21,10 @@ from smoothcache_core.adapters.signature import latent_and_timestep
 from smoothcache_core.adapters.unets import UP, block_patterns, count, layers_of, unet_layers
 from smoothcache_core.errors import AdapterError, ScheduleError
 from smoothcache_core.schedule.adapter_data import AdapterData
+from smoothcache_core.schedule.content import Row
 from smoothcache_core.schedule.fingerprint import Fingerprint
 from smoothcache_core.schedule.provenance import Provenance
-from smoothcache_core.schedule.schedule import Row, Schedule
+from smoothcache_core.schedule.schedule import Schedule
 
 Config = Mapping[str, Any]
 """`wildcard_or_filter_func`, a pattern of `fnmatch` or a function of a module's name, and

@@ -9,7 +9,7 @@ from smoothcache_core.fills.rule import (
     rounded as rounded,
 )
 from smoothcache_core.fills.taylor import taylor as taylor
-from smoothcache_core.schedule.schedule import MOST_TERMS
+from smoothcache_core.schedule.fill import MOST_TERMS
 
 FILLS: tuple[FillRule, ...] = (
     reuse(),

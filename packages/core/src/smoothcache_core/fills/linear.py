@@ -6,7 +6,7 @@ from smoothcache_core.errors import ScheduleError
 from smoothcache_core.fills.rule import FillRule
 from smoothcache_core.numerics.arrays import Array
 from smoothcache_core.numerics.least_squares import RIDGE
-from smoothcache_core.schedule.schedule import MOST_TERMS
+from smoothcache_core.schedule.fill import MOST_TERMS
 
 
 def linear(terms: int = 2) -> FillRule:

@@ -10,7 +10,7 @@ import numpy as np
 from smoothcache_core.errors import ScheduleError
 from smoothcache_core.fills.rule import FillRule
 from smoothcache_core.numerics.arrays import Array
-from smoothcache_core.schedule.schedule import MOST_TERMS
+from smoothcache_core.schedule.fill import MOST_TERMS
 
 
 def taylor(order: int = 1) -> FillRule:

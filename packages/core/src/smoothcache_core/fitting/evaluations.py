@@ -19,7 +19,8 @@ from smoothcache_core.fitting.normal_equations import NormalEquations
 from smoothcache_core.fitting.rollout import CachedRun
 from smoothcache_core.optimize.masks import Basis
 from smoothcache_core.optimize.surrogate import SMALLEST_SHARE, is_share_of
-from smoothcache_core.schedule.schedule import Fill, Schedule
+from smoothcache_core.schedule.fill import Fill
+from smoothcache_core.schedule.schedule import Schedule
 
 Value = TypeVar("Value")
 

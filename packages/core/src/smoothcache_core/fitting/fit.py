@@ -26,7 +26,8 @@ from smoothcache_core.fitting.refine import refined
 from smoothcache_core.runtime.adapting import adapter_by
 from smoothcache_core.sampling.sampler import Sampler
 from smoothcache_core.sampling.seeding import checked_seeds
-from smoothcache_core.schedule.schedule import MOST_TERMS, Schedule
+from smoothcache_core.schedule.fill import MOST_TERMS
+from smoothcache_core.schedule.schedule import Schedule
 
 
 def fit(

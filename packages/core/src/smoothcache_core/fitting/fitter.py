@@ -20,8 +20,9 @@ from smoothcache_core.optimize.masks import Basis
 from smoothcache_core.sampling.recording import record
 from smoothcache_core.sampling.sampler import Sampler, needed
 from smoothcache_core.sampling.trajectory import Trajectory
+from smoothcache_core.schedule.fill import MOST_TERMS
 from smoothcache_core.schedule.provenance import Prediction, Provenance
-from smoothcache_core.schedule.schedule import MOST_TERMS, Schedule
+from smoothcache_core.schedule.schedule import Schedule
 
 _DIVERGED = (
     "the cached runs of this schedule end in NaN or infinity; compute more, or take a data type of "

@@ -22,7 +22,8 @@ from smoothcache_core.fitting.rollout import attached
 from smoothcache_core.outputs.tensors import flat
 from smoothcache_core.sampling.sampler import Sampler
 from smoothcache_core.sampling.trajectory import Trajectory
-from smoothcache_core.schedule.schedule import Fill, Schedule
+from smoothcache_core.schedule.fill import Fill
+from smoothcache_core.schedule.schedule import Schedule
 from smoothcache_core.schedule.timeline import PLAIN
 from smoothcache_core.wrapping.denoiser import sites_of
 from smoothcache_core.wrapping.modules import Inner, layered

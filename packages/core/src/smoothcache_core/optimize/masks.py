@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from smoothcache_core.schedule.schedule import MOST_TERMS
+from smoothcache_core.schedule.fill import MOST_TERMS
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -26,7 +26,7 @@ from smoothcache_core.numerics.arrays import Array
 from smoothcache_core.numerics.least_squares import ridge
 from smoothcache_core.numerics.reproducible_sum import joined
 from smoothcache_core.optimize.masks import Basis, Mask
-from smoothcache_core.schedule.schedule import MOST_TERMS
+from smoothcache_core.schedule.fill import MOST_TERMS
 
 _LATENTS, _OUTPUTS = 3, 4  # multistep solvers make a step of no more of either
 

@@ -16,7 +16,7 @@ from smoothcache_core.runtime.recipe import Recipe
 from smoothcache_core.runtime.remarks import Remarks
 from smoothcache_core.runtime.shelf import Line, Shelf
 from smoothcache_core.runtime.store import CacheStats, TensorStore
-from smoothcache_core.schedule.schedule import MOST_TERMS
+from smoothcache_core.schedule.fill import MOST_TERMS
 from smoothcache_core.schedule.timeline import COMPUTE, FILL, FILLED, REUSE, STORE, Timeline
 from smoothcache_core.wrapping.site_modules import CallOutputs, FillSources
 from smoothcache_core.wrapping.sites import WrappedSite

@@ -1,9 +1,10 @@
 """The portable description of what is computed and how the rest is filled."""
 
 from smoothcache_core.schedule.cost import Cost, SiteCost
+from smoothcache_core.schedule.fill import Fill
 from smoothcache_core.schedule.fingerprint import Fingerprint
 from smoothcache_core.schedule.provenance import Prediction, Provenance
-from smoothcache_core.schedule.schedule import Fill, Schedule
+from smoothcache_core.schedule.schedule import Schedule
 from smoothcache_core.schedule.storage import Storage
 
 __all__ = [

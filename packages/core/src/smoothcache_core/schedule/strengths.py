@@ -7,7 +7,8 @@ lands. That correction was divided by 1 - w, so it is kept apart (`Fill.correcti
 """
 
 from smoothcache_core.adapters.sites import GUIDANCE
-from smoothcache_core.schedule.schedule import Fill, Schedule, Terms
+from smoothcache_core.schedule.fill import Fill, Terms
+from smoothcache_core.schedule.schedule import Schedule
 
 
 def schedule_at(schedule: Schedule, strength: float | None) -> Schedule:

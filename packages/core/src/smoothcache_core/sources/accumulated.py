@@ -14,9 +14,10 @@ from smoothcache_core.calibration.calibration import Calibration
 from smoothcache_core.errors import ScheduleError
 from smoothcache_core.fills import FillRule
 from smoothcache_core.numerics.arrays import Array
+from smoothcache_core.schedule.content import Row
 from smoothcache_core.schedule.limits import Limits
 from smoothcache_core.schedule.provenance import Provenance
-from smoothcache_core.schedule.schedule import Row, Schedule
+from smoothcache_core.schedule.schedule import Schedule
 from smoothcache_core.sources.calibrated import schedule_of
 from smoothcache_core.sources.kind import (
     MakeSchedule,

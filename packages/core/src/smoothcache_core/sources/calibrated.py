@@ -8,8 +8,9 @@ from smoothcache_core.calibration.calibration import Calibration
 from smoothcache_core.calibration.dynamics import Dynamics
 from smoothcache_core.numerics.arrays import Array
 from smoothcache_core.numerics.reproducible_sum import joined
+from smoothcache_core.schedule.fill import Fill
 from smoothcache_core.schedule.provenance import Provenance
-from smoothcache_core.schedule.schedule import Fill, Schedule
+from smoothcache_core.schedule.schedule import Schedule
 from smoothcache_core.schedule.solver_steps import SolverStep, SolverSteps
 
 _DIGITS = 9  # of coefficients in a file: float32 has 7

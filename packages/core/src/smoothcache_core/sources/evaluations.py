@@ -17,9 +17,10 @@ from smoothcache_core.numerics.least_squares import check_enough
 from smoothcache_core.optimize.local_search import Found, Search
 from smoothcache_core.optimize.masks import Basis, Mask
 from smoothcache_core.optimize.surrogate import Simulated, is_share_of, reduced_run
+from smoothcache_core.schedule.fill import MOST_TERMS, Fill
 from smoothcache_core.schedule.limits import Limits
 from smoothcache_core.schedule.provenance import Provenance
-from smoothcache_core.schedule.schedule import MOST_TERMS, Fill, Schedule
+from smoothcache_core.schedule.schedule import Schedule
 from smoothcache_core.schedule.strengths import fill_at
 from smoothcache_core.sources.calibrated import schedule_of
 from smoothcache_core.sources.kind import MakeSchedule, SourceKind, check_compute, fits

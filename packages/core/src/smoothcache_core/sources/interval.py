@@ -5,11 +5,12 @@ from collections.abc import Iterable, Sequence
 from smoothcache_core.calibration.calibration import Calibration
 from smoothcache_core.errors import ScheduleError
 from smoothcache_core.fills import FillRule
+from smoothcache_core.schedule.content import Row
 from smoothcache_core.schedule.cost import Cost
 from smoothcache_core.schedule.fingerprint import Fingerprint
 from smoothcache_core.schedule.limits import Limits
 from smoothcache_core.schedule.provenance import Provenance
-from smoothcache_core.schedule.schedule import Row, Schedule
+from smoothcache_core.schedule.schedule import Schedule
 from smoothcache_core.sources.calibrated import schedule_of
 from smoothcache_core.sources.kind import (
     MakeSchedule,

@@ -8,10 +8,11 @@ broadcast to those between; outside of that window everything is computed.
 from collections.abc import Mapping
 
 from smoothcache_core.errors import ScheduleError
+from smoothcache_core.schedule.content import Row
 from smoothcache_core.schedule.cost import Cost
 from smoothcache_core.schedule.fingerprint import Fingerprint
 from smoothcache_core.schedule.provenance import Provenance
-from smoothcache_core.schedule.schedule import Row, Schedule
+from smoothcache_core.schedule.schedule import Schedule
 
 WINDOW = (0.07, 0.55)
 """Where outputs are broadcast, as shares of the way from noise to data: timesteps 930 to 450 of

@@ -17,9 +17,10 @@ from smoothcache_core.errors import ScheduleError
 from smoothcache_core.fills import FillRule, residual, rounded
 from smoothcache_core.numerics.arrays import Array, Indices, Rows
 from smoothcache_core.optimize.programme import at_most_rows, minimax, within_budget
+from smoothcache_core.schedule.fill import Fill
 from smoothcache_core.schedule.limits import Limits
 from smoothcache_core.schedule.provenance import Provenance
-from smoothcache_core.schedule.schedule import Fill, Schedule
+from smoothcache_core.schedule.schedule import Schedule
 from smoothcache_core.sources.calibrated import schedule_of
 from smoothcache_core.sources.kind import check_sites
 from smoothcache_core.sources.prediction import (
