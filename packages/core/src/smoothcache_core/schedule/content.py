@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypedDict, Unpack
+from typing import Annotated, Any, Literal, Self, TypedDict, Unpack
 
 from pydantic import BeforeValidator, Field, model_validator
 
@@ -67,10 +67,6 @@ class Content(Value):
     prediction: Prediction | None = None
     solver_steps: SolverSteps | None = None
     storage: Storage | None = None
-
-    if TYPE_CHECKING:  # rows may be lists, and all parts dictionaries
-
-        def __init__(self, **data: Any) -> None: ...
 
     @model_validator(mode="before")
     @classmethod

@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from smoothcache_core.documents import read_document
 from smoothcache_core.errors import ScheduleError, SmoothCacheWarning
@@ -47,7 +47,9 @@ class Schedule(Content):
         ScheduleError: From every constructor, if the content is invalid.
     """
 
-    # ------------------------------------------------------------------ files
+    if TYPE_CHECKING:  # rows may be lists, and all parts dictionaries
+
+        def __init__(self, **data: Any) -> None: ...
 
     def save(self, path: str | Path) -> Path:
         """Write the schedule as JSON, in one step.
