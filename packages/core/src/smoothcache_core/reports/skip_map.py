@@ -6,10 +6,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from smoothcache_core.adapters.sites import DENOISER, GUIDANCE, Site
-from smoothcache_core.errors import EvaluationError
+from smoothcache_core.adapters.sites import Site
+from smoothcache_core.reports.skip_rows import SkipMap, SkipRow, skip_rows
 from smoothcache_core.reports.style import COMPUTED, INK, REUSED, new_figure, wrapped
-from smoothcache_core.schedule.provenance import described
 from smoothcache_core.schedule.schedule import Schedule
 
 if TYPE_CHECKING:
@@ -37,16 +36,12 @@ def skip_map(schedule: Schedule, sites: Sequence[Site], *, name: str | None = No
     Raises:
         EvaluationError: There are no sites.
     """
-    sites = _whole(schedule) or sites
-    if not sites:
-        raise EvaluationError("a skip map of a schedule of sites needs at least one site")
+    shown = skip_rows(schedule, sites, name=name)
     from matplotlib.colors import ListedColormap
     from matplotlib.patches import Patch
 
-    groups = {site.kind: [s for s in sites if s.kind == site.kind] for site in sites}
-    cells = np.array([schedule.row(site) for group in groups.values() for site in group])
-    if GUIDANCE in sites:
-        cells[sites.index(GUIDANCE)] *= schedule.row(DENOISER)
+    groups = {row.kind: [r for r in shown.rows if r.kind == row.kind] for row in shown.rows}
+    cells = np.array([row.computed for row in shown.rows], dtype=int)
     height = len(cells) * min(0.26, max(0.11, 5.0 / len(cells)))
     width = schedule.evaluations * min(0.42, max(0.13, 7.0 / schedule.evaluations))
     width = max(width, 4.2)
@@ -60,14 +55,9 @@ def skip_map(schedule: Schedule, sites: Sequence[Site], *, name: str | None = No
     _draw_groups(axes, groups)
     patches = [Patch(color=COMPUTED, label="computed"), Patch(color=REUSED, label="reused")]
     figure.legend(handles=patches, loc="outside lower right", ncols=2, fontsize=8, frameon=False)
-    title = wrapped(_map_title(schedule, cells, name), width)
+    title = wrapped(_map_title(shown, cells), width)
     axes.set_title(title, fontsize=11, loc="left", color=INK, pad=8)
     return figure
-
-
-def _whole(schedule: Schedule) -> list[Site]:
-    """Return the rows of the whole model, if the schedule has any."""
-    return [site for site in (DENOISER, GUIDANCE) if site.kind in schedule.rows]
 
 
 def _draw_cells(axes: "Axes", lines: int, evaluations: int) -> None:
@@ -83,12 +73,12 @@ def _draw_cells(axes: "Axes", lines: int, evaluations: int) -> None:
         spine.set_visible(False)
 
 
-def _draw_groups(axes: "Axes", groups: Mapping[str, Sequence[Site]]) -> None:
+def _draw_groups(axes: "Axes", groups: Mapping[str, Sequence[SkipRow]]) -> None:
     """Write the kinds and some of their blocks on the left, and part the groups."""
     ticks, start = {}, 0
     for kind, group in groups.items():
         every = max(1, math.ceil(len(group) / 8))
-        shown = [index for index in range(0, len(group), every) if group[index].path]
+        shown = [index for index in range(0, len(group), every) if group[index].site]
         ticks |= {start + index: group[index].block for index in shown}
         axes.annotate(
             kind, (0.0, start + (len(group) - 1) / 2), xycoords=("axes fraction", "data"),
@@ -106,8 +96,7 @@ def _draw_groups(axes: "Axes", groups: Mapping[str, Sequence[Site]]) -> None:
         )  # fmt: skip
 
 
-def _map_title(schedule: Schedule, cells: "np.ndarray", name: str | None) -> str:
-    title = name or described(schedule.source)
-    if schedule.has_compute:
-        return f"{title}: compute {schedule.compute_fraction():.3f} of plain"
-    return f"{title}: {cells.mean():.3f} of the site calls computed"
+def _map_title(shown: SkipMap, cells: "np.ndarray") -> str:
+    if shown.compute is not None:
+        return f"{shown.policy}: compute {shown.compute:.3f} of plain"
+    return f"{shown.policy}: {cells.mean():.3f} of the site calls computed"

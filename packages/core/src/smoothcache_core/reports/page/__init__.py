@@ -6,11 +6,10 @@ from smoothcache_core.reports.page.values import (
     Headline,
     Page,
     Section,
-    SkipMap,
-    SkipRow,
-    Table,
 )
 from smoothcache_core.reports.page.writing import PAGE, write_page
+from smoothcache_core.reports.skip_rows import SkipMap, SkipRow
+from smoothcache_core.reports.tables import Table
 
 __all__ = [
     "PAGE",

@@ -6,36 +6,10 @@ from typing import Literal
 
 from smoothcache_core.errors import EvaluationError
 from smoothcache_core.reports.page.media import Comparison, Media
+from smoothcache_core.reports.skip_rows import SkipMap
+from smoothcache_core.reports.tables import Table
 
 PointKind = Literal["plain", "ours", "published", "peer", "planned"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Table:
-    """Text in rows and columns; the first column names the rows.
-
-    Attributes:
-        caption: What it shows.
-        columns: Titles of the columns.
-        rows: Cells, as many in every row as there are columns.
-        notes: What the columns mean, a sentence or so each.
-
-    Raises:
-        EvaluationError: A row has more or fewer cells than there are columns.
-    """
-
-    caption: str
-    columns: Sequence[str]
-    rows: Sequence[Sequence[str]]
-    notes: Sequence[str] = ()
-
-    def __post_init__(self) -> None:
-        for row in self.rows:
-            if len(row) != len(self.columns):
-                raise EvaluationError(
-                    f"table {self.caption!r} has {len(self.columns)} columns, but a row of "
-                    f"{len(row)} cells: {list(row)}"
-                )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,38 +41,6 @@ class ErrorPoint:
     seconds: float | None = None
     speedup: float | None = None
     schedule: str | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class SkipRow:
-    """A site of a skip map, or the whole denoiser.
-
-    Attributes:
-        kind: Its kind, such as `"attn1"`.
-        site: Its path in the model, such as `"blocks.3.attn1"`; empty for the whole denoiser.
-        block: Number of its block, if it has one.
-        computed: Whether it is computed, for every evaluation.
-    """
-
-    kind: str
-    site: str
-    block: int | None = None
-    computed: Sequence[bool]
-
-
-@dataclass(frozen=True, kw_only=True)
-class SkipMap:
-    """What a schedule computes and what it fills.
-
-    Attributes:
-        policy: Name of the policy.
-        rows: Sites, those of a kind after each other; all of as many evaluations.
-        compute: MACs over those of the plain run, in (0, 1], if known.
-    """
-
-    policy: str
-    rows: Sequence[SkipRow]
-    compute: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
