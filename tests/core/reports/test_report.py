@@ -324,15 +324,16 @@ def test_write_makes_all_files_and_shows_every_picture(tmp_path: Path):
     )
     names = [path.name for path in written]
     assert names == [
-        "report.json", "compute-and-error.png", "error-curves.png", "skip-map-smooth.png",
-        "samples.png", "more.png", "report.md",
+        "report.json", "smooth.json", "compute-and-error.png", "error-curves.png",
+        "skip-map-smooth.png", "samples.png", "more.png", "report.md", "index.html",
     ]  # fmt: skip
-    assert sorted(names) == sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert set(written) == {path for path in (tmp_path / "out").rglob("*.*") if path.is_file()}
     assert Report.load(written[0]) == report()
-    assert all(path.read_bytes().startswith(PNG) for path in written[1:-1])
+    assert Schedule.load(tmp_path / "out/schedules/smooth.json") == SCHEDULE
+    assert all(path.read_bytes().startswith(PNG) for path in written[2:-2])
     assert (tmp_path / "out" / "samples.png").read_bytes() == PNG + b"..."
-    text = written[-1].read_text()
-    assert [text.count(f"]({name})") for name in names] == [0, 1, 1, 1, 1, 1, 0]
+    text = written[-2].read_text()
+    assert [text.count(f"]({name})") for name in names] == [0, 0, 1, 1, 1, 1, 1, 0, 0]
     assert text.startswith(to_markdown(report()))
 
 
@@ -348,25 +349,28 @@ def test_write_draws_predictions_and_plans_and_peers(tmp_path: Path):
         peers=[row("fora", compute=0.3)],
     )
     names = ["report.json", "compute-and-error.png", "predicted-and-measured.png", "report.md"]
+    names.append("index.html")
     assert [path.name for path in alone] == [path.name for path in written] == names
     assert alone[1].read_bytes() != written[1].read_bytes()
     assert alone[2].read_bytes() == written[2].read_bytes()
-    assert "](predicted-and-measured.png)" in written[-1].read_text()
+    assert "](predicted-and-measured.png)" in written[-2].read_text()
 
 
 def test_write_needs_neither_calibration_nor_cost(tmp_path: Path):
     rows = (row(compute=None),)
     written = write_report(report(*rows), tmp_path, schedules={"smooth": SCHEDULE})
-    assert [path.name for path in written] == ["report.json", "skip-map-smooth.png", "report.md"]
+    assert [path.name for path in written] == [
+        "report.json", "smooth.json", "skip-map-smooth.png", "report.md", "index.html",
+    ]  # fmt: skip
 
 
 def test_maps_of_similar_names_are_files_of_their_own(tmp_path: Path):
     schedules = dict.fromkeys(["a b", "a/b", "A-B", "../x"], SCHEDULE)
     written = write_report(report(row(compute=None)), tmp_path, schedules=schedules)
-    assert [path.name for path in written[1:-1]] == [
-        "skip-map-a-b.png", "skip-map-a-b-2.png", "skip-map-a-b-3.png", "skip-map-x.png",
-    ]  # fmt: skip
-    assert {path.parent for path in written} == {tmp_path}
+    stems = ["a-b", "a-b-2", "a-b-3", "x"]
+    assert [path.name for path in written[1:5]] == [f"{stem}.json" for stem in stems]
+    assert [path.name for path in written[5:-2]] == [f"skip-map-{stem}.png" for stem in stems]
+    assert {path.parent for path in written} == {tmp_path, tmp_path / "schedules"}
 
 
 @pytest.mark.parametrize("name", ["../a.png", "a/b.png", "report.md", "skip-map-smooth.png", ""])

@@ -12,6 +12,7 @@ from rich.table import Table
 from smoothcache_core import Schedule
 from smoothcache_core.adapters.levels import Level
 from smoothcache_core.planning import Point
+from smoothcache_core.reports.tables import shown_bytes
 from smoothcache_core.schedule import Cost, Prediction
 from smoothcache_core.schedule.fill import MOST_TERMS
 from smoothcache_core.sources import SOURCES, SourceKind
@@ -78,16 +79,6 @@ def shown_error(prediction: Prediction) -> str:
     if prediction.low is not None and prediction.high is not None:
         text += f" ({prediction.low:.2g}-{prediction.high:.2g})"
     return f"{text} measured" if prediction.measured else text
-
-
-def shown_bytes(count: int) -> str:
-    """Return bytes in the unit that fits."""
-    value = float(count)
-    for unit in ("B", "KiB", "MiB"):
-        if value < 1000.0:
-            return f"{value:.3g} {unit}"
-        value /= 1024.0
-    return f"{value:.3g} GiB"
 
 
 def kept_line(costs: Mapping[Level, Cost]) -> str:

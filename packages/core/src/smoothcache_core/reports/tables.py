@@ -84,14 +84,14 @@ def _columns(rows: "Sequence[ReportRow]") -> list[_Column]:
         ("predicted", _predicted),
         *(column for name in metrics for column in _metric_columns(name)),
         *((name, _summary_column(name)) for name in summaries),
-        ("cached", lambda row: _bytes(row.bytes_peak)),
+        ("cached", lambda row: shown_bytes(row.bytes_peak)),
         ("cached, predicted", _foretold_bytes),
     ]
 
 
 def _foretold_bytes(row: "ReportRow") -> str | None:
     known = None if row.prediction is None else row.prediction.bytes
-    return None if known is None else _bytes(known)
+    return None if known is None else shown_bytes(known)
 
 
 def _predicted(row: "ReportRow") -> str | None:
@@ -134,7 +134,8 @@ def _seconds(value: float) -> str:
     return f"{value:.0f}" if value >= 1000.0 else f"{value:#.3g}".rstrip(".")
 
 
-def _bytes(count: int) -> str:
+def shown_bytes(count: int) -> str:
+    """Return bytes in the unit that fits."""
     value = float(count)
     for unit in ("B", "KiB", "MiB"):
         if value < 1000.0:

@@ -1,5 +1,6 @@
 """A report as one HTML page: what it shows, as values, and how it is written."""
 
+from smoothcache_core.reports.page.building import section_of
 from smoothcache_core.reports.page.media import Comparison, Media, Variant
 from smoothcache_core.reports.page.values import (
     ErrorPoint,
@@ -23,5 +24,6 @@ __all__ = [
     "SkipRow",
     "Table",
     "Variant",
+    "section_of",
     "write_page",
 ]

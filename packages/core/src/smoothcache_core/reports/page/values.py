@@ -49,6 +49,7 @@ class Headline:
 
     Attributes:
         policy: Name of the policy that is recommended.
+        why: Why that one, a clause that follows its name.
         speedup: Plain seconds over its seconds.
         compute: MACs over those of the plain run, in (0, 1], if known.
         error: Relative L2 distance of the final latents from the plain ones, at least 0.
@@ -60,6 +61,7 @@ class Headline:
     """
 
     policy: str
+    why: str = ""
     speedup: float
     compute: float | None = None
     error: float

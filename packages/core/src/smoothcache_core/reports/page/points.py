@@ -1,0 +1,115 @@
+"""The points of the plot of error over compute, and which of them is recommended."""
+
+import math
+from collections.abc import Mapping, Sequence
+
+from smoothcache_core.planning.front import Point
+from smoothcache_core.reports.page.values import ErrorPoint, Headline, PointKind
+from smoothcache_core.reports.rows import ReportRow
+from smoothcache_core.reports.tables import shown_bytes
+from smoothcache_core.sources import SOURCES
+
+WITHIN = 0.05
+"""Error up to which the fastest policy is recommended: what is changed is then 26 dB below the
+sample, and rarely seen or heard without being magnified."""
+
+
+def measured_points(
+    rows: Sequence[ReportRow], schedules: Mapping[str, str], *, peers: bool = False
+) -> list[ErrorPoint]:
+    """Return what was measured, except rows without compute or a finite error.
+
+    Args:
+        rows: Rows of a report or a record.
+        schedules: Files of the schedules, by policy.
+        peers: Whether somebody else measured them.
+    """
+    return [
+        ErrorPoint(
+            policy=row.policy,
+            kind="peer" if peers else _kind(row),
+            compute=row.compute,
+            error=row.rel_l2,
+            low=row.rel_l2_low,
+            high=row.rel_l2_high,
+            predicted=None if row.prediction is None else row.prediction.error,
+            seconds=row.seconds if math.isfinite(row.seconds) else None,
+            speedup=row.speedup if math.isfinite(row.speedup) else None,
+            schedule=schedules.get(row.policy),
+        )
+        for row in rows
+        if row.compute is not None and math.isfinite(row.rel_l2)
+    ]
+
+
+def _kind(row: ReportRow) -> PointKind:
+    if row.source is None:
+        return "plain"
+    return "ours" if row.ours else "published"
+
+
+def planned_points(points: Sequence[Point]) -> list[ErrorPoint]:
+    """Return plans with their predicted errors, by the name of what planned them.
+
+    Args:
+        points: Points of a front.
+    """
+    titles = {kind.name: kind.title for kind in SOURCES}
+    return [
+        ErrorPoint(
+            policy=f"predicted: {titles.get(point.name, point.name)}",
+            kind="planned",
+            compute=point.compute,
+            error=point.error,
+        )
+        for point in points
+    ]
+
+
+def headline_of(
+    rows: Sequence[ReportRow], schedules: Mapping[str, str], lines: Mapping[str, str]
+) -> Headline | None:
+    """Return the policy that is recommended: the least compute whose error is within 0.05.
+
+    Where none is, the one of the least error is. Methods of this library are preferred, as only
+    their errors are predicted.
+
+    Args:
+        rows: Rows of a report.
+        schedules: Files of the schedules, by policy.
+        lines: Commands that sample with them, by policy.
+    """
+    cached = [row for row in rows if row.source is not None and math.isfinite(row.rel_l2)]
+    known = [row for row in cached if row.ours] or cached
+    if not known:
+        return None
+    plain = next((row for row in rows if row.source is None), None)
+    good = [row for row in known if row.rel_l2 <= WITHIN]
+    best = min(good, key=_compute) if good else min(known, key=lambda row: row.rel_l2)
+    return Headline(
+        policy=best.policy,
+        why=f"the least compute whose error is within {WITHIN:g}" if good else "the least error",
+        speedup=best.speedup,
+        compute=best.compute,
+        error=best.rel_l2,
+        low=best.rel_l2_low,
+        high=best.rel_l2_high,
+        costs=_costs(best, plain),
+        schedule=schedules.get(best.policy),
+        line=lines.get(best.policy),
+    )
+
+
+def _compute(row: ReportRow) -> float:
+    """Return what orders policies by how much they compute; by time where that is not known."""
+    return row.compute if row.compute is not None else 1.0 / row.speedup
+
+
+def _costs(row: ReportRow, plain: ReportRow | None) -> list[str]:
+    """Return what else there is to say of the cost."""
+    costs = []
+    if row.psnr_db is not None and math.isfinite(row.psnr_db):
+        costs.append(f"PSNR {row.psnr_db:.1f} dB")
+    if row.accuracy is not None and plain is not None and plain.accuracy is not None:
+        costs.append(f"accuracy {row.accuracy:.0%}, plain {plain.accuracy:.0%}")
+    return [*costs, f"{shown_bytes(row.bytes_peak)} of memory"] if row.bytes_peak else costs
