@@ -30,6 +30,9 @@ ADAPTER = PatternAdapter(
 STEPS = 6
 
 
+CORRECTED = Fill(terms={0: (0.9,), 2: (1.5, -0.25, -0.25), 3: (1.5, -0.5)}, inputs={2: 0.25})
+
+
 class _Block(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -98,6 +101,7 @@ def _schedules(calibration: Calibration, folder: Path) -> list[bytes]:
     fills = {"attn": Fill(terms={1: (0.5,), 3: (1.75, -0.75)}), "mlp-1": Fill(terms={2: (2, -1)})}
     made = [
         Schedule(evaluations=4, rows=rows, fills=fills),
+        Schedule(evaluations=4, rows={"attn": (1, 0, 1, 0)}, corrected=CORRECTED),
         Schedule(evaluations=4, rows={"attn": (1, 0, 1, 0)}),
         smooth(calibration, alpha=0.5),
         *(plan(calibration, compute=0.5, target=t) for t in ("denoiser", "guidance", "site")),

@@ -9,7 +9,7 @@ import pytest
 import torch
 from diffusers.models.modeling_outputs import Transformer2DModelOutput
 from hypothesis import given, settings, strategies as st
-from kit.helpers import STEPS, NoWaiting, anatomy
+from kit.helpers import ADAPTER, STEPS, NoWaiting, Toy, anatomy
 from smoothcache_core import (
     PatternAdapter,
     Schedule,
@@ -163,19 +163,27 @@ def expected_of(schedule: Schedule, channels: int) -> list[tuple[Tensor, Tensor]
                     now[1] = now[1] - weight * each
             past[0].insert(0, now[0])
             past[1].insert(0, now[1])
+            corrected = schedule.corrected or Fill(terms={})
+            if evaluation in corrected.terms:
+                now = [mixed(corrected, evaluation, each, latent, anchor) for each in past]
         else:
-            now = []
-            for each in past:
-                pairs = zip(terms["denoiser"], each, strict=False)
-                total = sum(weight * output for weight, output in pairs)
-                assert isinstance(total, Tensor)
-                fill = fills["denoiser"]
-                near = total[:, :4] + fill.inputs.get(evaluation, 0.0) * latent
-                near = near + fill.anchors.get(evaluation, 0.0) * anchor
-                now.append(torch.cat((near, total[:, 4:]), dim=1))
+            fill = fills["denoiser"]
+            now = [mixed(fill, evaluation, each, latent, anchor) for each in past]
         outputs.append((now[0], now[1]))
         latent = latent - 0.1 * (now[1] + 2 * (now[0] - now[1]))[:, :4]
     return outputs
+
+
+def mixed(
+    fill: Fill, evaluation: int, past: Sequence[Tensor], latent: Tensor, anchor: Tensor
+) -> Tensor:
+    """Return what a fill makes of outputs, the newest first, and of the latents."""
+    terms = fill.terms.get(evaluation, (1.0,))
+    total = sum(weight * output for weight, output in zip(terms, past, strict=False))
+    assert isinstance(total, Tensor)
+    near = total[:, :4] + fill.inputs.get(evaluation, 0.0) * latent
+    near = near + fill.anchors.get(evaluation, 0.0) * anchor
+    return torch.cat((near, total[:, 4:]), dim=1)
 
 
 def close(one: Sequence[tuple[Tensor, ...]], other: Sequence[tuple[Tensor, ...]]) -> None:
@@ -211,7 +219,18 @@ def schedules(draw: st.DrawFn) -> Schedule:
         inputs = {e: draw(st.sampled_from([0.0, 0.4, -1.3])) for e in skipped}
         anchors = {e: draw(st.sampled_from([0.0, -0.6])) for e in skipped} if draw(ANCHORED) else {}
         fills[key] = Fill(terms=terms, inputs=inputs, anchors=anchors)
-    return Schedule(evaluations=N, rows=rows, fills=fills)
+    corrected = draw(corrections(computed["denoiser"])) if draw(st.booleans()) else None
+    return Schedule(evaluations=N, rows=rows, fills=fills, corrected=corrected)
+
+
+@st.composite
+def corrections(draw: st.DrawFn, row: Sequence[int]) -> Fill:
+    """Draw what the solver gets in place of computed outputs."""
+    weights = st.sampled_from([(), (0.9,), (1.2, -0.3), (1.5, -0.9, 0.3)])
+    drawn = {e: draw(weights) for e, computed in enumerate(row) if computed}
+    terms = {e: each for e, each in drawn.items() if each and len(each) <= 1 + sum(row[:e])}
+    inputs = {e: draw(st.sampled_from([0.0, 0.2])) for e in terms}
+    return Fill(terms=terms, inputs=inputs)
 
 
 @settings(max_examples=60)
@@ -237,6 +256,9 @@ def test_runs_are_those_of_an_independent_implementation(
     passes = sum(one + (one and other) for one, other in zip(called, guided, strict=True))
     assert sum(calls) == 2 * passes
     assert stats.recomputed == 0
+    calls_of_an_evaluation = 1 if chosen.order else 2
+    corrected = schedule.corrected.terms if schedule.corrected else {}
+    assert stats.corrected == 2 * len(corrected) * calls_of_an_evaluation
     predicted = schedule.predicted_bytes(cost)
     anchored = any(fill.anchors for fill in schedule.fills.values())
     assert predicted / (2 if anchored else 1) <= stats.bytes_peak <= predicted
@@ -257,6 +279,77 @@ def test_all_compute_is_the_plain_model_and_leaves_nothing_behind(way: Way):
     close(way.sample(model), outputs)
     attachment.detach(quietly=True)
     assert anatomy(model) == before
+
+
+def test_a_run_that_computes_everything_can_be_corrected():
+    """No warning says that nothing is gained, and the outputs that are kept are counted."""
+    way = WAYS["conditional first"]
+    model = way.model()
+    corrected = Fill(terms={e: (1.4, -0.4)[: e + 1] for e in range(N)}, inputs={0: 0.1})
+    schedule = whole(denoiser=(1,) * N).changed(corrected=corrected)
+    before = anatomy(model)
+    with cached(model, way.adapter, schedule) as stats:
+        close(way.sample(model), expected_of(schedule, 4))
+    assert (stats.corrected, stats.computed, stats.bytes_held) == (N, {}, 0)
+    assert anatomy(model) == before
+
+
+GUIDED = WAYS["conditional first"]
+LABELS = torch.tensor([1.0, 1.0, -1.0, -1.0])
+
+
+@pytest.mark.parametrize(
+    ("model", "adapter", "key", "conditions"),
+    [
+        (Toy, ADAPTER, "ff", ()),
+        (GUIDED.model, GUIDED.adapter, "guidance", (LABELS,)),
+    ],
+    ids=["sites", "guidance"],
+)
+def test_what_sites_and_guidance_make_is_corrected(
+    model: Callable[[], Any], adapter: PatternAdapter, key: str, conditions: tuple[Tensor, ...]
+):
+    plain = Schedule(evaluations=N, rows={key: (1, 0, 1, 0, 1, 0)})
+    schedule = plain.changed(corrected=Fill(terms={1: (0.5, 0.5), 3: (1.0, -0.5, 0.25)}))
+    latent, found = numbers(2, 3, 4) if key == "ff" else numbers(2, 4).repeat(2, 1), []
+    for each in (plain, schedule):
+        denoiser = model()
+        with cached(denoiser, adapter, each), torch.no_grad():
+            outputs = [denoiser(latent * (1 + step), step, *conditions) for step in STEPS]
+        found.append([first(output) for output in outputs])
+    raw, made = found
+    torch.testing.assert_close(made[1], 0.5 * raw[1] + 0.5 * raw[0], rtol=0, atol=0)
+    last = raw[3] - 0.5 * raw[2] + 0.25 * raw[1]
+    torch.testing.assert_close(made[3], last, rtol=0, atol=0)
+    assert all(torch.equal(made[e], raw[e]) for e in (0, 2, 4, 5))
+
+
+def test_an_output_whose_predecessors_are_lost_is_not_corrected_and_that_is_told():
+    model, way = Way().model(), Way()
+    corrected = Fill(terms={1: (1.5, -0.5), 3: (1.5, -0.5)})
+    schedule = whole(denoiser=(1,) * N).changed(corrected=corrected)
+    with cached(model, way.adapter, schedule) as stats:
+        for evaluation, step in enumerate(STEPS):
+            rows = 2 if evaluation < 3 else 4
+            given = numbers(rows, 4), step, torch.ones(rows)
+            if evaluation != 3:
+                model(*given)
+                continue
+            with pytest.warns(SmoothCacheWarning, match="evaluation 3 is not corrected"):
+                output = model(*given)
+            assert torch.equal(first(output), first(Way().model()(*given)))
+    assert stats.corrected == 1
+
+
+def test_gradients_through_earlier_outputs_are_refused():
+    model, way = Way().model(), Way()
+    corrected = Fill(terms={1: (1.5, -0.5)})
+    schedule = whole(denoiser=(1,) * N).changed(corrected=corrected)
+    latent = numbers(2, 4).requires_grad_()
+    with torch.enable_grad(), cached(model, way.adapter, schedule):
+        model(latent, STEPS[0], torch.ones(2))
+        with pytest.raises(AttachError, match="gradients are enabled"):
+            model(latent, STEPS[1], torch.ones(2))
 
 
 @every_way

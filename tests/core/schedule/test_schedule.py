@@ -447,6 +447,26 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
         {"fills": {"ff": {"terms": {}, "inputs": {1: 0.5}}}},
         "fill 'ff' has inputs; only 'denoiser' may use the latent",
     ),
+    "corrections past the end": (
+        {"corrected": {"terms": {3: [1]}}},
+        "corrected names evaluation 3, past the end",
+    ),
+    "corrections of what is skipped": (
+        {"rows": {"denoiser": [1, 0, 1]}, "corrected": {"terms": {1: [0.5]}}},
+        "corrected names evaluation 1, which is skipped",
+    ),
+    "corrections of too many terms": (
+        {"rows": {"denoiser": [1, 0, 1]}, "corrected": {"terms": {2: [1, 0.5, 0.5]}}},
+        "3 terms at evaluation 2, its own and those before it, but only 1 outputs are computed",
+    ),
+    "corrections by a latent alone": (
+        {"corrected": {"terms": {}, "inputs": {1: 0.5}}},
+        "corrected has inputs at evaluation 1, but no terms",
+    ),
+    "corrections with anchors": (
+        {"corrected": {"terms": {1: [1]}, "anchors": {1: 0.5}}},
+        "corrected has terms and inputs only",
+    ),
     "denoiser and site": (
         {"rows": {"ff": [1, 0, 1], "denoiser": [1, 0, 1]}},
         r"row 'denoiser' is of the whole model .* here \['ff'\]",
@@ -465,6 +485,20 @@ def test_wrong_content_is_refused(change: Mapping[str, Any], message: str, tmp_p
     path.write_text(json.dumps({**content, **change}))
     with pytest.raises(ScheduleError, match=message):
         Schedule.load(path)
+
+
+def test_corrections_of_computed_outputs_come_back_from_a_file_and_count_in_memory(tmp_path: Path):
+    corrected = Fill(terms={0: (0.9,), 2: (1.5, -0.5), 3: (1.0, 0.2, -0.1)}, inputs={2: 0.25})
+    plain = Schedule(evaluations=4, rows={"ff": (1, 0, 1, 0)})
+    schedule = plain.changed(corrected=corrected)
+    assert Schedule.load(schedule.save(tmp_path / "corrected.json")) == schedule
+    assert "corrected: 3 computed evaluations" in repr(schedule)
+    assert [schedule.changes_at(e) for e in range(4)] == [True] * 4
+    assert [plain.changes_at(e) for e in range(4)] == [False, True, False, True]
+    cost = Cost(total=9, sites=(), output_bytes=100)
+    assert (plain.predicted_bytes(cost), schedule.predicted_bytes(cost)) == (0, 200)
+    with pytest.raises(ScheduleError, match="does not know the size of the denoiser's output"):
+        schedule.predicted_bytes(Cost(total=9, sites=()))
 
 
 @pytest.mark.parametrize("missing", ["evaluations", "rows"])

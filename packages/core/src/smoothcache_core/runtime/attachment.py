@@ -312,7 +312,7 @@ class Attachment:
             call = self._reader.read(args, kwargs, self.context, member)
             latent = self._reader.latent(args, kwargs)
             step = run.begin(call, args, kwargs, latent)
-            if run.fills and not self._graph:
+            if run.changes and not self._graph:
                 self._refuse_gradient(args, kwargs)
             step = self._settled(step, args, kwargs)
         except BaseException:

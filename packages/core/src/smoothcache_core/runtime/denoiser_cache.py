@@ -141,7 +141,7 @@ class DenoiserCache:
         shelf: Shelf | None = None,
     ) -> None:
         self._recipe = denoiser
-        self._denoiser = denoiser.timeline if denoiser.fills else None
+        self._denoiser = denoiser.timeline if denoiser.fills or denoiser.corrects else None
         self._guidance = guidance.timeline if guidance.fills else None
         self._adapter, self._branches, self._part = adapter, branches, part
         self._store, self._stats, self._remarks, self._graph = store, stats, remarks, graph
@@ -280,15 +280,37 @@ class DenoiserCache:
         evaluation = self._tick.evaluation
         if self._guidance is not None and self._guidance.modes[evaluation] != IDLE:
             output = self._end_guidance(self._guidance, output)
-        if self._denoiser is not None:
-            self._end_denoiser(self._denoiser, output)
-        return output
+        if self._denoiser is None:
+            return output
+        corrected = self._corrected(self._denoiser, output)
+        self._end_denoiser(self._denoiser, output)
+        return corrected
+
+    def _corrected(self, timeline: Timeline, output: Any) -> Any:
+        """Return what the solver gets in place of a computed output; others as they are."""
+        branch, evaluation = self._tick.branch, self._tick.evaluation
+        weights = timeline.corrections.get(evaluation)
+        if weights is None or self._action is _Action.SKIP:
+            return output
+        entries = self._store.stored(branch, DENOISER.kind)
+        earlier = timeline.earlier[evaluation]
+        if not set(earlier) <= set(entries):
+            self._remarks.once(
+                f"the output of evaluation {evaluation} is not corrected: outputs before it are "
+                "not kept, because the run was broken off or another pass came in between"
+            )
+            return output
+        self._stats.corrected += 1
+        kept = [self._back(entries[each]).output for each in earlier]
+        made, coefficient = flatten(output), self._recipe.inputs.get(evaluation, 0.0)
+        latent = like_output(self._latent, made, self._part) if coefficient else None
+        return answer([made, *kept], weights, [(latent, coefficient)] if coefficient else ())
 
     def _end_denoiser(self, timeline: Timeline, output: Any) -> None:
         """Count the evaluation; keep its output while later evaluations are filled from it."""
         branch, evaluation = self._tick.branch, self._tick.evaluation
         skipped = self._action is _Action.SKIP
-        if self._action is not _Action.GUIDE:
+        if self._recipe.fills and self._action is not _Action.GUIDE:
             self._stats.count(DENOISER.kind, filled=skipped)
         if not skipped and timeline.modes[evaluation] in (STORE, REUSE, FILL):
             copies = partial(Structure.copied, graph=self._graph)

@@ -33,6 +33,7 @@ class Program:
         always: Paths of the sites that are computed at every evaluation.
         coefficients: Those of all fills of sites.
         filled: The evaluations at which anything is filled, ascending.
+        changed: Those at which the solver gets something else than a computed output, ascending.
     """
 
     schedule: Schedule
@@ -43,6 +44,7 @@ class Program:
     always: tuple[str, ...]
     coefficients: Coefficients
     filled: tuple[int, ...]
+    changed: tuple[int, ...]
 
 
 class Programs:
@@ -109,6 +111,7 @@ class Programs:
             always=tuple(r.site.path for r in of_sites if not r.fills and not whole),
             coefficients=Coefficients([recipe.timeline for recipe in recipes]),
             filled=tuple(filter(schedule.fills_at, range(schedule.evaluations))),
+            changed=tuple(filter(schedule.changes_at, range(schedule.evaluations))),
         )
         self._warn_graphs(graphs_over_limit(self._model, _variants(recipes)))
         return program
@@ -145,7 +148,7 @@ class Programs:
                 f"adapter {live.adapter!r} {_had(self._sites)}"
             )
         self._remarks.unlike(schedule.fingerprint, live)
-        if not schedule.skips:
+        if not schedule.skips and schedule.corrected is None:
             self._remarks.once(
                 "the schedule computes everything: nothing will be reused and nothing gets faster"
             )

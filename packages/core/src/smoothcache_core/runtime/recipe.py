@@ -3,7 +3,7 @@
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from smoothcache_core.adapters.sites import Site
+from smoothcache_core.adapters.sites import DENOISER, Site
 from smoothcache_core.runtime.graphs import variants
 from smoothcache_core.schedule.schedule import Schedule
 from smoothcache_core.schedule.timeline import Timeline
@@ -20,6 +20,7 @@ class Recipe:
         latents: Coefficients in its fills of the latent that the evaluation is given, and of the
             latent of the newest evaluation it is filled from, (E, 2); 0 where there is none.
         keeps_latent: Whether the latents of computed evaluations are kept for that.
+        inputs: Coefficients of the latent in corrections of computed outputs, by evaluation.
         variants: What compiled code sees of its modules, by their paths, (E,) each.
     """
 
@@ -28,12 +29,18 @@ class Recipe:
     timeline: Timeline
     latents: tuple[tuple[float, float], ...]
     keeps_latent: bool
+    inputs: Mapping[int, float]
     variants: Mapping[str, Sequence[Hashable]]
 
     @property
     def fills(self) -> bool:
         """Whether the site is filled at all."""
         return 0 in self.row
+
+    @property
+    def corrects(self) -> bool:
+        """Whether the solver gets something else than some computed outputs of it."""
+        return bool(self.timeline.corrections)
 
     def keeping_all(self) -> "Recipe":
         """Return it with every computed output kept until its evaluation is over.
@@ -55,6 +62,7 @@ def compile_schedule(schedule: Schedule, sites: Sequence[Site]) -> tuple[Recipe,
 
 def _recipe(schedule: Schedule, site: Site) -> Recipe:
     fill, timeline = schedule.fill(site), schedule.timeline(site)
+    corrected = schedule.corrected
     return Recipe(
         site=site,
         row=schedule.row(site),
@@ -64,5 +72,6 @@ def _recipe(schedule: Schedule, site: Site) -> Recipe:
             for evaluation in range(schedule.evaluations)
         ),
         keeps_latent=bool(fill.anchors),
+        inputs=corrected.inputs if corrected and site == DENOISER else {},
         variants=variants(site, timeline),
     )

@@ -115,12 +115,12 @@ class Run:
         self._turns = Turns(schedule.fingerprint, whole)
         self._continuity = Continuity()
         self._soundness = Soundness()
-        self._watched = program.filled[:2][-1] if program.filled else -1
+        self._watched = (-1, *(program.filled or program.changed)[:2])[-1]
 
     @property
-    def fills(self) -> bool:
-        """Whether anything is filled in the evaluation under way."""
-        return self._evaluation in self.program.filled
+    def changes(self) -> bool:
+        """Whether anything is filled or corrected in the evaluation under way."""
+        return self._evaluation in self.program.changed
 
     @property
     def will_skip(self) -> bool:
@@ -158,7 +158,7 @@ class Run:
             self._start(tick, call)
         elif tick.broken:
             self._store.drop(tick.branch)
-        if self.program.filled and self._turns.are_others(tick):
+        if self.program.changed and self._turns.are_others(tick):
             self._store.drop(tick.branch)
             self._remarks.once(self._turns.remark(tick), about="turns")
         self._warn_timesteps(self._timesteps.see(tick, call))
@@ -279,7 +279,7 @@ class Run:
             signal = self._view.signal(output)
             self._continuity.end(evaluation, latent, signal)
             self._solver.end(evaluation, self._calls, signal)
-        if self.fills:
+        if self.changes:
             self._soundness.see(evaluation, latent, output)
         self._calls += 1
 

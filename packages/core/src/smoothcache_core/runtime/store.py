@@ -19,6 +19,7 @@ class CacheStats:
         runs: Runs begun, the present one included.
         evaluations: Calls of the denoiser seen. Every guidance pass that is a call of its own
             counts, and so does a call that was answered from the cache.
+        corrected: Calls of the denoiser that were made and whose output was corrected.
         recomputed: Planned fills that had to be computed because nothing usable was kept (the batch
             changed inside a run, or a branch joined late or paused).
         bytes_held: Bytes of cached tensors held now; 0 after `detach`.
@@ -30,6 +31,7 @@ class CacheStats:
     reused: dict[str, int] = field(default_factory=dict)
     runs: int = 0
     evaluations: int = 0
+    corrected: int = 0
     recomputed: int = 0
     bytes_held: int = 0
     bytes_peak: int = 0

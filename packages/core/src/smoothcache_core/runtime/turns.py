@@ -39,8 +39,11 @@ class Turns:
 
     def _crosses(self, handover: int) -> bool:
         """Whether anything from `handover` on is filled from what is before it."""
-        later = (sources for each in self._whole for sources in each.sources[handover:])
-        return any(source < handover for sources in later for source in sources)
+        filled = (sources for each in self._whole for sources in each.sources[handover:])
+        corrected = (
+            used for each in self._whole for i, used in each.earlier.items() if i >= handover
+        )
+        return any(source < handover for used in (*filled, *corrected) for source in used)
 
     def remark(self, tick: Tick) -> str:
         """Return what the user is told of it."""

@@ -37,10 +37,10 @@ def check_rows(rows: Mapping[str, Sequence[int]], evaluations: int) -> None:
 
 
 def check_places(key: str, places: Sequence[int], evaluations: int) -> None:
-    """Refuse a fill that names evaluations past the end."""
+    """Refuse a fill, or corrections, that names evaluations past the end."""
     past = [evaluation for evaluation in places if evaluation >= evaluations]
     if past:
-        raise ValueError(f"fill {key!r} names evaluation {past[0]}, past the end")
+        raise ValueError(f"{key} names evaluation {past[0]}, past the end")
 
 
 def check_fill(
@@ -91,6 +91,31 @@ def check_corrections(
             raise ValueError(
                 f"fill {key!r} has {len(parts)} corrections at evaluation {evaluation}, but "
                 f"{len(known)} terms"
+            )
+
+
+def check_corrected(
+    terms: Mapping[int, Sequence[float]], inputs: Sequence[int], row: Sequence[int]
+) -> None:
+    """Refuse corrections of what is not computed, or made of more than there is.
+
+    Args:
+        terms: Coefficients of a computed output and of those before it, by evaluation.
+        inputs: Evaluations at which the latent takes part.
+        row: The row of the denoiser, 1 where it is computed.
+    """
+    check_places("corrected", (*terms, *inputs), len(row))
+    alone = sorted(set(inputs) - set(terms))
+    if alone:
+        raise ValueError(f"corrected has inputs at evaluation {alone[0]}, but no terms")
+    before = list(accumulate(row, initial=0))
+    for evaluation, coefficients in terms.items():
+        if not row[evaluation]:
+            raise ValueError(f"corrected names evaluation {evaluation}, which is skipped")
+        if len(coefficients) > before[evaluation] + 1:
+            raise ValueError(
+                f"corrected has {len(coefficients)} terms at evaluation {evaluation}, its own and "
+                f"those before it, but only {before[evaluation]} outputs are computed before it"
             )
 
 

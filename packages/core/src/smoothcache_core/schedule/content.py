@@ -9,6 +9,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from smoothcache_core.adapters.sites import DENOISER, GUIDANCE, Site
 from smoothcache_core.documents import json_text
 from smoothcache_core.schedule.consistency import (
+    check_corrected,
     check_corrections,
     check_fill,
     check_inherited,
@@ -39,6 +40,7 @@ class Changes(TypedDict, total=False):
 
     rows: Mapping[str, Sequence[int]]
     fills: Mapping[str, Fill]
+    corrected: Fill | None
     source: Provenance
     fingerprint: Fingerprint
     cost: Cost | None
@@ -61,6 +63,7 @@ class Content(Value):
     evaluations: Positive
     rows: Mapping[Name, Row]
     fills: Mapping[Name, Fill] = {}
+    corrected: Fill | None = None
     source: Provenance = Provenance(name="imported")
     fingerprint: Fingerprint = Fingerprint()
     cost: Cost | None = None
@@ -100,7 +103,8 @@ class Content(Value):
         sites = [] if self.cost is None else [cost.site() for cost in self.cost.sites]
         for key, fill in self.fills.items():
             latents = (*fill.inputs, *fill.anchors)
-            check_places(key, (*fill.terms, *latents, *(fill.corrections or ())), self.evaluations)
+            places = (*fill.terms, *latents, *(fill.corrections or ()))
+            check_places(f"fill {key!r}", places, self.evaluations)
             if latents and key != DENOISER.kind:
                 name = "inputs" if fill.inputs else "anchors"
                 raise ValueError(
@@ -110,6 +114,14 @@ class Content(Value):
                 check_corrections(key, fill.terms, fill.corrections)
             check_fill(key, fill.terms, latents, self.rows, sites)
         check_inherited({key: fill.terms for key, fill in self.fills.items()}, self.rows)
+        return self
+
+    @model_validator(mode="after")
+    def _check_corrected(self) -> Self:
+        if self.corrected is not None:
+            if self.corrected.anchors or self.corrected.corrections is not None:
+                raise ValueError("corrected has terms and inputs only")
+            check_corrected(self.corrected.terms, (*self.corrected.inputs,), self.row(DENOISER))
         return self
 
     def changed(self, **changes: Unpack[Changes]) -> Self:
@@ -133,6 +145,8 @@ class Content(Value):
         more = f" and {len(skipped) - _SHOWN} rows more" if len(skipped) > _SHOWN else ""
         made = f"Schedule by {described(self.source)} for {self.evaluations} evaluations"
         lines = [made, f"skipped: {shown}{more}"]
+        if self.corrected is not None:
+            lines.append(f"corrected: {len(self.corrected.terms)} computed evaluations")
         if self.has_compute:
             lines.append(f"compute: {self.compute_fraction():.3f}")
         if self.prediction is not None:
@@ -194,7 +208,8 @@ class Content(Value):
         """
         terms = self.terms(site)
         if site != GUIDANCE:
-            return timeline(terms, site.path or site.kind)
+            given = self.corrected if site == DENOISER else None
+            return timeline(terms, site.path or site.kind, given.terms if given else {})
         called = self.row(DENOISER)
         present = [t if c else None for t, c in zip(terms, called, strict=True)]
         return timeline(present, site.kind)
@@ -215,6 +230,15 @@ class Content(Value):
             evaluation: Index of the evaluation in the run, from 0.
         """
         return any(not row[evaluation] for row in self.rows.values())
+
+    def changes_at(self, evaluation: int) -> bool:
+        """Return whether the solver gets something else than a computed output.
+
+        Args:
+            evaluation: Index of the evaluation in the run, from 0.
+        """
+        corrected = self.corrected is not None and evaluation in self.corrected.terms
+        return corrected or self.fills_at(evaluation)
 
     @property
     def skips(self) -> bool:
@@ -282,6 +306,6 @@ class Content(Value):
 
 
 def _on_one_line(path: tuple[str, ...], value: Any) -> bool:
-    """Whether a part of the file stands on one line: every row and every fill does."""
+    """Whether a part of the file stands on one line: every row, fill and kind of coefficient."""
     del value
-    return len(path) == 2 and path[0] in ("rows", "fills")
+    return len(path) == 2 and path[0] in ("rows", "fills", "corrected")

@@ -81,7 +81,9 @@ def most_bytes(plan: Rows, cost: Cost | None) -> int:
     share = _stored(plan, cost.output_width)
     whole = {DENOISER: copies * cost.output_bytes, GUIDANCE: cost.output_bytes // 2}
     sizes |= {site: size * share for site, size in whole.items()}
-    if not cost.output_bytes and (0 in plan.row(DENOISER) or 0 in plan.row(GUIDANCE)):
+    if not cost.output_bytes and any(
+        any(plan.timeline(site).live_counts()) for site in (DENOISER, GUIDANCE)
+    ):
         raise ScheduleError("this cost does not know the size of the denoiser's output")
     totals = [0.0] * plan.evaluations
     for site, size in sizes.items():

@@ -35,6 +35,11 @@ class Schedule(Content):
             there are no rows of sites.
         fills: For keys as in `rows`, how skipped outputs are made; without one the output computed
             last is reused.
+        corrected: What the solver gets in place of computed outputs of the denoiser; None where
+            that is the outputs themselves. `terms` has, for each computed evaluation that is
+            corrected, the coefficient of its own output, then those of the outputs computed before
+            it, the newest first, 1 to `MOST_TERMS` in all; `inputs` that of its latent. Fills and
+            corrections are made of outputs as they were computed, never of corrected ones.
         source: How the schedule was made; `"imported"` if unknown.
         fingerprint: What it was planned for: a model that conflicts with it is refused.
         cost: MACs per site and in all, if known.
@@ -124,7 +129,7 @@ class Schedule(Content):
         """
         other = format_named(name)
         document = other.write(dict(self))
-        if self.fills and not other.keeps_fills:
+        if (self.fills or self.corrected) and not other.keeps_fills:
             message = (
                 f"{other.title} says which evaluations are computed, and not how others are made: "
                 "the coefficients of this schedule are lost, and its predicted error with them"

@@ -3,9 +3,11 @@
 Pure arithmetic on evaluations, for the cache that follows it and for predicting its memory.
 """
 
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from bisect import bisect_left
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import accumulate
+from types import MappingProxyType
 
 from smoothcache_core.errors import ScheduleError
 
@@ -36,12 +38,17 @@ class Timeline:
             empty where nothing is filled.
         weights: Coefficients of these outputs, one for each.
         last_use: For every evaluation the last one that uses its output, itself if none does.
+        earlier: By computed evaluation, the earlier ones whose outputs its own is corrected by, the
+            newest first; evaluations that are not corrected are not listed.
+        corrections: Coefficients of each of them, after that of the evaluation's own output.
     """
 
     modes: tuple[int, ...]
     sources: tuple[tuple[int, ...], ...]
     weights: tuple[tuple[float, ...], ...]
     last_use: tuple[int, ...]
+    earlier: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
+    corrections: Mapping[int, tuple[float, ...]] = field(default_factory=dict)
 
     @property
     def terms(self) -> int:
@@ -94,16 +101,22 @@ class Timeline:
         ]
 
 
-def timeline(terms: Sequence[Sequence[float] | None], name: str = "") -> Timeline:
+def timeline(
+    terms: Sequence[Sequence[float] | None],
+    name: str = "",
+    corrections: Mapping[int, Sequence[float]] = MappingProxyType({}),
+) -> Timeline:
     """Return the timeline of a site.
 
     Args:
         terms: For every evaluation the coefficients of the outputs computed last, the newest first;
             empty where the site is computed, None where it has no part.
         name: Name of the site, for the error.
+        corrections: By computed evaluation, the coefficients of its own output and of those
+            computed before it, the newest first.
 
     Raises:
-        ScheduleError: A fill has more terms than outputs are computed before it.
+        ScheduleError: A fill or a correction has more terms than outputs are computed before it.
     """
     done: list[int] = []
     sources: list[tuple[int, ...]] = []
@@ -116,16 +129,30 @@ def timeline(terms: Sequence[Sequence[float] | None], name: str = "") -> Timelin
         sources.append(tuple(done[: -len(coefficients) - 1 : -1]) if coefficients else ())
         if coefficients is not None and not coefficients:
             done.append(evaluation)
+    earlier = {i: _before(i, len(each) - 1, done, name) for i, each in corrections.items()}
     last_use = list(range(len(terms)))
     for evaluation, used in enumerate(sources):
-        for source in used:
+        for source in (*used, *earlier.get(evaluation, ())):
             last_use[source] = evaluation
     return Timeline(
         modes=tuple(_mode(c, e, last_use[e]) for e, c in enumerate(terms)),
         sources=tuple(sources),
         weights=tuple(tuple(coefficients or ()) for coefficients in terms),
         last_use=tuple(last_use),
+        earlier=earlier,
+        corrections={i: tuple(each) for i, each in corrections.items()},
     )
+
+
+def _before(evaluation: int, count: int, done: Sequence[int], name: str) -> tuple[int, ...]:
+    """Return the `count` evaluations computed last before one that is computed too."""
+    place = bisect_left(done, evaluation)
+    if count > place:
+        raise ScheduleError(
+            f"the correction of {name!r} has {count + 1} terms at evaluation {evaluation}, but "
+            f"only {place} outputs are computed before it"
+        )
+    return tuple(reversed(done[place - count : place]))
 
 
 def _mode(coefficients: Sequence[float] | None, evaluation: int, last_use: int) -> int:

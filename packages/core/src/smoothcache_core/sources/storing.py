@@ -92,15 +92,18 @@ def rounding_error(calibration: Calibration, schedule: Schedule, storage: Storag
 
 
 def _mixed(timeline: Timeline, sizes: Array) -> Array:
-    """Return the root of the sum of squared terms of every fill, (E,); 0 where computed.
+    """Return the root of the sum of squared terms of what is kept, (E,); 0 where none is used.
 
     Args:
         timeline: What each fill combines.
         sizes: Mean squares of the outputs, (E,).
     """
+    kept = [*zip(timeline.weights, timeline.sources, strict=True)]
+    for evaluation, sources in timeline.earlier.items():
+        kept[evaluation] = timeline.corrections[evaluation][1:], sources
     squares = [
         sum(w * w * sizes[j] for w, j in zip(weights, sources, strict=True)) if sources else 0.0
-        for weights, sources in zip(timeline.weights, timeline.sources, strict=True)
+        for weights, sources in kept
     ]
     return np.sqrt(np.array(squares))
 
