@@ -25,6 +25,7 @@ from smoothcache_core.calibration.calibration import Calibration
 from smoothcache_core.errors import CalibrationError
 from smoothcache_core.files import check_output
 from smoothcache_core.locking import locked
+from smoothcache_core.sampling.finer_run import check_finer
 from smoothcache_core.sampling.sampler import Sampler
 from smoothcache_core.sampling.seeding import checked_seeds
 
@@ -47,6 +48,7 @@ def calibrate(
     progress: bool = True,
     sharded: bool = False,
     sites: Sequence[Level] = ("parts",),
+    reference: Literal["plain", "exact"] = "plain",
 ) -> Calibration:
     """Measure how the outputs of a model change during a run, and what errors in them would do.
 
@@ -113,6 +115,11 @@ def calibrate(
             deltas of whole `"blocks"`, or of `"spans"` of blocks that are skipped together. Coarser
             sites keep less and err more. Each costs a plain run per seed, and its share of replaced
             outputs; they are measured one after the other, so that memory holds copies of one.
+        reference: What samples shall come near to: the `"plain"` run; or `"exact"`, which also
+            measures the exact solution that the solver comes near to, so that can be planned for as
+            well, `plan(..., toward="exact")`. That needs `Sampler.finer`, which pipelines of
+            diffusers have, and costs about 13 plain runs per seed. Not to be confused with
+            `references`.
 
     Returns:
         The calibration of all runs, those of `checkpoint` included.
@@ -121,21 +128,27 @@ def calibrate(
         AdapterError: Blocks or spans are asked for, and the model has none.
         CalibrationError: The settings are wrong, the runs differ in their evaluations (a solver
             whose evaluations depend on the data has no static schedule), or outputs are not finite.
+            Or the exact solution is asked for where there is none, as the solver adds noise, clips
+            or rescales, or where finer runs are not much nearer to it than the plain run.
             With `sharded`: this happened on a rank (all ranks raise, and name it), a rank ended,
             the ranks have different seeds, or files were made with other settings.
         OutputError: `checkpoint` cannot be written; raised before anything is sampled.
-        SamplerError: `run` returns something else than the final latent or None.
+        SamplerError: `run` returns something else than the final latent or None; or the exact
+            solution is asked for, and there is no `finer`, or no final latent.
     """
     check_kind(sampler, Sampler, name="sampler", error=CalibrationError)
     seeds = checked_seeds(seeds, "calibration", CalibrationError)
     if checkpoint is not None:
         check_output(checkpoint)
     check_levels(sites)
+    _check_reference(sampler, reference, sensitivity)
     how = {"sensitivity": sensitivity, "checkpoint": checkpoint, "progress": progress}
     with sampler.around():
         samplers = samplers_of(sampler, sites)
         probe = Probe(samplers[0], seeds)  # for all files that are continued
-        run = partial(_calibrated, samplers, probe, max_lag=max_lag, references=references)
+        run = partial(_calibrated, samplers, probe, max_lag=max_lag, references=references,
+            exact=reference == "exact",
+        )  # fmt: skip
         if sharded:
             return shared_out(run, seeds=seeds, **how)
         with locked(checkpoint, CalibrationError):
@@ -150,6 +163,7 @@ def _calibrated(
     max_lag: int,
     sensitivity: int | Collection[int],
     references: Literal["device", "cpu"],
+    exact: bool,
     checkpoint: str | Path | None,
     progress: bool,
 ) -> Calibration:
@@ -161,15 +175,16 @@ def _calibrated(
     fingerprint = sampler_fingerprint(sampler)
     chosen = _chosen(sensitivity, todo)
     done = continued(
-        checkpoint, sampler, fingerprint, probe, seeds=todo, max_lag=max_lag, chosen=chosen
-    )
+        checkpoint, sampler, fingerprint, probe, seeds=todo, max_lag=max_lag, chosen=chosen,
+        exact=exact,
+    )  # fmt: skip
     if done is not None and checkpoint is not None:
         check_same_levels(done, samplers, checkpoint)
     if checkpoint is not None:
         look = probe.look(done and done.fingerprint)
         fingerprint = fingerprint.changed(sampling=look.sampling)
     remaining = [seed for seed in todo if done is None or seed not in done.seeds]
-    levels = LevelRecorder(samplers, max_lag, fingerprint, references, chosen)
+    levels = LevelRecorder(samplers, max_lag, fingerprint, references, chosen, exact=exact)
     with (
         tqdm(remaining, desc="calibrating", unit="run", disable=not progress) as bar,
         counting_calls(sampler.model, bar),
@@ -181,6 +196,19 @@ def _calibrated(
                 done.save(checkpoint)
     assert done is not None
     return done
+
+
+def _check_reference(sampler: Sampler, reference: str, sensitivity: int | Collection[int]) -> None:
+    """Refuse to measure an exact solution where that is impossible."""
+    if reference not in ("plain", "exact"):
+        raise CalibrationError(f"reference is 'plain' or 'exact', got {reference!r}")
+    if reference == "exact" and not sensitivity:
+        raise CalibrationError(
+            'reference="exact" is for plans by predicted errors, which need sensitivities; '
+            "calibrate with sensitivity=2"
+        )
+    if reference == "exact":
+        check_finer(sampler)
 
 
 def _check_lag(max_lag: int) -> None:

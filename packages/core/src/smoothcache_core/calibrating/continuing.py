@@ -22,6 +22,7 @@ def continued(
     seeds: Sequence[int],
     max_lag: int,
     chosen: Collection[int],
+    exact: bool = False,
 ) -> Calibration | None:
     """Return what a file holds already; None if there is none.
 
@@ -36,6 +37,7 @@ def continued(
         seeds: Runs that are asked for, at least one.
         max_lag: Largest lag that is asked for.
         chosen: Seeds to measure sensitivities with.
+        exact: Whether the exact solution is to be measured.
 
     Raises:
         CalibrationError: The file cannot be read, or is of something else; says what differs.
@@ -45,6 +47,9 @@ def continued(
     done = Calibration.load(checkpoint)
     reasons = fingerprint.differences(done.fingerprint)
     reasons += _other_settings(done, sampler, seeds, max_lag, chosen)
+    if done.dynamics is not None and (done.dynamics.exact is not None) != exact:
+        known, wanted = ("plain", "exact") if exact else ("exact", "plain")
+        reasons.append(f"it was measured with reference={known!r} instead of {wanted!r}")
     if not reasons:
         reasons = probe.look(done.fingerprint).mismatches(done.fingerprint)
     if reasons:

@@ -64,6 +64,8 @@ class LevelRecorder:
         fingerprint: Fingerprint,
         references: Literal["device", "cpu"],
         chosen: Collection[int],
+        *,
+        exact: bool = False,
     ) -> None:
         self._chosen = chosen
         self._recorders = [
@@ -73,7 +75,7 @@ class LevelRecorder:
             )
             for each in samplers
         ]  # fmt: skip
-        self._statistics = [RunStatistics(each, chosen) for each in samplers]
+        self._statistics = [RunStatistics(each, chosen, exact=exact) for each in samplers]
 
     def run(self, seed: int) -> Calibration:
         """Return what the run of one seed tells; what is known of whole runs is measured once."""

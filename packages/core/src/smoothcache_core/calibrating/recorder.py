@@ -167,6 +167,7 @@ class Recorder:
             branch=self._tick.branch,
             latent=self._latent,
             answer=Structure.of(output).copied(),
+            timestep=self._timesteps[self._tick.evaluation],
         )
         self._calls.append(call)
 

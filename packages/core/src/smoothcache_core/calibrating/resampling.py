@@ -42,7 +42,7 @@ class Times:
 
 
 def resampled_dynamics(dynamics: Dynamics, times: Times, response: Response, seed: int) -> Dynamics:
-    """Return the statistics of whole runs at the new times.
+    """Return the statistics of whole runs at the new times; the exact solution is not carried over.
 
     Args:
         dynamics: Those at the old times.
@@ -66,6 +66,7 @@ def resampled_dynamics(dynamics: Dynamics, times: Times, response: Response, see
         sum_dy2=cut(dy2),
         effects=cut(effects),
         effect_counts=counts,
+        exact=None,
     )
 
 

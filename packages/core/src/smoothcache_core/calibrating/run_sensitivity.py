@@ -9,12 +9,14 @@ from torch import Tensor
 
 from smoothcache_core.calibrating.solver_response import changed, measure_response
 from smoothcache_core.calibration.dynamics import Dynamics
+from smoothcache_core.calibration.exact_sums import ExactSums
 from smoothcache_core.calibration.response import Response
 from smoothcache_core.calls.clock import Tick
 from smoothcache_core.errors import CalibrationError
 from smoothcache_core.numerics.arrays import Array
 from smoothcache_core.numerics.reproducible_sum import cut
 from smoothcache_core.outputs.structures import Structure
+from smoothcache_core.sampling.exact_solution import ExactSolution
 from smoothcache_core.sampling.recording import record
 from smoothcache_core.sampling.sampler import Sampler
 from smoothcache_core.sampling.trajectory import Trajectory
@@ -71,6 +73,26 @@ def measure_dynamics(
     )
 
 
+def exact_sums(
+    plain: Trajectory, found: ExactSolution, asked: Trajectory, samples: int
+) -> ExactSums:
+    """Return what is kept of an exact solution.
+
+    Args:
+        plain: The plain run.
+        found: Its exact solution.
+        asked: What the denoiser gives on that.
+        samples: Samples in it, at least 1.
+
+    Raises:
+        CalibrationError: Something is not finite.
+    """
+    own = torch.cat((found.ends, _outputs(asked)))
+    products = _products(own, torch.cat((_vectors(plain), own)))
+    errors = np.array([sum(found.doubts), sum(found.distances)])
+    return ExactSums(products=_cut(products * samples), errors=_cut(errors))
+
+
 def _cut(values: Array) -> Array:
     try:
         return cut(values)
@@ -80,13 +102,27 @@ def _cut(values: Array) -> Array:
 
 def _gram(plain: Trajectory) -> Array:
     """Return the mean products of a trajectory's vectors, (n, n)."""
-    outputs = plain.outputs.transpose(0, 1).flatten(0, 1)
-    vectors = torch.cat((plain.latents, plain.end[None], outputs))
-    entries = vectors.shape[1]
-    total = torch.zeros(len(vectors), len(vectors), dtype=torch.float64)
+    vectors = _vectors(plain)
+    return _products(vectors, vectors)
+
+
+def _vectors(plain: Trajectory) -> Tensor:
+    """Return latents, final sample and outputs of a run, (n, entries)."""
+    return torch.cat((plain.latents, plain.end[None], _outputs(plain)))
+
+
+def _outputs(run: Trajectory) -> Tensor:
+    """Return the outputs of all passes, one pass after the other, (parts E, entries)."""
+    return run.outputs.transpose(0, 1).flatten(0, 1)
+
+
+def _products(rows: Tensor, columns: Tensor) -> Array:
+    """Return mean products of entries, (rows, columns)."""
+    entries = rows.shape[1]
+    total = torch.zeros(len(rows), len(columns), dtype=torch.float64)
     for start in range(0, entries, _CHUNK):
-        chunk = vectors[:, start : start + _CHUNK].double()
-        total += chunk @ chunk.T
+        chunk = slice(start, start + _CHUNK)
+        total += rows[:, chunk].double() @ columns[:, chunk].double().T
     return (total / entries).numpy()
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from smoothcache_core.adapters.guidance import conditional_part
 from smoothcache_core.adapters.latent_part import LatentPart
-from smoothcache_core.calibrating.run_sensitivity import measure_dynamics
+from smoothcache_core.calibrating.run_sensitivity import exact_sums, measure_dynamics
 from smoothcache_core.calibrating.site_sensitivity import measure_influence
 from smoothcache_core.calibrating.solver_response import (
     OtherFinal,
@@ -20,6 +20,8 @@ from smoothcache_core.calibration.dynamics import Dynamics
 from smoothcache_core.calibration.response import Response
 from smoothcache_core.errors import CalibrationError
 from smoothcache_core.numerics.reproducible_sum import joined
+from smoothcache_core.optimize.surrogate import NOISY, reduced_run
+from smoothcache_core.sampling.exact_solution import exact_solution, exact_trajectory
 from smoothcache_core.sampling.sampler import Sampler
 from smoothcache_core.sampling.trajectory import Trajectory
 from smoothcache_core.schedule.fingerprint import Fingerprint
@@ -45,11 +47,13 @@ class RunStatistics:
     Args:
         sampler: How a run is made.
         chosen: Seeds to measure sensitivities with.
+        exact: Whether the exact solution of every run is measured too.
     """
 
-    def __init__(self, sampler: Sampler, chosen: Collection[int]) -> None:
+    def __init__(self, sampler: Sampler, chosen: Collection[int], *, exact: bool = False) -> None:
         self._sampler = sampler
         self._chosen = chosen
+        self._exact = exact
         self._told: set[str] = set()
 
     def add(
@@ -65,10 +69,15 @@ class RunStatistics:
             plain: The run as a whole.
             other: What was measured of the same run with other sites, which need not be measured
                 again.
+
+        Raises:
+            CalibrationError: The exact solution is asked for, and cannot be told.
         """
         try:
             return self._measure(part, plain, other)
         except CalibrationError as error:
+            if self._exact:
+                raise
             return replace(part, remark=str(error))
 
     def _measure(
@@ -119,7 +128,30 @@ class RunStatistics:
         if conditional is None and plain.parts == 2 and len(branches) == 1:
             told = conditional_half(dynamics.response.weights)
             dynamics = replace(dynamics, conditional=told)
-        return self._with_sure_conditional(dynamics, part.fingerprint.strength)
+        dynamics = self._with_sure_conditional(dynamics, part.fingerprint.strength)
+        return self._with_exact(dynamics, plain) if self._exact else dynamics
+
+    def _with_exact(self, dynamics: Dynamics, plain: Trajectory) -> Dynamics:
+        """Return it with what the exact solution of the run is; how exact it is, is told once.
+
+        Raises:
+            CalibrationError: The solver adds noise, or finer runs do not tell.
+        """
+        noise = reduced_run(dynamics).noise
+        if noise > NOISY:
+            raise CalibrationError(
+                f"the solver adds noise of its own (to {noise:.2g} of a latent), so there is no "
+                'exact solution of the same noise; calibrate with reference="plain"'
+            )
+        found = exact_solution(self._sampler, plain)
+        asked = exact_trajectory(self._sampler, plain, found)
+        self._tell(
+            f"the plain run is {found.distance:.2g} away from the exact solution (relative L2), "
+            f"which is known to {found.doubt:.1g}",
+            "exact",
+        )
+        sums = exact_sums(plain, found, asked, self._sampler.samples)
+        return replace(dynamics, exact=sums)
 
     def _with_sure_conditional(self, dynamics: Dynamics, strength: float | None) -> Dynamics:
         """Return it without a conditional pass where passes are not classifier-free guidance's.
@@ -139,9 +171,10 @@ class RunStatistics:
         )
         return replace(dynamics, conditional=None)
 
-    def _tell(self, message: str) -> None:
-        if message not in self._told:
-            self._told.add(message)
+    def _tell(self, message: str, what: str = "") -> None:
+        """Tell something once; of what differs from run to run, what it is says so."""
+        if (what or message) not in self._told:
+            self._told.add(what or message)
             logger.info(message)
 
     def _with_part(self, known: Fingerprint, part: LatentPart | None) -> Fingerprint:

@@ -15,6 +15,7 @@ from smoothcache_core.calibration.checks import (
     check_symmetric,
     whole,
 )
+from smoothcache_core.calibration.exact_sums import ExactSums
 from smoothcache_core.calibration.file import DynamicsHeader
 from smoothcache_core.calibration.response import Response
 from smoothcache_core.errors import CalibrationError
@@ -51,6 +52,7 @@ class Dynamics:
         conditional: Index of the conditional pass, if the adapter says it or guidance's weights do.
         overwritten: Whether the sampler overwrites entries of its latents in every step, as
             inpainting does; everything is of the others.
+        exact: What was learned of the exact solution of the same runs; None if that was not asked.
         seconds: Seconds of one evaluation, all passes: the least median of a perturbed run; 0 if
             not known. As a mere timing it is left out of comparisons.
 
@@ -70,6 +72,7 @@ class Dynamics:
     conditional: int | None
     seconds: float = 0.0
     overwritten: bool = False
+    exact: ExactSums | None = None
 
     def __post_init__(self) -> None:
         evaluations, parts = self.response.weights.shape
@@ -89,6 +92,9 @@ class Dynamics:
             )
         if not 0.0 <= self.seconds < math.inf:
             raise CalibrationError(f"seconds are finite and at least 0, got {self.seconds}")
+
+        if self.exact is not None:
+            self.exact.check(joined(self.gram), evaluations, parts)
 
     def _check_changes(self, shape: tuple[int, int]) -> None:
         check_sums("dynamics.moved", self.sum_dx2, shape[:1])
@@ -169,12 +175,14 @@ class Dynamics:
             response_seed=first.response_seed,
             conditional=first.conditional,
             overwritten=any(part.overwritten for part in parts),
+            exact=ExactSums.merge([part.exact for part in parts]),
             seconds=min((part.seconds for part in parts if part.seconds), default=0.0),
         )
 
     def arrays(self) -> dict[str, Array]:
         """Return everything as arrays, for a file."""
         found: dict[str, Any] = {key: getattr(self, name) for name, key in _KEYS.items()}
+        found |= {} if self.exact is None else self.exact.arrays()
         return found | {
             "dynamics.effect_counts": self.effect_counts.astype(np.float64),
             "dynamics.matrix": self.response.matrix,
@@ -207,4 +215,5 @@ class Dynamics:
             conditional=header.conditional,
             seconds=header.seconds,
             overwritten=header.overwritten,
+            exact=ExactSums.from_arrays(arrays),
         )

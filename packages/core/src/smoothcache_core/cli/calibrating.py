@@ -49,6 +49,8 @@ def calibrate_to_file(settings: Calibrate, modality: Modality) -> None:
             f"No adapter is known for {done.fingerprint.model_class}, so what can be skipped was "
             "found by its structure; the files record it."
         )
+    if exact := _exact(done):
+        console.print(exact)
     console.print(f"{_sensitivities(done)} Next: {modality.command} plan {output} {_advice(done)}")
 
 
@@ -64,6 +66,20 @@ def _shares(calibration: Calibration) -> str:
         f"{len(each.sites)} {each.level} {each.cost.fraction():.0%}" for each in calibration.coarser
     ]
     return f"Of the MACs, the sites do: {', '.join([shares, *coarser])}."
+
+
+def _exact(calibration: Calibration) -> str:
+    """Say how far the plain run is from the exact solution; empty if that was not measured."""
+    dynamics = calibration.dynamics
+    if dynamics is None or dynamics.exact is None:
+        return ""
+    distance, doubt = (
+        each(dynamics.samples) for each in (dynamics.exact.distance, dynamics.exact.doubt)
+    )
+    return (
+        f"The plain run is {distance:.2g} away from the exact solution (relative L2), which is "
+        f"known to {doubt:.1g}; plan --toward exact comes nearer."
+    )
 
 
 def _sensitivities(calibration: Calibration) -> str:
@@ -121,6 +137,7 @@ def _calibrated(
         checkpoint=output,
         sharded=True,
         sites=settings.sites,
+        reference=settings.reference,
     )
 
 

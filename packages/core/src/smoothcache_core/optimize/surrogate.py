@@ -78,7 +78,8 @@ class Simulated:
         return float(np.hypot(self.error, self.drift))
 
 
-_NOISY = 0.02  # of the latent; rounding leaves 1e-8, and 4e-3 in bfloat16
+NOISY = 0.02
+"""Of the latent: noise of the solver's own. Rounding leaves 1e-8, and 4e-3 in bfloat16."""
 
 
 class ReducedRun:
@@ -109,7 +110,7 @@ class ReducedRun:
     @property
     def is_noisy(self) -> bool:
         """Whether the solver adds noise of its own on the way."""
-        return self.noise > _NOISY
+        return self.noise > NOISY
 
     @property
     def noise(self) -> float:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from smoothcache_core.adapters.sites import Adapter, names_of
 from smoothcache_core.pipelines.announcing import pipeline_announcing
+from smoothcache_core.pipelines.finer import steps_divided
 from smoothcache_core.pipelines.guiders import guiders_announcing
 from smoothcache_core.pipelines.pipelines import of_frames, pipeline_sampler, the_only
 from smoothcache_core.relay import Relay
@@ -164,6 +165,7 @@ def diffusers_sampler(
         branches=tuple(branches),
         samples=samples,
         around=partial(_announcing, pipe, model),
+        divided=partial(steps_divided, pipe),
     )
 
 

@@ -34,6 +34,7 @@ def pipeline_sampler(
     branches: tuple[str, ...] = (),
     samples: int = 1,
     around: Callable[[], AbstractContextManager[object]] = nullcontext,
+    divided: Callable[[int], AbstractContextManager[object]] | None = None,
 ) -> Sampler:
     """Return the sampler of a pipeline that was taken apart.
 
@@ -54,6 +55,8 @@ def pipeline_sampler(
         branches: Names of the conditioning passes, if they are not announced.
         samples: Samples of one run.
         around: Makes what is entered around everything that is done with the pipeline.
+        divided: Makes what is entered around a run whose every step is to be divided into so many;
+            None if that cannot be had.
     """
 
     def run(seed: int) -> Tensor | None:
@@ -66,6 +69,11 @@ def pipeline_sampler(
             return result if isinstance(result, Tensor) else None
         return (joined(known) if further else known[0]).detach().float()
 
+    def finer(seed: int, factor: int) -> Tensor | None:
+        assert divided is not None
+        with divided(factor):
+            return run(seed)
+
     return Sampler(
         model=model,
         adapter=NOT_GIVEN if adapter is None else adapter,
@@ -75,6 +83,7 @@ def pipeline_sampler(
         branches=branches,
         samples=samples,
         around=around,
+        finer=None if divided is None else finer,
     )
 
 

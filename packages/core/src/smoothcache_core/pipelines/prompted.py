@@ -18,6 +18,7 @@ from smoothcache_core.pipelines.diffusers_shaped import (
     show_steps,
 )
 from smoothcache_core.pipelines.family import PipelineFamily
+from smoothcache_core.pipelines.finer import steps_divided
 from smoothcache_core.pipelines.guiders import guiders_announcing
 from smoothcache_core.pipelines.labels import condition_argument
 from smoothcache_core.pipelines.pipelines import heard
@@ -81,6 +82,7 @@ class PipelineSampler(ConditionedSampler, ABC):
             branches=self.known.passes_at(self.pipe, self.guidance),
             samples=self.samples,
             around=partial(guiders_announcing, self.pipe, denoiser),
+            finer=self.finer_latents,
         )
 
     def latents(self, seed: int) -> Tensor:
@@ -110,6 +112,19 @@ class PipelineSampler(ConditionedSampler, ABC):
                 output_type="pt",
             )
         return self.joined(latents).float()
+
+    def finer_latents(self, seed: int, factor: int) -> Tensor:
+        """Return what the solver ends with for `seed` where every step is divided.
+
+        Args:
+            seed: Seed of the run, at least 0.
+            factor: Steps that are made of one, at least 2.
+
+        Raises:
+            PipelineError: How the steps of its scheduler can be divided is not known.
+        """
+        with steps_divided(self.pipe, factor):
+            return self.latents(seed)
 
     def undecoded(self, latents: Tensor, *args: Any, **kwargs: Any) -> Any:
         """Give black pictures in place of decoded ones.

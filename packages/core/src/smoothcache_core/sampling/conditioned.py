@@ -56,6 +56,7 @@ class ConditionedSampler(Sampler, ABC):
         init=False, repr=False, compare=False
     )
     part: LatentPart | None = field(init=False, repr=False, compare=False)
+    finer: Callable[[int, int], object] | None = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if not self.conditions:

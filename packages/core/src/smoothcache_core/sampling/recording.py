@@ -16,6 +16,7 @@ from torch import Tensor
 from smoothcache_core.calls.announcements import listening
 from smoothcache_core.calls.call import CallReader
 from smoothcache_core.calls.clock import Clock, Tick
+from smoothcache_core.calls.fingerprints import timestep_of
 from smoothcache_core.calls.stopping import Stop
 from smoothcache_core.errors import CalibrationError
 from smoothcache_core.outputs.structures import Structure, rows_of
@@ -46,7 +47,8 @@ def recorded_calls(
     calls: list[CallRecord] = []
 
     def around(call: Inner, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        tick = clock.tick(reader.read(args, kwargs, clock.context, call.member))
+        seen = reader.read(args, kwargs, clock.context, call.member)
+        tick = clock.tick(seen)
         latent = rows_of(reader.latent(args, kwargs)).detach().clone()
         model = functools.partial(call, *args, **kwargs)
         answer = None if reply is None else reply(len(calls), tick, model)
@@ -63,6 +65,7 @@ def recorded_calls(
                 latent=latent,
                 answer=answer,
                 seconds=seconds,
+                timestep=timestep_of(seen),
             )
         )
         return output

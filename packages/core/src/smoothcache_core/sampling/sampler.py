@@ -78,10 +78,15 @@ class Sampler:
         around: Returns a context manager that is entered around every use of the model.
         part: What of the model's latent argument is denoised, where the rest of it is a condition,
             such as the channels of an image. If not given, it is what changes in a run.
+        finer: Runs the solver of a seed from the same noise with a number of times as many
+            evaluations, as `finer(seed, factor)`, and returns the final latent as `run` does. What
+            such runs come near to is the exact solution, see `sampling.exact_solution`. They may
+            be of another solver, if it gives the denoiser latents on the same scale. None where
+            that is not to be had.
 
     Raises:
         AdapterError: The adapter lacks a member.
-        SamplerError: `samples` is below 1.
+        SamplerError: `samples` is below 1, or `finer` is no function.
     """
 
     model: nn.Module
@@ -94,6 +99,7 @@ class Sampler:
     samples: int = 1
     around: Callable[[], AbstractContextManager[object]] = nullcontext
     part: LatentPart | None = None
+    finer: Callable[[int, int], object] | None = None
 
     def __post_init__(self) -> None:
         check_kind(self.model, nn.Module, name="model", error=SamplerError)
@@ -105,6 +111,11 @@ class Sampler:
         if not callable(self.run):
             raise SamplerError(
                 f"`run` must be a function of a seed that samples once, not {described(self.run)}"
+            )
+        if self.finer is not None and not callable(self.finer):
+            raise SamplerError(
+                "`finer` must be a function of a seed and of how many times as many evaluations it "
+                f"shall make, not {described(self.finer)}"
             )
         if self.samples < 1:
             raise SamplerError(f"a run has at least 1 sample, got samples={self.samples}")

@@ -23,6 +23,8 @@ class CallRecord:
         latent: The latent that it was given, (rows, ...).
         answer: A copy of its output.
         seconds: How long the model took, None if it was not asked.
+        timestep: The timestep that it was given, on a device maybe; None if it was given none, or
+            nobody looked.
     """
 
     evaluation: int
@@ -30,6 +32,7 @@ class CallRecord:
     latent: Tensor
     answer: Structure
     seconds: float | None = None
+    timestep: float | Tensor | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,10 +84,35 @@ class Trajectory:
         whole[..., self.entries] = vectors
         return whole
 
+    def with_entries(self, latent: Tensor, vector: Tensor) -> Tensor:
+        """Return a latent argument of a call with other entries, (n,), in every pass of it.
+
+        Args:
+            latent: As a call was given it, (rows, ...).
+            vector: What its denoised entries are to be.
+        """
+        changed = latent.clone()
+        own = denoised(changed, self.part)
+        passes = self.parts * self.evaluations // len(self.calls)
+        rows = own.reshape(passes, -1).clone()
+        if self.entries is None:
+            rows[:] = vector.to(rows)
+        else:
+            rows[:, self.entries.to(rows.device)] = vector.to(rows)
+        own.copy_(rows.reshape(own.shape))
+        return changed
+
     @property
     def evaluations(self) -> int:
         """Evaluations of the run."""
         return len(self.latents)
+
+    @property
+    def timesteps(self) -> tuple[float, ...] | None:
+        """The timestep of every evaluation, (E,), read from the device; None if one has none."""
+        calls = self.calls[:: len(self.calls) // self.evaluations]
+        known = [float(call.timestep) for call in calls if call.timestep is not None]
+        return tuple(known) if len(known) == self.evaluations else None
 
     @property
     def argument(self) -> Tensor:

@@ -55,6 +55,15 @@ class Calibrate(SamplingCommand):
             "each takes another plain run per seed.",
         ),
     ] = ("parts",)
+    reference: Annotated[
+        Literal["plain", "exact"],
+        Parameter(
+            group=opt.MEASURE,
+            help="What samples shall come near to: the plain run; or also the exact solution that "
+            "its solver comes near to, for plan --toward exact. That costs about 13 more plain "
+            "runs for each.",
+        ),
+    ] = "plain"
     max_lag: opt.MeasuredLag = 12
     references: Annotated[
         Literal["device", "cpu"],
