@@ -78,7 +78,7 @@ class EulerSampler:
         noise: What is added after every step, for a stochastic solver.
     """
 
-    model: nn.Module
+    model: Any
     steps: int = 10
     passes: Passes = "one"
     scale: float = 1.5

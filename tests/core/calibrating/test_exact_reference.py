@@ -24,8 +24,8 @@ def made(passes: Passes = "one", **settings: Any) -> EulerSampler:
 
 
 def measured(sampler: EulerSampler, **settings: Any) -> Calibration:
-    given: dict[str, Any] = {"seeds": (0, 1), "max_lag": 2, "progress": False}
-    return calibrate(sampler.value(), **given | {"reference": "exact"} | settings)
+    given: dict[str, Any] = {"seeds": (0, 1), "max_lag": 2, "progress": False, "reference": "exact"}
+    return calibrate(sampler.value(), **given | settings)
 
 
 def sums_of(calibration: Calibration) -> ExactSums:
