@@ -102,6 +102,11 @@ class Material:
     seeds: Sequence[int]
 
 
+TRIALS = 24
+"""Moves that `planned-refined` tries: most that are worth anything are among them, and each costs
+as much as a fit."""
+
+
 Plan = Callable[[Material, float], Schedule]
 """Returns a schedule for a compute budget in (0, 1); a `ScheduleError` says that it cannot."""
 
@@ -110,13 +115,14 @@ def our_policies() -> Mapping[str, Plan]:
     """Return this library's policies by their names in records.
 
     `planned` is what a user gets from `plan(calibration, compute=...)`, `planned-fitted` that after
-    `fit`; the others plan for one target each. `smoothcache-fitted` has the rows of SmoothCache and
-    fills of two outputs that `fit` found.
+    `fit`, and `planned-refined` after `fit` with `trials`; the others plan for one target each.
+    `smoothcache-fitted` has the rows of SmoothCache and fills of two outputs that `fit` found.
     """
     sites: Plan = partial(_planned, "site")
     return {
         "planned": partial(_planned, "auto"),
         "planned-fitted": partial(_fitted, partial(_planned, "auto")),
+        "planned-refined": partial(_refined, partial(_planned, "auto")),
         "planned-denoiser": partial(_planned, "denoiser"),
         "planned-guidance": partial(_planned, "guidance"),
         "planned-sites": sites,
@@ -138,3 +144,12 @@ def _fitted(plan: Plan, material: Material, budget: float, *, terms: int | None 
     with sampler.around():
         schedule = plan(material, budget)
         return fit(sampler, schedule, seeds=material.seeds, terms=terms, progress=False)
+
+
+def _refined(plan: Plan, material: Material, budget: float) -> Schedule:
+    """Refine what was planned; schedules of sites cannot be, and are fitted."""
+    sampler = material.sampler
+    with sampler.around():
+        schedule = plan(material, budget)
+        trials = TRIALS if schedule.whole else 0
+        return fit(sampler, schedule, seeds=material.seeds, trials=trials, progress=False)
