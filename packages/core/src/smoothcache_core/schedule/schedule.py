@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, Unpack
 
 from smoothcache_core.documents import read_document
 from smoothcache_core.errors import ScheduleError, SmoothCacheWarning
@@ -11,6 +11,10 @@ from smoothcache_core.files import write_atomically
 from smoothcache_core.schedule.content import Content
 from smoothcache_core.schedule.fill import Fill as Fill  # where pickles of before look for it
 from smoothcache_core.schedule.formats import FORMATS, format_named
+from smoothcache_core.schedule.sharing.choosing import Wish, chosen
+from smoothcache_core.schedule.sharing.hub import Download, Upload
+from smoothcache_core.schedule.sharing.reading import shared
+from smoothcache_core.schedule.sharing.writing import About, names_of, push_shared, save_shared
 
 
 class Schedule(Content):
@@ -136,3 +140,91 @@ class Schedule(Content):
             )
             warnings.warn(message, SmoothCacheWarning, stacklevel=2)
         return document
+
+    # ------------------------------------------------------------------ shared folders
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        place: str | Path,
+        *,
+        speedup: float | None = None,
+        compute: float | None = None,
+        error: float | None = None,
+        name: str | None = None,
+        **options: Unpack[Download],
+    ) -> Self:
+        """Return the schedule that suits, of a shared folder or a repository of the model hub.
+
+        For `speedup` and `compute` it is the one of the least error among those that are so fast,
+        for `error` the one of the least compute among those that keep to it. Errors are measured
+        ones where there are any, else predicted ones.
+
+        Example:
+            >>> folder = schedule.save_pretrained("shared", base_model="me/my-model")
+            >>> Schedule.from_pretrained(folder) == schedule
+            True
+            >>> Schedule.from_pretrained(folder, speedup=1.5) == schedule
+            True
+
+        Args:
+            place: A folder that `save_pretrained` wrote, or a repository such as `"user/name"`.
+            speedup: Least speed-up by MACs, at least 1.
+            compute: Largest fraction of the plain run's MACs, in (0, 1].
+            error: Largest relative L2 error, above 0.
+            name: Name of the schedule itself. Without any of the four there must be one only.
+            options: Of a repository: `revision`, `token`, `cache_dir`, `local_files_only`.
+
+        Raises:
+            ScheduleError: It cannot be read, none suits, or the file is not what the index says.
+        """
+        wish = Wish(speedup=speedup, compute=compute, error=error, name=name)
+        found = shared(place, options)
+        return cls.of(found.document(chosen(found.index, wish, found.where)))
+
+    def save_pretrained(
+        self, folder: str | Path, *, name: str | None = None, base_model: str | None = None
+    ) -> Path:
+        """Write a shared folder of this one schedule; `Front` writes several.
+
+        Args:
+            folder: Where to; made if it is not there. Files of these names are replaced.
+            name: Name of the schedule; by its speed-up if not given, such as `"schedule-2.00x"`.
+            base_model: Name of the model that it is for, as on the model hub.
+
+        Returns:
+            The folder.
+
+        Raises:
+            ScheduleError: The name is no name of a file.
+            OutputError: The folder cannot be written.
+        """
+        return save_shared(folder, self._named(name), About(base_model=base_model))
+
+    def push_to_hub(
+        self,
+        repository: str,
+        *,
+        name: str | None = None,
+        base_model: str | None = None,
+        **options: Unpack[Upload],
+    ) -> str:
+        """Write a shared folder of this one schedule into a repository of the model hub.
+
+        Args:
+            repository: Name of the repository; made if it is not there.
+            name: Name of the schedule; by its speed-up if not given, such as `"schedule-2.00x"`.
+            base_model: Name of the model that it is for, as on the model hub.
+            options: `private`, `token`, `revision`, `commit_message`, `create_pr`.
+
+        Returns:
+            The address of the commit, or of the pull request.
+
+        Raises:
+            ScheduleError: The name is no name of a file.
+            OutputError: The repository cannot be written; what was there is as it was.
+        """
+        return push_shared(repository, self._named(name), About(base_model=base_model), options)
+
+    def _named(self, name: str | None) -> dict[str, Self]:
+        return {names_of([self])[0] if name is None else name: self}

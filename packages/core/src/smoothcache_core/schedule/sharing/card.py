@@ -1,0 +1,127 @@
+"""The card of a shared folder: its README.md, as the model hub shows it."""
+
+import json
+from collections.abc import Mapping, Sequence
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from smoothcache_core.schedule.content import Content
+from smoothcache_core.schedule.fingerprint import Fingerprint
+from smoothcache_core.schedule.provenance import described
+from smoothcache_core.schedule.sharing.hub import LIBRARY, is_repository
+from smoothcache_core.schedule.sharing.index import Entry, Estimate, Index
+
+CARD = "README.md"
+"""Name of the card's file."""
+
+
+def card(
+    index: Index,
+    schedules: Mapping[str, Content],
+    *,
+    where: str,
+    package: str | None,
+    pictures: Sequence[str],
+) -> str:
+    """Return the card of a shared folder, Markdown with YAML before it.
+
+    Args:
+        index: The index of the folder.
+        schedules: Its schedules by name.
+        where: The repository or the folder, as a user types it.
+        package: The package whose lines are shown; the lines of core if None.
+        pictures: Names of PNG files that are shown.
+    """
+    first = next(iter(schedules.values()))
+    environment = Environment(
+        loader=PackageLoader("smoothcache_core"), undefined=StrictUndefined, trim_blocks=True
+    )
+    return environment.get_template("card.md").render(
+        yaml=_metadata(index, package),
+        model=index.base_model or first.fingerprint.model_class or "a diffusion transformer",
+        rows=[_row(entry, schedules[entry.name]) for entry in index.schedules],
+        measured=_how_measured(index),
+        facts=_facts(first, first.fingerprint),
+        where=where,
+        repository=is_repository(where),
+        speedup=_fastest(index),
+        name=index.schedules[0].name,
+        package=package,
+        base_model=index.base_model,
+        pictures=pictures,
+    )
+
+
+def _metadata(index: Index, package: str | None) -> list[str]:
+    """Return lines of YAML; text in JSON's quotes is text in YAML's."""
+    kind = () if package is None else (package,)
+    tags = [LIBRARY, *kind, "caching", "diffusion", "acceleration"]
+    base = [] if index.base_model is None else [f"base_model: {json.dumps(index.base_model)}"]
+    relation = ["base_model_relation: adapter"] if base else []  # the model itself stays as it is
+    return [*base, *relation, f"library_name: {LIBRARY}", f"tags: {json.dumps(tags)}"]
+
+
+def _row(entry: Entry, schedule: Content) -> list[str]:
+    return [
+        f"[{entry.name}]({entry.file})",
+        "-" if entry.compute is None else f"{entry.compute:.3f}",
+        "-" if entry.speedup is None else f"{entry.speedup:.2f}x",
+        _shown(entry.predicted),
+        _shown(entry.measured),
+        _timed(entry),
+        _cell(described(schedule.source)),
+    ]
+
+
+def _shown(estimate: Estimate | None) -> str:
+    if estimate is None:
+        return "-"
+    if estimate.low is None or estimate.high is None:
+        return f"{estimate.error:.2g}"
+    return f"{estimate.error:.2g} ({estimate.low:.2g} to {estimate.high:.2g})"
+
+
+def _timed(entry: Entry) -> str:
+    speedup = entry.measured and entry.measured.speedup
+    return "-" if speedup is None else f"{speedup:.2f}x"
+
+
+def _how_measured(index: Index) -> str:
+    """Return what errors were measured on, and where seconds were."""
+    known = [entry.measured for entry in index.schedules if entry.measured is not None]
+    if not known:
+        return ""
+    samples = sorted({each.samples for each in known})
+    devices = sorted({each.device for each in known if each.device is not None})
+    where = f"; seconds on {', '.join(devices)}" if devices else ""
+    return f"{' and '.join(map(str, samples))} samples{where}"
+
+
+def _facts(schedule: Content, about: Fingerprint) -> list[tuple[str, str]]:
+    """Return what the schedules are for, as far as it is known."""
+    guidance = ", ".join(f"{name} {value:g}" for name, value in (about.guidance or {}).items())
+    shape = None if about.latent_shape is None else " x ".join(map(str, about.latent_shape))
+    known = {
+        "model class": about.model_class,
+        "solver": about.solver,
+        "evaluations of one run": str(schedule.evaluations),
+        "guidance": guidance or None,
+        "latent": shape,
+        "data type": about.dtype,
+        "calibrated with seeds": ", ".join(map(str, schedule.source.seeds)) or None,
+        "versions": ", ".join(f"{name} {value}" for name, value in about.versions.items()) or None,
+    }
+    return [(name, _cell(value)) for name, value in known.items() if value is not None]
+
+
+def _cell(text: str) -> str:
+    """Return text that means nothing in Markdown or HTML, and stays within its cell."""
+    for character in "\\`*_[]|<>":
+        text = text.replace(character, f"\\{character}")
+    return " ".join(text.split())
+
+
+def _fastest(index: Index) -> str | None:
+    """Return the largest speed-up there is, cut off, as a user may ask for it."""
+    known = [entry.speedup for entry in index.schedules if entry.speedup is not None]
+    return f"{int(max(known) * 10) / 10:g}" if known else None
