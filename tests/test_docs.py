@@ -18,6 +18,7 @@ FILES = [
     "docs/audio.md",
     "docs/audio-metrics.md",
     "docs/memory.md",
+    "docs/sharing.md",
 ]
 
 

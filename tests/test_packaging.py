@@ -74,3 +74,9 @@ def test_the_command_line_of_core_is_an_extra(wheels: dict[str, Path]):
     for name in ("cyclopts", "rich"):
         (need,) = [n for n in described.get_all("Requires-Dist", []) if n.startswith(name)]
         assert need.endswith("extra == 'cli'")
+
+
+def test_the_model_hub_is_an_extra_of_core(wheels: dict[str, Path]):
+    needs = metadata(wheels["core"]).get_all("Requires-Dist", [])
+    (need,) = [need for need in needs if need.startswith("huggingface-hub")]
+    assert need.endswith("extra == 'hub'")

@@ -26,6 +26,7 @@ COMMANDS = (
     "evaluate",
     "import",
     "export",
+    "push",
     "train-router",
 )
 PROGRAMS = {

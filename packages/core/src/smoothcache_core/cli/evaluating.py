@@ -16,6 +16,7 @@ from smoothcache_core.cli.commands.evaluate import Evaluate
 from smoothcache_core.cli.destinations import refuse_existing
 from smoothcache_core.cli.loading import sampler_for
 from smoothcache_core.cli.modality import Judging, Modality
+from smoothcache_core.cli.shared import all_opened
 from smoothcache_core.cli.tables import print_table, source_of
 from smoothcache_core.errors import CommandError
 from smoothcache_core.files import check_output
@@ -174,7 +175,7 @@ def evaluate_to_folder(settings: Evaluate, modality: Modality) -> None:
     names = [file.stem for file in files]
     if len(set(names)) < len(names):
         raise CommandError(f"the schedules need different file names, got {names}")
-    plans = {file: Schedule.load(file) for file in files}
+    plans = all_opened(files, settings.speedup)
     known = None if calibration is None else Calibration.load(calibration)
     if calibration is not None and known is not None:
         _check_same(known, calibration, plans)

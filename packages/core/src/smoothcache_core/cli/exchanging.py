@@ -12,6 +12,7 @@ from smoothcache_core.cli.commands.exchange import Export, Import
 from smoothcache_core.cli.destinations import refuse_existing
 from smoothcache_core.cli.known import ROUTER
 from smoothcache_core.cli.modality import Modality
+from smoothcache_core.cli.shared import opened
 from smoothcache_core.errors import ScheduleError
 from smoothcache_core.files import check_output, read_file, write_atomically
 
@@ -70,7 +71,7 @@ def export_file(settings: Export, modality: Modality) -> None:
     if settings.output is not None:
         refuse_existing([settings.output], force=settings.force)
         check_output(settings.output)
-    text = _text(Schedule.load(settings.schedule).exported(settings.format))
+    text = _text(opened(settings.schedule, settings.speedup).exported(settings.format))
     console = Console(soft_wrap=True, highlight=False, markup=False)
     if settings.output is None:
         console.print(text, end="")

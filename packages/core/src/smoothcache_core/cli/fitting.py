@@ -13,6 +13,7 @@ from smoothcache_core.cli.commands.fit import Fit
 from smoothcache_core.cli.destinations import refuse_existing
 from smoothcache_core.cli.loading import sampler_for, with_passes
 from smoothcache_core.cli.modality import Modality
+from smoothcache_core.cli.shared import beside, opened
 from smoothcache_core.cli.tables import show_schedules
 from smoothcache_core.errors import CommandError
 from smoothcache_core.files import check_output
@@ -31,11 +32,11 @@ def fit_to_file(settings: Fit, modality: Modality) -> None:
         SmoothCacheError: The model or the schedule cannot be used.
     """
     source, file = settings.source, settings.schedule
-    output = settings.output or file.with_name(f"{file.stem}-fitted.json")
+    output = settings.output or beside(file, "-fitted")
     refuse_existing([output], force=settings.force)
     check_output(output)
     terms, trials, checkpoint = settings.terms, settings.refine, settings.checkpoint
-    schedule = Schedule.load(file)
+    schedule = opened(file, settings.speedup)
     whole = {DENOISER.kind, GUIDANCE.kind} & set(schedule.rows)
     if checkpoint is not None and trials is None:
         raise CommandError("--checkpoint keeps what --refine tried; give --refine TRIALS")

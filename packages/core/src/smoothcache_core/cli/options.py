@@ -134,6 +134,21 @@ MeasuredLag = Annotated[
 CalibrationFile = Annotated[Path, Parameter(group=ARGUMENTS, help="File written by calibrate.")]
 
 
+Speedup = Annotated[
+    float | None,
+    Parameter(
+        group=FILES,
+        validator=Number(gte=1.0),
+        help="Of a shared folder or a repository: take the schedule of the least error that is so "
+        "much faster by MACs, at least 1. Not needed where there is one schedule only.",
+    ),
+]
+
+
+SHARED = "; a file, a shared folder, or a repository of the model hub: 'user/name'"
+"""What a schedule may be, for the help of options and arguments."""
+
+
 Force = Annotated[
     bool,
     Parameter(group=FILES, help="Overwrite files that exist."),

@@ -19,6 +19,8 @@ from smoothcache_core.cli.commands.sample import Sample
 from smoothcache_core.cli.destinations import refuse_existing
 from smoothcache_core.cli.loading import sampler_for
 from smoothcache_core.cli.modality import Modality
+from smoothcache_core.cli.shared import opened
+from smoothcache_core.errors import CommandError
 from smoothcache_core.files import check_output
 from smoothcache_core.pipelines import cached_sampler
 from smoothcache_core.runtime import CacheStats
@@ -33,14 +35,17 @@ def sample_to_folder(settings: Sample, modality: Modality) -> None:
         modality: Saves the samples.
 
     Raises:
+        CommandError: A speed-up is asked for, but no schedule is named.
         SmoothCacheError: The model or the schedule cannot be used.
     """
     source, schedule = settings.source, settings.schedule
+    if schedule is None and settings.speedup is not None:
+        raise CommandError("--speedup chooses one of shared schedules; give --schedule")
     own = Path("samples" if schedule is None else f"samples-{schedule.stem}")
     output = settings.output or own
     refuse_existing([output], force=settings.force)
     check_output(output, folder=True)
-    plan = None if schedule is None else Schedule.load(schedule)
+    plan = None if schedule is None else opened(schedule, settings.speedup)
     sampler = sampler_for(source, {} if schedule is None or plan is None else {schedule: plan})
     context = nullcontext() if plan is None else cached_sampler(sampler, plan)
     with context as stats:

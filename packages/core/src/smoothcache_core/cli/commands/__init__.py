@@ -15,6 +15,7 @@ from smoothcache_core.cli.commands.exchange import Export, Import
 from smoothcache_core.cli.commands.fit import Fit
 from smoothcache_core.cli.commands.memory import Memory
 from smoothcache_core.cli.commands.plan import Plan
+from smoothcache_core.cli.commands.push import Push
 from smoothcache_core.cli.commands.sample import Sample
 from smoothcache_core.cli.commands.train_router import TrainRouter
 from smoothcache_core.cli.commands.transfer import Transfer
@@ -31,6 +32,7 @@ COMMANDS: tuple[type[Command], ...] = (
     Evaluate,
     Import,
     Export,
+    Push,
     TrainRouter,
 )
 """The commands that every modality has, in the order of the help."""
@@ -45,8 +47,9 @@ that into a schedule of what to skip, for a compute fraction, a speed-up or an e
 name; [bold]fit[/bold] improves and measures it, [bold]sample[/bold] samples by it,
 [bold]evaluate[/bold] compares it with the plain model. [bold]transfer[/bold] carries a
 calibration over to another number of steps; [bold]memory[/bold] says what is kept at another size;
-[bold]import[/bold] and [bold]export[/bold] read and write schedules of other programs, and
-[bold]train-router[/bold] learns one by gradients.
+[bold]import[/bold] and [bold]export[/bold] read and write schedules of other programs,
+[bold]push[/bold] shares them on the model hub, and [bold]train-router[/bold] learns one by
+gradients.
 """
 
 
@@ -78,6 +81,7 @@ _EXAMPLES = MappingProxyType(
         "sample": (
             "sample --samples 10",
             "sample --samples 10 --schedule half.json",
+            "sample --schedule me/dit-smoothcache --speedup 2",
         ),
         "evaluate": (
             "evaluate half.json smooth.json --samples 50 --batch 10 --calibration mine.safetensors",
@@ -91,6 +95,11 @@ _EXAMPLES = MappingProxyType(
             "train-router --preset learning-to-cache --sparsity 0.002",
         ),
         "export": ("export half.json --format cache-dit",),
+        "push": (
+            "push me/dit-smoothcache half.json quarter.json --base-model facebook/DiT-XL-2-256",
+            "push me/dit-smoothcache evaluation --base-model facebook/DiT-XL-2-256",
+            "push me/dit-smoothcache half.json --output shared",
+        ),
     }
 )
 

@@ -26,8 +26,11 @@ class Evaluate(SamplingCommand):
 
     schedules: Annotated[
         tuple[Path, ...],
-        Parameter(group=opt.ARGUMENTS, help="Schedules to compare with plain, one or more."),
+        Parameter(
+            group=opt.ARGUMENTS, help=f"Schedules to compare with plain, one or more{opt.SHARED}."
+        ),
     ] = field(kw_only=False)
+    speedup: opt.Speedup = None
     calibration: Annotated[
         Path | None,
         opt.file_option(

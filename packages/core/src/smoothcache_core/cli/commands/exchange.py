@@ -87,8 +87,8 @@ class Export(Command):
 
     WORK: ClassVar[str] = "smoothcache_core.cli.exchanging:export_file"
 
-    schedule: Annotated[Path, Parameter(group=opt.ARGUMENTS, help="Schedule file.")] = field(
-        kw_only=False
+    schedule: Annotated[Path, Parameter(group=opt.ARGUMENTS, help=f"Schedule{opt.SHARED}.")] = (
+        field(kw_only=False)
     )
     format: Annotated[
         str,
@@ -100,6 +100,7 @@ class Export(Command):
             help=f"What to write: {_NAMES}.",
         ),
     ]
+    speedup: opt.Speedup = None
     output: Annotated[
         Path | None,
         opt.output_option("File to write. Default: what is written is printed.", file=True),

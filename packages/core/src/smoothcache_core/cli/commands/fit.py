@@ -25,9 +25,10 @@ class Fit(SamplingCommand):
 
     DEFAULTS: ClassVar[Mapping[str, Any]] = {"samples": 8}
 
-    schedule: Annotated[Path, Parameter(group=opt.ARGUMENTS, help="Schedule to fit.")] = field(
-        kw_only=False
-    )
+    schedule: Annotated[
+        Path, Parameter(group=opt.ARGUMENTS, help=f"Schedule to fit{opt.SHARED}.")
+    ] = field(kw_only=False)
+    speedup: opt.Speedup = None
     output: Annotated[
         Path | None,
         opt.output_option(

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, ClassVar
 
+from cyclopts import Parameter
+
 from smoothcache_core.cli import options as opt
 from smoothcache_core.cli.command import SamplingCommand
 
@@ -17,8 +19,12 @@ class Sample(SamplingCommand):
 
     schedule: Annotated[
         Path | None,
-        opt.file_option("Schedule to sample by; without it everything is computed."),
+        Parameter(
+            group=opt.FILES,
+            help=f"Schedule to sample by{opt.SHARED}. Without it everything is computed.",
+        ),
     ] = None
+    speedup: opt.Speedup = None
     output: Annotated[
         Path | None,
         opt.output_option(

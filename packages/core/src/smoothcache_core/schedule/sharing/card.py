@@ -39,7 +39,7 @@ def card(
     return environment.get_template("card.md").render(
         yaml=_metadata(index, package),
         model=index.base_model or first.fingerprint.model_class or "a diffusion transformer",
-        rows=[_row(entry, schedules[entry.name]) for entry in index.schedules],
+        table=_table(index, schedules),
         measured=_how_measured(index),
         facts=_facts(first, first.fingerprint),
         where=where,
@@ -61,29 +61,39 @@ def _metadata(index: Index, package: str | None) -> list[str]:
     return [*base, *relation, f"library_name: {LIBRARY}", f"tags: {json.dumps(tags)}"]
 
 
-def _row(entry: Entry, schedule: Content) -> list[str]:
-    return [
-        f"[{entry.name}]({entry.file})",
-        "-" if entry.compute is None else f"{entry.compute:.3f}",
-        "-" if entry.speedup is None else f"{entry.speedup:.2f}x",
-        _shown(entry.predicted),
-        _shown(entry.measured),
-        _timed(entry),
-        _cell(described(schedule.source)),
-    ]
+def _table(index: Index, schedules: Mapping[str, Content]) -> list[str]:
+    """Return the lines of a Markdown table, without columns that nothing is known of."""
+    columns: dict[str, list[str]] = {
+        "schedule": [f"[{entry.name}]({entry.file})" for entry in index.schedules],
+        "compute": [_number(entry.compute, ".3f") for entry in index.schedules],
+        "speed-up by MACs": [_number(entry.speedup, ".2f", "x") for entry in index.schedules],
+        "predicted error": [_shown(entry.predicted) for entry in index.schedules],
+        "measured error (95 %)": [_shown(entry.measured) for entry in index.schedules],
+        "measured speed-up": [_timed(entry) for entry in index.schedules],
+        "made by": [_cell(described(schedules[each.name].source)) for each in index.schedules],
+    }
+    kept = {title: cells for title, cells in columns.items() if any(cells)}
+    ends = ("schedule", "made by")
+    rule = ["---" if title in ends else "---:" for title in kept]
+    rows = zip(*kept.values(), strict=True)
+    lines = [list(kept), rule, *([cell or "-" for cell in row] for row in rows)]
+    return [f"| {' | '.join(line)} |" for line in lines]
+
+
+def _number(value: float | None, form: str, unit: str = "") -> str:
+    return "" if value is None else f"{value:{form}}{unit}"
 
 
 def _shown(estimate: Estimate | None) -> str:
     if estimate is None:
-        return "-"
+        return ""
     if estimate.low is None or estimate.high is None:
         return f"{estimate.error:.2g}"
     return f"{estimate.error:.2g} ({estimate.low:.2g} to {estimate.high:.2g})"
 
 
 def _timed(entry: Entry) -> str:
-    speedup = entry.measured and entry.measured.speedup
-    return "-" if speedup is None else f"{speedup:.2f}x"
+    return "" if entry.measured is None else _number(entry.measured.speedup, ".2f", "x")
 
 
 def _how_measured(index: Index) -> str:

@@ -90,9 +90,9 @@ def uploaded(repository: str, files: Mapping[str, bytes], options: Upload) -> st
     Raises:
         OutputError: They cannot be written; says why. What was there is as it was.
     """
+    api = _api()
     from huggingface_hub import CommitOperationAdd
 
-    api = _api()
     revision, token = options.get("revision"), options.get("token")
     with _told(f"cannot push to {repository}", OutputError):
         made = api.create_repo(
@@ -151,5 +151,6 @@ def _reason(error: Exception) -> str:
     for kind, reason in reasons:
         if isinstance(error, kind):
             return reason
-    lines = [line for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    said = getattr(error, "server_message", None)  # of the hub's own answers, which name a reason
+    return said or (lines[0] if lines else type(error).__name__)
