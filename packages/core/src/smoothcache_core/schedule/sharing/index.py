@@ -180,7 +180,7 @@ class Index(Value):
         """Return the index that a file holds.
 
         Args:
-            content: The file.
+            content: What the file holds, UTF-8.
             where: What it is the index of, for the message.
 
         Raises:
