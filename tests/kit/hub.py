@@ -9,7 +9,7 @@ import base64
 import hashlib
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -100,7 +100,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._json({}, 409 if branch in branches else 200)
             branches.setdefault(branch, branches["main"])
         elif found := re.fullmatch(r"/api/models/(.+/.+)/commit/(.+)", path):
-            self._commit(*found.groups(), body)
+            self._commit(found[1], found[2], body)
         else:
             self._json({"error": f"unknown: {path}"}, 404)
 
@@ -147,7 +147,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def hub_running() -> Iterator[Hub]:
+def hub_running() -> Generator[Hub]:
     """Run a hub on a free port of this machine."""
     hub = Hub()
     handler = type("Handler", (_Handler,), {"hub": hub})
@@ -163,7 +163,7 @@ def hub_running() -> Iterator[Hub]:
 
 
 @contextmanager
-def hub_for(folder: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+def hub_for(folder: Any, monkeypatch: pytest.MonkeyPatch) -> Generator[Hub]:
     """Run a hub that huggingface_hub asks in this process, with an empty cache in a folder."""
     with hub_running() as hub:
         template = f"{hub.url}/{{repo_id}}/resolve/{{revision}}/{{filename}}"

@@ -29,7 +29,7 @@ def test_a_folder_is_used_like_a_repository(folder: Path):
 
 
 def test_schedules_are_named_by_speedups_that_are_not_rounded_up():
-    third = HALF.changed(evaluations=3, rows={"denoiser": (1, 0, 1)})
+    third = Schedule(evaluations=3, rows={"denoiser": (1, 0, 1)}, cost=HALF.cost)
     front = Front.of([third, third])
     assert list(front.schedules) == ["schedule-1.50x", "schedule-1.50x-2"]
     unknown = Schedule(evaluations=2, rows={"attn": (1, 0)})
