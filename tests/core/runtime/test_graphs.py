@@ -209,6 +209,23 @@ def test_whole_evaluations_need_no_graphs_and_half_batches_one_of_each(
 
 
 @pytest.mark.parametrize("compiled", [by_block, whole, in_place])
+def test_sites_of_half_batches_have_graphs_of_their_own(compiled: Callable[..., Any]):
+    """Self-attention is computed before, reused after; feed forward the other way round."""
+    rows = {"guidance": (1, 1, 1, 0, 0, 0), "attn1": (1, 1, 1, 0, 0, 0), "ff": (1, 0, 1, 1, 1, 1)}
+    fills = {"attn1": Fill(terms={}, passes="mean")}
+    schedule = Schedule(evaluations=6, rows=rows, fills=fills)
+    model, counter = dit(2), CompileCounter()
+    with cached(model, DIT, schedule):
+        expected = guided(model)
+    model = compiled(model, counter)
+    with cached(model, DIT, schedule):
+        torch.testing.assert_close(guided(model), expected)
+        graphs = counter.frame_count
+        torch.testing.assert_close(guided(model), expected)
+    assert counter.frame_count == graphs <= predicted(model, schedule)
+
+
+@pytest.mark.parametrize("compiled", [by_block, whole, in_place])
 def test_spans_of_compiled_models_are_passed(compiled: Callable[..., Any]):
     model, counter = dit(4), CompileCounter()
     expected = sample(model)

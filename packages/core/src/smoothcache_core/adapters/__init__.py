@@ -5,7 +5,7 @@ from smoothcache_core.adapters.patterns import PatternAdapter, SitePattern, Span
 from smoothcache_core.adapters.search import find_adapter
 from smoothcache_core.adapters.signature import latent_and_timestep, whole_evaluations
 from smoothcache_core.adapters.sites import DENOISER, GUIDANCE, Adapter, Site
-from smoothcache_core.adapters.unets import unet_blocks, unet_layers
+from smoothcache_core.adapters.unets import unet_attention, unet_blocks, unet_layers
 
 __all__ = [
     "DENOISER",
@@ -18,6 +18,7 @@ __all__ = [
     "SpanPattern",
     "find_adapter",
     "latent_and_timestep",
+    "unet_attention",
     "unet_blocks",
     "unet_layers",
     "whole_evaluations",

@@ -10,6 +10,7 @@ They name paths of one model and no class, so schedules that are planned with th
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from smoothcache_core.adapters.compiled import denoiser
@@ -86,6 +87,31 @@ def unet_layers(model: nn.Module) -> PatternAdapter:
         each for each in found if not (each.path.startswith(f"{last}.") and each.number >= most)
     ]
     return made(unet, "unet-layers", [layer.pattern for layer in kept])
+
+
+def unet_attention(model: nn.Module) -> PatternAdapter:
+    """Return the adapter of the attention in a UNet's transformers, of which T-GATE's sites are.
+
+    Self-attention is of the kind `"attn1"`, cross-attention `"attn2"`. Guidance is taken to be one
+    batch with the unconditional half first, as diffusers' pipelines of UNets have it.
+
+    Args:
+        model: A UNet of diffusers, or one that is built like it, compiled or not.
+
+    Raises:
+        AdapterError: It has no blocks down and up, or no attention in transformers.
+    """
+    unet = checked_unet(model)
+    paths = [path for path, _ in unet.named_modules() if ".transformer_blocks." in path]
+    patterns = [
+        SitePattern(path, kind)
+        for kind in ("attn1", "attn2")
+        for path in paths
+        if path.endswith(f".{kind}")
+    ]
+    if not patterns:
+        raise AdapterError(f"{type(unet).__name__} has no transformers, so no attention to gate")
+    return replace(made(unet, "unet-attention", patterns), guidance="uncond-first")
 
 
 def checked_unet(model: nn.Module) -> nn.Module:

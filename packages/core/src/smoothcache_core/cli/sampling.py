@@ -74,15 +74,18 @@ def _unit(plan: Schedule) -> str:
 
 def _counted(stats: CacheStats) -> str:
     names = {DENOISER.kind: "evaluations", GUIDANCE.kind: "unconditional passes"}
-    whole = [
+    told = [
         f"{stats.computed.get(key, 0)} {name} computed, {stats.reused[key]} filled"
         for key, name in names.items()
         if key in stats.reused
     ]
-    if whole:
-        return "; ".join(whole)
-    computed, reused = sum(stats.computed.values()), sum(stats.reused.values())
-    return f"{computed} site calls computed, {reused} reused"
+    computed, reused = (
+        sum(number for key, number in counts.items() if key not in names)
+        for counts in (stats.computed, stats.reused)
+    )
+    if reused or not told:
+        told.append(f"{computed} site calls computed, {reused} reused")
+    return "; ".join(told)
 
 
 def save_samples(

@@ -18,6 +18,7 @@ from torch import nn
 from tqdm import tqdm
 
 from smoothcache_core.adapters.compiled import denoiser, is_compiled
+from smoothcache_core.adapters.sites import GUIDANCE
 from smoothcache_core.arguments import check_kind
 from smoothcache_core.errors import CalibrationError, ScheduleError
 from smoothcache_core.files import check_output
@@ -108,6 +109,11 @@ def fit(
 def _check(model: nn.Module, schedule: Schedule, terms: int | None) -> None:
     if terms not in (None, *range(1, MOST_TERMS + 1)):
         raise CalibrationError(f"terms is 1 to {MOST_TERMS}, got {terms}")
+    if GUIDANCE.kind in schedule.rows and not schedule.whole:
+        raise ScheduleError(
+            "this schedule skips unconditional passes and sites; either can be fitted, not both in "
+            "one schedule"
+        )
     if is_compiled(model) and not schedule.whole:
         name = type(denoiser(model)).__name__
         raise CalibrationError(f"this {name} is compiled; fit first, then compile")

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 def skip_map(schedule: Schedule, sites: Sequence[Site], *, name: str | None = None) -> "Figure":
     """Draw what is computed (dark) and reused (light): sites from top to bottom, grouped by kind.
 
-    Where whole evaluations or unconditional passes are skipped, that is drawn instead of sites.
+    Where whole evaluations or unconditional passes are skipped, that is drawn instead of sites, and
+    above them where both are.
 
     Args:
         schedule: What is drawn: its rows, one line for each site.

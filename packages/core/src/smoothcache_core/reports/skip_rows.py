@@ -44,7 +44,8 @@ class SkipMap:
 def skip_rows(schedule: Schedule, sites: Sequence[Site], *, name: str | None = None) -> SkipMap:
     """Return what a schedule computes, grouped by kind.
 
-    Where whole evaluations or unconditional passes are skipped, that is shown instead of sites.
+    Where whole evaluations or unconditional passes are skipped, that is shown instead of sites, and
+    above them where both are.
 
     Args:
         schedule: What is shown.
@@ -55,7 +56,8 @@ def skip_rows(schedule: Schedule, sites: Sequence[Site], *, name: str | None = N
     Raises:
         EvaluationError: There are no sites.
     """
-    shown = [site for site in (DENOISER, GUIDANCE) if site.kind in schedule.rows] or sites
+    whole = [site for site in (DENOISER, GUIDANCE) if site.kind in schedule.rows]
+    shown = whole if schedule.whole else [*whole, *sites]
     if not shown:
         raise EvaluationError("a skip map of a schedule of sites needs at least one site")
     kinds = dict.fromkeys(site.kind for site in shown)

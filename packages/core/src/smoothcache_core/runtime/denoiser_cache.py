@@ -33,6 +33,7 @@ from smoothcache_core.outputs.parked import parked_leaves
 from smoothcache_core.outputs.structures import Structure, answer, flatten, like_output
 from smoothcache_core.outputs.tensors import nbytes
 from smoothcache_core.runtime.guided_batch import GuidedBatch
+from smoothcache_core.runtime.one_pass import OnePass
 from smoothcache_core.runtime.recipe import Recipe
 from smoothcache_core.runtime.remarks import Remarks
 from smoothcache_core.runtime.shelf import Shelf
@@ -124,6 +125,8 @@ class DenoiserCache:
 
     Attributes:
         unguided: Whether the run said that guidance is off; batches are then of something else.
+        one_pass: How the evaluation under way is made if its unconditional pass is skipped, None if
+            it is not.
     """
 
     def __init__(
@@ -148,6 +151,7 @@ class DenoiserCache:
         self._shelf = shelf
         self._batch = GuidedBatch()
         self.unguided = False
+        self.one_pass: OnePass | None = None
         self.forget()
 
     def forget(self) -> None:
@@ -181,6 +185,7 @@ class DenoiserCache:
             ScheduleError: The call is not as the schedule needs it.
         """
         self._tick, self._latent, self._action = tick, latent, _Action.CALL
+        self.one_pass = None
         if self._conditional is not None and self._conditional[0] != tick.evaluation:
             self._conditional = None
         denoiser, guidance = self._denoiser, self._guidance
@@ -217,6 +222,7 @@ class DenoiserCache:
         """Return how a call is made without its unconditional pass."""
         order, branch = self._batch_order(), self._tick.branch
         if order is None and not is_unconditional(branch):
+            self.one_pass = OnePass()
             return Step(args, kwargs)
         guided = order is None or (not self.unguided and self._batch.is_guided())
         if not guided:
@@ -231,6 +237,7 @@ class DenoiserCache:
         if order is not None:
             halved = narrow(args, self._latent, order), narrow(kwargs, self._latent, order)
             self._action = _Action.HALF
+            self.one_pass = OnePass(order, paired_rows(self._latent))
             return Step(*halved)
         conditional = self._conditional_pass()
         unconditional, _ = self._unconditional(timeline, conditional)

@@ -101,14 +101,13 @@ class Programs:
     def _program(self, schedule: Schedule, compiled: Sequence[Recipe]) -> Program:
         *of_sites, of_denoiser, of_guidance = compiled
         recipes = self._filled(of_sites)
-        whole = {DENOISER.kind, GUIDANCE.kind} & set(schedule.rows)
         program = Program(
             schedule=schedule,
             recipes=tuple(recipes),
             sites=tuple(self.wrapping.wrapped(recipe.site) for recipe in recipes),
             denoiser=of_denoiser,
             guidance=of_guidance,
-            always=tuple(r.site.path for r in of_sites if not r.fills and not whole),
+            always=tuple(r.site.path for r in of_sites if not r.fills and not schedule.whole),
             coefficients=Coefficients([recipe.timeline for recipe in recipes]),
             filled=tuple(filter(schedule.fills_at, range(schedule.evaluations))),
             changed=tuple(filter(schedule.changes_at, range(schedule.evaluations))),

@@ -3,7 +3,7 @@
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from smoothcache_core.adapters.sites import DENOISER, Site
+from smoothcache_core.adapters.sites import DENOISER, GUIDANCE, Site
 from smoothcache_core.runtime.graphs import variants
 from smoothcache_core.schedule.schedule import Schedule
 from smoothcache_core.schedule.timeline import Timeline
@@ -22,6 +22,8 @@ class Recipe:
         keeps_latent: Whether the latents of computed evaluations are kept for that.
         inputs: Coefficients of the latent in corrections of computed outputs, by evaluation.
         variants: What compiled code sees of its modules, by their paths, (E,) each.
+        passes: 1 where an evaluation has the unconditional pass too, (E,).
+        mean: Whether outputs of both passes fill evaluations of one by their mean.
     """
 
     site: Site
@@ -31,6 +33,8 @@ class Recipe:
     keeps_latent: bool
     inputs: Mapping[int, float]
     variants: Mapping[str, Sequence[Hashable]]
+    passes: tuple[int, ...]
+    mean: bool
 
     @property
     def fills(self) -> bool:
@@ -48,7 +52,17 @@ class Recipe:
         Sites then compute in one mode in place of two, so compiled code has fewer variants.
         """
         timeline = self.timeline.keeping_all()
-        return replace(self, timeline=timeline, variants=variants(self.site, timeline))
+        seen = _variants(self.site, timeline, self.passes)
+        return replace(self, timeline=timeline, variants=seen)
+
+    def last_with_both(self, source: int) -> int:
+        """Return the last evaluation of both passes that is filled from one, -1 if none is."""
+        filled = (
+            evaluation
+            for evaluation, sources in enumerate(self.timeline.sources)
+            if source in sources and self.passes[evaluation]
+        )
+        return max(filled, default=-1)
 
 
 def compile_schedule(schedule: Schedule, sites: Sequence[Site]) -> tuple[Recipe, ...]:
@@ -61,7 +75,7 @@ def compile_schedule(schedule: Schedule, sites: Sequence[Site]) -> tuple[Recipe,
 
 
 def _recipe(schedule: Schedule, site: Site) -> Recipe:
-    fill, timeline = schedule.fill(site), schedule.timeline(site)
+    fill, timeline, passes = schedule.fill(site), schedule.timeline(site), schedule.row(GUIDANCE)
     corrected = schedule.corrected
     return Recipe(
         site=site,
@@ -73,5 +87,17 @@ def _recipe(schedule: Schedule, site: Site) -> Recipe:
         ),
         keeps_latent=bool(fill.anchors),
         inputs=corrected.inputs if corrected and site == DENOISER else {},
-        variants=variants(site, timeline),
+        variants=_variants(site, timeline, passes),
+        passes=passes,
+        mean=fill.passes == "mean",
     )
+
+
+def _variants(
+    site: Site, timeline: Timeline, passes: Sequence[int]
+) -> Mapping[str, Sequence[Hashable]]:
+    """Return what compiled code sees; a batch of one pass is of another shape than one of both."""
+    seen = variants(site, timeline)
+    if all(passes):
+        return seen
+    return {path: [*zip(modes, passes, strict=True)] for path, modes in seen.items()}

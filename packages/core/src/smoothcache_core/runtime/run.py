@@ -106,6 +106,7 @@ class Run:
             shelf=shelf,
         )
         self._evaluation = -1
+        self._answered = False
         self._other_guidance = False
         self._strength: float | None = None
         self._calls = 0
@@ -169,9 +170,12 @@ class Run:
         self._whole.see(tick, self._view.latent)
         if self._view.latent is not None:
             self._look(tick, self._view.latent, first=first)
-        self._sites.prepare(tick)
         self._tick = tick
-        return self._whole.begin(tick, args, kwargs, latent)
+        step = self._whole.begin(tick, args, kwargs, latent)
+        self._answered = step.answer is not None
+        if not self._answered:
+            self._sites.prepare(tick, self._whole.one_pass)
+        return step
 
     def _start(self, tick: Tick, call: Call) -> None:
         """Drop what earlier runs kept, and compare the run with what was planned for."""
@@ -258,9 +262,12 @@ class Run:
             What the caller of the denoiser gets: the same, unless a part of it is filled.
         """
         tick = self._tick
-        self._sites.collect(tick)
+        if self._answered:
+            self._sites.pass_over(tick)
+        else:
+            self._sites.collect(tick)
         output = self._whole.end(output)
-        for path in self.program.always:
+        for path in () if self._answered else self.program.always:
             self._stats.count(path, filled=False)
         self._stats.evaluations += 1
         if not tick.branch:

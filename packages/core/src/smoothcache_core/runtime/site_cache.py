@@ -12,10 +12,11 @@ from smoothcache_core.errors import AttachError
 from smoothcache_core.outputs.parked import Parked, parked_leaves
 from smoothcache_core.outputs.tensors import detached, flat
 from smoothcache_core.runtime.keeping import SiteKeeper, is_kept, kept_bytes
+from smoothcache_core.runtime.one_pass import OnePass
 from smoothcache_core.runtime.recipe import Recipe
 from smoothcache_core.runtime.remarks import Remarks
 from smoothcache_core.runtime.shelf import Line, Shelf
-from smoothcache_core.runtime.store import CacheStats, TensorStore
+from smoothcache_core.runtime.store import CacheStats, TensorStore, alone
 from smoothcache_core.schedule.fill import MOST_TERMS
 from smoothcache_core.schedule.timeline import COMPUTE, FILL, FILLED, REUSE, STORE, Timeline
 from smoothcache_core.wrapping.site_modules import CallOutputs, FillSources
@@ -108,6 +109,9 @@ class SiteCache:
         self._members = [
             list(zip(member, timelines, strict=True)) for member in zip(*sites, strict=True)
         ]
+        self._recipes = {recipe.site.path: recipe for recipe in recipes}
+        self._one_pass: OnePass | None = None
+
         self._sites = self._members[0] if self._members else []
         self._called: set[tuple[str, str]] = set()
         self._silent: set[tuple[str, str]] = set()
@@ -119,8 +123,17 @@ class SiteCache:
             paths = [recipe.site.path for recipe in recipes]
             self._keepers = {path: SiteKeeper(shelf, self._line, path) for path in paths}
 
-    def prepare(self, tick: Tick) -> None:
-        """Tell every site what to do in the evaluation that begins."""
+    def prepare(self, tick: Tick, one_pass: OnePass | None = None) -> None:
+        """Tell every site what to do in the call that begins.
+
+        Args:
+            tick: Its place in the run.
+            one_pass: How the evaluation is made if its unconditional pass is skipped; else None.
+
+        Raises:
+            ScheduleError: An output of both passes cannot be divided.
+        """
+        self._one_pass = one_pass
         if self._members:
             self._sites = self._members[tick.member]
         if tick.handed_over:
@@ -198,8 +211,34 @@ class SiteCache:
 
     def _sources(self, wrapped: WrappedSite, timeline: Timeline, tick: Tick) -> list[CallOutputs]:
         """Return the kept outputs that an evaluation is filled from; empty if some are missing."""
-        entries = self._store.stored(tick.branch, wrapped.site.path)
-        return [entries[source] for source in timeline.usable(tick.evaluation, entries)]
+        path, evaluation = wrapped.site.path, tick.evaluation
+        entries = self._store.stored(tick.branch, path)
+        if self._one_pass is None:
+            return [entries[source] for source in timeline.usable(evaluation, entries)]
+        kept = self._store.stored(alone(tick.branch), path)
+        return [
+            kept[source] if source in kept else self._of_one_pass(path, source, tick)
+            for source in timeline.usable(evaluation, {**entries, **kept})
+        ]
+
+    def _of_one_pass(self, path: str, source: int, tick: Tick) -> CallOutputs:
+        """Return what was kept of both passes as an evaluation with one of them needs it."""
+        assert self._one_pass is not None
+        recipe, passes = self._recipes[path], self._store.passes(path, source)
+        if self._shelf is not None:
+            passes = {branch: self._shelf.fetched(values) for branch, values in passes.items()}
+        over = recipe.last_with_both(source) < tick.evaluation
+        if recipe.mean:
+            values = self._one_pass.mean(passes)
+        else:
+            values = self._one_pass.conditional(passes, tick.branch, copied=over)
+        if self._shelf is not None:
+            values = tuple(self._shelf.parked(value) for value in values)
+        if over:  # from now on it is needed of this pass only
+            self._store.discard(path, source)
+            size = sum(kept_bytes(value) for value in values)
+            self._store.put(alone(tick.branch), path, source, values, size)
+        return values
 
     def _prepare_fill(self, wrapped: WrappedSite, timeline: Timeline, tick: Tick) -> bool:
         """Return whether what is kept is enough."""
@@ -243,9 +282,19 @@ class SiteCache:
             elif mode == STORE:
                 values = _outputs(wrapped)
                 size = sum(kept_bytes(value) for value in values)
-                self._store.put(tick.branch, path, tick.evaluation, values, size)
-            self._store.release(tick.branch, path, timeline, tick.evaluation)
+                branch = alone(tick.branch) if self._one_pass else tick.branch
+                self._store.put(branch, path, tick.evaluation, values, size)
+            self._release(path, timeline, tick)
         self.rest()
+
+    def pass_over(self, tick: Tick) -> None:
+        """Drop what is not needed any more after a call that was answered without the sites."""
+        for wrapped, timeline in self._sites:
+            self._release(wrapped.site.path, timeline, tick)
+
+    def _release(self, path: str, timeline: Timeline, tick: Tick) -> None:
+        for branch in (tick.branch, alone(tick.branch)):
+            self._store.release(branch, path, timeline, tick.evaluation)
 
     def _forget_changed(self, wrapped: WrappedSite, tick: Tick) -> None:
         """Drop what was kept of a site whose outputs are changed in place, and copy from now on."""

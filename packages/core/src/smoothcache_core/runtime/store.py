@@ -57,6 +57,14 @@ class CacheStats:
         counts[name] = counts.get(name, 0) + 1
 
 
+def alone(branch: str) -> str:
+    """Return the name under which a branch keeps outputs of its conditional pass alone.
+
+    They are of another batch than those of evaluations that have the unconditional pass too.
+    """
+    return f"{branch} alone"
+
+
 @dataclass(frozen=True)
 class _Entry:
     """What was kept of one evaluation, and its size in bytes."""
@@ -80,6 +88,20 @@ class TensorStore:
         """Return what is kept of a site in a branch, by the evaluation that computed it."""
         entries = self._entries.get(branch, {}).get(name, {})
         return {evaluation: entry.values for evaluation, entry in entries.items()}
+
+    def passes(self, name: str, evaluation: int) -> dict[str, Any]:
+        """Return what is kept of a site of one evaluation, by the branches of its calls."""
+        return {
+            branch: sites[name][evaluation].values
+            for branch, sites in self._entries.items()
+            if evaluation in sites.get(name, {})
+        }
+
+    def discard(self, name: str, evaluation: int) -> None:
+        """Drop what is kept of a site of one evaluation, of all its calls."""
+        for sites in self._entries.values():
+            entry = sites.get(name, {}).pop(evaluation, None)
+            self._stats.bytes_held -= entry.bytes if entry else 0
 
     def newest(self) -> dict[str, Any]:
         """Return what was kept last of every site, of the pass that came last."""
@@ -109,9 +131,10 @@ class TensorStore:
 
     def drop(self, branch: str, name: str | None = None) -> None:
         """Drop everything of `branch`, or what is kept of one site in it."""
-        sites = self._entries.get(branch, {})
-        for each in list(sites) if name is None else [name]:
-            self._stats.bytes_held -= sum(entry.bytes for entry in sites.pop(each, {}).values())
+        for kept in (branch, alone(branch)):
+            sites = self._entries.get(kept, {})
+            for each in list(sites) if name is None else [name]:
+                self._stats.bytes_held -= sum(entry.bytes for entry in sites.pop(each, {}).values())
 
     def drop_all(self) -> None:
         """Drop everything."""

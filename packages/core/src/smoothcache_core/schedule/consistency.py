@@ -28,11 +28,11 @@ def check_rows(rows: Mapping[str, Sequence[int]], evaluations: int) -> None:
             raise ValueError(
                 f"row {key!r} reuses at the first evaluation; there is nothing to reuse"
             )
-    of_model = {DENOISER.kind, GUIDANCE.kind} & set(rows)
-    if of_model and set(rows) - of_model:
+    sites = set(rows) - {DENOISER.kind, GUIDANCE.kind}
+    if DENOISER.kind in rows and sites:
         raise ValueError(
-            f"row {min(of_model)!r} is of the whole model and cannot be combined with rows of "
-            f"sites, here {sorted(set(rows) - of_model)[:3]}"
+            f"row {DENOISER.kind!r} is of the whole model and cannot be combined with rows of "
+            f"sites, here {sorted(sites)[:3]}"
         )
 
 
@@ -136,6 +136,32 @@ def check_inherited(
             and (problem := _too_many(kind, fills[kind], row, row))
         ):
             raise ValueError(f"{problem} in row {key!r}")
+
+
+def check_passes(
+    fills: Mapping[str, Mapping[int, Sequence[float]]], rows: Mapping[str, Sequence[int]]
+) -> None:
+    """Refuse to fill an evaluation of both passes from one whose unconditional pass is skipped.
+
+    Args:
+        fills: Coefficients by evaluation of every fill.
+        rows: All rows of the schedule.
+    """
+    both = rows.get(GUIDANCE.kind)
+    if both is None or DENOISER.kind in rows:
+        return
+    for key, row in rows.items():
+        terms = fills.get(key) or fills.get(_kind_of(key)) or {}
+        for evaluation, computed in enumerate(row):
+            if computed or not both[evaluation]:  # as in the row of guidance itself
+                continue
+            used = len(terms.get(evaluation, ())) or 1
+            newest = [each for each in range(evaluation) if row[each]][-used:]
+            if alone := [each for each in newest if not both[each]]:
+                raise ValueError(
+                    f"row {key!r} fills evaluation {evaluation}, which has both passes of "
+                    f"guidance, from evaluation {alone[0]}, which has the conditional one only"
+                )
 
 
 def _rows_of(

@@ -13,6 +13,7 @@ from smoothcache_core.schedule.consistency import (
     check_corrections,
     check_fill,
     check_inherited,
+    check_passes,
     check_places,
     check_rows,
 )
@@ -110,16 +111,21 @@ class Content(Value):
                 raise ValueError(
                     f"fill {key!r} has {name}; only {DENOISER.kind!r} may use the latent"
                 )
+            if fill.passes and key in (DENOISER.kind, GUIDANCE.kind):
+                raise ValueError(f"fill {key!r} has passes; only sites give something in each")
             if fill.corrections is not None:
                 check_corrections(key, fill.terms, fill.corrections)
             check_fill(key, fill.terms, latents, self.rows, sites)
-        check_inherited({key: fill.terms for key, fill in self.fills.items()}, self.rows)
+        terms = {key: fill.terms for key, fill in self.fills.items()}
+        check_inherited(terms, self.rows)
+        check_passes(terms, self.rows)
         return self
 
     @model_validator(mode="after")
     def _check_corrected(self) -> Self:
         if self.corrected is not None:
-            if self.corrected.anchors or self.corrected.corrections is not None:
+            given = self.corrected
+            if given.anchors or given.corrections is not None or given.passes:
                 raise ValueError("corrected has terms and inputs only")
             check_corrected(self.corrected.terms, (*self.corrected.inputs,), self.row(DENOISER))
         return self

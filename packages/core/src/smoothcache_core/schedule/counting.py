@@ -57,9 +57,12 @@ def computed_fraction(plan: Rows, cost: Cost | None) -> float:
     saved = sum(macs.macs * plan.row(macs.site()).count(0) for macs in cost.sites)
     evaluated, guided = plan.row(DENOISER), plan.row(GUIDANCE)
     saved += total * evaluated.count(0)
-    halves = sum(one and not both for one, both in zip(evaluated, guided, strict=True))
-    plain = total * plan.evaluations
-    return (plain - saved - total * halves / 2) / plain
+    halves = [one and not both for one, both in zip(evaluated, guided, strict=True)]
+    plain, twice = total * plan.evaluations, total * sum(halves)
+    for macs in cost.sites:  # what is filled in one pass saves the half of it
+        row = plan.row(macs.site())
+        twice -= macs.macs * sum(half and not one for half, one in zip(halves, row, strict=True))
+    return (plain - saved - twice / 2) / plain
 
 
 def _one_evaluation(plan: Rows) -> int:
@@ -87,7 +90,8 @@ def most_bytes(plan: Rows, cost: Cost | None) -> int:
         raise ScheduleError("this cost does not know the size of the denoiser's output")
     totals = [0.0] * plan.evaluations
     for site, size in sizes.items():
-        for evaluation, number in enumerate(plan.timeline(site).live_counts()):
+        passes = plan.row(GUIDANCE) if site.path else (1,) * plan.evaluations
+        for evaluation, number in enumerate(plan.timeline(site).live_shares(passes)):
             totals[evaluation] += size * number
     return round(max(totals))
 

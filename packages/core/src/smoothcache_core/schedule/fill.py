@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
@@ -53,9 +53,13 @@ class Fill(Value):
             that corrects the guided output, as many numbers as there; 0 where not listed, None if
             they are not known. `terms` are for the strength of guidance in the fingerprint; see
             `schedule/strengths.py`.
+        passes: For sites, what of an output of both conditioning passes fills an evaluation whose
+            unconditional pass is skipped: `"mean"` for the mean of the passes, as T-GATE has it;
+            None for what the conditional pass gave.
     """
 
     terms: Mapping[Evaluation, Terms]
     inputs: Mapping[Evaluation, Coefficient] = {}
     anchors: Mapping[Evaluation, Coefficient] = {}
     corrections: Mapping[Evaluation, Terms] | None = None
+    passes: Literal["mean"] | None = None

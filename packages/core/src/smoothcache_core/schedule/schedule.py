@@ -35,8 +35,9 @@ class Schedule(Content):
         rows: For each key one entry per evaluation, 1 compute, 0 fill. A key is a site's path, a
             kind and block (`"attn-3"`) or a kind (`"attn"`); the most specific key wins, and a site
             without a key is always computed. Every row starts with 1. The key `"denoiser"` stands
-            for the output of the whole model, `"guidance"` for the guidance difference; with them
-            there are no rows of sites.
+            for the output of the whole model, with which there are no rows of sites; `"guidance"`
+            for the guidance difference. Where that is filled, the unconditional pass is skipped,
+            and sites give what the conditional pass alone needs.
         fills: For keys as in `rows`, how skipped outputs are made; without one the output computed
             last is reused.
         corrected: What the solver gets in place of computed outputs of the denoiser; None where

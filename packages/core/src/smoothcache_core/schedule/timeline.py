@@ -68,6 +68,30 @@ class Timeline:
             changes[last] -= 1
         return tuple(accumulate(changes[:-1]))
 
+    def live_shares(self, passes: Sequence[int]) -> tuple[float, ...]:
+        """Return how many outputs of both conditioning passes what is kept amounts to.
+
+        An output of both passes counts as a half from the first evaluation of one pass on that is
+        filled from it, if no later one has both.
+
+        Args:
+            passes: 1 where an evaluation has the unconditional pass too, (evaluations,).
+
+        Returns:
+            After every evaluation; `live_counts` where all evaluations have both passes.
+        """
+        if all(passes):
+            return self.live_counts()
+        shares = [0.0] * len(self.modes)
+        for source, last in enumerate(self.last_use):
+            users = [e for e, sources in enumerate(self.sources) if source in sources]
+            both = max((e for e in users if passes[e]), default=-1)
+            halved = min((e for e in users if not passes[e] and e > both), default=last)
+            halved = halved if passes[source] else source
+            for evaluation in range(source, last):
+                shares[evaluation] += 1.0 if evaluation < halved else 0.5
+        return tuple(shares)
+
     def usable(self, evaluation: int, kept: Collection[int]) -> tuple[int, ...]:
         """Return what to fill `evaluation` from, the newest first; empty if it must be computed.
 

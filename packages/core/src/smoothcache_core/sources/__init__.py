@@ -22,6 +22,7 @@ from smoothcache_core.sources.sites import (
 )
 from smoothcache_core.sources.smooth import SMOOTH, scan, smooth, smooth_to_compute
 from smoothcache_core.sources.storing import stored
+from smoothcache_core.sources.tgate import tgate
 
 SOURCES: tuple[SourceKind, ...] = (
     WHOLE_EVALUATIONS,
@@ -54,5 +55,6 @@ __all__ = [
     "smooth_to_compute",
     "stored",
     "teacache",
+    "tgate",
     "with_prediction",
 ]

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from smoothcache_core.adapters.sites import GUIDANCE
 from smoothcache_core.calibration.calibration import Calibration
 from smoothcache_core.errors import ScheduleError
 from smoothcache_core.fills import residual
@@ -61,8 +62,8 @@ def with_prediction(calibration: Calibration, schedule: Schedule) -> Schedule:
     dynamics = calibration.dynamics
     if lacks_sensitivities(calibration) or dynamics is None or schedule.whole:
         return schedule
-    if calibration.products is None:
-        return schedule
+    if calibration.products is None or GUIDANCE.kind in schedule.rows:
+        return schedule  # an error was measured of both passes, or of the denoiser
     products = mean_products(calibration)
     left = np.zeros(products.shape[:2])
     filled = Filled()
