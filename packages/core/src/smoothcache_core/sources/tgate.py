@@ -11,10 +11,12 @@ from collections.abc import Sequence
 
 from smoothcache_core.adapters.sites import GUIDANCE
 from smoothcache_core.errors import ScheduleError
+from smoothcache_core.schedule.content import Row
 from smoothcache_core.schedule.cost import Cost
+from smoothcache_core.schedule.fill import Fill
 from smoothcache_core.schedule.fingerprint import Fingerprint
 from smoothcache_core.schedule.provenance import Provenance
-from smoothcache_core.schedule.schedule import Fill, Row, Schedule
+from smoothcache_core.schedule.schedule import Schedule
 
 _NO_DIFFERENCE = (0.0,)
 """The fill of a guidance difference that is nothing: guided outputs are conditional ones."""
