@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from kit.zoo.entry import Entry
-from kit.zoo.pictures import PICTURES, SIZE, sd, sd_words
+from kit.zoo.pictures import PICTURES, SIZE, sd, sd_words, unet
 from smoothcache_core import Adapter, Schedule
 from smoothcache_core.adapters import unet_attention
 from smoothcache_core.errors import AdapterError
@@ -160,15 +160,6 @@ def test_a_schedule_of_a_file_is_followed_alike(tmp_path: Any):
 
 
 def test_a_unet_without_transformers_has_nothing_to_gate():
-    from diffusers import UNet2DModel
-
+    blocks = {"down_block_types": ("DownBlock2D",) * 2, "up_block_types": ("UpBlock2D",) * 2}
     with pytest.raises(AdapterError, match="no transformers, so no attention"):
-        unet_attention(
-            UNet2DModel(
-                sample_size=8,
-                block_out_channels=(8, 8),
-                norm_num_groups=4,
-                down_block_types=("DownBlock2D",) * 2,
-                up_block_types=("UpBlock2D",) * 2,
-            )
-        )
+        unet_attention(unet(**blocks, mid_block_type=None))
