@@ -1,34 +1,20 @@
 """Evaluation: every policy beside the plain run, on the same seeds."""
 
-import math
-import time
 from collections.abc import Collection, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from functools import partial
-from itertools import chain
 from typing import Any
 
-import torch
-from torch import Tensor, nn
 from tqdm import tqdm
 
-from smoothcache_core.adapters.compiled import denoiser
 from smoothcache_core.arguments import check_kind, described
-from smoothcache_core.calls.fingerprints import model_fingerprint
 from smoothcache_core.errors import EvaluationError
-from smoothcache_core.evaluation.decoded import Decode, RecentlyDecoded
-from smoothcache_core.evaluation.tally import Judge, Metric, Policy, Run, Summary
-from smoothcache_core.outputs.structures import denoised
-from smoothcache_core.outputs.tensors import synchronize
+from smoothcache_core.evaluation.runs import device_of, judge_of, ran, run_of
+from smoothcache_core.evaluation.tally import Metric, Policy, Run, Summary
 from smoothcache_core.reports.report import Report
 from smoothcache_core.reports.rows import PLAIN
-from smoothcache_core.runtime.adapting import adapter_by
-from smoothcache_core.runtime.cached import attach, cached
-from smoothcache_core.runtime.store import CacheStats
+from smoothcache_core.runtime.cached import attach
 from smoothcache_core.sampling.sampler import Sampler
 from smoothcache_core.sampling.seeding import checked_seeds
 from smoothcache_core.schedule.cost import Cost
-from smoothcache_core.schedule.fingerprint import Fingerprint
 from smoothcache_core.schedule.schedule import Schedule
 
 
@@ -101,15 +87,9 @@ def evaluate(
     _check_settings(schedules, seeds, ours, warmup, keep_samples)
     policies = [Policy(name=PLAIN, schedule=None)]
     policies += [Policy(name=name, schedule=schedule) for name, schedule in schedules.items()]
-    judge = Judge(
-        policies=policies,
-        metrics=metrics or {},
-        summaries=summaries or {},
-        keep=math.inf if keep_samples is True else keep_samples,
-        decode=_decoded(sampler),
-        view=partial(_denoised, sampler, schedules),
+    judge = judge_of(
+        sampler, policies, metrics=metrics or {}, summaries=summaries or {}, keep=keep_samples
     )
-    device = _device_of(sampler.model)
     with (
         sampler.around(),
         tqdm(
@@ -122,17 +102,17 @@ def evaluate(
         for schedule in schedules.values():
             _check_fits(sampler, schedule)
         for policy in policies * warmup:
-            judge.warm(policy, _run(sampler, policy, seeds[0], device))
+            judge.warm(policy, run_of(sampler, policy, seeds[0]))
             bar.update()
         for index, seed in enumerate(seeds):
-            judge.take(_runs(sampler, policies, index, seed, device, bar))
+            judge.take(_runs(sampler, policies, index, seed, bar))
         return judge.report(
-            _fingerprint(sampler, schedules),
+            ran(sampler, policies),
             seeds,
             warmup,
             frozenset(ours),
             cost,
-            device,
+            device_of(sampler.model),
             calibration_samples,
         )
 
@@ -174,12 +154,6 @@ def _check_disjoint(schedules: Mapping[str, Schedule], seeds: Sequence[int]) -> 
 # ---------------------------------------------------------------------------- running
 
 
-def _device_of(model: nn.Module) -> torch.device:
-    """Return the device of a model's first parameter or buffer; the CPU if it has none."""
-    tensors = chain(model.parameters(), model.buffers())
-    return next((tensor.device for tensor in tensors), torch.device("cpu"))
-
-
 def _check_fits(sampler: Sampler, schedule: Schedule) -> None:
     """Refuse a schedule that does not fit, as `cached` would."""
     attach(
@@ -193,78 +167,12 @@ def _check_fits(sampler: Sampler, schedule: Schedule) -> None:
 
 
 def _runs(
-    sampler: Sampler,
-    policies: Sequence[Policy],
-    index: int,
-    seed: int,
-    device: torch.device,
-    bar: "tqdm[Any]",
+    sampler: Sampler, policies: Sequence[Policy], index: int, seed: int, bar: "tqdm[Any]"
 ) -> dict[str, Run]:
     """Sample one seed by every policy, starting with another one for every seed."""
     first = index % len(policies)
     runs = {}
     for policy in (*policies[first:], *policies[:first]):
-        runs[policy.name] = _run(sampler, policy, seed, device)
+        runs[policy.name] = run_of(sampler, policy, seed)
         bar.update()
     return runs
-
-
-def _run(sampler: Sampler, policy: Policy, seed: int, device: torch.device) -> Run:
-    """Sample once and time it.
-
-    The latents are copied, because compiled samplers write the next ones to the same memory.
-    """
-    with _applied(sampler, policy.schedule) as stats:
-        synchronize(device)
-        start = time.perf_counter()
-        latents = sampler.final_latent(seed)
-        _wait(device, latents)
-        seconds = time.perf_counter() - start
-    return Run(latents=latents.detach().clone(), seconds=seconds, stats=stats)
-
-
-def _applied(sampler: Sampler, schedule: Schedule | None) -> AbstractContextManager[CacheStats]:
-    if schedule is None:
-        return nullcontext(CacheStats())
-    return cached(
-        sampler.model,
-        sampler.adapter,
-        schedule,
-        branches=sampler.branches,
-        scheduler=sampler.scheduler,
-        solver=sampler.solver,
-    )
-
-
-def _wait(device: torch.device, latents: Tensor) -> None:
-    """Wait for the model's device, and for that of the latents: an offloaded model has two."""
-    synchronize(device)
-    if latents.device != device:
-        synchronize(latents.device)
-
-
-def _decoded(sampler: Sampler) -> Decode:
-    """Return what makes samples of final latents, (n, ...) of however many runs."""
-    if sampler.decode is None:
-        return lambda latents: latents
-    return RecentlyDecoded(sampler.decode, batch=sampler.samples)
-
-
-def _denoised(sampler: Sampler, schedules: Mapping[str, Schedule], latents: Tensor) -> Tensor:
-    """Return what is denoised of final latents, (n, ...), where they hold a condition as well."""
-    known = [each.fingerprint for each in schedules.values()]
-    parts = (sampler.part, *(each.latent_part for each in known))
-    part = next((each for each in parts if each is not None), None)
-    shapes = [each.latent_shape for each in known if each.latent_shape]
-    if part is None or tuple(latents.shape[1:]) not in shapes:
-        return latents
-    return denoised(latents, part)
-
-
-def _fingerprint(sampler: Sampler, schedules: Mapping[str, Schedule]) -> Fingerprint:
-    """Return what was run."""
-    first = next(iter(schedules.values()))
-    adapter = adapter_by(sampler.adapter, first)
-    return model_fingerprint(denoiser(sampler.model), adapter.name).changed(
-        solver=sampler.solver_name, branches=sampler.branches, evaluations=first.evaluations
-    )

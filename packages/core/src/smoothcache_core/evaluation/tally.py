@@ -18,8 +18,10 @@ from smoothcache_core.numerics.bootstrap import interval_of_mean
 from smoothcache_core.reports.report import Report
 from smoothcache_core.reports.rows import PLAIN, MetricResult, ReportRow
 from smoothcache_core.runtime.store import CacheStats
+from smoothcache_core.sampling.sampler import Sampler
 from smoothcache_core.schedule.cost import Cost
 from smoothcache_core.schedule.fingerprint import Fingerprint
+from smoothcache_core.schedule.provenance import Provenance
 from smoothcache_core.schedule.schedule import Schedule
 
 Metric = Callable[[Tensor, Tensor], Tensor]
@@ -30,10 +32,31 @@ Summary = Callable[[Tensor], float]
 
 @dataclass(frozen=True, kw_only=True)
 class Policy:
-    """A way to run the denoiser. `schedule` is None for the plain run."""
+    """A way to run the denoiser.
+
+    Attributes:
+        name: Its name, which no other policy has.
+        schedule: What it computes and fills; None computes everything.
+        sampler: What makes its runs, where that is not the sampler that all are judged by: one of
+            fewer steps. Its final latents are compared with the plain ones from the same seed.
+        source: How it was made; that of the schedule if not given.
+        compute: MACs over those of the plain run, where no schedule says so.
+        evaluations: Evaluations of one run, where they are not those of the plain run.
+    """
 
     name: str
-    schedule: Schedule | None
+    schedule: Schedule | None = None
+    sampler: Sampler | None = None
+    source: Provenance | None = None
+    compute: float | None = None
+    evaluations: int | None = None
+
+    @property
+    def provenance(self) -> Provenance | None:
+        """How it was made; None for the plain run."""
+        if self.source is not None or self.schedule is None:
+            return self.source
+        return self.schedule.source
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,7 +181,7 @@ class Judge:
         tally, plain = self.tallies[policy.name], self.tallies[PLAIN]
         ratios = [a / b for a, b in zip(plain.seconds, tally.seconds, strict=True)]
         speedup = statistics.median(ratios)
-        compute = _compute(policy.schedule, cost)
+        compute = _compute(policy.schedule, cost) if policy.compute is None else policy.compute
         metrics = {name: _result(values) for name, values in tally.values.items()}
         summaries = self._summaries(tally)
         psnr = metrics.get("psnr_db")
@@ -167,7 +190,7 @@ class Judge:
             policy=policy.name,
             ours=ours,
             solver=fingerprint.solver,
-            evaluations=fingerprint.evaluations,
+            evaluations=policy.evaluations or fingerprint.evaluations,
             compute=compute,
             seconds=statistics.median(tally.seconds),
             seconds_each=tuple(tally.seconds),
@@ -182,7 +205,7 @@ class Judge:
             accuracy=summaries.get("accuracy"),
             metrics=metrics,
             summaries=summaries,
-            source=None if policy.schedule is None else policy.schedule.source,
+            source=policy.provenance,
             prediction=None if policy.schedule is None else policy.schedule.prediction,
             **_counts(policy, tally.stats),
         )
