@@ -65,7 +65,7 @@ class CommandLine:
         if not words:
             self.app.help_print([])
             return REFUSED
-        with _warnings_in_one_line(self.modality.command):
+        with warnings_in_one_line(self.modality.command):
             try:
                 command = self.app(
                     words, exit_on_error=False, print_error=False, result_action="return_value"
@@ -89,8 +89,12 @@ def _say(line: str) -> None:
 
 
 @contextmanager
-def _warnings_in_one_line(name: str) -> Generator[None]:
-    """Show our warnings as a sentence, and those of other libraries not at all."""
+def warnings_in_one_line(name: str) -> Generator[None]:
+    """Show our warnings as a sentence, and those of other libraries not at all.
+
+    Args:
+        name: Name of the program, which the sentence begins with.
+    """
 
     def show(
         message: Warning | str,

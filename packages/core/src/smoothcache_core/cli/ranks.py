@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
+from typing import TypeVar
 
 import torch
 from torch import distributed
+
+from smoothcache_core.errors import CommandError
+
+T = TypeVar("T")
+
+_PATIENCE = timedelta(days=30)  # shares take different times; a rank that ends is noticed at once
 
 _LAUNCHED = {"RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"}
 
@@ -25,6 +33,34 @@ class Ranks:
     rank: int = 0
     world: int = 1
 
+    @property
+    def first(self) -> bool:
+        """Whether this is the process that does what is done once, and talks."""
+        return self.rank == 0
+
+    def share(self, work: Sequence[T]) -> Sequence[T]:
+        """Return what this process does of some work, every `world`-th part.
+
+        Args:
+            work: The same parts in the same order in every process.
+        """
+        return work[self.rank :: self.world]
+
+    def wait(self) -> None:
+        """Wait until all processes are here.
+
+        Raises:
+            CommandError: One of them ended before.
+        """
+        if self.world == 1:
+            return
+        try:
+            distributed.barrier()
+        except RuntimeError as error:
+            raise CommandError(
+                f"process {self.rank} of {self.world} lost contact with the others; one ended"
+            ) from error
+
 
 @contextmanager
 def launched_ranks() -> Generator[Ranks]:
@@ -39,7 +75,7 @@ def launched_ranks() -> Generator[Ranks]:
     if torch.cuda.is_available():
         local = int(environment.get("LOCAL_RANK", "0"))
         torch.cuda.set_device(local % torch.cuda.device_count())
-    distributed.init_process_group("gloo")
+    distributed.init_process_group("gloo", timeout=_PATIENCE)
     try:
         yield Ranks(rank=distributed.get_rank(), world=distributed.get_world_size())
     finally:

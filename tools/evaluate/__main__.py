@@ -1,0 +1,5 @@
+"""Run the command line."""
+
+from tools.evaluate.cli import main
+
+main()

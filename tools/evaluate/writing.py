@@ -1,0 +1,152 @@
+"""The report: JSON, Markdown and a page across modalities, and a folder of its own for each."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from smoothcache_core.files import write_atomically
+from smoothcache_core.reports.page import Page, Section, Table, write_page
+from smoothcache_core.reports.text import cell
+
+from tools.evaluate.policies import POLICIES
+from tools.evaluate.preparing import name_of
+from tools.evaluate.ranking import standings
+from tools.evaluate.sections import Found, pictured
+from tools.evaluate.settings import Settings
+from tools.evaluate.tables import all_tables, cells_of
+
+FORMAT = "smoothcache-evaluation"
+TITLE = "One evaluation over image, video and audio"
+_TEXT, _NUMBERS = "report.md", "report.json"
+
+
+def write_all(founds: Sequence[Found], settings: Settings) -> Path:
+    """Write the report of every modality, then that across them.
+
+    Args:
+        founds: What was found of each.
+        settings: What was asked for.
+
+    Returns:
+        The file to open.
+
+    Raises:
+        OutputError: A file cannot be written.
+    """
+    output, tables = settings.output, all_tables(founds, settings.chosen_budgets)
+    for found in founds:
+        _write_modality(found, settings)
+    content = json.dumps(values_of(founds, settings), indent=2, allow_nan=False) + "\n"
+    write_atomically(output / _NUMBERS, content.encode())
+    write_atomically(output / _TEXT, to_markdown(founds, settings, tables).encode())
+    return _write_page(founds, settings, tables)
+
+
+def _write_modality(found: Found, settings: Settings) -> None:
+    """Write the report folder of a modality, whose pictures show the least budget's policies."""
+    if found.evaluation is None or found.subject is None:
+        return
+    least = settings.chosen_budgets[-1]
+    names = [name_of(policy, least) for policy in settings.chosen_policies]
+    few = pictured(found.evaluation.judging, names)
+    title = f"{found.subject.source.model}, plain, and at {least:g} of the compute"
+    replace(found.evaluation, judging=few).write(
+        settings.output / found.kind.name, calibration=found.calibration, title=title
+    )
+
+
+# ---------------------------------------------------------------------------- for programs
+
+
+def values_of(founds: Sequence[Found], settings: Settings) -> dict[str, Any]:
+    """Return the report as JSON values."""
+    cells = cells_of(founds)
+    by_budget = {f"{b:g}": standings(cells, b) for b in settings.chosen_budgets}
+    return {
+        "format": FORMAT,
+        "version": 1,
+        "budgets": list(settings.chosen_budgets),
+        "policies": {name: POLICIES[name].title for name in settings.chosen_policies},
+        "standings": [asdict(each) for each in standings(cells)],
+        "standings_by_budget": {b: [asdict(each) for each in of] for b, of in by_budget.items()},
+        "modalities": {found.kind.name: _values(found) for found in founds},
+    }
+
+
+def _values(found: Found) -> dict[str, Any]:
+    report = None if found.report is None else json.loads(found.report.to_json())
+    return {
+        "model": found.model or (found.subject.source.model if found.subject else ""),
+        "missing": found.missing,
+        "remarks": list(found.remarks),
+        "entries": [asdict(entry) for entry in found.entries],
+        "report": report,
+    }
+
+
+# ---------------------------------------------------------------------------- for readers
+
+
+def to_markdown(founds: Sequence[Found], settings: Settings, tables: Sequence[Table]) -> str:
+    """Return the report as Markdown, with what stands in the folders of the modalities linked."""
+    parts = [f"# {TITLE}", *summary_of(founds), *(_table(table) for table in tables)]
+    for found in founds:
+        parts.append(f"## {found.kind.name.capitalize()}")
+        parts += [found.missing] if found.missing else list(found.remarks)
+        if found.subject is not None and found.report is not None:
+            folder = found.kind.name
+            model, steps = found.subject.source.model, found.subject.sampler.steps
+            parts.append(
+                f"{model}, {steps} steps, {found.report.num_samples} samples: "
+                f"[all numbers, pictures and files]({folder}/{_TEXT})."
+            )
+            parts.append(f"![{model}]({folder}/samples.png)")
+    return "\n\n".join(parts) + "\n"
+
+
+def summary_of(founds: Sequence[Found]) -> list[str]:
+    """Return what came out, a sentence or two."""
+    ranked = standings(cells_of(founds))
+    done = [found.kind.name for found in founds if found.report is not None]
+    if not ranked:
+        return ["Nothing could be measured; see below why."]
+    best, *others = ranked
+    text = f"Over {', '.join(done)}, `{best.policy}` errs least at equal compute"
+    other = next((each for each in others if not each.ours), None)
+    if other is not None:
+        text += (
+            f"; the best policy of others, `{other.policy}`, errs {other.ratio / best.ratio:.1f} "
+            "times as much (geometric mean)"
+        )
+    return [f"{text}."]
+
+
+def _table(table: Table) -> str:
+    widths = ["---", *["---:"] * (len(table.columns) - 1)]
+    lines = [table.columns, widths, *([cell(each) for each in row] for row in table.rows)]
+    text = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    notes = "\n".join(f"- {note}" for note in table.notes)
+    return "\n\n".join(part for part in (f"## {table.caption}", text, notes) if part)
+
+
+def _write_page(founds: Sequence[Found], settings: Settings, tables: Sequence[Table]) -> Path:
+    page = Page(
+        title=TITLE,
+        summary=summary_of(founds),
+        sections=[_section(found) for found in founds],
+        tables=tables,
+        notices=[f"{found.kind.name}: {found.missing}" for found in founds if found.missing],
+        files={_NUMBERS: "all numbers, for programs", _TEXT: "this report as Markdown"},
+    )
+    return write_page(page, settings.output)
+
+
+def _section(found: Found) -> Section:
+    return Section(
+        name=found.kind.name,
+        title=found.kind.name.capitalize(),
+        folder=found.kind.name,
+        notices=[found.missing] if found.missing else list(found.remarks),
+    )
