@@ -3,6 +3,7 @@
     python3 run.py demo [image] [options]   the small image demo, into demo-output/
     python3 run.py demo video [options]     the small video demo, into demo-output/video/
     python3 run.py demo audio [options]     the small audio demo, into demo-output/audio/
+    python3 run.py evaluate [--quick]       one evaluation over image, video and audio, as a page
     python3 run.py test [pytest options]    the tests
     python3 run.py lint                     format, lint, types, import directions
     python3 run.py check                    lint, then the tests
@@ -107,7 +108,9 @@ def main() -> int:
     folder = "demo-output" if shown == "image" else f"demo-output/{shown}"
     demo = [f"smoothcache-{shown}", "demo", *(options or ["--output", folder])]
     test = [*TEST, *options]
-    commands = {"demo": [demo], "test": [test], "lint": LINT, "check": [*LINT, test], "env": []}
+    evaluate = ["python", "-m", "tools.evaluate", *options]
+    commands = {"demo": [demo], "evaluate": [evaluate], "test": [test], "lint": LINT}
+    commands |= {"check": [*LINT, test], "env": []}
     if name not in commands:
         print(__doc__)
         return 0 if name in ("help", "-h", "--help") else 2

@@ -1,6 +1,5 @@
-"""What an evaluation can be asked for. Loads nothing heavy."""
+"""What an evaluation can be asked for."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
@@ -32,6 +31,15 @@ def _steps(name: str) -> Parameter:
     return Parameter(
         group=opt.MODEL,
         help=f"Steps of the {name} model's solver. Default: those of its command.",
+    )
+
+
+def _prompts(name: str) -> Parameter:
+    return Parameter(
+        name=f"--{name}-prompt",
+        group=opt.MODEL,
+        allow_leading_hyphen=True,
+        help=f"A prompt for the {name} model, if it is no shipped one. Repeatable.",
     )
 
 
@@ -85,15 +93,9 @@ class Settings:
     image_steps: Annotated[PositiveInt | None, _steps("image")] = None
     video_steps: Annotated[PositiveInt | None, _steps("video")] = None
     audio_steps: Annotated[PositiveInt | None, _steps("audio")] = None
-    prompts: Annotated[
-        tuple[str, ...],
-        Parameter(
-            name="--prompt",
-            group=opt.SAMPLES,
-            allow_leading_hyphen=True,
-            help="A prompt, for models in place of shipped ones that take prompts. Repeatable.",
-        ),
-    ] = ()
+    image_prompts: Annotated[tuple[str, ...], _prompts("image")] = ()
+    video_prompts: Annotated[tuple[str, ...], _prompts("video")] = ()
+    audio_prompts: Annotated[tuple[str, ...], _prompts("audio")] = ()
     device: opt.Device = "auto"
     dtype: opt.DtypeOption = "auto"
     adapter: opt.AdapterOption = "auto"
@@ -195,6 +197,15 @@ class Settings:
         given = {"image": self.image_steps, "video": self.video_steps, "audio": self.audio_steps}
         return given[kind.name]
 
+    def prompts_of(self, kind: Kind) -> tuple[str, ...]:
+        """Return the prompts for a model that takes the place of the shipped one."""
+        given = {
+            "image": self.image_prompts,
+            "video": self.video_prompts,
+            "audio": self.audio_prompts,
+        }
+        return given[kind.name]
+
     def size_of(self, kind: Kind) -> Size:
         """Return how much is sampled."""
         own = kind.quick if self.quick else kind.full
@@ -207,7 +218,3 @@ class Settings:
             calibration_seeds=self.calibration_seeds or size.calibration_seeds,
         )
 
-
-def listed(values: Sequence[object]) -> str:
-    """Return values as a list in a sentence."""
-    return ", ".join(map(str, values))

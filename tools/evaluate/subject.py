@@ -90,8 +90,9 @@ def subject_of(kind: Kind, settings: Settings) -> Subject:
     modality = kind.load()
     size = settings.size_of(kind)
     given = settings.model_of(kind)
+    prompts = settings.prompts_of(kind)
     own: dict[str, Any] = dict(kind.own) if given is None else {"model": given}
-    own |= {"prompts": settings.prompts} if given is not None and settings.prompts else {}
+    own |= {"prompts": prompts} if prompts else {}
     steps = settings.steps_of(kind)
     own |= {} if steps is None else {"steps": steps}
     source = modality.source(

@@ -55,8 +55,10 @@ def units_of(subject: Subject, policies: Sequence[Policy]) -> list[Unit]:
 
 
 def _told(policy: Policy) -> list[Any]:
-    schedule = None if policy.schedule is None else policy.schedule.to_json()
-    return [schedule, None if policy.source is None else dict(policy.source.settings)]
+    """Return what a policy does: not what it promises, which depends on the clock too."""
+    does = {"evaluations", "rows", "fills", "storage"}
+    schedule = policy.schedule and policy.schedule.model_dump(mode="json", include=does)
+    return [schedule, policy.evaluations]
 
 
 def measure(subject: Subject, units: Sequence[Unit], ranks: Ranks) -> None:
