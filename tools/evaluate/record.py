@@ -56,7 +56,7 @@ def _policies(founds: Sequence[Found]) -> list[str]:
     return list(dict.fromkeys(entry.policy for found in founds for entry in found.entries))
 
 
-def _rows(found: Found) -> list[Row]:
+def _rows(found: Found) -> Sequence[Row]:
     pairs = [(entry, row_of(found, entry)) for entry in found.entries]
     plain = [] if found.report is None else [_row(found, None, found.report.row("plain"))]
     return plain + [_row(found, entry, row) for entry, row in pairs if row is not None]

@@ -217,4 +217,3 @@ class Settings:
             calibration_samples=self.calibration_samples or size.calibration_samples,
             calibration_seeds=self.calibration_seeds or size.calibration_seeds,
         )
-

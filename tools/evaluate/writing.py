@@ -6,9 +6,11 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from smoothcache_core.cli.evaluating import SHEET
 from smoothcache_core.files import write_atomically
-from smoothcache_core.reports.page import Page, Section, Table, write_page
-from smoothcache_core.reports.text import cell
+from smoothcache_core.reports.names import schedule_files
+from smoothcache_core.reports.page import Media, Page, Section, Table, section_of, write_page
+from smoothcache_core.reports.text import markdown_table
 
 from tools.evaluate.policies import POLICIES
 from tools.evaluate.preparing import name_of
@@ -19,6 +21,7 @@ from tools.evaluate.tables import all_tables, cells_of
 
 FORMAT = "smoothcache-evaluation"
 TITLE = "One evaluation over image, video and audio"
+_MORE = ("clips.gif", "waveforms.png")  # what modalities draw beside their sheet
 _TEXT, _NUMBERS = "report.md", "report.json"
 
 
@@ -124,18 +127,15 @@ def summary_of(founds: Sequence[Found]) -> list[str]:
 
 
 def _table(table: Table) -> str:
-    widths = ["---", *["---:"] * (len(table.columns) - 1)]
-    lines = [table.columns, widths, *([cell(each) for each in row] for row in table.rows)]
-    text = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     notes = "\n".join(f"- {note}" for note in table.notes)
-    return "\n\n".join(part for part in (f"## {table.caption}", text, notes) if part)
+    return "\n\n".join(filter(None, (f"## {table.caption}", markdown_table(table), notes)))
 
 
 def _write_page(founds: Sequence[Found], settings: Settings, tables: Sequence[Table]) -> Path:
     page = Page(
         title=TITLE,
         summary=summary_of(founds),
-        sections=[_section(found) for found in founds],
+        sections=[_section(found, settings.output) for found in founds],
         tables=tables,
         notices=[f"{found.kind.name}: {found.missing}" for found in founds if found.missing],
         files={_NUMBERS: "all numbers, for programs", _TEXT: "this report as Markdown"},
@@ -143,10 +143,27 @@ def _write_page(founds: Sequence[Found], settings: Settings, tables: Sequence[Ta
     return write_page(page, settings.output)
 
 
-def _section(found: Found) -> Section:
-    return Section(
-        name=found.kind.name,
-        title=found.kind.name.capitalize(),
-        folder=found.kind.name,
-        notices=[found.missing] if found.missing else list(found.remarks),
+def _section(found: Found, output: Path) -> Section:
+    """Return the section of a modality, with the files that its folder has."""
+    name, title = found.kind.name, found.kind.name.capitalize()
+    if found.evaluation is None or found.subject is None:
+        return Section(name=name, title=title, folder=name, notices=[found.missing])
+    report, schedules = found.evaluation.report, found.evaluation.schedules
+    command, model = found.subject.modality.command, found.subject.source.model
+    files = schedule_files(schedules)
+    pictures = (file for file in (SHEET, *_MORE) if (output / name / file).exists())
+    return section_of(
+        report,
+        name=name,
+        title=f"{title}: {model}, {found.subject.sampler.steps} steps",
+        folder=name,
+        schedules=schedules,
+        calibration=found.calibration,
+        pictures=[Media(file=file, alt=f"{title}: {Path(file).stem}") for file in pictures],
+        explanations=found.evaluation.judging.about,
+        lines={
+            policy: f"{command} sample --model {model} --schedule {name}/{file}"
+            for policy, file in files.items()
+        },
+        notices=found.remarks,
     )
