@@ -1,7 +1,7 @@
 """Fitting fills while the cached runs of all seeds unfold side by side.
 
-`Fitting` goes through the evaluations; `_Unfolding` knows one cached run beside its plain run, and
-the output that makes the solver land on the plain run's next latent.
+Skipped evaluations are fitted to make the solver land on the plain run's next latent, or on that of
+the exact solution; then computed ones are corrected to land there as well.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,13 +12,14 @@ from torch import Tensor
 
 from smoothcache_core.adapters.guidance import conditional_part
 from smoothcache_core.adapters.sites import DENOISER, GUIDANCE
-from smoothcache_core.calibrating.solver_response import drift, guided
 from smoothcache_core.calibration.response import Response
 from smoothcache_core.fills import rounded
 from smoothcache_core.fitting.normal_equations import NormalEquations
 from smoothcache_core.fitting.rollout import CachedRun
+from smoothcache_core.fitting.unfolding import Unfolding
+from smoothcache_core.numerics.arrays import Array
 from smoothcache_core.optimize.masks import Basis
-from smoothcache_core.optimize.surrogate import SMALLEST_SHARE, is_share_of
+from smoothcache_core.optimize.surrogate import is_share_of
 from smoothcache_core.schedule.fill import Fill
 from smoothcache_core.schedule.schedule import Schedule
 
@@ -32,7 +33,9 @@ class Fitting:
         schedule: What to compute and what to skip; fills of the denoiser or guidance are fitted.
         runs: The cached runs, not yet begun, at least one.
         response: How the solver answers to the denoiser's outputs.
-        basis: What fills combine.
+        basis: What fills combine, and corrections.
+        ends: Where each run is to be after every evaluation, (E, n) each; None for where its plain
+            run is.
 
     Attributes:
         schedule: The schedule, with the fills fitted so far.
@@ -44,9 +47,12 @@ class Fitting:
         runs: Sequence[CachedRun],
         response: Response,
         basis: Basis,
+        ends: Sequence[Tensor] | None = None,
     ) -> None:
         self.schedule = schedule
-        self._runs = [_Unfolding(run, response) for run in runs]
+        places = [None] * len(runs) if ends is None else ends
+        pairs = zip(runs, places, strict=True)
+        self._runs = [_Unfolding(run, response, end) for run, end in pairs]
         self._weights = response.weights
         self._basis = basis
         self._rows = schedule.row(DENOISER), schedule.row(GUIDANCE)
@@ -62,17 +68,25 @@ class Fitting:
             self._compute(evaluation)
         else:
             self._fit_guidance(evaluation)
+        if evaluated and self._runs[0].corrects(evaluation):
+            self._correct(evaluation)
 
     def _compute(self, evaluation: int) -> None:
         last = evaluation
-        while last + 1 < self.schedule.evaluations and all(row[last + 1] for row in self._rows):
+        one_by_one = self._runs[0].corrects(evaluation)  # the next latent depends on it
+        while (
+            not one_by_one
+            and last + 1 < self.schedule.evaluations
+            and all(row[last + 1] for row in self._rows)
+        ):
             last += 1
         for run in self._runs:
             if not run.knows(evaluation):
                 run.cached.advance(self.schedule, last)
             run.take(evaluation, run.cached.outputs(evaluation), self._cond)
 
-    def _fit_denoiser(self, evaluation: int) -> None:
+    def _landed(self, evaluation: int) -> Array:
+        """Return coefficients by which all runs come nearest to where they are to be, (k,)."""
         normal = NormalEquations()
         for run in self._runs:
             normal.add(self._regressors(run, evaluation), run.landing(evaluation))
@@ -80,6 +94,16 @@ class Fitting:
         for run in self._runs:
             parts = zip(found.tolist(), self._regressors(run, evaluation), strict=True)
             run.change(evaluation, sum((c * r for c, r in parts), torch.zeros(())))
+        return found
+
+    def _correct(self, evaluation: int) -> None:
+        """Fit what the solver gets in place of a computed output; the newest output is its own."""
+        found = self._landed(evaluation)
+        corrected = with_correction(self.schedule.corrected, evaluation, found, self._basis)
+        self.schedule = self.schedule.changed(corrected=corrected)
+
+    def _fit_denoiser(self, evaluation: int) -> None:
+        found = self._landed(evaluation)
         count = len(found) - self._basis.use_input - self._basis.use_anchor
         given = self.schedule.fill(DENOISER)
         latents = iter(rounded(found[count:]) if count < len(found) else ())
@@ -136,67 +160,36 @@ def _without(values: Mapping[int, Value], evaluation: int) -> dict[int, Value]:
     return {known: value for known, value in values.items() if known != evaluation}
 
 
-class _Unfolding:
-    """One cached run beside its plain run, in float32 on the CPU; n entries in all samples.
+def with_correction(known: Fill | None, evaluation: int, found: Array, basis: Basis) -> Fill:
+    """Return corrections with those of one evaluation.
+
+    Args:
+        known: Corrections of other evaluations.
+        evaluation: Whose output is corrected.
+        found: Coefficients of outputs, its own first, then of the latent if `basis` has it.
+        basis: What they combine.
+    """
+    before = known or Fill(terms={})
+    numbers = rounded(found)
+    count = len(numbers) - basis.use_input
+    inputs = {evaluation: numbers[-1]} if basis.use_input else {}
+    return Fill(
+        terms={**before.terms, evaluation: numbers[:count]},
+        inputs=_without(before.inputs, evaluation) | inputs,
+    )
+
+
+class _Unfolding(Unfolding):
+    """One run on its way.
 
     Attributes:
         cached: The run itself.
-        history: Outputs computed so far, (parts, n) each, the newest first.
-        differences: Conditional minus unconditional outputs, where both were computed.
-        newest: The evaluation computed last.
     """
 
-    def __init__(self, cached: CachedRun, response: Response) -> None:
+    def __init__(self, cached: CachedRun, response: Response, ends: Tensor | None) -> None:
+        super().__init__(cached.plain, response, ends)
         self.cached = cached
-        self.history: list[Tensor] = []
-        self.differences: list[Tensor] = []
-        self.newest = 0
-        self._plain = cached.plain
-        self._response = response
-        self._guided = guided(response, cached.plain.outputs)
-        self._changes = torch.zeros_like(self._guided)
 
     def knows(self, evaluation: int) -> bool:
         """Return whether the evaluation was computed already."""
         return any(call.evaluation == evaluation for call in self.cached.calls)
-
-    def guide(self, evaluation: int, outputs: Tensor) -> Tensor:
-        """Return the guided output, (n,), of outputs (parts, n)."""
-        weights = torch.from_numpy(self._response.weights[evaluation]).to(outputs)
-        return weights @ outputs
-
-    def latent(self, evaluation: int) -> Tensor:
-        """Return the cached run's latent, (n,)."""
-        moved = drift(self._response, evaluation, self._changes)
-        return self._plain.latents[evaluation] + moved
-
-    def landing(self, evaluation: int) -> Tensor:
-        """Return the guided output that makes the solver land on the plain run's next latent."""
-        row = self._response.matrix[evaluation]
-        if not row[evaluation]:
-            return self._guided[evaluation]
-        weights = torch.from_numpy(row[:evaluation] / row[evaluation]).to(self._changes)
-        return self._guided[evaluation] - weights @ self._changes[:evaluation]
-
-    def difference(self, evaluation: int, conditional: Tensor, index: int) -> Tensor:
-        """Return the guidance difference that lands, (n,), given the conditional output."""
-        share = float(self._response.weights[evaluation, 1 - index])
-        if abs(share) > SMALLEST_SHARE:
-            return (conditional - self.landing(evaluation)) / share
-        return self.plain_difference(evaluation, index)
-
-    def plain_difference(self, evaluation: int, index: int) -> Tensor:
-        """Return the guidance difference of the plain run, (n,), given the conditional pass."""
-        return self._plain.outputs[evaluation, index] - self._plain.outputs[evaluation, 1 - index]
-
-    def take(self, evaluation: int, outputs: Tensor, conditional: int | None) -> None:
-        """Note computed outputs, (parts, n), and their difference if `conditional` is given."""
-        self.history.insert(0, outputs)
-        self.newest = evaluation
-        if conditional is not None and len(outputs) == 2:
-            self.differences.insert(0, outputs[conditional] - outputs[1 - conditional])
-        self.change(evaluation, self.guide(evaluation, outputs))
-
-    def change(self, evaluation: int, output: Tensor) -> None:
-        """Note the guided output that the solver gets."""
-        self._changes[evaluation] = output - self._guided[evaluation]

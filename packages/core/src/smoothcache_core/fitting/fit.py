@@ -25,10 +25,17 @@ from smoothcache_core.files import check_output
 from smoothcache_core.fitting.fitter import Fitter, has_anchors
 from smoothcache_core.fitting.refine import refined
 from smoothcache_core.runtime.adapting import adapter_by
+from smoothcache_core.sampling.finer_run import check_finer
 from smoothcache_core.sampling.sampler import Sampler
 from smoothcache_core.sampling.seeding import checked_seeds
 from smoothcache_core.schedule.fill import MOST_TERMS
+from smoothcache_core.schedule.provenance import Aim
 from smoothcache_core.schedule.schedule import Schedule
+
+_NOISY = (
+    "this schedule is for a solver that adds noise of its own, so there is no exact solution of "
+    'the same noise to fit toward; fit with toward="plain"'
+)
 
 
 def fit(
@@ -41,6 +48,7 @@ def fit(
     trials: int = 0,
     checkpoint: str | Path | None = None,
     progress: bool = True,
+    toward: Aim = "plain",
 ) -> Schedule:
     """Fit the fills of a schedule on its own trajectory, and measure the error that it makes.
 
@@ -71,17 +79,24 @@ def fit(
         checkpoint: File that keeps what the trials gave, saved after every one and continued from
             if it exists; refused if it is of another sampler, or if another process writes it.
         progress: Show a progress bar.
+        toward: What samples shall come near to: the `"plain"` run; or the `"exact"` solution that
+            the solver comes near to. Then computed outputs are corrected as well, also where
+            everything is computed, and the error is the distance to the exact solution. That needs
+            `Sampler.finer`, and takes 12 plain runs per seed more.
 
     Returns:
         The schedule with its new fills, and as its prediction the mean error over all samples, with
         a 95 % interval of the mean over samples that were not fitted to. With trials, the best one.
+        Toward the exact solution the prediction has both distances.
 
     Raises:
         CalibrationError: The seeds or numbers are wrong, the solver is not affine in the denoiser's
-            outputs, or two runs of a seed differ. Or `trials` is given with other terms or without
+            outputs, or two runs of a seed differ. Or the exact solution is aimed at, and finer
+            runs do not tell it. Or `trials` is given with other terms or without
             the latent, or `checkpoint` without trials.
         OutputError: `checkpoint` cannot be written; raised before anything is sampled.
-        SamplerError: `run` does not return the final latent.
+        SamplerError: `run` does not return the final latent; or there is no `finer` where the
+            exact solution is aimed at.
         ScheduleError: The schedule does not fit the model or the run, or there are too few samples
             for the coefficients. Or there are trials, and it skips no whole evaluations, or
             `checkpoint` was made with other settings.
@@ -91,16 +106,27 @@ def fit(
     todo = checked_seeds(seeds, "fitting", CalibrationError)
     _check(sampler.model, schedule, terms)
     _check_trials(trials, terms, use_input, checkpoint)
+    if toward == "exact":
+        check_finer(sampler)
+        if has_anchors(schedule):
+            raise ScheduleError(_NOISY)
     if checkpoint is not None:
         check_output(checkpoint)
     sampler = sampler.with_adapter(adapter_by(sampler.adapter, schedule))
     with sampler.around():
         if trials:
-            return refined(sampler, schedule, todo, trials, checkpoint, progress=progress)
+            return refined(
+                sampler, schedule, todo, trials, checkpoint, toward=toward, progress=progress
+            )
         steps = Fitter.steps(schedule, todo)
         with tqdm(total=steps + 1, desc="fitting", unit="step", disable=not progress) as bar:
             fitter = Fitter(
-                sampler, todo, terms=terms, use_input=use_input, use_anchor=has_anchors(schedule)
+                sampler,
+                todo,
+                terms=terms,
+                use_input=use_input,
+                use_anchor=has_anchors(schedule),
+                toward=toward,
             )
             bar.update()
             return fitter.fit(schedule, bar.update)

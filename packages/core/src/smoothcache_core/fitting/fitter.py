@@ -6,22 +6,25 @@ from dataclasses import asdict
 from functools import cached_property
 
 import numpy as np
+from torch import Tensor
 
 from smoothcache_core.adapters.sites import DENOISER, GUIDANCE
 from smoothcache_core.calibrating.solver_response import responding
 from smoothcache_core.calibration.response import Response
 from smoothcache_core.errors import ScheduleError
 from smoothcache_core.fitting.evaluations import Fitting
+from smoothcache_core.fitting.outputs import OutputFitting
 from smoothcache_core.fitting.rollout import CachedRun
 from smoothcache_core.fitting.sites import SiteFitting
 from smoothcache_core.numerics.few_samples import interval_of_new_mean
 from smoothcache_core.numerics.least_squares import check_enough
 from smoothcache_core.optimize.masks import Basis
+from smoothcache_core.sampling.exact_solution import ExactSolution, exact_solution
 from smoothcache_core.sampling.recording import record
 from smoothcache_core.sampling.sampler import Sampler, needed
 from smoothcache_core.sampling.trajectory import Trajectory
 from smoothcache_core.schedule.fill import MOST_TERMS
-from smoothcache_core.schedule.provenance import Prediction, Provenance
+from smoothcache_core.schedule.provenance import Aim, Distances, Prediction, Provenance, Setting
 from smoothcache_core.schedule.schedule import Schedule
 
 _DIVERGED = (
@@ -37,6 +40,8 @@ class Diverged(ScheduleError):
 class Fitter:
     """Fits one schedule after the other on the same seeds, whose plain runs are made once.
 
+    So are exact solutions, where these are aimed at.
+
     Raises:
         CalibrationError: See `fit`.
         SamplerError: See `fit`.
@@ -50,7 +55,9 @@ class Fitter:
         terms: int | None = None,
         use_input: bool = True,
         use_anchor: bool = False,
+        toward: Aim = "plain",
     ) -> None:
+        self._toward: Aim = toward
         self._sampler = sampler
         self._seeds = tuple(seeds)
         self._terms = terms
@@ -69,6 +76,14 @@ class Fitter:
             self._plains = [plain.only(first.entries) for plain in self._plains]
         return response
 
+    @cached_property
+    def _exact(self) -> list[ExactSolution]:
+        """The exact solutions of all seeds; none where the plain runs are aimed at."""
+        if self._toward == "plain":
+            return []
+        assert self._response  # may leave entries of the plain runs out
+        return [exact_solution(self._sampler, plain) for plain in self._plains]
+
     def fit(self, schedule: Schedule, done: Callable[[], object] = lambda: None) -> Schedule:
         """Return the schedule with new fills and a measured prediction; see `fit`.
 
@@ -81,35 +96,59 @@ class Fitter:
                 f"the run has {self._plains[0].evaluations} evaluations, the schedule "
                 f"{schedule.evaluations}"
             )
-        if not skips_whole(schedule):
-            return self._fit_sites(schedule, done)
+        exact = self._toward == "exact"
+        given = [schedule] if schedule.fills or schedule.corrected else []
+        if not exact:
+            schedule = schedule.changed(corrected=None)
+        if not (skips_whole(schedule) or (exact and schedule.whole)):
+            return self._fit_sites(schedule, given, done)
         response = self._response  # before all else, as it may leave entries of the runs out
         each, entries = self._sampler.samples, self._plains[0].end.numel()
         samples = len(self._plains) * each
         check_enough(samples, entries // each, self._basis.coefficients, verb="fit")
         runs = [CachedRun(self._sampler, plain) for plain in self._plains]
-        fitting = Fitting(schedule, runs, response, self._basis)
+        ends = [each.ends for each in self._exact] if exact else None
+        fitting = Fitting(schedule, runs, response, self._basis, ends)
         for evaluation in range(schedule.evaluations):
             fitting.step(evaluation)
             done()
-        fitted = _from_fit(fitting.schedule, self._basis)
-        given = [schedule] if schedule.fills else []
+        fitted = self._from_fit(fitting.schedule)
         return self._best((fitted, runs), *((one, ()) for one in given))
 
     @staticmethod
     def steps(schedule: Schedule, seeds: Sequence[int]) -> int:
         """Return how many steps `fit` takes: an evaluation of all seeds, or a run of one."""
-        return schedule.evaluations if skips_whole(schedule) else len(seeds)
+        return schedule.evaluations if schedule.whole else len(seeds)
 
-    def _fit_sites(self, schedule: Schedule, done: Callable[[], object]) -> Schedule:
+    def _fit_sites(
+        self, schedule: Schedule, given: Sequence[Schedule], done: Callable[[], object]
+    ) -> Schedule:
         fitting = SiteFitting(self._sampler, schedule, self._terms)
         for plain in self._plains:
             if fitting.has_fills:
                 fitting.run(plain)
             done()
+        fitted = fitting.schedule if fitting.has_fills else schedule
+        if self._toward == "exact":
+            corrected = self._from_fit(self._with_corrections(fitted))
+            return self._best((corrected, ()), *((one, ()) for one in given))
         if not fitting.has_fills:
             return self._measured(schedule)
         return self._best((fitting.schedule, ()), (schedule, ()))
+
+    def _with_corrections(self, schedule: Schedule) -> Schedule:
+        """Return a schedule of sites with the denoiser's outputs corrected."""
+        fitting = OutputFitting(self._sampler, schedule, self._response, self._basis)
+        for plain, exact in zip(self._plains, self._exact, strict=True):
+            fitting.run(plain, exact.ends)
+        return fitting.schedule
+
+    def _from_fit(self, schedule: Schedule) -> Schedule:
+        """Return the schedule with a provenance that says by what it was fitted."""
+        settings: dict[str, Setting] = asdict(self._basis)
+        if self._toward == "exact":
+            settings["toward"] = self._toward
+        return schedule.changed(source=schedule.source.fitted(self._basis.terms, settings))
 
     def _best(self, *schedules: tuple[Schedule, Sequence[CachedRun]]) -> Schedule:
         """Return which of some schedules makes the smallest error, the last of equal ones.
@@ -131,13 +170,39 @@ class Fitter:
     def _measured(self, schedule: Schedule, runs: Sequence[CachedRun] = ()) -> Schedule:
         """Return the schedule with the error of its runs, new ones if none are under way."""
         runs = runs or [CachedRun(self._sampler, plain) for plain in self._plains]
-        errors = [error for run in runs for error in run.errors(schedule)]
-        return _measured(schedule, self._seeds, errors)
+        finals = [run.final(schedule) for run in runs]
+        plains = [needed(plain.final) for plain in self._plains]
+        to_plain = _errors(runs, finals, plains)
+        if self._toward == "plain":
+            return _measured(schedule, self._seeds, to_plain)
+        to_exact = _errors(runs, finals, [each.final for each in self._exact])
+        distances = Distances(
+            toward="exact",
+            to_plain=_mean(to_plain),
+            to_exact=_mean(to_exact),
+            plain_to_exact=_mean([each.distance for each in self._exact]),
+        )
+        return _measured(schedule, self._seeds, to_exact, distances)
 
 
-def _from_fit(schedule: Schedule, basis: Basis) -> Schedule:
-    """Return the schedule with a provenance that says by what it was fitted."""
-    return schedule.changed(source=schedule.source.fitted(basis.terms, asdict(basis)))
+def _errors(
+    runs: Sequence[CachedRun], finals: Sequence[Tensor], aims: Sequence[Tensor]
+) -> list[float]:
+    """Return the relative L2 errors of all samples of all runs."""
+    each = zip(runs, finals, aims, strict=True)
+    return [error for run, final, aim in each for error in run.errors(final, aim)]
+
+
+def _mean(errors: Sequence[float]) -> float:
+    """Return the mean of errors.
+
+    Raises:
+        Diverged: It is not finite.
+    """
+    mean = float(np.mean(errors))
+    if not np.isfinite(mean):
+        raise Diverged(_DIVERGED)
+    return mean
 
 
 def skips_whole(schedule: Schedule) -> bool:
@@ -156,10 +221,13 @@ def has_anchors(schedule: Schedule) -> bool:
     return bool(schedule.fill(DENOISER).anchors)
 
 
-def _measured(schedule: Schedule, seeds: Sequence[int], errors: Sequence[float]) -> Schedule:
-    mean = float(np.mean(errors))
-    if not np.isfinite(mean):
-        raise Diverged(_DIVERGED)
+def _measured(
+    schedule: Schedule,
+    seeds: Sequence[int],
+    errors: Sequence[float],
+    distances: Distances | None = None,
+) -> Schedule:
+    mean = _mean(errors)
     low, high = interval_of_new_mean(errors)
     prediction = Prediction(
         error=mean,
@@ -168,7 +236,8 @@ def _measured(schedule: Schedule, seeds: Sequence[int], errors: Sequence[float])
         measured=True,
         bytes=None if schedule.cost is None else schedule.predicted_bytes(),
         seconds=None if schedule.prediction is None else schedule.prediction.seconds,
-        by_guidance=_by_guidance(schedule, mean),
+        by_guidance=None if distances else _by_guidance(schedule, mean),
+        exact=distances,
     )
     used = tuple(sorted({*schedule.source.seeds, *seeds}))
     settings = {**schedule.source.settings, "fitted_samples": len(errors)}

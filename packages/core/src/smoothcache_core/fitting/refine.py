@@ -26,6 +26,7 @@ from smoothcache_core.optimize.local_search import moves
 from smoothcache_core.optimize.masks import Mask
 from smoothcache_core.sampling.sampler import Sampler
 from smoothcache_core.schedule.fingerprint import Fingerprint
+from smoothcache_core.schedule.provenance import Aim
 from smoothcache_core.schedule.schedule import Schedule
 from smoothcache_core.schedule.values import NonNegative, Text, first_problem
 
@@ -40,6 +41,7 @@ def refined(
     trials: int,
     checkpoint: str | Path | None,
     *,
+    toward: Aim = "plain",
     progress: bool,
 ) -> Schedule:
     """Improve a schedule of whole evaluations by trying what moving one of them really does.
@@ -53,8 +55,8 @@ def refined(
     if not skips_whole(schedule):
         raise ScheduleError("only schedules that skip whole evaluations can be refined")
     with locked(checkpoint, ScheduleError):
-        known = _known(checkpoint, sampler, schedule, seeds)
-        fitter = Fitter(sampler, seeds, use_anchor=has_anchors(schedule))
+        known = _known(checkpoint, sampler, schedule, seeds, toward)
+        fitter = Fitter(sampler, seeds, use_anchor=has_anchors(schedule), toward=toward)
         with tqdm(total=trials, desc="refining", unit="trial", disable=not progress) as bar:
             best = _Descent(schedule, fitter, known, trials, bar).run()
         return fitter.fit(_with(schedule, best))
@@ -71,11 +73,15 @@ class _Trials(BaseModel):
 
 
 def _known(
-    checkpoint: str | Path | None, sampler: Sampler, schedule: Schedule, seeds: Sequence[int]
+    checkpoint: str | Path | None,
+    sampler: Sampler,
+    schedule: Schedule,
+    seeds: Sequence[int],
+    toward: Aim,
 ) -> "_Known":
     """Return what was tried before, by the same sampler; a look at a run says whether it is."""
     fingerprint = Fingerprint() if checkpoint is None else probed(sampler, seeds[0])
-    return _Known(checkpoint, _identity(schedule, seeds, sampler.samples), fingerprint)
+    return _Known(checkpoint, _identity(schedule, seeds, sampler.samples, toward), fingerprint)
 
 
 class _Known:
@@ -167,12 +173,13 @@ class _Descent:
             return _DIVERGED
 
 
-def _identity(schedule: Schedule, seeds: Sequence[int], samples: int) -> str:
-    settings = [
+def _identity(schedule: Schedule, seeds: Sequence[int], samples: int, toward: Aim) -> str:
+    settings: list[object] = [
         schedule.fingerprint.model_dump_json(),
         _key(_mask(schedule)),
         has_anchors(schedule),
     ]
+    settings += [toward] if toward == "exact" else []
     return hashlib.sha256(repr((settings, list(seeds), samples)).encode()).hexdigest()[:16]
 
 
@@ -193,4 +200,4 @@ def _with(schedule: Schedule, mask: Mask) -> Schedule:
     rows = {DENOISER.kind: tuple(map(int, mask.denoiser))}
     if GUIDANCE.kind in schedule.rows:
         rows[GUIDANCE.kind] = tuple(map(int, mask.guidance))
-    return schedule.changed(rows=rows, fills={})
+    return schedule.changed(rows=rows, fills={}, corrected=None)

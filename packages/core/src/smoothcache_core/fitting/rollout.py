@@ -105,15 +105,21 @@ class CachedRun:
         entries = denoised(self.plain.argument, part).numel()
         return self.plain.taken(torch.cat([signal.reshape(-1, entries) for signal in signals]))
 
-    def errors(self, schedule: Schedule) -> list[float]:
-        """Run to the end; return the relative L2 error of every sample."""
+    def final(self, schedule: Schedule) -> Tensor:
+        """Run to the end; return the final latent, (n,)."""
         final = self.advance(schedule, schedule.evaluations)
         end = needed(flat_final(final, self.plain.argument, self.plain.part))
-        end = self.plain.taken(end)
-        samples = self._sampler.samples
-        plain = needed(self.plain.final).double().reshape(samples, -1)
-        error = (end.double().reshape(samples, -1) - plain).norm(dim=1)
-        return (error / plain.norm(dim=1)).tolist()
+        return self.plain.taken(end)
+
+    def errors(self, final: Tensor, aim: Tensor) -> list[float]:
+        """Return the relative L2 error of every sample.
+
+        Args:
+            final: Final latent of this run, (n,).
+            aim: What it should have been, (n,).
+        """
+        one, other = (each.double().reshape(self._sampler.samples, -1) for each in (final, aim))
+        return ((one - other).norm(dim=1) / other.norm(dim=1)).tolist()
 
 
 @contextmanager

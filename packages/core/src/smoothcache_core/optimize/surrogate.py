@@ -10,6 +10,11 @@ they happen, and to predict the error of its final sample, in milliseconds and w
 
 A skipped evaluation is not fitted to what the plain run had there, but to what would make the
 solver land on the plain run's next latent. That takes back what drifted so far.
+
+Where the exact solution is known, the run can land on that instead. Then its vectors are part of
+the span, the denoiser is linear about its outputs on the exact latents, and computed outputs are
+corrected: without that every computed evaluation would leave the exact solution as the plain run
+does.
 """
 
 import copy
@@ -27,6 +32,7 @@ from smoothcache_core.numerics.least_squares import ridge
 from smoothcache_core.numerics.reproducible_sum import joined
 from smoothcache_core.optimize.masks import Basis, Mask
 from smoothcache_core.schedule.fill import MOST_TERMS
+from smoothcache_core.schedule.provenance import Aim
 
 _LATENTS, _OUTPUTS = 3, 4  # multistep solvers make a step of no more of either
 
@@ -55,13 +61,17 @@ class Simulated:
 
     Attributes:
         error: Relative L2 error of the final sample; of the last latent where no more is known.
-        drift: Relative L2 distance of the latents to the plain run's, root mean square over the
+        drift: Relative L2 distance of the latents to those aimed at, root mean square over the
             evaluations that are computed.
         terms: Coefficients of each skipped evaluation, the newest output first.
         inputs: Coefficient of the latent of each skipped evaluation.
         anchors: Coefficient of the latent of the evaluation computed last before it.
         differences: Coefficients of the guidance difference, at the strength that was calibrated.
         corrections: The part of them that makes the solver land, see `Fill.corrections`.
+        corrected: Coefficients of each corrected evaluation, its own output first; none where the
+            aim is the plain run.
+        corrected_inputs: Coefficient of the latent of each.
+        to_plain: Like `error`, but to the plain run; the same where that is the aim.
     """
 
     error: float = 0.0
@@ -71,6 +81,9 @@ class Simulated:
     anchors: dict[int, float] = field(default_factory=dict)
     differences: dict[int, tuple[float, ...]] = field(default_factory=dict)
     corrections: dict[int, tuple[float, ...]] = field(default_factory=dict)
+    corrected: dict[int, tuple[float, ...]] = field(default_factory=dict)
+    corrected_inputs: dict[int, float] = field(default_factory=dict)
+    to_plain: float = 0.0
 
     @property
     def uncertain_error(self) -> float:
@@ -88,24 +101,41 @@ class ReducedRun:
     Args:
         gram: Mean products of the entries of the plain run's vectors, ordered x_0 ... x_{E-1},
             the final sample, then for every conditioning pass y_0 ... y_{E-1}; shape (n, n), n =
-            E (1 + parts) + 1.
+            E (1 + parts) + 1. To land on the exact solution, its vectors follow, see `ExactSums`.
         response: What the solver makes of outputs.
         gain: (E, parts): change of an output per change of the latent.
         conditional: Index of the conditional pass.
+
+    Attributes:
+        offsets: Where the run is to be at every evaluation, and at the end, less where the plain
+            run is, (E + 1, rank); 0 where the aim is the plain run.
+        seen: What the denoiser gives there, (E, parts, rank).
+        exact: Whether the aim is the exact solution, and computed outputs are corrected.
     """
 
     def __init__(self, gram: Array, response: Response, gain: Array, conditional: int = 0) -> None:
         self.evaluations, self.parts = response.weights.shape
         vectors = _coordinates(gram)
         count = self.evaluations
+        known = count * (1 + self.parts) + 1
+        self.exact = len(vectors) > known
         self.latents = vectors[:count]
-        self.size = float(np.linalg.norm(vectors[count]))
-        self.outputs = vectors[count + 1 :].reshape(self.parts, count, -1).transpose(1, 0, 2)
+        self.outputs = self._by_pass(vectors[count + 1 : known])
+        self.offsets = np.zeros((count + 1, vectors.shape[1]))
+        self.seen = self.outputs
+        if self.exact:
+            self.offsets[1:] = vectors[known : known + count] - vectors[1 : count + 1]
+            self.seen = self._by_pass(vectors[known + count :])
+        self.size = float(np.linalg.norm(vectors[count] + self.offsets[count]))
         self.guided = np.einsum("ep,epn->en", response.weights, self.outputs)
         self.latent_sizes = np.linalg.norm(self.latents, axis=1)
         self.response = response
         self.gain = gain
         self.conditional = conditional
+
+    def _by_pass(self, outputs: Array) -> Array:
+        """Return outputs of one pass after the other, (parts E, rank), as (E, parts, rank)."""
+        return outputs.reshape(self.parts, self.evaluations, -1).transpose(1, 0, 2)
 
     @property
     def is_noisy(self) -> bool:
@@ -193,6 +223,7 @@ class Simulation:
         self._changes = np.zeros_like(reduced.guided)
         self._states: list[_State] = [_State()]
         self._found: list[_Found] = []
+        self._corrected: list[_Found] = []
         if like is not None:
             self._begin_like(like, _first_difference(mask, like._mask))
         for evaluation in range(len(self._found), reduced.evaluations):
@@ -202,22 +233,25 @@ class Simulation:
         self._changes[:until] = like._changes[:until]
         self._states = like._states[: until + 1]
         self._found = like._found[:until]
+        self._corrected = like._corrected[:until]
 
     def _step(self, i: int) -> None:
         of, state = self._of, self._states[-1]
         row = of.response.matrix[i]
         drift = self._drift(i)
+        away = drift - of.offsets[i]
         own = float(row[i])
         target = of.guided[i]
         if own:
-            target = target - (row[:i] @ self._changes[:i]) / own
+            target = target + (of.offsets[i + 1] - row[:i] @ self._changes[:i]) / own
         found: _Found = ()
+        corrected: _Found = ()
         if not self._mask.denoiser[i]:
             basis = self._regressors(i, state, of.latents[i] + drift)
             coefficients = self._coefficients(i, basis, target)
             guided, found = coefficients @ basis, tuple(coefficients.tolist())
         else:
-            outputs = of.outputs[i] + of.gain[i][:, None] * drift
+            outputs = of.seen[i] + of.gain[i][:, None] * away
             differences = state.differences
             if not self._mask.guidance[i]:
                 outputs, found = self._without_unconditional(i, outputs, target)
@@ -227,16 +261,21 @@ class Simulation:
             state = _State(
                 history=(outputs, *state.history[: MOST_TERMS - 1]),
                 differences=differences,
-                drifts=(*state.drifts, _norm(drift) / (of.latent_sizes[i] + 1e-300)),
+                drifts=(*state.drifts, _norm(away) / (of.latent_sizes[i] + 1e-300)),
                 anchor=of.latents[i] + drift,
             )
             guided = of.response.weights[i] @ outputs
+            if of.exact and own:
+                basis = self._regressors(i, state, of.latents[i] + drift)
+                coefficients = self._coefficients(i, basis, target)
+                guided, corrected = coefficients @ basis, tuple(coefficients.tolist())
         self._changes[i] = guided - of.guided[i]
         self._found.append(found)
+        self._corrected.append(corrected)
         self._states.append(state)
 
     def _coefficients(self, i: int, basis: Array, target: Array) -> Array:
-        """Return the coefficients of a skipped evaluation, (k,)."""
+        """Return the coefficients of a skipped or corrected evaluation, (k,)."""
         del i
         return ridge(basis, target)
 
@@ -276,11 +315,18 @@ class Simulation:
     def result(self) -> Simulated:
         """Return what the run gave."""
         known = self._of.response.knows_end
-        final = self._drift(self._of.evaluations - (not known))
+        last = self._of.evaluations - (not known)
+        final = self._drift(last)
         result = Simulated(
-            error=_norm(final) / (self._of.size + 1e-300),
+            error=_norm(final - self._of.offsets[last]) / (self._of.size + 1e-300),
             drift=float(np.sqrt(np.mean(np.square(self._states[-1].drifts)))),
+            to_plain=_norm(final) / (self._of.size + 1e-300),
         )
+        for i, corrected in enumerate(self._corrected):
+            if corrected:
+                result.corrected[i] = corrected[: len(corrected) - self._basis.use_input]
+                if self._basis.use_input:
+                    result.corrected_inputs[i] = corrected[-1]
         for i, found in enumerate(self._found):
             if not self._mask.denoiser[i]:
                 latents = self._basis.use_input + self._basis.use_anchor
@@ -331,9 +377,18 @@ def _coordinates(gram: Array) -> Array:
     return vectors[:, kept] * np.sqrt(values[kept])
 
 
-def reduced_run(dynamics: Dynamics) -> ReducedRun:
-    """Return the reduced run of what was calibrated."""
-    mean = joined(dynamics.gram) / dynamics.samples
+def reduced_run(dynamics: Dynamics, toward: Aim = "plain") -> ReducedRun:
+    """Return the reduced run of what was calibrated.
+
+    Args:
+        dynamics: What was learned of whole runs.
+        toward: What to land on: the plain run, or the exact solution, which `dynamics` holds then.
+    """
+    gram = joined(dynamics.gram)
+    if toward == "exact":
+        assert dynamics.exact is not None
+        gram = dynamics.exact.with_plain(gram)
+    mean = gram / dynamics.samples
     return ReducedRun(mean, dynamics.response, dynamics.gain(), dynamics.conditional or 0)
 
 

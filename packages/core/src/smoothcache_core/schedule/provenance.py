@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Mapping
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import model_validator
 
@@ -17,6 +17,10 @@ from smoothcache_core.schedule.values import (
     Text,
     Value,
 )
+
+Aim = Literal["plain", "exact"]
+"""What cached samples shall come near to: the plain run, or the exact solution of its solver."""
+
 
 Setting = Integer | Number | Text | Flag | None
 
@@ -52,11 +56,28 @@ class Provenance(Value):
         return Provenance(name=self.name, settings=values, seeds=self.seeds)
 
 
+class Distances(Value):
+    """Relative L2 distances of final samples where the exact solution is known, at least 0 each.
+
+    Attributes:
+        toward: What was aimed at, and what the error of the prediction is the distance to.
+        to_plain: From the cached sample to the plain run's.
+        to_exact: From the cached sample to the exact solution.
+        plain_to_exact: From the plain run's sample to the exact solution.
+    """
+
+    toward: Aim
+    to_plain: NonNegative
+    to_exact: NonNegative
+    plain_to_exact: NonNegative
+
+
 class Prediction(Value):
     """What a schedule promises.
 
     Attributes:
-        error: Relative L2 error of the final sample against the plain run's, at least 0.
+        error: Relative L2 error of the final sample against the plain run's, or against the exact
+            solution where that was aimed at, see `toward`; at least 0.
         low: Lower end of the 95 % confidence interval of `error`, if known.
         high: Upper end of that interval, if known.
         measured: Whether `error` was measured by running the schedule on calibration seeds, rather
@@ -65,6 +86,8 @@ class Prediction(Value):
         seconds: Seconds of one run, all evaluations, on the machine of the calibration; if known.
         by_guidance: Error that is expected at other strengths of classifier-free guidance, by the
             strength; None if that is not known.
+        exact: What is known of the distances to the exact solution; None where only the plain run
+            was looked at.
     """
 
     error: NonNegative
@@ -75,6 +98,12 @@ class Prediction(Value):
     seconds: NonNegative | None = None
 
     by_guidance: ByStrength | None = None
+    exact: Distances | None = None
+
+    @property
+    def toward(self) -> Aim:
+        """What `error` is the distance to."""
+        return "plain" if self.exact is None else self.exact.toward
 
     @model_validator(mode="after")
     def _check_order(self) -> Self:
@@ -89,8 +118,13 @@ class Prediction(Value):
     def __repr__(self) -> str:
         """Say what is promised, in one line."""
         ends = f"{_short(self.low)} to {_short(self.high)}"
+        aimed = self.exact
         known = {
             "error": f"{self.error:.3g}" + ("" if self.low is self.high is None else f" ({ends})"),
+            "toward": aimed
+            and f"{aimed.toward} (to the plain run {aimed.to_plain:.3g}, to the "
+            f"exact solution {aimed.to_exact:.3g}, of which the plain run is "
+            f"{aimed.plain_to_exact:.3g} away)",
             "measured": "yes" if self.measured else "no",
             "bytes": self.bytes,
             "seconds": None if self.seconds is None else f"{self.seconds:.3g}",
