@@ -1,12 +1,13 @@
 """Every Python block of the documentation runs, block after block of one file in one namespace."""
 
+import json
 import re
 from pathlib import Path
 
 import pytest
 
 from tools.bench import results
-from tools.bench.index import INDEX, index
+from tools.bench.index import INDEX, index, question_of, quoted_in
 
 ROOT = Path(__file__).parents[1]
 FILES = [
@@ -50,6 +51,27 @@ def test_index_lists_the_records_that_are_there():
     assert INDEX.read_text() == index()
     listed = re.findall(r"^\| \[(\S+)\]\(", INDEX.read_text(), re.MULTILINE)
     assert sorted(listed) == sorted(file.stem for file in INDEX.parent.glob("*.json"))
+
+
+def test_only_the_newest_record_of_a_question_is_kept_or_what_the_docs_quote():
+    newest: dict[object, tuple[str, str]] = {}
+    known = {path.stem: json.loads(path.read_text()) for path in INDEX.parent.glob("*.json")}
+    for name, record in known.items():
+        question = question_of(name, record)
+        newest[question] = max(newest.get(question, ("", "")), (record["date"], name))
+    kept = {name for _, name in newest.values()}
+    assert [name for name in known if name not in kept and not quoted_in(name)] == []
+
+
+def test_every_answer_to_users_of_caches_has_evidence():
+    text = results.README.read_text().split("## What users of caches ask")[1].split("\n## ")[0]
+    rows = [line.split("|")[1:-1] for line in text.splitlines() if line.startswith("| ")][2:]
+    assert len(rows) >= 10
+    for question, answer, evidence in rows:
+        links = re.findall(r"\]\(([^)#]+)", evidence)
+        assert links, question
+        assert [link for link in links if not (ROOT / link).exists()] == []
+        assert answer.strip()
 
 
 def test_all_results_are_those_of_the_records():

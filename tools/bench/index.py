@@ -1,22 +1,30 @@
 """benchmarks/README.md: one line per record, with its question, its command and its answer.
 
-The answer is computed from the rows of the record, by what was measured.
+The answer is computed from the rows of the record, by what was measured. Two records ask the same
+question if what was measured, and all options of their commands that decide on numbers, are alike.
 """
 
 import json
+import re
+import shlex
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from tools.bench.records import FOLDER, grid
+from tools.bench.ranking import Cell, standings
+from tools.bench.records import FOLDER, REPOSITORY, grid
 
 INDEX = FOLDER / "README.md"
 HEAD = """# Records
 
 Written by `python -m tools.bench results`. One line per record; a record is a JSON file, the same
 as a table, and sometimes a plot. It is never edited. Of several that answer one question the newest
-is kept, and those that the docs refer to; older ones are in the history.
+is kept, and those that the docs refer to; older ones are in the history. *Quoted in* names the
+pages that take numbers from a record.
 """
+_UNDECIDING = ("--threads", "--output", "--work", "--resume", "--no-resume")
+"""Options that decide nothing of what is asked; those with a value are followed by it."""
 _BUDGETS = (0.5, 0.25)
 _QUESTION = "How was the shipped model trained, and how good is it?"  # the first two do not say it
 
@@ -34,10 +42,32 @@ def index() -> str:
             record.get("question") or _QUESTION,
             f"`{record['command']}`".replace("|", "\\|"),
             ANSWERS[what_of(name)](record["rows"]),
+            ", ".join(f"[{Path(page).stem}](../{page})" for page in quoted_in(name)),
         ]
         for name, record in found
     ]
-    return f"{HEAD}\n{grid(['record', 'question', 'command', 'answer'], lines)}\n"
+    return f"{HEAD}\n{grid(['record', 'question', 'command', 'answer', 'quoted in'], lines)}\n"
+
+
+def question_of(name: str, record: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Return what a record asks, equal for those that ask the same."""
+    words = shlex.split(record["command"])
+    options, skipped = [], False
+    for word in words[next((i for i, w in enumerate(words) if w.startswith("--")), len(words)) :]:
+        if word.startswith("--"):
+            skipped = word in _UNDECIDING
+        if not skipped:
+            options.append(word)
+    rows = record["rows"]
+    models = sorted({str(row[key]) for row in rows for key in ("model", "stage") if key in row})
+    return what_of(name), record.get("modality"), tuple(models), tuple(options)
+
+
+def quoted_in(name: str) -> list[str]:
+    """Return the pages that take numbers from a record, relative to the repository."""
+    pages = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
+    found = re.compile(rf"benchmarks/{re.escape(name)}\.")
+    return [str(page.relative_to(REPOSITORY)) for page in pages if found.search(page.read_text())]
 
 
 def what_of(name: str) -> str:
@@ -176,7 +206,36 @@ def _promises(rows: list[dict[str, Any]]) -> str:
     )
 
 
+def cells_of(rows: Sequence[dict[str, Any]]) -> list[Cell]:
+    """Return the errors in the rows of an evaluation across modalities."""
+    return [
+        Cell(
+            modality=row["modality"],
+            policy=row["policy"],
+            budget=row["budget"],
+            compute=row["compute"],
+            error=row["rel_l2"],
+            ours=row["ours"],
+        )
+        for row in rows
+        if row["policy"] != "plain"
+    ]
+
+
+def _evaluation(rows: list[dict[str, Any]]) -> str:
+    """Return which policy errs least over modalities and budgets, and by how much."""
+    best, *others = standings(cells_of(rows))
+    other = next((each for each in others if not each.ours), None)
+    if other is None:
+        return f"{best.policy} errs least"
+    return (
+        f"{best.policy} errs least; {other.policy}, the best of others, "
+        f"{other.ratio / best.ratio:.1f} times as much"
+    )
+
+
 ANSWERS: dict[str, Answer] = {
+    "evaluation": _evaluation,
     "quality": _quality,
     "speed": _speed,
     "compile": _compile,

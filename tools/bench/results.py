@@ -9,7 +9,8 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from tools.bench.index import INDEX, index
+from tools.bench.index import INDEX, cells_of, index
+from tools.bench.ranking import Standing, standings
 from tools.bench.records import FOLDER, REPOSITORY, grid
 
 README = REPOSITORY / "README.md"
@@ -264,6 +265,35 @@ def speed_summary() -> str:
     return grid(["model", "skipped", *SPEED_NAMES.values()], lines, right=range(2, 5))
 
 
+def across_modalities() -> list[str]:
+    """Return the policies of the newest evaluation over modalities, as lines of Markdown."""
+    found = [(path.stem, json.loads(path.read_text())) for path in FOLDER.glob("evaluation-*.json")]
+    if not found:
+        return []
+    name, record = max(found, key=lambda each: each[1]["date"])
+    cells = cells_of(record["rows"])
+    modalities = dict.fromkeys(cell.modality for cell in cells)
+    lines = []
+    for each in standings(cells):
+        own = {m: standings([c for c in cells if c.modality == m]) for m in modalities}
+        ratios = [_times_least(own[modality], each.policy) for modality in modalities]
+        policy = f"**{each.policy}**" if each.ours else each.policy
+        possible = f"{each.cells} of {each.cells + each.missing}"
+        lines.append([policy, f"{each.ratio:.2f}", *ratios, f"{each.rank:.1f}", possible])
+    titles = ["policy", "times the least error", *modalities, "mean rank", "possible"]
+    return [
+        "**Across modalities**, the same policies on the three shipped models at the same budgets",
+        f"([record](benchmarks/{name}.md), `{record['command']}`): how many times the least error",
+        "of all policies each makes, geometric mean over budgets.\n",
+        grid(titles, lines, right=range(1, len(titles))) + "\n",
+    ]
+
+
+def _times_least(found: Sequence[Standing], policy: str) -> str:
+    known = {each.policy: each for each in found}
+    return f"{known[policy].ratio:.2f}" if policy in known else "-"
+
+
 def section() -> str:
     """Return the results of README as Markdown."""
     (name, record), *_ = qualities()
@@ -278,6 +308,7 @@ def section() -> str:
         "*At 0.31* means that a method could not reach the budget, and its compute is given.",
         "`fewer-steps` is the uncached model with fewer solver steps.\n",
         summary() + "\n",
+        *across_modalities(),
         "`fit` optimises on few samples; with a stochastic solver it can be worse on others.\n",
         f"![Error over compute, {_title(record)}](benchmarks/{name}.png)\n",
         f"**Speed** of full-size models ({hardware}; random weights: speed does not depend on",
@@ -299,6 +330,6 @@ def rewritten(text: str) -> str:
 
 def main() -> None:
     """Write README.md's results, docs/results.md and benchmarks/README.md."""
-    INDEX.write_text(index())
     README.write_text(rewritten(README.read_text()))
     RESULTS.write_text(results())
+    INDEX.write_text(index())  # which says what these quote

@@ -5,9 +5,9 @@ from collections.abc import Iterable, Sequence
 from smoothcache_core.reports import ReportRow
 from smoothcache_core.reports.page import Table
 
+from tools.bench.ranking import Cell, Standing, standings
 from tools.evaluate.policies import POLICIES
 from tools.evaluate.preparing import NEAREST, Entry, name_of
-from tools.evaluate.ranking import Cell, Standing, standings
 from tools.evaluate.sections import Found
 
 

@@ -56,8 +56,8 @@ def units_of(subject: Subject, policies: Sequence[Policy]) -> list[Unit]:
 
 def _told(policy: Policy) -> list[Any]:
     """Return what a policy does: not what it promises, which depends on the clock too."""
-    does = {"evaluations", "rows", "fills", "storage"}
-    schedule = policy.schedule and policy.schedule.model_dump(mode="json", include=does)
+    told = {"prediction", "cost", "source", "fingerprint", "solver_steps"}
+    schedule = policy.schedule and policy.schedule.model_dump(mode="json", exclude=told)
     return [schedule, policy.evaluations]
 
 

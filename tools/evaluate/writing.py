@@ -12,9 +12,9 @@ from smoothcache_core.reports.names import schedule_files
 from smoothcache_core.reports.page import Media, Page, Section, Table, section_of, write_page
 from smoothcache_core.reports.text import markdown_table
 
+from tools.bench.ranking import standings
 from tools.evaluate.policies import POLICIES
 from tools.evaluate.preparing import name_of
-from tools.evaluate.ranking import standings
 from tools.evaluate.sections import Found, pictured
 from tools.evaluate.settings import Settings
 from tools.evaluate.tables import all_tables, cells_of

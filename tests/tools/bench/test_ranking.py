@@ -2,7 +2,7 @@
 
 import pytest
 
-from tools.evaluate.ranking import Cell, standings
+from tools.bench.ranking import Cell, standings
 
 BUDGETS = (0.5, 0.25)
 
