@@ -1,26 +1,30 @@
 """Sample Stable Audio Open in either of its libraries, plain or by a schedule.
 
+    python -m tools.sample.stable_audio --schedule user/stable-audio-smoothcache --speedup 2
     python -m tools.sample.stable_audio --prompt "Rain on a tin roof" --seconds 10
-    python -m tools.sample.stable_audio --library diffusers --schedule half.json
+    python -m tools.sample.stable_audio --library diffusers --speedup 2 --schedule twice.json
+    python -m tools.sample.stable_audio --small --steps 50 --speedup 2 --schedule digits.json
 
-What caching adds to the code of the library is the `with` in `main`. Schedules come from
-`smoothcache-audio calibrate --model stabilityai/stable-audio-open-1.0` and `smoothcache-audio
-plan`; they are for one number of steps, and for both libraries as far as the solvers are alike.
+What caching adds to the code of the library is one `with`. A schedule is for one number of steps,
+and for both libraries as far as the solvers are alike.
 """
 
 import math
-import time
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import cyclopts
 import torch
 from cyclopts import Parameter, validators
-from smoothcache_audio import cached_pipeline, load_model, save_wav
-from smoothcache_core import Schedule, SmoothCacheError
+from smoothcache_audio import load_model, prompt_sampler, sampler_of, save_wav
+from smoothcache_audio.loading import SHIPPED_GUIDANCE, SHIPPED_SIGMAS, WORD_SECONDS
+from smoothcache_core.errors import CommandError
 from torch import Tensor
 
+from tools.sample.options import Options, run_script
+from tools.sample.running import Loaded, sample_with
+
+_STEPS = 100  # of both libraries by default
+PUBLISHED = "stabilityai/stable-audio-open-1.0"
 NEGATIVE = "Low quality."
 
 
@@ -68,42 +72,54 @@ def main(
     library: Annotated[
         Literal["stable-audio-tools", "diffusers"], Parameter(help="Library to sample with.")
     ] = "stable-audio-tools",
-    schedule: Annotated[
-        Path | None, Parameter(help="Schedule; without it everything is computed.")
-    ] = None,
     seconds: Annotated[
-        float, Parameter(validator=validators.Number(gte=0.1), help="Length in seconds.")
+        float, Parameter(validator=validators.Number(gt=0.0), help="Length in seconds.")
     ] = 10.0,
-    steps: Annotated[
-        int | None,
-        Parameter(
-            validator=validators.Number(gte=1),
-            help="Steps; default: those of the schedule, else 100.",
-        ),
-    ] = None,
-    guidance: Annotated[float, Parameter(help="Strength of guidance; 1 is none.")] = 7.0,
-    seed: Annotated[int, Parameter(help="Seed of the noise.")] = 0,
-    model: Annotated[
-        str, Parameter(help="A model folder, or a name on the model hub.")
-    ] = "stabilityai/stable-audio-open-1.0",
-    device: Annotated[str, Parameter(help="Torch device; 'auto' is CUDA if any.")] = "auto",
-    output: Annotated[Path, Parameter(help="WAV file to write.")] = Path("sound.wav"),
+    options: Options = Options(),  # noqa: B008 frozen, and the options' own defaults
 ) -> None:
     """Sample Stable Audio Open in either of its libraries, plain or by a schedule."""
-    plan = None if schedule is None else Schedule.load(schedule)
-    loaded = load_model(model, library=library, device=device)
-    sample = with_diffusers if library == "diffusers" else with_stable_audio_tools
-    own = 100 if plan is None else plan.evaluations
-    start = time.perf_counter()
-    with nullcontext() if plan is None else cached_pipeline(loaded, plan):
-        sound, rate = sample(
-            loaded, prompt, seconds=seconds, steps=steps or own, guidance=guidance, seed=seed
-        )
-    print(f"{time.perf_counter() - start:.1f} s, in {save_wav(sound, output, sample_rate=rate)}")
+    if options.small and library != "stable-audio-tools":
+        raise CommandError("--small is a model of stable-audio-tools: leave out --library")
+    with_library = with_diffusers if library == "diffusers" else with_stable_audio_tools
+    guidance = 7.0 if options.guidance is None else options.guidance
+
+    def loaded(steps: int) -> Loaded:
+        if options.small:
+            return small_model(options, steps)
+        model = load_model(options.model or PUBLISHED, library=library, device=options.device)
+
+        def sample(seed: int) -> tuple[Tensor, int]:
+            return with_library(
+                model, prompt, seconds=seconds, steps=steps, guidance=guidance, seed=seed
+            )
+
+        return Loaded(sampler=sampler_of(model, sample), sample=sample, save=save)
+
+    sample_with(options, loaded, steps=_STEPS, output=Path("sound.wav"))
+
+
+def small_model(options: Options, steps: int) -> Loaded:
+    """Return the small model of spoken digits, which says \"seven\"."""
+    sampler = prompt_sampler(
+        load_model("spoken-digits", device=options.device),
+        conditions=[7],
+        steps=steps,
+        guidance=SHIPPED_GUIDANCE if options.guidance is None else options.guidance,
+        seconds=WORD_SECONDS,
+        sigma_min=SHIPPED_SIGMAS[0],
+        sigma_max=SHIPPED_SIGMAS[1],
+    )
+
+    def sample(seed: int) -> tuple[Tensor, int]:
+        return sampler.decode(sampler.final_latent(seed))[0], sampler.sample_rate
+
+    return Loaded(sampler=sampler, sample=sample, save=save)
+
+
+def save(sound: tuple[Tensor, int], path: Path) -> Path:
+    """Write a sound, (channels, samples), with its sample rate, and return the file."""
+    return save_wav(sound[0], path, sample_rate=sound[1])
 
 
 if __name__ == "__main__":
-    try:
-        cyclopts.run(main)
-    except SmoothCacheError as error:
-        raise SystemExit(f"stable_audio.py: {error}") from error
+    run_script("stable_audio", main)

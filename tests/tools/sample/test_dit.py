@@ -1,15 +1,13 @@
-"""The sampling script of DiT in its authors' code: plain, by a schedule, by a router."""
+"""The sampling script of DiT: in diffusers, and in its authors' own code; with routers too."""
 
 from pathlib import Path
-from typing import Any
 
-import cyclopts
 import pytest
 import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from kit.facebook_dit import install
+from kit.scripts import refused, run
 from smoothcache_core import Schedule
-from smoothcache_core.errors import CommandError
 
 from tools.sample import dit as script
 
@@ -28,45 +26,43 @@ def vae(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture
-def settings(vae: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+def words(vae: str, monkeypatch: pytest.MonkeyPatch) -> tuple[object, ...]:
+    """Options of a small model in facebook's code."""
     install(monkeypatch)
-    return {
-        "image_size": 64,
-        "num_classes": 10,
-        "classes": (1, 2),
-        "num_sampling_steps": STEPS,
-        "ddim_sample": True,
-        "vae": vae,
-        "device": "cpu",
-    }
+    return (
+        "--library", "facebook", "--image-size", 64, "--num-classes", 10, "--class", 1,
+        "--class", 2, "--num-sampling-steps", STEPS, "--vae", vae, "--device", "cpu",
+    )  # fmt: skip
 
 
-def test_what_was_planned_once_is_sampled_by_again(settings: dict[str, Any], tmp_path: Path):
+def test_what_was_planned_once_is_sampled_by_again(words: tuple[object, ...], tmp_path: Path):
     files = [tmp_path / f"{name}.png" for name in ("first", "again", "plain")]
     schedule = tmp_path / "twice.json"
-    script.main(**settings, speedup=1.5, schedule=schedule, output=files[0])
-    script.main(**settings, schedule=schedule, output=files[1])
-    script.main(**settings, output=files[2])
+    ddim = (*words, "--ddim-sample")
+    run(script, *ddim, "--speedup", 1.5, "--schedule", schedule, "--output", files[0])
+    run(script, *ddim, "--schedule", schedule, "--output", files[1])
+    run(script, *ddim, "--output", files[2])
     first, again, plain = (file.read_bytes() for file in files)
     assert first == again
     assert first != plain
     assert Schedule.load(schedule).evaluations == STEPS
 
 
-def test_a_router_is_trained_and_sampled_by(settings: dict[str, Any], tmp_path: Path):
-    path = tmp_path / "router.pt"
+def test_a_router_is_trained_and_sampled_by(words: tuple[object, ...], tmp_path: Path):
+    router = (*words, "--ddim-sample", "--path", tmp_path / "router.pt", "--thres", 0.5)
     files = [tmp_path / "trained.png", tmp_path / "again.png"]
-    script.main(**settings, path=path, updates=3, thres=0.5, output=files[0])
-    script.main(**settings, path=path, thres=0.5, output=files[1])
+    run(script, *router, "--updates", 3, "--output", files[0])
+    run(script, *router, "--output", files[1])
     assert files[0].read_bytes() == files[1].read_bytes()
 
 
-@pytest.mark.parametrize("ddim", [True, False])
-def test_a_seed_decides_everything(settings: dict[str, Any], tmp_path: Path, ddim: bool):
-    given: dict[str, Any] = settings | {"ddim_sample": ddim}
+@pytest.mark.parametrize("ddim", [("--ddim-sample",), ()])
+def test_a_seed_decides_everything(
+    words: tuple[object, ...], tmp_path: Path, ddim: tuple[str, ...]
+):
     files = [tmp_path / f"{n}.png" for n in range(3)]
     for file, seed in zip(files, (0, 0, 1), strict=True):
-        script.main(**given, seed=seed, output=file)
+        run(script, *words, *ddim, "--seed", seed, "--output", file)
     one, same, other = (file.read_bytes() for file in files)
     assert one == same != other
 
@@ -74,25 +70,30 @@ def test_a_seed_decides_everything(settings: dict[str, Any], tmp_path: Path, ddi
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({"speedup": 2.0}, "say where to with --schedule"),
-        ({"updates": 2}, "say where to with --path"),
-        ({"path": Path("r.pt"), "schedule": Path("s.json")}, "leave out --schedule"),
-        ({"model": "DiT-S/2"}, "there is no model"),
+        (("--updates", 2), "say where to with --path"),
+        (("--path", "r.pt", "--schedule", "s.json"), "leave out --schedule"),
+        (("--model", "DiT-S/2"), "there is no model"),
+        (("--small",), "--small is a model of diffusers"),
     ],
 )
-def test_what_makes_no_sense_is_refused(settings: dict[str, Any], given: Any, said: str):
-    with pytest.raises(CommandError, match=said):
-        script.main(**settings, **given)
+def test_what_makes_no_sense_is_refused(
+    words: tuple[object, ...], given: tuple[object, ...], said: str
+):
+    assert said in refused(script, *words, *given)
 
 
-def test_missing_code_is_told(settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch):
+def test_options_of_facebooks_code_are_for_that_only():
+    told = refused(script, "--num-classes", 10, "--vae", "ema")
+    assert "--num-classes, --vae: of facebook's code" in told
+
+
+def test_missing_code_is_told(words: tuple[object, ...], monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(__import__("sys").modules, "diffusion", None)
-    with pytest.raises(CommandError, match="inside a clone of it"):
-        script.main(**settings)
+    assert "inside a clone of it" in refused(script, *words)
 
 
 def test_options_have_the_names_of_the_scripts_that_users_know(capsys: pytest.CaptureFixture[str]):
-    cyclopts.App(default_command=script.main, result_action="return_value")(["--help"])
+    run(script, "--help")
     shown = capsys.readouterr().out
     for name in ("--accelerate-method", "--ddim-sample", "--path", "--thres", "--cfg-scale"):
         assert name in shown

@@ -7,6 +7,7 @@ import pytest
 import soundfile
 from kit.audio_folders import save_stable_audio, save_stable_audio_open
 from kit.audio_shell import STEPS, Shell
+from kit.scripts import run
 
 from tools.sample import stable_audio as script
 
@@ -39,11 +40,11 @@ def test_a_schedule_of_the_command_line_serves_the_library_itself(
     shell = Shell(model=model, folder=tmp_path)
     words = ("--library", library, "--prompt", PROMPT, "--seconds", SECONDS, "--guidance", 7)
     planned = shell.plan(shell.calibrate("c.safetensors", *words, samples=1), "--interval", 2)
-    settings: Any = {"model": str(model), "library": library, "prompt": PROMPT, "device": "cpu"}
+    given = ("--model", model, "--library", library, "--prompt", PROMPT, "--device", "cpu")
     sounds = []
-    for name, schedule in (("plain", None), ("cached", planned / "interval-2.json")):
+    for name, by in (("plain", ()), ("cached", ("--schedule", planned / "interval-2.json"))):
         file = tmp_path / f"{name}.wav"
-        script.main(**settings, steps=STEPS, seconds=SECONDS, schedule=schedule, output=file)
+        run(script, *given, "--steps", STEPS, "--seconds", SECONDS, *by, "--output", file)
         assert str(file) in capsys.readouterr().out
         sounds.append(soundfile.read(file)[0])
     plain, cached = sounds
@@ -53,7 +54,7 @@ def test_a_schedule_of_the_command_line_serves_the_library_itself(
 
 
 def test_the_script_shows_its_help():
-    command = [sys.executable, script.__file__, "--help"]
+    command = [sys.executable, "-m", "tools.sample.stable_audio", "--help"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     for option in ("--library", "--schedule", "--prompt", "--seconds"):

@@ -64,8 +64,18 @@ def _told(seconds: float, samples: int, plan: Schedule | None, stats: CacheStats
     text = f"{samples} samples in {seconds:.2f} s, without decoding"
     if stats is None or plan is None:
         return f"{text}; everything computed."
+    return f"{text}; {skipped(plan, stats)}."
+
+
+def skipped(plan: Schedule, stats: CacheStats) -> str:
+    """Return what a schedule had computed and reused, and its share in the plain run.
+
+    Args:
+        plan: What was sampled by.
+        stats: What was counted meanwhile.
+    """
     cost = f"; {plan.compute_fraction():.3f} of the {_unit(plan)}" if plan.has_compute else ""
-    return f"{text}; {_counted(stats)}{cost}."
+    return f"{_counted(stats)}{cost}"
 
 
 def _unit(plan: Schedule) -> str:

@@ -35,18 +35,18 @@ def all_opened(places: Sequence[Path], speedup: float | None) -> dict[Path, Sche
         CommandError: A speed-up is asked for, and all are files.
         ScheduleError: One cannot be read, or has no such schedule.
     """
-    if speedup is not None and not any(_is_shared(place) for place in places):
+    if speedup is not None and not any(is_shared(place) for place in places):
         raise CommandError(
             "--speedup chooses from a shared folder or a repository of the model hub, not from "
             f"{', '.join(repr(str(place)) for place in places)}"
         )
     return {
-        place: _chosen(place, speedup) if _is_shared(place) else Schedule.load(place)
+        place: _chosen(place, speedup) if is_shared(place) else Schedule.load(place)
         for place in places
     }
 
 
-def _is_shared(place: Path) -> bool:
+def is_shared(place: Path) -> bool:
     """Return whether a folder or a repository is meant, not a schedule file."""
     if place.exists():
         return place.is_dir()
