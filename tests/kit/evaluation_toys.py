@@ -150,6 +150,7 @@ def kinds(**values: str) -> dict[str, Kind]:
             value=values.get(name, "kit.evaluation_toys:STACKS"),
             quick=size,
             full=size,
+            extras={"smoothcache_absent": "Sounds are silent."} if name == "audio" else {},
         )
         for name in ("image", "video", "audio")
     }

@@ -47,6 +47,7 @@ class Kind:
         quick: How much is sampled of the shipped model by `--quick`.
         full: How much without.
         own: Fields of the source for the shipped model, where they are not the source's defaults.
+        extras: What is to be said where a package that is no must is not installed, by its module.
     """
 
     name: str
@@ -55,6 +56,11 @@ class Kind:
     quick: Size
     full: Size
     own: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    extras: Mapping[str, str] = field(default_factory=dict[str, str])
+
+    def lacking(self) -> list[str]:
+        """Return what is to be said of packages that are not installed."""
+        return [said for module, said in self.extras.items() if find_spec(module) is None]
 
     def load(self) -> Modality:
         """Return what the command line of the modality is about.
@@ -85,6 +91,10 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
             value="smoothcache_video.cli:CLIPS",
             quick=Size(samples=4, seeds=(1000, 1001), calibration_samples=2),
             full=Size(samples=20, seeds=(1000, 2000, 3000), calibration_samples=5),
+            extras={
+                "av": "PyAV is not installed, so clips are GIF files; "
+                "`pip install 'smoothcache-video[mp4]'` makes them MP4 files."
+            },
         ),
         "audio": Kind(
             name="audio",

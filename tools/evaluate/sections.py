@@ -156,7 +156,7 @@ def _with_failure(entry: Entry, failed: Mapping[str, str]) -> Entry:
 
 
 def _remarks(subject: Subject, calibration: Calibration) -> list[str]:
-    found = [calibration.remark] if calibration.remark else []
+    found = [*([calibration.remark] if calibration.remark else []), *subject.kind.lacking()]
     if not calibration.sites:
         found.append(
             "No parts of this model are known that could be skipped, so only whole evaluations are."

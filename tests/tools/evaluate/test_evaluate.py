@@ -262,6 +262,13 @@ def test_a_missing_package_is_said_in_its_place_and_the_rest_is_there(
     assert ended.report["modalities"]["video"]["report"] is None
 
 
+def test_a_missing_extra_is_said_in_its_place_and_nothing_is_missing(whole: Ended):
+    image, audio = whole.text.split("## Image")[1].split("## Audio")
+    assert "Sounds are silent." in audio
+    assert "Sounds are silent." not in image
+    assert "Sounds are silent." in whole.report["modalities"]["audio"]["remarks"]
+
+
 def test_a_model_that_cannot_be_loaded_is_said_in_its_place(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
