@@ -83,14 +83,14 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
             package="smoothcache-image",
             value="smoothcache_image.cli:IMAGES",
             quick=Size(samples=10, seeds=(1000, 1001), calibration_samples=5),
-            full=Size(samples=32, seeds=(1000, 2000, 3000), calibration_samples=10),
+            full=Size(samples=20, seeds=(1000, 2000, 3000), calibration_samples=10),
         ),
         "video": Kind(
             name="video",
             package="smoothcache-video",
             value="smoothcache_video.cli:CLIPS",
             quick=Size(samples=4, seeds=(1000, 1001), calibration_samples=2),
-            full=Size(samples=20, seeds=(1000, 2000, 3000), calibration_samples=5),
+            full=Size(samples=10, seeds=(1000, 2000, 3000), calibration_samples=5),
             extras={
                 "av": "PyAV is not installed, so clips are GIF files; "
                 "`pip install 'smoothcache-video[mp4]'` makes them MP4 files."
@@ -101,7 +101,7 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
             package="smoothcache-audio",
             value="smoothcache_audio.cli:SOUNDS",
             quick=Size(samples=5, seeds=(1000, 1001), calibration_samples=3),
-            full=Size(samples=20, seeds=(1000, 2000, 3000), calibration_samples=5),
+            full=Size(samples=10, seeds=(1000, 2000, 3000), calibration_samples=5),
             # without noise of the solver's own, which hides what caches do, and with fewer steps
             own={"solver": "dpmpp-2m", "steps": 50},
         ),
