@@ -215,10 +215,11 @@ SOUNDS = Modality(
         "distance, dB), mel L1, SI-SDR (dB), KL (nats):\nagainst the plain sounds. accuracy: "
         "digits that a classifier recognises. Frechet: distance from real ones in its features.",
         files={
+            "index.html": "the page to look at, in a browser",
             "sounds": "WAV files: the same digits, plain and by every schedule",
             "samples.png": "their spectrograms, and what changed",
             "waveforms.png": "one of them over its plain waveform",
-            "report.md": "all numbers and pictures (report.json for programs)",
+            "report.md": "all of it as Markdown (report.json for programs)",
             "predicted-and-measured.png": "the errors that were promised, and those that came",
             "schedules": "JSON files, for `smoothcache-audio sample --schedule`",
         },

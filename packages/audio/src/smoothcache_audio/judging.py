@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
@@ -14,6 +13,7 @@ from smoothcache_core.cli.evaluating import CLASS_COLUMNS, SHEET, described
 from smoothcache_core.cli.modality import Judging
 from smoothcache_core.cli.sampling import save_samples
 from smoothcache_core.reports import ReportRow
+from smoothcache_core.reports.names import file_stems
 from torch import Tensor
 
 from smoothcache_audio import classifier as spoken
@@ -21,6 +21,7 @@ from smoothcache_audio.conditions import digit_of
 from smoothcache_audio.loading import DIGITS
 from smoothcache_audio.metrics import digit_metrics, digit_summaries, waveform_metrics
 from smoothcache_audio.sampling import PromptSampler
+from smoothcache_audio.sound_media import compared_sounds
 from smoothcache_audio.sounds import SoundRow, save_wav, spectrogram_sheet, waveform_overlay
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ OVERLAY = "waveforms.png"
 SOUNDS = "sounds"
 _HEARD = 10  # sounds of every policy in the WAV files
 _SEEN = 3  # of these in the pictures
+_PLAYED = 6  # of these on the page, one by one
 
 ABOUT = """
 ## What the numbers say
@@ -40,6 +42,9 @@ included. The other metrics compare decoded sounds with those of the plain run:
 `log_spectral_distance_db` and `snr_db` in decibels, `mel_l1` in natural logarithms (0.115 is 1 dB),
 `multi_resolution_stft` is without a unit, `si_sdr_db` is the scale-invariant signal-to-distortion
 ratio. Seconds are those of one run, from the noise to the latents; decoding is not among them.
+
+In spectrograms time goes across and frequency up, from 0 to half the sample rate; levels end 80 dB
+below the loudest. Differences go from -30 dB (violet, quieter than plain) to 30 dB (brown, louder).
 """
 ABOUT_DIGITS = """
 `accuracy` is the fraction of sounds that the packaged classifier takes for the digit asked for.
@@ -81,10 +86,12 @@ def sound_judging(sampler: PromptSampler, seeds: Sequence[int], digits: bool) ->
         return {SHEET: sheet, OVERLAY: overlay}
 
     def write(report: Report, folder: Path) -> None:
+        stems = file_stems(row.policy for row in report.rows)
         for row in rows(report):
-            stem = re.sub(r"[^a-z0-9.]+", "-", row.name.lower()).strip("-")
             joined = torch.cat(list(row.waveforms), dim=-1)
-            save_wav(joined, folder / SOUNDS / f"{stem}.wav", sample_rate=sampler.sample_rate)
+            save_wav(
+                joined, folder / SOUNDS / f"{stems[row.name]}.wav", sample_rate=sampler.sample_rate
+            )
 
     metrics = waveform_metrics(sampler.sample_rate)
     summaries = {}
@@ -106,6 +113,9 @@ def sound_judging(sampler: PromptSampler, seeds: Sequence[int], digits: bool) ->
         shown=_HEARD,
         pictures=pictures,
         write=write,
+        comparisons=partial(
+            compared_sounds, captions=captions[:_PLAYED], sample_rate=sampler.sample_rate
+        ),
     )
 
 

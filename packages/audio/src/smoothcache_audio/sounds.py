@@ -69,7 +69,7 @@ def spectrogram_sheet(
     """
     _check(rows, captions)
     count = len(captions)
-    levels = np.stack([_levels(row.waveforms, sample_rate) for row in rows])
+    levels = np.stack([levels_of(row.waveforms, sample_rate) for row in rows])
     peaks = np.maximum(levels[0].max(axis=(1, 2)), FLOOR_DB + AUDIBLE_DB)[:, None, None]
     levels = np.maximum(levels - peaks, -AUDIBLE_DB)
     columns = count if len(rows) == 1 else 2 * count
@@ -155,8 +155,13 @@ class _Spectrograms:
         bar.outline.set_visible(False)
 
 
-def _levels(waveforms: Tensor, sample_rate: int) -> np.ndarray:
-    """Return the levels of sounds, (n, frequencies, frames) in decibels, channels averaged."""
+def levels_of(waveforms: Tensor, sample_rate: int) -> np.ndarray:
+    """Return the levels of sounds, (n, frequencies, frames) in decibels, channels averaged.
+
+    Args:
+        waveforms: (n, channels, samples), full scale at -1 and 1.
+        sample_rate: Samples per second, above 0.
+    """
     powers = 10.0 ** (spectrogram_db(waveforms, sample_rate=sample_rate) / 10.0)
     return (10.0 * powers.mean(dim=1).log10()).numpy()
 
@@ -271,8 +276,6 @@ def save_wav(waveform: Tensor, path: str | Path, *, sample_rate: int) -> Path:
     Raises:
         EvaluationError: The shape or the rate is wrong, or a value is not finite.
     """
-    import soundfile
-
     sound = waveform.detach().cpu().double()
     if sound.ndim != 2 or not sound.numel() or not sample_rate > 0:
         raise EvaluationError(
@@ -289,7 +292,20 @@ def save_wav(waveform: Tensor, path: str | Path, *, sample_rate: int) -> Path:
             SmoothCacheWarning,
             stacklevel=2,
         )
-    values = (sound.clamp(-1.0, 1.0) * _FULL_SCALE).round().to(torch.int16).T.numpy()
+    return write_atomically(path, wav_bytes(sound, sample_rate=sample_rate))
+
+
+def wav_bytes(waveform: Tensor, *, sample_rate: int) -> bytes:
+    """Return a sound as a WAV file of 16 bits per sample; what is beyond full scale is clipped.
+
+    Args:
+        waveform: (channels, samples), full scale at -1 and 1.
+        sample_rate: Samples per second, above 0.
+    """
+    import soundfile
+
+    sound = waveform.detach().cpu().double().clamp(-1.0, 1.0)
+    values = (sound * _FULL_SCALE).round().to(torch.int16).T.numpy()
     buffer = io.BytesIO()
     soundfile.write(buffer, values, sample_rate, format="WAV", subtype="PCM_16")
-    return write_atomically(path, buffer.getvalue())
+    return buffer.getvalue()

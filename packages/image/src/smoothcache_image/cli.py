@@ -152,8 +152,9 @@ IMAGES = Modality(
         legend="rel L2 with its 95 % interval, and PSNR (dB): against the plain sample. accuracy: "
         "digits that a classifier\nrecognises. Frechet: distance from real digits in its features.",
         files={
+            "index.html": "the page to look at, in a browser",
             "samples.png": "the same digits, plain and by every schedule",
-            "report.md": "all numbers and pictures (report.json for programs)",
+            "report.md": "all of it as Markdown (report.json for programs)",
             "predicted-and-measured.png": "the errors that were promised, and those that came",
             "schedules": "JSON files, for `smoothcache-image sample --schedule`",
         },

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ from smoothcache_core import Report
 from smoothcache_core.cli.evaluating import CLASS_COLUMNS, SHEET, described, number
 from smoothcache_core.cli.modality import Judging
 from smoothcache_core.cli.sampling import save_samples
+from smoothcache_core.evaluation.comparing import compared_pictures
 from smoothcache_core.evaluation.sheets import compared_rows, sample_sheet
 from smoothcache_core.files import write_atomically
 from torch import Tensor
@@ -28,8 +30,8 @@ ABOUT = """
 
 A sample is what the solver ends with: the latents, as they enter the autoencoder's decoder.
 `rel_l2` compares them with those of the plain run from the same noise. `psnr_db` compares the
-decoded pictures, values in [0, 1]. Seconds are those of one run, from the noise to the latents;
-decoding is not among them.
+decoded pictures, values in [0, 1]. Differences are shown ten times as large. Seconds are those of
+one run, from the noise to the latents; decoding is not among them.
 """
 ABOUT_DIGITS = """
 `accuracy` is the fraction of samples that the packaged classifier takes for the digit asked for.
@@ -63,6 +65,7 @@ def picture_judging(sampler: PromptSampler, seeds: Sequence[int], digits: bool) 
         ),
         shown=_SHOWN,
         pictures=sheet,
+        comparisons=partial(compared_pictures, captions=captions),
     )
 
 

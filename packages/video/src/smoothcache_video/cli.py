@@ -222,10 +222,11 @@ CLIPS = Modality(
         "clips. accuracy, direction: digits, and ways they move, that a classifier\nrecognises. "
         "Frechet: distance from real clips in its features.",
         files={
+            "index.html": "the page to look at, in a browser",
             "clips.gif": "the same clips, plain and by every schedule, and what changed",
             "samples.png": "one of them, frame by frame",
             "clips": "a clip for each schedule: plain, cached, and the difference side by side",
-            "report.md": "all numbers and pictures (report.json for programs)",
+            "report.md": "all of it as Markdown (report.json for programs)",
             "predicted-and-measured.png": "the errors that were promised, and those that came",
             "schedules": "JSON files, for `smoothcache-video sample --schedule`",
         },

@@ -75,11 +75,19 @@ def side_by_side(plain: Tensor, other: Tensor) -> Tensor:
     """
     apart = (other - plain).abs().mul(MAGNIFIED).clamp(max=1.0)
     rows = torch.stack([plain, other, apart], dim=1).expand(-1, -1, -1, 3, -1, -1)
-    factor = -(-_LEAST_SIDE // min(rows.shape[-2:]))
-    large = rows.repeat_interleave(factor, dim=-1).repeat_interleave(factor, dim=-2)
-    spaced = functional.pad(large, (0, _GAP, 0, _GAP), value=1.0)
+    spaced = functional.pad(enlarged(rows), (0, _GAP, 0, _GAP), value=1.0)
     joined = spaced.permute(2, 3, 0, 4, 1, 5).flatten(4, 5).flatten(2, 3)
     return joined[..., :-_GAP, :-_GAP]
+
+
+def enlarged(clips: Tensor) -> Tensor:
+    """Return clips with their pixels repeated, if they have less than 96 on a side.
+
+    Args:
+        clips: (..., height, width), values in [0, 1].
+    """
+    factor = -(-_LEAST_SIDE // min(clips.shape[-2:]))
+    return clips.repeat_interleave(factor, dim=-1).repeat_interleave(factor, dim=-2)
 
 
 def _drawn(figure: Figure, strips: Sequence[np.ndarray]) -> np.ndarray:

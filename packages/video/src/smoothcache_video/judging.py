@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import re
 import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
@@ -16,10 +15,12 @@ from smoothcache_core.cli.modality import Judging
 from smoothcache_core.cli.sampling import save_samples
 from smoothcache_core.evaluation.sheets import compared_rows
 from smoothcache_core.reports import ReportRow
+from smoothcache_core.reports.names import file_stems
 from smoothcache_core.reports.rows import PLAIN
 from torch import Tensor
 
 from smoothcache_video.clip_files import FileKind, chosen_suffix, clip_bytes, save_clip
+from smoothcache_video.clip_media import compared_clips
 from smoothcache_video.clip_sheets import frame_sheet, played, playing_sheet, side_by_side
 from smoothcache_video.conditions import digit_and_direction
 from smoothcache_video.metrics import clip_metrics, clip_summaries, moving_digit_summaries
@@ -49,8 +50,9 @@ the decoded clips with the plain ones, values in [0, 1]: `psnr_db` and `ssim` ar
 `motion_error` is the relative L2 distance of the differences of consecutive frames. `flicker`,
 `motion` and `sharpness` are levels of a clip by itself: the mean absolute second difference of the
 brightness in time, the first one, and that of neighbouring pixels; with `_ratio` over the plain
-clip's: 1 is as before, more flicker is above 1, less motion and blur are below 1. Seconds are those
-of one run, from the noise to the latents; decoding is not among them.
+clip's: 1 is as before, more flicker is above 1, less motion and blur are below 1. Differences are
+shown ten times as large. Seconds are those of one run, from the noise to the latents; decoding is
+not among them.
 """
 ABOUT_DIGITS = """
 `accuracy` is the fraction of clips in which the packaged classifier sees the digit asked for,
@@ -92,6 +94,12 @@ def clip_judging(
         shown=_SHOWN,
         pictures=partial(_pictures, sampler, prompts),
         write=partial(_write, sampler.frame_rate, suffix),
+        comparisons=partial(
+            compared_clips,
+            captions=[sampler.label(prompt) for prompt in prompts[:_ROWS]],
+            fps=sampler.frame_rate,
+            suffix=suffix,
+        ),
     )
 
 
@@ -155,11 +163,11 @@ def _coloured(clips: Tensor) -> Tensor:
 def _write(fps: float, suffix: str, report: Report, folder: Path) -> None:
     """Write the clips of every schedule beside the plain ones."""
     plain = report.samples[PLAIN][:_ROWS]
+    stems = file_stems(row.policy for row in report.rows)
     for row in report.rows:
         if row.policy != PLAIN:
-            stem = re.sub(r"[^a-z0-9.]+", "-", row.policy.lower()).strip("-")
             joined = side_by_side(plain, report.samples[row.policy][:_ROWS])
-            save_clip(joined, folder / CLIPS / f"{stem}{suffix}", fps=fps)
+            save_clip(joined, folder / CLIPS / f"{stems[row.policy]}{suffix}", fps=fps)
 
 
 # ---------------------------------------------------------------------------- files

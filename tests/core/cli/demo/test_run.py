@@ -4,6 +4,7 @@ import re
 from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
 import smoothcache_audio.cli
@@ -26,6 +27,7 @@ class Demo:
 
     Attributes:
         app: The command line.
+        command: Its program.
         files: How many files it names.
         metrics: Metrics that it measures.
         asked: Options that ask for a three.
@@ -33,6 +35,7 @@ class Demo:
     """
 
     app: CommandLine
+    command: str
     files: int
     metrics: tuple[str, ...]
     sample: str
@@ -42,20 +45,23 @@ class Demo:
 DEMOS = {
     "image": Demo(
         app=smoothcache_image.cli.app,
-        files=4,
+        command="smoothcache-image",
+        files=5,
         metrics=("rel_l2", "psnr_db"),
         sample="0000-three.png",
     ),
     "video": Demo(
         app=smoothcache_video.cli.app,
-        files=6,
+        command="smoothcache-video",
+        files=7,
         metrics=("rel_l2", "psnr_db", "ssim", "motion_error", "flicker_ratio"),
         sample="0000-a-three-moving-up.gif",
         asked=("--prompt", "a three moving up", "--format", "gif"),
     ),
     "audio": Demo(
         app=smoothcache_audio.cli.app,
-        files=6,
+        command="smoothcache-audio",
+        files=7,
         metrics=("rel_l2", "log_spectral_distance_db", "mel_l1", "si_sdr_db", "kl"),
         sample="0000-three.wav",
     ),
@@ -99,6 +105,17 @@ def test_demo_writes_what_it_names(shown: Shown):
     pictures = re.findall(r"\]\((.*?)\)", (folder / "report.md").read_text())
     assert "samples.png" in pictures
     assert all((folder / name).exists() for name in pictures)
+
+
+def test_demo_writes_a_page_of_samples_that_are_there(shown: Shown):
+    page = (shown.folder / "index.html").read_text()
+    addresses = {unquote(name) for name in re.findall(r' (?:src|href|poster)="([^"#:]+)"', page)}
+    assert all((shown.folder / name).exists() for name in addresses)
+    samples = [name for name in addresses if name.startswith("samples/plain-")]
+    assert len({Path(name).stem.removesuffix("-still") for name in samples}) == 2
+    plan = shown.folder / "schedules" / "plan-0.5.json"
+    assert f"{shown.demo.command} sample --schedule {plan.parent}/" in page
+    assert "Use <strong>plan 0." in page
 
 
 def test_demo_judges_with_seeds_that_did_not_calibrate(shown: Shown):

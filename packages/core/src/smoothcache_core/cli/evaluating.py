@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import shlex
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,12 +18,14 @@ from smoothcache_core.cli.destinations import refuse_existing
 from smoothcache_core.cli.loading import sampler_for
 from smoothcache_core.cli.modality import Judging, Modality
 from smoothcache_core.cli.shared import all_opened
+from smoothcache_core.cli.source import Source
 from smoothcache_core.cli.tables import print_table, source_of
 from smoothcache_core.errors import CommandError
 from smoothcache_core.files import check_output
 from smoothcache_core.planning import Planner, Point
 from smoothcache_core.reports import ReportRow, load_peers
 from smoothcache_core.reports.folder import write_report
+from smoothcache_core.reports.names import schedule_files
 from smoothcache_core.sampling import ConditionedSampler
 
 SHEET = "samples.png"
@@ -45,9 +48,22 @@ class Evaluation:
         title: str,
         points: Sequence[Point] = (),
         peers: Sequence[ReportRow] = (),
+        command: str = "",
     ) -> Path:
-        """Write the report folder and return the path of its `report.md`."""
-        *_, text = write_report(
+        """Write the report folder and return the path of its page.
+
+        Args:
+            folder: Where to write.
+            calibration: Errors to draw, and the sites of the schedules.
+            title: What was sampled.
+            points: Plans to draw beside what was measured.
+            peers: Other methods' rows to draw beside them.
+            command: What samples with a schedule, up to the file of the schedule.
+        """
+        if self.judging.write is not None:
+            self.judging.write(self.report, folder)
+        files = schedule_files(self.schedules)
+        *_, page = write_report(
             self.report,
             folder,
             schedules=self.schedules,
@@ -56,10 +72,11 @@ class Evaluation:
             notes=self.judging.about,
             points=points,
             peers=peers,
+            title=title,
+            comparisons=self.judging.comparisons(self.report),
+            lines={name: typed(command, folder / file) for name, file in files.items()},
         )
-        if self.judging.write is not None:
-            self.judging.write(self.report, folder)
-        return text
+        return page
 
     def show(self, console: Console) -> None:
         """Show the report as a table."""
@@ -114,6 +131,33 @@ def evaluated(
         calibration_samples=calibration_samples,
     )
     return Evaluation(report=report, judging=judging, schedules=schedules)
+
+
+def typed(command: str, schedule: Path) -> str:
+    """Return the line to type to sample with a schedule.
+
+    Args:
+        command: Its words up to the file.
+        schedule: The file of the schedule.
+    """
+    return f"{command} {shlex.quote(str(schedule))}"
+
+
+def sampling_command(source: Source, modality: Modality) -> str:
+    """Return what samples the same model with a schedule, up to the file of the schedule.
+
+    Args:
+        source: What was sampled.
+        modality: Whose command line it is.
+    """
+    shipped, *_ = source.SHIPPED
+    chosen = {
+        "--model": "" if source.model == shipped else source.model,
+        "--solver": source.chosen_solver,
+        "--guidance": "" if source.guidance is None else f"{source.guidance:g}",
+    }
+    words = [word for name, value in chosen.items() if value for word in (name, value)]
+    return shlex.join([modality.command, "sample", *words, "--schedule"])
 
 
 def described(row: ReportRow) -> str:
@@ -193,9 +237,16 @@ def evaluate_to_folder(settings: Evaluate, modality: Modality) -> None:
     with console.status("planning what else is possible"):
         points = _front(known)
     title = f"{source.model}: {source.samples} samples, {sampler.steps} steps"
-    text = evaluation.write(output, calibration=known, title=title, points=points, peers=rows)
+    page = evaluation.write(
+        output,
+        calibration=known,
+        title=title,
+        points=points,
+        peers=rows,
+        command=sampling_command(source, modality),
+    )
     evaluation.show(console)
-    console.print(f"Everything is in {output}: open {text} and {SHEET} first.")
+    console.print(f"Everything is in {output}: open {page} in a browser first.")
 
 
 def _is_ours(schedule: Schedule) -> bool:

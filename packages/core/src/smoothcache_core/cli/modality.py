@@ -14,6 +14,13 @@ if TYPE_CHECKING:
     from smoothcache_core import Report
     from smoothcache_core.cli.source import Source
     from smoothcache_core.reports import ReportRow
+    from smoothcache_core.reports.page import Comparison
+
+
+def _no_comparisons(report: Report) -> Sequence[Comparison]:
+    """Return nothing: samples of this modality are not shown on the page."""
+    del report
+    return ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +37,7 @@ class Judging:
         pictures: Makes pictures from the report, which holds samples, and a title, by file name:
             figures, or the bytes of files; the first is the one to look at.
         write: Writes what else there is of a report into a folder.
+        comparisons: Makes samples for the page from the report, plain beside cached.
     """
 
     metrics: Mapping[str, Callable[[Tensor, Tensor], Tensor]]
@@ -39,6 +47,7 @@ class Judging:
     shown: int
     pictures: Callable[[Report, str], Mapping[str, Figure | bytes]]
     write: Callable[[Report, Path], None] | None = None
+    comparisons: Callable[[Report], Sequence[Comparison]] = _no_comparisons
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -142,7 +142,7 @@ def write_report(
         explanations=notes,
         lines=lines,
     )
-    return (*written, write_page(_page(section), target))
+    return (*written, write_page(_page(section, report), target))
 
 
 def _further(shown: Mapping[str, str], extra: "Mapping[str, Figure | bytes]") -> list[Media]:
@@ -154,6 +154,16 @@ def _further(shown: Mapping[str, str], extra: "Mapping[str, Figure | bytes]") ->
     ]
 
 
-def _page(section: Section) -> Page:
+def _page(section: Section, report: Report) -> Page:
     files = {_NUMBERS: "all numbers, for programs", _TEXT: "this report as Markdown"}
-    return Page(title=section.title, sections=[section], files=files)
+    return Page(title=section.title, summary=[_summary(report)], sections=[section], files=files)
+
+
+def _summary(report: Report) -> str:
+    """Say what was compared, on what."""
+    schedules = len(report.rows) - 1
+    samples = f"{report.num_samples} sample{'s' if report.num_samples > 1 else ''}"
+    return (
+        f"{samples} of {report.fingerprint.model_class or 'a denoiser'}, plain and by {schedules} "
+        f"schedule{'s' if schedules != 1 else ''} from the same noise, on {report.device}."
+    )

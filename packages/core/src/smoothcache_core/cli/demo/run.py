@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -19,13 +18,15 @@ from smoothcache_core.cli.commands.demo import Demo
 from smoothcache_core.cli.demo.pairs import Pair, comparison, described_pairs, plan_pairs
 from smoothcache_core.cli.demo.threads import use_fastest_threads
 from smoothcache_core.cli.destinations import refuse_existing
-from smoothcache_core.cli.evaluating import Evaluation, evaluated
+from smoothcache_core.cli.evaluating import Evaluation, evaluated, sampling_command
 from smoothcache_core.cli.fitting import fitted_to
 from smoothcache_core.cli.modality import Modality
 from smoothcache_core.cli.source import Source
 from smoothcache_core.cli.tables import print_table
 from smoothcache_core.files import check_output
 from smoothcache_core.planning import Planner, Point
+from smoothcache_core.reports.names import schedule_files
+from smoothcache_core.reports.page import PAGE
 from smoothcache_core.sampling import ConditionedSampler
 
 
@@ -43,7 +44,7 @@ def run_demo(settings: Demo, modality: Modality) -> Evaluation:
     check_output(settings.output, folder=True)
     console, start = Console(highlight=False, soft_wrap=True), time.perf_counter()
     console.print(f"[bold]SmoothCache demo[/]: {modality.demo.opening}")
-    written = ("calibration.safetensors", "report.json", "report.md")
+    written = ("calibration.safetensors", "report.json", "report.md", PAGE)
     refuse_existing([settings.output / name for name in written], force=settings.force)
     count = settings.calibration_samples
     source = replace(settings.source, device="cpu", samples=count, batch=count)
@@ -58,7 +59,13 @@ def run_demo(settings: Demo, modality: Modality) -> Evaluation:
     evaluation = demo.judge(calibration, pairs)
     what = f"{modality.demo.title}, {sampler.steps} steps"
     title = f"{what}: plain, and by schedules from the same noise"
-    evaluation.write(settings.output, calibration=calibration, title=title, points=points)
+    evaluation.write(
+        settings.output,
+        calibration=calibration,
+        title=title,
+        points=points,
+        command=sampling_command(source, modality),
+    )
     demo.conclude(evaluation, pairs, time.perf_counter() - start)
     return evaluation
 
@@ -173,6 +180,6 @@ def _schedules(pairs: Sequence[Pair]) -> dict[str, Schedule]:
 
 def _save(output: Path, calibration: Calibration, pairs: Sequence[Pair]) -> None:
     calibration.save(output / "calibration.safetensors")
-    for name, schedule in _schedules(pairs).items():
-        stem = re.sub(r"[^a-z0-9.]+", "-", name.lower()).strip("-")
-        schedule.save(output / "schedules" / f"{stem}.json")
+    schedules = _schedules(pairs)
+    for name, file in schedule_files(schedules).items():
+        schedules[name].save(output / file)

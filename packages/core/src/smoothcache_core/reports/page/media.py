@@ -34,6 +34,8 @@ class Media:
         content: What to write there; None if the file is there already.
         preview: A still picture: the spectrogram of a sound, or a frame of a clip or of a GIF file,
             shown to those who want no movement.
+        width: Its width in pixels, if known; small pictures are enlarged without smoothing.
+        height: Its height in pixels, if known.
 
     Raises:
         EvaluationError: The file is not below the folder, or is of a kind that no browser shows, or
@@ -44,6 +46,8 @@ class Media:
     alt: str
     content: bytes | None = field(default=None, repr=False)
     preview: "Media | None" = None
+    width: int | None = None
+    height: int | None = None
 
     def __post_init__(self) -> None:
         check_inside(self.file)

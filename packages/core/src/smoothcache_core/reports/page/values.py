@@ -1,5 +1,6 @@
 """What a page shows: sections of one modality each, and what is said across them."""
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -77,7 +78,7 @@ class Section:
     """What is shown of one modality. Everything but its name and title may be left out.
 
     Attributes:
-        name: A word that no other section of the page has, such as `"image"`.
+        name: A word of small letters that no other section of the page has, such as `"image"`.
         title: Title of the section.
         folder: Where its files are, relative to the page, such as `"image"`; `""` if beside it.
         about: Text that comes first: paragraphs, parted by empty lines, with `code` in backticks.
@@ -90,6 +91,9 @@ class Section:
         explanations: What the numbers say, written like `about`.
         settings: What was measured and how, by name.
         notices: What could not be shown, and why.
+
+    Raises:
+        EvaluationError: The name is no such word.
     """
 
     name: str
@@ -105,6 +109,12 @@ class Section:
     explanations: str = ""
     settings: Mapping[str, str] = field(default_factory=dict[str, str])
     notices: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[a-z][a-z0-9-]*", self.name):
+            raise EvaluationError(
+                f"a section's name is a word of small letters, such as 'image', got {self.name!r}"
+            )
 
     def media(self) -> Iterator[Media]:
         """Return every file that is shown or played."""

@@ -7,6 +7,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from smoothcache_core.errors import EvaluationError
 from smoothcache_core.files import check_output, write_atomically
+from smoothcache_core.reports import style
+from smoothcache_core.reports.page import plot, views
 from smoothcache_core.reports.page.media import check_inside
 from smoothcache_core.reports.page.values import Page
 
@@ -84,5 +86,7 @@ def rendered(page: Page) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters["address"] = lambda name: quote(name)
-    return environment.get_template(PAGE).render(page=page, within=within)
+    environment.filters |= {"address": quote, "prose": views.prose, "short": views.short}
+    return environment.get_template(PAGE).render(
+        page=page, within=within, views=views, plot=plot, style=style
+    )
