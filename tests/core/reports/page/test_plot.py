@@ -1,5 +1,7 @@
 """Where points are drawn."""
 
+from typing import Any
+
 import pytest
 from smoothcache_core.reports.page import ErrorPoint
 from smoothcache_core.reports.page.labels import Box, place
@@ -7,7 +9,7 @@ from smoothcache_core.reports.page.plot import HEIGHT, LEFT, RIGHT, WIDTH, plot_
 from smoothcache_core.reports.page.values import PointKind
 
 
-def point(compute: float, error: float, kind: PointKind = "ours", **values: float) -> ErrorPoint:
+def point(compute: float, error: float, kind: PointKind = "ours", **values: Any) -> ErrorPoint:
     return ErrorPoint(policy=f"at {compute}", kind=kind, compute=compute, error=error, **values)
 
 
