@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from smoothcache_core.calibration.calibration import Calibration
-from smoothcache_core.schedule.provenance import Prediction
+from smoothcache_core.schedule.provenance import Distances, Prediction
 from smoothcache_core.schedule.schedule import Schedule
 
 
@@ -47,6 +47,11 @@ class _Line:
 
 _WHOLE = _Line(offset=-0.2, slope=1.3, of_steps=0.42, spread=0.42)
 """Whole evaluations and unconditional passes, estimated on a reduced run."""
+
+
+_EXACT = _Line(offset=0.0, spread=0.42)
+"""Toward the exact solution, estimated on a run that is reduced about it. Its spread is that of
+`_WHOLE`."""
 
 
 _FILLED = _Line(offset=0.46, slope=1.14, noisy=-0.33, spread=0.34)
@@ -101,6 +106,9 @@ class Promises:
         self._samples = calibration.samples
         self._transferred = calibration.fingerprint.transferred_from is not None
         self._noisy = noisy
+        dynamics = calibration.dynamics
+        known = None if dynamics is None else dynamics.exact
+        self._exact = None if known is None else known.distance(calibration.samples)
         self._explained = explained_share(calibration)
 
     def of(
@@ -111,6 +119,7 @@ class Promises:
         by_guidance: Mapping[float, float] | None = None,
         bytes: int | None = None,
         seconds: float | None = None,
+        to_plain: float | None = None,
     ) -> Prediction:
         """Return the error to expect, with its 95 % interval, as a prediction.
 
@@ -120,8 +129,10 @@ class Promises:
             by_guidance: Such estimates at other strengths of guidance, if there are any.
             bytes: The most bytes of cached tensors, see `Prediction`.
             seconds: Seconds of one run, see `Prediction`.
+            to_plain: Where `estimate` is of the distance to the exact solution, that of the
+                distance to the plain run.
         """
-        line = _line(schedule)
+        line = _line(schedule) if to_plain is None else _EXACT
         error = self._expected(line, estimate)
         reach = math.exp(_WIDTH * self._spread(line))
         others = {at: self._expected(line, value) for at, value in (by_guidance or {}).items()}
@@ -132,6 +143,14 @@ class Promises:
             bytes=bytes,
             seconds=seconds,
             by_guidance=others or None,
+            exact=None if to_plain is None else self._distances(error, to_plain),
+        )
+
+    def _distances(self, error: float, to_plain: float) -> Distances:
+        """Return all distances, given those of a schedule that aims at the exact solution."""
+        assert self._exact is not None
+        return Distances(
+            toward="exact", to_plain=to_plain, to_exact=error, plain_to_exact=self._exact
         )
 
     def _expected(self, line: _Line, estimate: float) -> float:
