@@ -11,7 +11,6 @@ from smoothcache_core import Calibration, calibrate, plan
 from smoothcache_core.calibration.outcomes import Estimator, Outcome, log_factor, ordered
 from smoothcache_core.errors import CalibrationError, ScheduleError
 
-
 E = 12
 
 

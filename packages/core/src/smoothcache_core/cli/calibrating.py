@@ -10,7 +10,7 @@ from pathlib import Path
 from rich.console import Console
 
 from smoothcache_core import Calibration, calibrate, verify
-from smoothcache_core.calibration.outcomes import log_factor
+from smoothcache_core.calibration.outcomes import Estimator, log_factor
 from smoothcache_core.cli.commands.calibrate import Calibrate
 from smoothcache_core.cli.destinations import calibration_file
 from smoothcache_core.cli.loading import by_record, check_steps
@@ -86,13 +86,20 @@ def _exact(calibration: Calibration) -> str:
     )
 
 
+_ESTIMATED: Mapping[Estimator, str] = {
+    "whole": "whole evaluations",
+    "filled": "sites",
+    "reused": "the published rule",
+}
+
+
 def _verified(calibration: Calibration) -> str:
     """Say how far off predictions were before plans were run."""
-    titles = {"whole": "whole evaluations", "filled": "sites", "reused": "the published rule"}
-    known = {each.estimator: titles[each.estimator] for each in calibration.outcomes}
+    known = {each.estimator for each in calibration.outcomes}
     said = [
         f"{math.exp(log_factor(calibration.outcomes, how)):.2g} for {title}"
-        for how, title in known.items()
+        for how, title in _ESTIMATED.items()
+        if how in known
     ]
     return (
         f"{len(calibration.outcomes)} plans were run: predicted errors are multiplied by "

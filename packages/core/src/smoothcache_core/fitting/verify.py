@@ -109,7 +109,8 @@ def _plain(sampler: Sampler, seed: int, calibration: Calibration) -> Trajectory:
 def _outcome(sampler: Sampler, plain: Trajectory, schedule: Schedule) -> Iterator[Outcome]:
     """Yield what comes of a schedule; nothing where the run diverges, or errs not at all."""
     assert schedule.prediction is not None
-    errors = CachedRun(sampler, plain).errors(schedule)
+    run = CachedRun(sampler, plain)
+    errors = run.errors(run.final(schedule), needed(plain.final))
     measured = sum(errors) / len(errors)
     if 0.0 < measured < math.inf and schedule.prediction.error:
         yield Outcome(
