@@ -22,6 +22,8 @@ from tools.bench.records import FOLDER, Record
 from tools.bench.studies import (
     compile,
     demo,
+    exact_record,
+    exact_settings,
     planning,
     portability,
     promises,
@@ -37,7 +39,7 @@ from tools.bench.studies import (
 )
 
 NAME = "python -m tools.bench"
-Save = Callable[[Record, Path], Path]
+Save = Callable[[Any, Path], Path]
 app = App(
     name=NAME,
     help="Measure, and write a record into benchmarks/.",
@@ -57,7 +59,7 @@ def study(
     home: App,
     name: str,
     settings: type[Any],
-    measure: Callable[[Any], Record],
+    measure: Callable[[Any], Any],
     *,
     about: str | None = None,
     threads: int = 1,
@@ -70,7 +72,7 @@ def study(
         name: Its name there.
         settings: Dataclass of its options; all have defaults, what they mean stands below
             Attributes of its docstring.
-        measure: Makes a record from settings.
+        measure: Makes a record from settings, or what else `save` takes.
         about: Help of the command; by default that of `measure`.
         threads: Threads of torch, unless told otherwise; 0 leaves them.
         save: Writes a record into a folder and returns the path of its JSON file.
@@ -112,6 +114,7 @@ def main(words: Sequence[str] | None = None) -> None:
 
 
 _quality = group("quality", quality_record.__doc__)
+_exact = group("exact", exact_record.__doc__)
 _speed = group("speed", speed_image.__doc__)
 _seconds = group("seconds", seconds.__doc__)
 _portability = group("portability", portability.__doc__)
@@ -142,6 +145,30 @@ study(
     about="Compare policies on the moving-digits model.",
     threads=2,
     save=quality_record.save,
+)
+study(
+    _exact,
+    "image",
+    exact_settings.Settings,
+    lambda settings: exact_record.record(IMAGE, settings),
+    about="Compare distances from the exact solution on the digits models.",
+    save=exact_record.save,
+)
+study(
+    _exact,
+    "audio",
+    exact_settings.AudioSettings,
+    lambda settings: exact_record.record(audio(), settings),
+    about="Compare distances from the exact solution on the spoken-digits model.",
+    save=exact_record.save,
+)
+study(
+    _exact,
+    "video",
+    exact_settings.VideoSettings,
+    lambda settings: exact_record.record(VIDEO, settings),
+    about="Compare distances from the exact solution on the moving-digits model.",
+    save=exact_record.save,
 )
 study(_speed, "image", speed_image.ImageSettings, speed_image.measure, threads=0)
 study(_speed, "audio", speed_audio.AudioSettings, speed_audio.measure, threads=0)

@@ -196,6 +196,35 @@ def _routers(rows: list[dict[str, Any]]) -> str:
     return "; ".join(found)
 
 
+def _exact(rows: list[dict[str, Any]]) -> str:
+    """Return the plain run's distance of every case, and the nearest of ours and of others."""
+    parts = []
+    for row in rows:
+        if row["policy"] == "plain" and "calibrated" not in row:
+            here = [each for each in rows if _case(each) == _case(row)]
+            found = [_nearest([each for each in here if each["budget"] == b]) for b in _BUDGETS]
+            about = f"{row['model']}, {row['solver']} {row['evaluations']}"
+            about += f", guidance {row['guidance']:g}: plain run {row['exact_rel_l2']:.2g}"
+            parts.append("; ".join(filter(None, (about, *found))))
+    return ". ".join(parts)
+
+
+def _case(row: dict[str, Any]) -> tuple[Any, ...]:
+    keys = ("model", "solver", "plain_evaluations", "guidance", "calibrated")
+    return tuple(row.get(key) for key in keys)
+
+
+def _nearest(rows: Sequence[dict[str, Any]]) -> str:
+    """Return the distances of the nearest of ours and of others at a budget."""
+    found = []
+    for ours in (True, False):
+        those = [row for row in rows if row["ours"] is ours]
+        if those:
+            best = min(those, key=lambda row: row["exact_rel_l2"])
+            found.append(f"{best['policy']} {best['exact_rel_l2']:.2g}")
+    return f"at {rows[0]['budget']:g} {', '.join(found)}" if found else ""
+
+
 def _promises(rows: list[dict[str, Any]]) -> str:
     plans, fits = ([row for row in rows if row["how"] == how] for how in ("plan", "fit"))
     inside, fitted = (statistics.mean(row["inside"] for row in of) for of in (plans, fits))
@@ -234,30 +263,18 @@ def _evaluation(rows: list[dict[str, Any]]) -> str:
     )
 
 
-def _devices(rows: list[dict[str, Any]]) -> str:
-    """Return whether a device gives what the CPU gives."""
-    if not rows:
-        return "nothing could be compared"
-    apart = max(row["latents_apart"] for row in rows)
-    differ = max(
-        abs(row["error_device"] / row["error_cpu"] - 1.0) for row in rows if row["error_cpu"]
-    )
-    word = "yes" if all(row["agrees"] for row in rows) else "NO"
-    return f"{word}: plain latents {apart:.1g} apart, errors of schedules {differ:.1%}"
-
-
 ANSWERS: dict[str, Answer] = {
     "evaluation": _evaluation,
     "quality": _quality,
     "speed": _speed,
     "compile": _compile,
     "gpu": _speed,
-    "devices": _devices,
     "seconds": _speed,
     "planning": _planning,
     "routers": _routers,
     "sensitivity": _sensitivity,
     "promises": _promises,
+    "exact": _exact,
     "transfer": _transfer,
     "length": _length,
     "sde": _sde,

@@ -12,6 +12,7 @@ from smoothcache_core.adapters import DENOISER
 from smoothcache_core.planning import Planner
 from smoothcache_core.sampling import ConditionedSampler
 from smoothcache_core.schedule import Fill
+from smoothcache_core.schedule.provenance import Aim
 from smoothcache_core.sources import smooth_to_compute
 
 from tools.bench.policies import Attach, Attachable, Attached, Row, RowOf
@@ -133,6 +134,41 @@ def our_policies() -> Mapping[str, Plan]:
 
 def _planned(target: str, material: Material, budget: float) -> Schedule:
     return Planner(material.calibration, target=target).to_compute(budget)
+
+
+def planned(material: Material, budget: float) -> Schedule:
+    """Return what a user gets from `plan`.
+
+    Args:
+        material: What it is made from.
+        budget: Compute fraction, in (0, 1].
+    """
+    return Planner(material.calibration).to_compute(budget)
+
+
+def fitted(material: Material, budget: float, *, toward: Aim) -> Schedule:
+    """Return what `fit` makes of a plan.
+
+    Args:
+        material: What it is made from.
+        budget: Compute fraction, in (0, 1].
+        toward: What samples shall come near to.
+    """
+    sampler = material.sampler
+    with sampler.around():
+        schedule = planned(material, budget) if budget < 1.0 else _everything(material)
+        return fit(sampler, schedule, seeds=material.seeds, toward=toward, progress=False)
+
+
+def _everything(material: Material) -> Schedule:
+    """Return the schedule of whole evaluations that skips none."""
+    calibration = material.calibration
+    return Schedule(
+        evaluations=calibration.evaluations,
+        rows={DENOISER.kind: (1,) * calibration.evaluations},
+        fingerprint=calibration.fingerprint,
+        cost=calibration.cost,
+    )
 
 
 def _smooth(material: Material, budget: float) -> Schedule:

@@ -74,12 +74,15 @@ def teacache(tea: Tea, polynomial: Sequence[float], threshold: float) -> Attach:
     return lambda sampler: _attached(tea, sampler, skips, _State(steps=sampler.steps))
 
 
-def fitted_polynomial(tea: Tea, run: Callable[[Attach], object]) -> list[float]:
-    """Return the polynomial of a model, by a run that computes everything.
+def changes_of(tea: Tea, run: Callable[[Attach], object]) -> list[tuple[float, float]]:
+    """Return how much the signal and what the blocks add change, by a run that computes everything.
 
     Args:
         tea: Where it goes.
         run: Samples once under a policy.
+
+    Returns:
+        Relative changes of the signal and of what is added, of every evaluation but the first.
     """
     states: list[_State] = []
 
@@ -88,9 +91,17 @@ def fitted_polynomial(tea: Tea, run: Callable[[Attach], object]) -> list[float]:
         return _attached(tea, sampler, lambda state, change: False, states[-1])
 
     run(watching)
-    changes = np.array(states[-1].changes)
-    degree = min(_DEGREE, len(changes) - 1)
-    return np.polyfit(changes[:, 0], changes[:, 1], degree).tolist()
+    return states[-1].changes
+
+
+def fitted_polynomial(changes: Sequence[tuple[float, float]]) -> list[float]:
+    """Return the polynomial of a model.
+
+    Args:
+        changes: See `changes_of`.
+    """
+    signals, added = zip(*changes, strict=True)
+    return np.polyfit(signals, added, min(_DEGREE, len(changes) - 1)).tolist()
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from typing import Any
 
 from diffusers.hooks._helpers import TransformerBlockMetadata, TransformerBlockRegistry
 from smoothcache_audio.stable_audio_tools import quiet_loading
-from torch import nn
+from torch import Tensor, nn
 
 from tools.bench.baselines.diffusers_hooks import (
     first_block_by,
@@ -16,6 +16,7 @@ from tools.bench.baselines.diffusers_hooks import (
 from tools.bench.baselines.hosts import Host, masked
 from tools.bench.baselines.ours import smoothcache, whole_evaluations
 from tools.bench.baselines.peers import ALWAYS
+from tools.bench.baselines.teacache import Tea
 from tools.bench.policies import CONTROL, PLAIN, Policy, spaced
 
 KINDS = ("self_attn", "cross_attn", "ff")
@@ -63,6 +64,19 @@ def host() -> Host:
         ),
     )
     return Host(block=TransformerBlock, blocks="layers", part=_blocks, known=False)
+
+
+def _modulated_input(block: Any, x: Tensor, *args: object, **given: Any) -> Tensor:
+    """Return what the attention of a block is given."""
+    del args
+    normed, embedded = block.pre_norm(x), given.get("global_cond")
+    if embedded is None or not block.global_cond_dim:
+        return normed
+    scale, shift, *_ = (block.to_scale_shift_gate + embedded).unsqueeze(1).chunk(6, dim=-1)
+    return normed * (1 + scale) + shift
+
+
+TEA = Tea(blocks=lambda model: list(model.transformer.layers), signal=_modulated_input)
 
 
 def _peers() -> list[Policy]:

@@ -6,12 +6,14 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, get_args
 
+import numpy as np
 from smoothcache_image import load_pipeline
 from smoothcache_image.loading import DIGITS_GUIDANCE, Solver as SolverName, with_solver
 from smoothcache_image.metrics import digit_summaries, picture_metrics
 from smoothcache_image.sampling import PromptSampler, prompt_sampler
 
-from tools.bench.models.image_policies import HOST
+from tools.bench.baselines.solvers import Axis, dpm_solver, fine, solvers_of
+from tools.bench.models.image_policies import HOST, TEA
 from tools.bench.models.model import Judgement, Modality, Solver, WithSteps, judgement_of
 from tools.bench.shared_weights import sharing
 
@@ -70,13 +72,50 @@ def solver_title(scheduler: Any) -> str:
 
 
 def _solver(sampler: PromptSampler) -> Solver:
-    exact = _exact_scheduler(sampler.pipe.scheduler)
+    own = sampler.pipe.scheduler
+    axis = _axis(sampler)
+    exact = partial(dpm_solver, _config(own), axis, fine, 3)
     return Solver(
-        title=solver_title(sampler.pipe.scheduler),
-        is_stochastic=sampler.pipe.scheduler.config.get("algorithm_type", "").startswith("sde"),
-        exact=partial(_by, lambda: exact),
-        exact_settings={key: str(value) for key, value in sorted(exact.config.items())},
+        title=solver_title(own),
+        is_stochastic=own.config.get("algorithm_type", "").startswith("sde"),
+        exact=partial(_by, exact),
+        exact_settings={"solver": "DPM-Solver++ 3M", "first timestep": f"{axis.first:g}"},
     )
+
+
+def _config(own: Any) -> Mapping[str, Any]:
+    """Return what other schedulers are to know of a model."""
+    return with_solver(own, "dpmsolver++").config
+
+
+def _axis(sampler: PromptSampler) -> Axis:
+    """Return how much noise there is at timesteps, from that of the run's first evaluation on."""
+    scheduler = copy.deepcopy(sampler.pipe.scheduler)
+    scheduler.set_timesteps(sampler.steps)
+    if _is_flow(scheduler):
+        first = 1000 * float(scheduler.sigmas[0])  # its timesteps are rounded
+        return Axis(
+            share=lambda t: t / 1000, timestep=lambda s: s * 1000, first=first, last=1.0, end=0.0
+        )
+    kept = scheduler.alphas_cumprod.double().numpy()
+    noise = ((1 - kept) / kept) ** 0.5
+    shares, all_timesteps = noise / (1 + noise), np.arange(len(noise))
+    return Axis(
+        share=lambda t: np.interp(t, all_timesteps, shares),
+        timestep=lambda s: np.interp(s, shares, all_timesteps),
+        first=float(scheduler.timesteps[0]),
+        last=0.0,
+        end=-1.0,
+    )
+
+
+def _others(sampler: PromptSampler) -> Mapping[str, Mapping[str, WithSteps]]:
+    """Return other solvers of the model on all grids."""
+    made = solvers_of(_config(sampler.pipe.scheduler), _axis(sampler))
+    return {
+        title: {words: partial(_by, make) for words, make in ways.items()}
+        for title, ways in made.items()
+    }
 
 
 def _fewer(sampler: PromptSampler) -> Mapping[str, Mapping[str, WithSteps]]:
@@ -109,15 +148,6 @@ def _with_spacing(scheduler: Any, spacing: str) -> Any:
     return type(scheduler).from_config(scheduler.config, timestep_spacing=spacing)
 
 
-def _exact_scheduler(own: Any) -> Any:
-    """Return the scheduler of the exact solution.
-
-    Of the spacings only "trailing" makes 1000 timesteps that are all different.
-    """
-    solver = with_solver(own, "dpmsolver++")
-    return solver if _is_flow(own) else _with_spacing(solver, "trailing")
-
-
 IMAGE = Modality(
     name="image",
     packages=PACKAGES,
@@ -125,7 +155,10 @@ IMAGE = Modality(
     owned=_owned,
     solver=_solver,
     fewer=_fewer,
+    others=_others,
     host=HOST,
+    tea=TEA,
     judged=_judged,
+    pictured=lambda sampler, latents: sampler.decode(latents),
     notes=NOTES,
 )

@@ -6,6 +6,7 @@ from typing import Any
 from diffusers.hooks.faster_cache import FasterCacheConfig
 from diffusers.hooks.sea_cache import SeaCacheConfig
 from diffusers.models.attention import BasicTransformerBlock
+from torch import Tensor
 
 from tools.bench.baselines.diffusers_hooks import (
     first_block_by,
@@ -16,6 +17,7 @@ from tools.bench.baselines.diffusers_hooks import (
 from tools.bench.baselines.hosts import Call, Config, Host, masked
 from tools.bench.baselines.ours import smoothcache, whole_evaluations
 from tools.bench.baselines.peers import ALMOST_ALWAYS, ALWAYS
+from tools.bench.baselines.teacache import Tea
 from tools.bench.policies import (
     CONTROL,
     PLAIN,
@@ -28,6 +30,16 @@ from tools.bench.policies import (
 )
 
 HOST = Host(block=BasicTransformerBlock, blocks="transformer_blocks")
+
+
+def _modulated_input(block: Any, x: Tensor, *args: object, **given: Any) -> Tensor:
+    """Return what the attention of a block is given."""
+    del args
+    modulated, *_ = block.norm1(x, given["timestep"], given["class_labels"], hidden_dtype=x.dtype)
+    return modulated
+
+
+TEA = Tea(blocks=lambda model: list(model.transformer_blocks), signal=_modulated_input)
 
 
 def falling_lags(evaluations: int) -> Row:

@@ -77,12 +77,14 @@ class Modality:
         owned: Returns a sampler of so many samples per call, of a denoiser of its own.
         solver: Tells a sampler's solver.
         fewer: Returns the ways to take fewer steps by the title of their solver, and in words.
+        others: Returns such ways of good other solvers, on all grids; see `solvers`.
         host: Where peers' caches go on a denoiser.
+        tea: Where TeaCache goes.
         judged: Returns how samples of a sampler from some seeds are judged.
+        pictured: Returns pictures of final latents, (n, 3, height, width), values in [0, 1].
         notes: How to read the rows, besides what is true of all modalities.
         pyramid: By kind of site, its place in pyramid attention broadcast: 0 for spatial, 1 for
             temporal, 2 for cross-attention, 3 for feed-forwards; None if it has no such places.
-        tea: Where TeaCache goes; None if it is not compared with.
         spreads: Summaries that are compared with how much they change from seed to seed.
     """
 
@@ -92,9 +94,11 @@ class Modality:
     owned: Callable[[Any, int], Any]
     solver: Callable[[Any], Solver]
     fewer: Callable[[Any], Mapping[str, Mapping[str, WithSteps]]]
+    others: Callable[[Any], Mapping[str, Mapping[str, WithSteps]]]
     host: Host
+    tea: Tea
     judged: Callable[[Any, Sequence[int]], Judgement]
+    pictured: Callable[[Any, Tensor], Tensor]
     notes: Sequence[str] = ()
     pyramid: Mapping[str, int] | None = None
-    tea: Tea | None = None
     spreads: Sequence[str] = ()

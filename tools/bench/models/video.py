@@ -1,22 +1,38 @@
 """The shipped moving-digits model in the quality benchmark."""
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
+from types import MappingProxyType
 from typing import Any
 
+import torch
+from smoothcache_core.numerics.arrays import Array
 from smoothcache_video import clips
 from smoothcache_video.conditions import choose_prompts
 from smoothcache_video.judging import clip_judging
 from smoothcache_video.loading import SHIPPED_GUIDANCE, load_pipeline
 from smoothcache_video.sampling import PromptSampler, prompt_sampler
+from torch import Tensor
 
+from tools.bench.baselines.solvers import Axis, Grid, dpm_solver, fine, solvers_of
 from tools.bench.models.model import Judgement, Modality, Solver, WithSteps, judgement_of
 from tools.bench.models.video_policies import HOST, RANKS, TEA
 from tools.bench.shared_weights import sharing
 
 PACKAGES = ("torch", "diffusers", "smoothcache-core", "smoothcache-video", "cache-dit")
 SOLVER, TITLE = "default", "rectified flow"
+_AXIS = Axis(
+    share=lambda timesteps: timesteps / 1000,
+    timestep=lambda shares: shares * 1000,
+    first=1000.0,
+    last=1.0,
+    end=0.0,
+)
+_CONFIG: Mapping[str, Any] = MappingProxyType(
+    {"prediction_type": "flow_prediction", "use_flow_sigmas": True}
+)
 
 NOTES = (
     "psnr_db, ssim and motion_error (of frame differences) compare decoded clips with those of the "
@@ -34,7 +50,6 @@ NOTES = (
     "calibration samples.",
     "teacache is TeaCache (arXiv 2411.19108) written again for this model: its polynomial is "
     "fitted to the calibration samples.",
-    "The exact solution is by the same solver, Euler's, in many steps.",
     "fora+taylor is diffusers' own TaylorSeer, with CacheMixin added to the class of a copy of the "
     "denoiser. diffusers' caches of blocks (first-block-cache, magcache) know no lists of these "
     "names, and cache-dit none that alternate.",
@@ -73,7 +88,66 @@ def _with_steps(sampler: PromptSampler, steps: int) -> PromptSampler:
 
 def _solver(sampler: PromptSampler) -> Solver:
     settings = {key: str(value) for key, value in sorted(sampler.pipe.scheduler.config.items())}
-    return Solver(title=TITLE, is_stochastic=False, exact=_with_steps, exact_settings=settings)
+    return Solver(
+        title=TITLE,
+        is_stochastic=False,
+        exact=partial(_by, partial(dpm_solver, _CONFIG, _AXIS, fine, 3)),
+        exact_settings={"solver": "DPM-Solver++ 3M", **settings},
+    )
+
+
+def _own_grid(sampler: PromptSampler) -> Grid:
+    """Return the timesteps that the pipeline chooses for its clips."""
+
+    def grid(axis: Axis, count: int) -> Array:
+        del axis
+        own = copy.deepcopy(sampler.pipe.scheduler)
+        own.set_timesteps(count, height=clips.SIDE, width=clips.SIDE, num_frames=clips.FRAMES)
+        return own.timesteps.double().numpy()
+
+    return grid
+
+
+def _others(sampler: PromptSampler) -> Mapping[str, Mapping[str, WithSteps]]:
+    """Return other solvers of the model on all grids."""
+    made = solvers_of(_CONFIG, _AXIS, {"the pipeline's own": _own_grid(sampler)})
+    return {
+        title: {words: partial(_by, make) for words, make in ways.items()}
+        for title, ways in made.items()
+    }
+
+
+def _by(scheduler: Callable[[], Any], sampler: PromptSampler, steps: int) -> PromptSampler:
+    sampler.pipe.scheduler = _Towards(scheduler())
+    return replace(sampler, steps=steps)
+
+
+class _Towards:
+    """A scheduler of diffusers for a model whose velocity points to the data, not to the noise.
+
+    Args:
+        scheduler: The scheduler.
+    """
+
+    order = 1
+
+    def __init__(self, scheduler: Any) -> None:
+        self._scheduler = scheduler
+        self.config = scheduler.config
+
+    @property
+    def timesteps(self) -> Tensor:
+        """Timesteps of the run."""
+        return self._scheduler.timesteps
+
+    def set_timesteps(self, num_inference_steps: int, device: Any = None, **sizes: int) -> None:
+        """Begin a run; the grid knows the sizes of clips."""
+        del sizes
+        self._scheduler.set_timesteps(num_inference_steps, device=device)
+
+    def step(self, velocity: Tensor, timestep: Tensor, latent: Tensor) -> Any:
+        """Take a step."""
+        return self._scheduler.step(-velocity, timestep, latent)
 
 
 def _fewer(sampler: PromptSampler) -> Mapping[str, Mapping[str, WithSteps]]:
@@ -87,6 +161,13 @@ def _judged(sampler: PromptSampler, seeds: Sequence[int]) -> Judgement:
     return judgement_of(sampler, judging.metrics, judging.summaries)
 
 
+def _pictured(sampler: PromptSampler, latents: Tensor) -> Tensor:
+    """Return the first, the middle and the last frame of every clip, below each other."""
+    clips_of = sampler.decode(latents)
+    frames = clips_of.shape[1]
+    return torch.cat([clips_of[:, i] for i in (0, frames // 2, frames - 1)], dim=-2)
+
+
 VIDEO = Modality(
     name="video",
     packages=PACKAGES,
@@ -94,8 +175,10 @@ VIDEO = Modality(
     owned=_owned,
     solver=_solver,
     fewer=_fewer,
+    others=_others,
     host=HOST,
     judged=_judged,
+    pictured=_pictured,
     notes=NOTES,
     pyramid=RANKS,
     tea=TEA,

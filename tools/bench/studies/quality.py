@@ -184,7 +184,13 @@ def _prepared(settings: Settings, bench: Bench, folder: Path) -> tuple[Known, di
             reference.latents, computed.latents
         ),
     }
-    known = Known(bench=bench, calibration=calibration, trials=trials, tuner=Tuner(trials))
+    known = Known(
+        bench=bench,
+        calibration=calibration,
+        samples=samples,
+        trials=trials,
+        tuner=Tuner(trials),
+    )
     return known, checks
 
 

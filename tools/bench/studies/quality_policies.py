@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from smoothcache_core import Calibration, Schedule
 from smoothcache_core.errors import ScheduleError
+from smoothcache_core.fills import FillRule, reuse, taylor
 from smoothcache_core.schedule.provenance import described
 from smoothcache_core.sources import smooth, smooth_to_compute
 
@@ -18,7 +19,8 @@ from tools.bench.baselines.hosts import Host
 from tools.bench.baselines.ours import Material, Plan, scheduled
 from tools.bench.baselines.peers import ALMOST_ALWAYS, quiet
 from tools.bench.baselines.pyramid import Broadcast, broadcasts, pyramid_schedule
-from tools.bench.baselines.teacache import Tea, fitted_polynomial, teacache
+from tools.bench.baselines.teacache import Tea, changes_of, fitted_polynomial, teacache
+from tools.bench.baselines.whole import even, tea
 from tools.bench.bench import Bench
 from tools.bench.models.model import WithSteps
 from tools.bench.policies import Attach, Policy, fewer_steps
@@ -42,12 +44,14 @@ class Known:
     Attributes:
         bench: The bench.
         calibration: This library's measurements.
+        samples: Samples of its run.
         trials: Tries policies.
         tuner: Finds settings of peers.
     """
 
     bench: Bench
     calibration: Calibration
+    samples: int
     trials: Trials
     tuner: Tuner
 
@@ -66,14 +70,11 @@ class Known:
             )
 
     @cached_property
-    def tea_polynomial(self) -> list[float]:
-        """What TeaCache fits."""
+    def tea_changes(self) -> list[tuple[float, float]]:
+        """What TeaCache measures."""
         tea = self.bench.modality.tea
-        assert tea is not None
         samples, seed = len(self.trials.reference), self.trials.seed
-        return fitted_polynomial(
-            tea, lambda attach: self.bench.run(attach, samples=samples, seed=seed)
-        )
+        return changes_of(tea, lambda attach: self.bench.run(attach, samples=samples, seed=seed))
 
 
 Family = Callable[[Known, float], Iterable[Policy]]
@@ -96,7 +97,7 @@ def families(bench: Bench, ours: Mapping[str, Plan]) -> dict[str, Family]:
     """
     found: dict[str, Family] = {}
     for title, ways in bench.modality.fewer(bench.sampler).items():
-        found[f"fewer-steps ({title})"] = partial(_fewer_steps, title, ways)
+        found[f"fewer-steps ({title})"] = partial(fewer_steps_of, "fewer-steps", title, ways)
     found["fora"] = _fora
     for order in (1, 2):
         found[f"fora+taylor (order {order})"] = partial(_fora_taylor, order)
@@ -105,30 +106,39 @@ def families(bench: Bench, ours: Mapping[str, Plan]) -> dict[str, Family]:
     found[f"dit-smoothcache (K={MAX_LAGS[0]})"] = _dit_smoothcache
     if bench.modality.pyramid is not None:
         found["pab"] = partial(_pyramid, bench.modality.pyramid)
-    if bench.modality.tea is not None:
-        found["teacache"] = partial(_tea_cache, bench.modality.tea)
+    found["teacache"] = partial(_tea_cache, bench.modality.tea)
+    found |= whole_evaluations()
     found["first-block-cache"] = _first_block_cache
     found["magcache"] = _mag_cache
     found["cache-dit"] = partial(_cache_dit, None)
     found["cache-dit (taylor 1)"] = partial(_cache_dit, 1)
-    return found | {name: partial(_ours, name, plan) for name, plan in ours.items()}
+    return found | {name: partial(of_plan, name, plan) for name, plan in ours.items()}
 
 
 # ---------------------------------------------------------------------------- fewer steps
 
 
-def _fewer_steps(
-    title: str, ways: Mapping[str, WithSteps], known: Known, budget: float
+def fewer_steps_of(
+    name: str, title: str, ways: Mapping[str, WithSteps], known: Known, budget: float
 ) -> Iterable[Policy]:
+    """Yield fewer steps by the way that is best on the calibration samples.
+
+    Args:
+        name: Name of the policy.
+        title: Its variant, the name of a solver.
+        ways: Ways to take fewer steps, in words.
+        known: What policies are made from.
+        budget: Evaluations over those of the plain run.
+    """
     steps = max(round(budget * known.bench.sampler.steps), 1)
 
     def trial(words: str) -> Trial:
         attach = fewer_steps(ways[words], steps)
-        return known.trials.of(f"fewer-steps {title} {steps} {words}", attach)
+        return known.trials.of(f"{name} {title} {steps} {words}", attach)
 
     best = choose(list(ways), budget, trial)
     yield Policy(
-        name="fewer-steps",
+        name=name,
         variant=title,
         setting=", ".join([f"{steps} steps", *([best] if best else [])]),
         attach=fewer_steps(ways[best], steps),
@@ -195,13 +205,21 @@ def _smooth(calibration: Calibration, budget: float, max_lag: int) -> Schedule:
         return least
 
 
-def _ours(name: str, plan: Plan, known: Known, budget: float) -> Iterable[Policy]:
+def of_plan(name: str, plan: Plan, known: Known, budget: float) -> Iterable[Policy]:
+    """Yield a policy of ours, its schedule kept beside the trials.
+
+    Args:
+        name: Name of the policy.
+        plan: Makes its schedule.
+        known: What policies are made from.
+        budget: Compute fraction.
+    """
     stem = re.sub(r"[^a-z0-9]+", "-", name.lower())
     path = known.trials.path.with_name(f"schedule-{stem}-{budget:g}.json")
     if not path.exists():
         material = Material(
             calibration=known.calibration,
-            sampler=known.bench.of_batch(len(known.trials.reference)),
+            sampler=known.bench.of_batch(known.samples),
             seeds=known.calibration.seeds,
         )
         plan(material, budget).save(path)
@@ -212,6 +230,32 @@ def _ours(name: str, plan: Plan, known: Known, budget: float) -> Iterable[Policy
         attach=scheduled(schedule),
         ours=True,
         schedule=schedule,
+    )
+
+
+def whole_evaluations() -> dict[str, Family]:
+    """Return what skips whole evaluations without a calibration of ours, by label."""
+    found: dict[str, Family] = {}
+    for rule in (reuse(), taylor(1), taylor(2)):
+        words = rule.name.replace("-", " ")
+        found[f"evenly ({words})"] = partial(_evenly, words, rule)
+        if rule.name != "reuse":
+            found[f"teacache ({words})"] = partial(_tea_whole, words, rule)
+    return found
+
+
+def _evenly(words: str, rule: FillRule, known: Known, budget: float) -> Iterable[Policy]:
+    yield _whole("evenly", words, even(known.calibration, budget, rule))
+
+
+def _tea_whole(words: str, rule: FillRule, known: Known, budget: float) -> Iterable[Policy]:
+    yield _whole("teacache", words, tea(known.calibration, known.tea_changes, budget, rule))
+
+
+def _whole(name: str, words: str, schedule: Schedule) -> Policy:
+    setting = f"{schedule.source.settings['computed']} of {schedule.evaluations}"
+    return Policy(
+        name=name, variant=words, setting=setting, attach=scheduled(schedule), schedule=schedule
     )
 
 
@@ -237,7 +281,7 @@ def _nearest(made: Mapping[Broadcast, Schedule], budget: float) -> list[Broadcas
 
 
 def _tea_cache(tea: Tea, known: Known, budget: float) -> Iterable[Policy]:
-    polynomial = known.tea_polynomial
+    polynomial = fitted_polynomial(known.tea_changes)
     dial = Dial(
         name="teacache",
         attach=lambda options, threshold: teacache(tea, polynomial, threshold),

@@ -158,7 +158,7 @@ def _row(
     peaks = [cell.bytes_peak for cell in cells if cell.bytes_peak is not None]
     if peaks:
         row["bytes_peak"] = max(peaks)
-    return row | _predictions(policy.schedule)
+    return row | predictions(policy.schedule)
 
 
 class _Judge:
@@ -215,7 +215,7 @@ class _Judge:
         }
 
 
-def _predictions(schedule: Schedule | None) -> dict[str, float]:
+def predictions(schedule: Schedule | None) -> dict[str, float]:
     """Return what a schedule promises."""
     if schedule is None:
         return {}

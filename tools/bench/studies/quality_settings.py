@@ -4,10 +4,10 @@ import functools
 import hashlib
 import json
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, ClassVar, Protocol
 
 import torch
 from cyclopts import Parameter
@@ -112,13 +112,39 @@ class VideoSettings(Settings):
     calibration_samples: int = 10
 
 
-def work_folder(settings: Settings, modality: str = "image") -> Path:
+class Resumed(Protocol):
+    """Settings of a study that goes on where it was."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    @property
+    def work(self) -> Path:
+        """Folder of what is kept between runs."""
+        ...
+
+    @property
+    def resume(self) -> bool:
+        """Whether to go on with it."""
+        ...
+
+
+def work_folder(
+    settings: Resumed,
+    modality: str = "image",
+    *,
+    besides: Collection[str] = ("budgets", "only"),
+) -> Path:
     """Return the folder of what is finished, named by modality, settings, versions and code.
 
     Without `resume` it is emptied.
+
+    Args:
+        settings: Settings of the study.
+        modality: Name of the modality.
+        besides: Names of settings that what is kept does not depend on.
     """
     given = asdict(settings)
-    for name in ("work", "resume", "progress", "budgets", "only"):
+    for name in ("work", "resume", "progress", *besides):
         del given[name]
     known = [modality, given, versions(*_PACKAGES), torch.get_num_threads(), _code(modality)]
     digest = hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:16]

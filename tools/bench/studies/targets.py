@@ -14,24 +14,22 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 import torch
 from cyclopts import Parameter
-from smoothcache_core import Adapter, Calibration, PatternAdapter, Schedule, SitePattern
-from smoothcache_core.adapters import DENOISER
+from smoothcache_core import Adapter, PatternAdapter, Schedule, SitePattern
 from smoothcache_core.errors import ScheduleError
 from smoothcache_core.files import write_atomically
-from smoothcache_core.fills import FillRule, linear, reuse, taylor
+from smoothcache_core.fills import linear, reuse, taylor
 from smoothcache_core.metrics import relative_l2
-from smoothcache_core.schedule import Fill
 from smoothcache_core.sources import plan_evaluations, plan_sites
 from torch import Tensor
 from tqdm import tqdm
 
 from tools.bench.baselines.ours import scheduled
+from tools.bench.baselines.whole import even
 from tools.bench.bench import CALIBRATION_SEED, Bench, calibrated, load_bench
 from tools.bench.models.audio import PACKAGES, audio
-from tools.bench.policies import evenly_spaced, plain
+from tools.bench.policies import plain
 from tools.bench.records import Record, Row, grid, new_record
 
 QUESTION = "Which targets and fills hold where the solver adds noise at every step?"
@@ -161,7 +159,7 @@ def _cases(settings: Settings, bench: Bench) -> Iterator[Case]:
                 yield _case(target, rule.name, budget, adapter, made)
         _, calibration = calibrations["sites"]
         for rule in (reuse(), taylor(1)):
-            schedule = _spaced_evaluations(calibration, budget, rule)
+            schedule = even(calibration, budget, rule)
             yield _case("evaluations", rule.name, budget, own, schedule)
         for name, chosen in PLANNED.items():
             made = _or_error(plan_evaluations, calibration, compute=budget, **chosen)
@@ -179,27 +177,6 @@ def _or_error(make: Any, *args: Any, **kwargs: Any) -> Schedule | ScheduleError:
         return make(*args, **kwargs)
     except ScheduleError as error:
         return error
-
-
-def _spaced_evaluations(calibration: Calibration, budget: float, rule: FillRule) -> Schedule:
-    """Return a schedule that computes evenly spaced evaluations and fills the others."""
-    evaluations = calibration.evaluations
-    row = evenly_spaced(evaluations, budget)
-    computed = [i for i, one in enumerate(row) if one]
-    terms: dict[int, tuple[float, ...]] = {}
-    for evaluation in range(evaluations):
-        known = [i for i in computed if i < evaluation][: -rule.terms - 1 : -1]
-        if not row[evaluation]:
-            grams = np.zeros((len(known) + 1, len(known) + 1))
-            places = np.array([evaluation, *known], dtype=float)
-            terms[evaluation] = tuple(rule.coefficients(grams, places).tolist())
-    return Schedule(
-        evaluations=evaluations,
-        rows={DENOISER.kind: row},
-        fills={DENOISER.kind: Fill(terms=terms)},
-        fingerprint=calibration.fingerprint,
-        cost=calibration.cost,
-    )
 
 
 # ---------------------------------------------------------------------------- rows

@@ -8,6 +8,7 @@ import pytest
 import torch
 from smoothcache_core import Calibration, Schedule, calibrate
 from smoothcache_core.errors import ScheduleError
+from smoothcache_core.fills import reuse, taylor
 from smoothcache_core.metrics import relative_l2
 from smoothcache_core.sources import interval
 from smoothcache_image import cached_pipeline
@@ -17,6 +18,7 @@ from tools.bench.baselines import diffusers_hooks
 from tools.bench.baselines.fora import fora
 from tools.bench.baselines.ours import Material, scheduled
 from tools.bench.baselines.peers import quiet
+from tools.bench.baselines.whole import even, tea
 from tools.bench.bench import Bench, Run, load_bench, ode_solution
 from tools.bench.counting import counting, macs_by_leaf
 from tools.bench.models.image import IMAGE, solver_title
@@ -139,6 +141,21 @@ def test_fora_is_the_nearest_from_below(calibration: Calibration, budget: float)
 def test_fora_refuses_what_is_out_of_reach(calibration: Calibration):
     with pytest.raises(OutOfReachError, match=r"computing once costs 0\.207"):
         fora(calibration, 0.2)
+
+
+def test_whole_evaluations_are_skipped_evenly_and_extrapolated(calibration: Calibration):
+    schedule = even(calibration, 0.5, taylor(1))
+    assert schedule.rows == {"denoiser": (1, 0, 1, 0, 0, 1)}
+    assert schedule.fills["denoiser"].terms == {3: (1.5, -0.5), 4: (2.0, -1.0)}
+    assert schedule.compute_fraction() == pytest.approx(0.5)
+
+
+def test_teacache_skips_where_little_changes(calibration: Calibration):
+    changes = [(s, s) for s in (0.5, 0.01, 0.02, 0.4, 0.03)]
+    schedule = tea(calibration, changes, 0.7, reuse())
+    assert schedule.rows == {"denoiser": (1, 1, 0, 0, 1, 1)}
+    with pytest.raises(OutOfReachError, match="at least 2 evaluations are computed"):
+        tea(calibration, changes, 0.2, reuse())
 
 
 def test_settings_that_skip_nothing_give_the_plain_sample(

@@ -13,7 +13,7 @@ from tools.bench.baselines import diffusers_hooks
 from tools.bench.baselines.fora import fora
 from tools.bench.baselines.ours import scheduled
 from tools.bench.baselines.pyramid import Broadcast, broadcasts, pyramid_schedule
-from tools.bench.baselines.teacache import fitted_polynomial, teacache
+from tools.bench.baselines.teacache import changes_of, fitted_polynomial, teacache
 from tools.bench.bench import Bench, load_bench
 from tools.bench.models.video import VIDEO
 from tools.bench.models.video_policies import RANKS, TEA
@@ -95,7 +95,9 @@ def test_teacache_that_never_skips_gives_the_plain_sample(bench: Bench):
 
 
 def test_teacache_fits_the_change_of_the_output_to_that_of_the_input(bench: Bench):
-    polynomial = fitted_polynomial(TEA, lambda attach: bench.run(attach, samples=SAMPLES, seed=0))
+    changes = changes_of(TEA, lambda attach: bench.run(attach, samples=SAMPLES, seed=0))
+    assert len(changes) == STEPS - 1
+    polynomial = fitted_polynomial(changes)
     assert len(polynomial) == 5
     assert all(torch.tensor(polynomial).isfinite())
 

@@ -11,7 +11,6 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as load_arrays, save as save_arrays
 
 from smoothcache_core.adapters.sites import Site
-from smoothcache_core.calibration.outcomes import Outcome
 from smoothcache_core.documents import parsed
 from smoothcache_core.errors import CalibrationError
 from smoothcache_core.numerics.arrays import Array
@@ -82,7 +81,6 @@ class Header(Value):
     dynamics: DynamicsHeader | None
     remark: Text
     coarser: tuple["Header", ...] = ()
-    outcomes: tuple[Outcome, ...] = ()
 
     @classmethod
     def read(cls, document: Any) -> Self:
