@@ -188,7 +188,7 @@ def at_budget(evaluation: Evaluation, budget_names: Sequence[str]) -> Evaluation
 
 
 def pictured(judging: Judging, names: Sequence[str]) -> Judging:
-    """Return a judging whose pictures show a few policies beside plain: all would be a wall.
+    """Return a judging that shows a few policies beside plain: pictures of all would be a wall.
 
     Args:
         judging: What becomes of samples.
@@ -199,4 +199,8 @@ def pictured(judging: Judging, names: Sequence[str]) -> Judging:
         whole = Evaluation(report=report, judging=judging, schedules={})
         return at_budget(whole, names).report
 
-    return replace(judging, pictures=lambda report, title: judging.pictures(few(report), title))
+    return replace(
+        judging,
+        pictures=lambda report, title: judging.pictures(few(report), title),
+        comparisons=lambda report: judging.comparisons(few(report)),
+    )

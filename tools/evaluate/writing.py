@@ -6,7 +6,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from smoothcache_core.cli.evaluating import SHEET
+from smoothcache_core.cli.evaluating import SHEET, sampling_command, typed
 from smoothcache_core.files import write_atomically
 from smoothcache_core.reports.names import schedule_files
 from smoothcache_core.reports.page import Media, Page, Section, Table, section_of, write_page
@@ -17,6 +17,7 @@ from tools.evaluate.policies import POLICIES
 from tools.evaluate.preparing import name_of
 from tools.evaluate.sections import Found, pictured
 from tools.evaluate.settings import Settings
+from tools.evaluate.subject import Subject
 from tools.evaluate.tables import all_tables, cells_of
 
 FORMAT = "smoothcache-evaluation"
@@ -38,6 +39,7 @@ def write_all(founds: Sequence[Found], settings: Settings) -> Path:
     Raises:
         OutputError: A file cannot be written.
     """
+    founds = [_shown(found, settings) for found in founds]
     output, tables = settings.output, all_tables(founds, settings.chosen_budgets)
     for found in founds:
         _write_modality(found, settings)
@@ -47,17 +49,34 @@ def write_all(founds: Sequence[Found], settings: Settings) -> Path:
     return _write_page(founds, settings, tables)
 
 
-def _write_modality(found: Found, settings: Settings) -> None:
-    """Write the report folder of a modality, whose pictures show the least budget's policies."""
-    if found.evaluation is None or found.subject is None:
-        return
+def _shown(found: Found, settings: Settings) -> Found:
+    """Return what was found, with samples made for pages once, of the least budget's policies."""
+    if found.evaluation is None:
+        return found
     least = settings.chosen_budgets[-1]
     names = [name_of(policy, least) for policy in settings.chosen_policies]
     few = pictured(found.evaluation.judging, names)
+    made = few.comparisons(found.evaluation.report)
+    judging = replace(few, comparisons=lambda report: made)
+    return replace(found, evaluation=replace(found.evaluation, judging=judging))
+
+
+def _write_modality(found: Found, settings: Settings) -> None:
+    """Write the report folder of a modality."""
+    if found.evaluation is None or found.subject is None:
+        return
+    least = settings.chosen_budgets[-1]
     title = f"{found.subject.source.model}, plain, and at {least:g} of the compute"
-    replace(found.evaluation, judging=few).write(
-        settings.output / found.kind.name, calibration=found.calibration, title=title
+    found.evaluation.write(
+        settings.output / found.kind.name,
+        calibration=found.calibration,
+        title=title,
+        command=_command(found.subject),
     )
+
+
+def _command(subject: Subject) -> str:
+    return sampling_command(subject.source, subject.modality)
 
 
 # ---------------------------------------------------------------------------- for programs
@@ -149,8 +168,7 @@ def _section(found: Found, output: Path) -> Section:
     if found.evaluation is None or found.subject is None:
         return Section(name=name, title=title, folder=name, notices=[found.missing])
     report, schedules = found.evaluation.report, found.evaluation.schedules
-    command, model = found.subject.modality.command, found.subject.source.model
-    files = schedule_files(schedules)
+    command, model = _command(found.subject), found.subject.source.model
     pictures = (file for file in (SHEET, *_MORE) if (output / name / file).exists())
     return section_of(
         report,
@@ -159,11 +177,12 @@ def _section(found: Found, output: Path) -> Section:
         folder=name,
         schedules=schedules,
         calibration=found.calibration,
+        comparisons=found.evaluation.judging.comparisons(report),
         pictures=[Media(file=file, alt=f"{title}: {Path(file).stem}") for file in pictures],
         explanations=found.evaluation.judging.about,
         lines={
-            policy: f"{command} sample --model {model} --schedule {name}/{file}"
-            for policy, file in files.items()
+            policy: typed(command, output / name / file)
+            for policy, file in schedule_files(schedules).items()
         },
         notices=found.remarks,
     )

@@ -90,7 +90,7 @@ class Section:
         pictures: Further pictures, whose `alt` is shown as their caption.
         explanations: What the numbers say, written like `about`.
         settings: What was measured and how, by name.
-        notices: What could not be shown, and why.
+        notices: What could not be shown, and why, and what else readers must know.
 
     Raises:
         EvaluationError: The name is no such word.

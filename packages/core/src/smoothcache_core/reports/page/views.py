@@ -137,9 +137,18 @@ def prose(text: str) -> Markup:
 def _paragraph(part: str) -> Markup:
     if part.startswith("#"):
         return Markup("<h4>{}</h4>").format(part.lstrip("# "))
-    words = re.split(r"`([^`]*)`", part)
+    return Markup("<p>{}</p>").format(inline(part))
+
+
+def inline(text: str) -> Markup:
+    """Return a sentence as HTML: `code` in backticks; all else is text.
+
+    Args:
+        text: Words without paragraphs.
+    """
+    words = re.split(r"`([^`]*)`", text)
     pieces = [
         Markup("<code>{}</code>").format(word) if index % 2 else escape(word)
         for index, word in enumerate(words)
     ]
-    return Markup("<p>{}</p>").format(Markup("").join(pieces))
+    return Markup("").join(pieces)

@@ -86,7 +86,12 @@ def rendered(page: Page) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters |= {"address": quote, "prose": views.prose, "short": views.short}
+    environment.filters |= {
+        "address": quote,
+        "inline": views.inline,
+        "prose": views.prose,
+        "short": views.short,
+    }
     return environment.get_template(PAGE).render(
         page=page, within=within, views=views, plot=plot, style=style
     )
