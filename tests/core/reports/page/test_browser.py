@@ -71,7 +71,7 @@ class Visit:
             viewport={"width": width, "height": 800}, reduced_motion="reduce", **how
         )
         self.page = self.context.new_page()
-        self.page.set_default_timeout(10_000)
+        self.page.set_default_timeout(60_000)  # other work may keep the cores busy
         self.problems: list[str] = []
         self.page.on("console", lambda said: self.problems.append(f"{said.type}: {said.text}"))
         self.page.on("pageerror", lambda error: self.problems.append(str(error)))
