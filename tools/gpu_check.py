@@ -4,9 +4,11 @@
     python tools/gpu_check.py --wheels wheels      with packages that the machine lacks
     python tools/gpu_check.py --small              on the CPU, tiny models: does it run to its end?
 
-Runs the tests that need a GPU, then full-size models with random weights in bfloat16, and writes
-records into benchmarks/: `tools/bench/studies/gpu.py` says what of. It needs no network and no
-installation of this repository.
+Compares what the small trained models of all modalities give on the GPU and on the CPU, runs the
+tests that need a GPU, then full-size models with random weights in bfloat16 (DiT-XL/2, STDiT3-XL/2,
+Stable Audio Open), and writes records into benchmarks/: `tools/bench/studies/gpu.py` says what of.
+A part that fails is named in its record, and the rest goes on; records are written after every
+part. It needs no network and no installation of this repository.
 
 What such a machine has: Python 3.12, torch 2.11, transformers and accelerate. What it lacks is
 carried as wheels in one folder, made where there is a network, by `pip download --no-deps
@@ -44,10 +46,14 @@ def check(options: argparse.Namespace) -> None:
     settings = Settings(
         minutes=options.minutes, device=device, small=options.small, tests=not options.no_tests
     )
-    for record in measure(settings):
-        path = record.save(options.output)
-        print(record.to_markdown())
-        print(f"written to {path} and {path.with_suffix('.md').name}")
+    written: dict[tuple[str, str], Path] = {}
+    for record in measure(settings):  # after every part, so that nothing is lost if it breaks off
+        key = record.what, record.modality
+        written[key] = record.save(options.output, instead=written.get(key))
+        done, failed = len(record.rows), len(record.refused)
+        print(f"{written[key].name}: {done} rows, {failed} not measured", flush=True)
+    for path in written.values():
+        print(path.with_suffix(".md").read_text())
 
 
 def main() -> None:

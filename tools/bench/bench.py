@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from smoothcache_core import Adapter, Calibration, calibrate
+from smoothcache_core import Adapter, Calibration, calibrate, verify
 from torch import Tensor
 
 from tools.bench.counting import counting, macs_by_leaf
@@ -108,7 +108,7 @@ def calibrated(
     checkpoint: Path | None = None,
     progress: bool = True,
 ) -> Calibration:
-    """Calibrate on the calibration seed, as all benchmarks of quality do.
+    """Calibrate on the calibration seed as the commands do; all benchmarks of quality do so.
 
     Args:
         bench: The bench.
@@ -118,13 +118,17 @@ def calibrated(
         progress: Show a progress bar.
     """
     sampler = bench.of_batch(samples)
-    return calibrate(
-        replace(sampler.plain_sampler(), adapter=adapter or sampler.adapter),
+    plain = replace(sampler.plain_sampler(), adapter=adapter or sampler.adapter)
+    found = calibrate(
+        plain,
         seeds=[CALIBRATION_SEED],
         max_lag=min(_MAX_LAG, sampler.steps - 1),
         checkpoint=checkpoint,
         progress=progress,
     )
+    if found.dynamics is None or found.outcomes:
+        return found
+    return verify(plain, found, progress=progress)
 
 
 # ---------------------------------------------------------------------------- the exact solution

@@ -263,12 +263,25 @@ def _evaluation(rows: list[dict[str, Any]]) -> str:
     )
 
 
+def _devices(rows: list[dict[str, Any]]) -> str:
+    """Return whether a device gives what the CPU gives."""
+    if not rows:
+        return "nothing could be compared"
+    apart = max(row["latents_apart"] for row in rows)
+    differ = max(
+        abs(row["error_device"] / row["error_cpu"] - 1.0) for row in rows if row["error_cpu"]
+    )
+    word = "yes" if all(row["agrees"] for row in rows) else "NO"
+    return f"{word}: plain latents {apart:.1g} apart, errors of schedules {differ:.1%}"
+
+
 ANSWERS: dict[str, Answer] = {
     "evaluation": _evaluation,
     "quality": _quality,
     "speed": _speed,
     "compile": _compile,
     "gpu": _speed,
+    "devices": _devices,
     "seconds": _speed,
     "planning": _planning,
     "routers": _routers,

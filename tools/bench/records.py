@@ -64,10 +64,17 @@ class Record:
     refused: Sequence[Row] = ()
     checks: Mapping[str, bool] = field(default_factory=dict)
 
-    def save(self, folder: Path = FOLDER) -> Path:
-        """Write the JSON file and the table; return the path of the former."""
+    def save(self, folder: Path = FOLDER, *, instead: Path | None = None) -> Path:
+        """Write the JSON file and the table; return the path of the former.
+
+        Args:
+            folder: Where to.
+            instead: The file of the same measurement when less of it was done, to be replaced.
+        """
         folder.mkdir(parents=True, exist_ok=True)
-        path = _unused(folder, f"{self.what}-{self.modality}-{_slug(self.hardware)}-{self._day()}")
+        path = instead or _unused(
+            folder, f"{self.what}-{self.modality}-{_slug(self.hardware)}-{self._day()}"
+        )
         write_atomically(path, (json.dumps(asdict(self), indent=2) + "\n").encode())
         write_atomically(path.with_suffix(".md"), self.to_markdown().encode())
         return path

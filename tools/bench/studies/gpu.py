@@ -1,17 +1,20 @@
 """What does caching do on a GPU: time, memory, device synchronisations, eagerly and compiled?
 
-DiT-XL/2 at 256 and 512 pixels and Stable Audio Open's transformer, weights random, in bfloat16,
-guidance in one batch: the plain model, this library by sites and by whole evaluations, and other
-people's caches; eagerly, compiled block by block, compiled as a whole, and as CUDA graphs. What is
-most worth knowing goes first. Every measurement looks at the clock before it begins; what does not
-fit, and what fails, is named in the record with its reason.
+First whether the small trained models of all modalities give what they give on the CPU, see
+`gpu_quality.py`. Then DiT-XL/2 at 256 and 512 pixels, STDiT3-XL/2 and Stable Audio Open's
+transformer, weights random, in bfloat16, guidance in one batch: the plain model, this library by
+sites and by whole evaluations, and other people's caches; eagerly, compiled block by block,
+compiled as a whole, and as CUDA graphs. What is most worth knowing goes first. Every measurement
+looks at the clock before it begins; what does not fit, and what fails, is named in the record with
+its reason. Records are handed on whenever there is more to say, so that what breaks off loses
+nothing.
 """
 
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -19,6 +22,7 @@ from smoothcache_core.schedule import Cost
 
 from tools.bench.policies import PLAIN
 from tools.bench.records import REPOSITORY, Record, Row, new_record
+from tools.bench.studies import gpu_quality
 from tools.bench.studies.gpu_runs import (
     PATIENCE,
     Clock,
@@ -31,6 +35,11 @@ from tools.bench.studies.gpu_testbeds import Way, cases, testbeds
 from tools.bench.studies.speed import SEED, cost_of
 
 QUESTION = "What does caching do on a GPU: time, memory, device synchronisations, compiled or not?"
+MODALITIES = ("image", "video", "audio")
+PACKAGES = ("torch", "triton", "diffusers", "stable-audio-tools", "smoothcache-core")
+_STEPS, _FEW = 20, 4  # of the trained models, and of a small check
+_SEEDS = (1000, 1001)  # as `evaluate` begins with
+_COMPARISON = 10.0  # seconds that must be left before a trained model is loaded and compared
 NOTES = (
     "milliseconds is the time of one evaluation, the solver's step with it; seconds that of a run. "
     "speedup is over the plain model compiled in the same way: one over the median of paired "
@@ -73,52 +82,95 @@ class Settings:
         return torch.float32 if self.small else torch.bfloat16
 
 
-@torch.no_grad()
-def measure(settings: Settings) -> list[Record]:
-    """Measure as much as there is time for, and return a record of every modality.
+@dataclass
+class _State:
+    """What is known so far: findings, models and what was not measured, by names of testbeds."""
+
+    found: dict[str, Findings] = field(default_factory=dict[str, Findings])
+    prepared: dict[str, tuple[Any, Cost]] = field(default_factory=dict[str, tuple[Any, Cost]])
+    missing: list[Row] = field(default_factory=list[Row])
+
+
+def measure(settings: Settings) -> Iterator[Record]:
+    """Measure as much as there is time for, and yield records whenever there is more to say.
 
     Args:
         settings: The settings.
+
+    Yields:
+        Records of a modality; a later one of the same `what` and modality replaces the earlier.
     """
     clock = Clock(end=time.monotonic() + 60.0 * settings.minutes)
+    for modality in MODALITIES:
+        yield _quality(settings, modality, clock)
     tests = _tests(settings, clock)
-    found: dict[str, Findings] = {}
-    missing: list[Row] = []
-    prepared: dict[str, tuple[Any, Cost]] = {}
-    todo = cases(list(testbeds(small=settings.small)), small=settings.small)
-    try:
-        with clock.interrupting():
-            while todo:
-                name, way = todo[0]
-                _measure_one(settings, name, way, found, prepared, missing, clock)
-                todo.pop(0)
-    except OutOfTimeError:
-        missing += [_not_run(name, way, "not run: the time was up") for name, way in todo]
-    return _records(settings, found, missing, tests)
+    state = _State()
+    for name, way in cases(list(testbeds(small=settings.small)), small=settings.small):
+        try:
+            with clock.interrupting(), torch.no_grad():
+                _measure_one(settings, name, way, state, clock)
+        except OutOfTimeError:
+            state.missing.append(_not_run(name, way, "not run: the time was up"))
+        yield _speed(settings, name.split()[0], state, tests)
 
 
-def _measure_one(
-    settings: Settings,
-    name: str,
-    way: Way,
-    found: dict[str, Findings],
-    prepared: dict[str, tuple[Any, Cost]],
-    missing: list[Row],
-    clock: Clock,
-) -> None:
+def _measure_one(settings: Settings, name: str, way: Way, state: _State, clock: Clock) -> None:
     """Measure one case; what cannot be built or measured is noted."""
     if clock.left() < PATIENCE[way]:
-        missing.append(_not_run(name, way, f"not run: {max(clock.left(), 0.0):.0f} s were left"))
+        left = max(clock.left(), 0.0)
+        state.missing.append(_not_run(name, way, f"not run: {left:.0f} s were left"))
         return
     try:
-        if name not in found:
+        if name not in state.found:
             testbed = testbeds(small=settings.small)[name]()
             model = testbed.subject.build(torch.device(settings.device), settings.dtype)
-            prepared[name] = model, cost_of(testbed.subject, model)
-            found[name] = Findings(testbed=testbed)
-        measure_case(found[name], *prepared[name], way, clock)
+            state.prepared[name] = model, cost_of(testbed.subject, model)
+            state.found[name] = Findings(testbed=testbed)
+        measure_case(state.found[name], *state.prepared[name], way, clock)
     except Exception as error:
-        missing.append(_not_run(name, way, reason(error)))
+        state.missing.append(_not_run(name, way, reason(error)))
+
+
+def _quality(settings: Settings, modality: str, clock: Clock) -> Record:
+    """Return the record of what the trained model of a modality gives on the device."""
+    rows: list[Row] = []
+    refused: list[Row] = []
+    if clock.left() < _COMPARISON:
+        why = f"not run: {max(clock.left(), 0.0):.0f} s were left"
+    else:
+        why = _compared(settings, modality, rows, clock)
+    if why:
+        refused.append({"policy": "all", "setting": modality, "reason": why})
+    return new_record(
+        what="devices",
+        modality=modality,
+        question=gpu_quality.QUESTION,
+        packages=PACKAGES,
+        device=torch.device(settings.device),
+        seeds={"calibration": [], "evaluation": list(_SEEDS)},
+        settings={"dtype": "float32", "noise": "drawn on the CPU"},
+        rows=rows,
+        refused=refused,
+        notes=gpu_quality.NOTES,
+        checks={"the device gives what the CPU gives": all(r["agrees"] for r in rows)}
+        if rows
+        else {},
+    )
+
+
+def _compared(settings: Settings, modality: str, rows: list[Row], clock: Clock) -> str:
+    """Add the rows of a modality; return why there are none."""
+    steps = _FEW if settings.small else _STEPS
+    seeds = _SEEDS[:1] if settings.small else _SEEDS
+    try:
+        with clock.interrupting(), torch.no_grad():
+            trained = gpu_quality.TRAINED[modality]()
+            rows += gpu_quality.compared(trained, device=settings.device, steps=steps, seeds=seeds)
+    except OutOfTimeError:
+        return "not run: the time was up"
+    except Exception as error:
+        return reason(error)
+    return ""
 
 
 def _not_run(name: str, way: Way, reason: str) -> Row:
@@ -139,19 +191,13 @@ def _tests(settings: Settings, clock: Clock) -> str:
     return ((done.stdout or done.stderr).strip().splitlines() or ["nothing was said"])[-1]
 
 
-def _records(
-    settings: Settings, found: Mapping[str, Findings], missing: Sequence[Row], tests: str
-) -> list[Record]:
-    """Return a record of every modality of which there is something to say."""
-    made: list[Record] = []
-    for modality in ("image", "audio"):
-        mine = [each for each in found.values() if each.testbed.subject.modality == modality]
-        refused = [row for each in mine for row in each.refused]
-        refused += [row for row in missing if row["setting"].startswith(modality)]
-        rows = [row for each in mine for row in each.rows]
-        if rows or refused:
-            made.append(_record(settings, modality, mine, rows, refused, tests))
-    return made
+def _speed(settings: Settings, modality: str, state: _State, tests: str) -> Record:
+    """Return the record of a modality with all that is known so far."""
+    known = state.found.values()
+    mine = [each for each in known if each.testbed.subject.modality == modality]
+    refused = [row for each in mine for row in each.refused]
+    refused += [row for row in state.missing if row["setting"].startswith(modality)]
+    return _record(settings, modality, mine, [r for e in mine for r in e.rows], refused, tests)
 
 
 def _record(
@@ -163,7 +209,6 @@ def _record(
     tests: str,
 ) -> Record:
     known = {each.testbed.subject.model: each.testbed.subject.batch for each in mine}
-    packages = ("torch", "triton", "diffusers", "stable-audio-tools", "smoothcache-core")
     ours = [row for row in rows if row["ours"]]
     checks = {"schedules keep the bytes that they predict": _all_equal(ours)} if ours else {}
     waits = [row["syncs_per_evaluation"] for row in ours if "syncs_per_evaluation" in row]
@@ -184,7 +229,7 @@ def _record(
         what="gpu",
         modality=modality,
         question=QUESTION,
-        packages=(*packages, "dit-smoothcache", "cache-dit"),
+        packages=(*PACKAGES, "dit-smoothcache", "cache-dit"),
         device=torch.device(settings.device),
         seeds={"calibration": [], "evaluation": [SEED]},
         settings={

@@ -1,6 +1,6 @@
 """What the check of a GPU measures: models, policies, ways of compiling, and in which order."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
@@ -19,6 +19,7 @@ from tools.bench.studies.speed_image import image_subject
 
 Way = Literal["eager", "regional", "whole", "graphs"]
 COMPUTES = (0.5, 0.25)
+_NAMED = 4  # kinds of sites that are still named one by one
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,8 +35,19 @@ class Testbed:
 
     subject: Subject
     evaluations: int
-    blocks: Callable[[Any], nn.ModuleList]
+    blocks: Callable[[Any], Iterable[nn.Module]]
     backend: str = "inductor"
+
+
+def ours(kinds: Sequence[str]) -> list[Policy]:
+    """Return this library's policies on sites of some kinds, and on whole evaluations."""
+    what = ", ".join(kinds) if len(kinds) < _NAMED else "all sites"
+    found = {f"{what} at {each:g}": smoothcache(*kinds, row=spaced(each)) for each in COMPUTES} | {
+        f"whole evaluations at {each:g}, filled": whole_evaluations(spaced(each))
+        for each in COMPUTES
+    }
+    found["all computed"] = smoothcache(*kinds, row=all_computed)
+    return [Policy(name="smoothcache", setting=k, attach=v, ours=True) for k, v in found.items()]
 
 
 def policies(host: Host, kinds: Sequence[str], *, threshold: float) -> list[Policy]:
@@ -48,15 +60,9 @@ def policies(host: Host, kinds: Sequence[str], *, threshold: float) -> list[Poli
     """
     half, what = spaced(0.5), ", ".join(kinds)
     modules = [rf"{host.blocks}\.\d+\.({'|'.join(kinds)})"]
-    ours = {f"{what} at {each:g}": smoothcache(*kinds, row=spaced(each)) for each in COMPUTES} | {
-        f"whole evaluations at {each:g}, filled": whole_evaluations(spaced(each))
-        for each in COMPUTES
-    }
-    everything = smoothcache(*kinds, row=all_computed)
     return [
         PLAIN,
-        *(Policy(name="smoothcache", setting=k, attach=v, ours=True) for k, v in ours.items()),
-        Policy(name="smoothcache", setting="all computed", attach=everything, ours=True),
+        *ours(kinds),
         Policy(
             name="dit-smoothcache",
             setting=f"{what} at 0.5",
@@ -117,17 +123,42 @@ def audio_testbed(*, small: bool, sounds: int, evaluations: int) -> Testbed:
     )
 
 
+def video_testbed(*, small: bool, evaluations: int) -> Testbed:
+    """Return Open-Sora's STDiT3, one clip, whose blocks are in two lists that take turns."""
+    from tools.bench.models import stdit3_xl, video_policies
+    from tools.bench.studies.speed_video import video_subject
+
+    tiny = stdit3_xl.Size(depth=2, heads=2, frames=5, height=32, width=32)
+    every_other = taylorseer_every(cache_identifiers=[video_policies.HOST.pattern])
+    peer = Policy(
+        name="taylorseer",
+        setting="all sites, order 1, every second evaluation",
+        attach=video_policies.HOST.diffusers(every_other),
+    )
+    return Testbed(
+        subject=video_subject(
+            tiny if small else stdit3_xl.Size(),
+            policies=[PLAIN, *ours(video_policies.KINDS), peer],
+        ),
+        evaluations=evaluations,
+        blocks=lambda model: [*model.spatial_blocks, *model.temporal_blocks],
+        backend="eager" if small else "inductor",
+    )
+
+
 def testbeds(*, small: bool) -> dict[str, Callable[[], Testbed]]:
     """Return what is measured by name."""
     if small:
         tiny = dit_xl.Size(num_layers=2, num_attention_heads=2, sample_size=8)
         return {
             "image": partial(image_testbed, tiny, images=1, evaluations=6, backend="eager"),
+            "video": partial(video_testbed, small=True, evaluations=6),
             "audio": partial(audio_testbed, small=True, sounds=1, evaluations=6),
         }
     large = dit_xl.Size(sample_size=64)
     return {
         "image 256": partial(image_testbed, dit_xl.Size(), images=8, evaluations=50),
+        "video": partial(video_testbed, small=False, evaluations=30),
         "audio": partial(audio_testbed, small=False, sounds=4, evaluations=50),
         "image 512": partial(image_testbed, large, images=4, evaluations=50),
     }

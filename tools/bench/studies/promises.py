@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 from smoothcache_audio.loading import SHIPPED_GUIDANCE
-from smoothcache_core import Calibration, Schedule, calibrate, fit
+from smoothcache_core import Calibration, Schedule, calibrate, fit, verify
 from smoothcache_core.errors import ScheduleError, SmoothCacheWarning
 from smoothcache_core.metrics import relative_l2
 from smoothcache_core.pipelines.pipelines import cached_sampler
@@ -250,7 +250,7 @@ def _expected(schedule: Schedule, strength: float | None) -> float | None:
 
 
 def _calibrations(sampler: Any, sizes: Sequence[int]) -> Mapping[int, Calibration]:
-    """Return calibrations by their samples; two runs with sensitivities, as by default."""
+    """Return calibrations by their samples, as the command makes them; two with sensitivities."""
     parts: list[Calibration] = []
     for seed in CALIBRATION_SEEDS[: max(sizes) // 2]:
         chosen = [seed] if len(parts) < 2 else [-1]  # none, but trajectories
@@ -264,7 +264,9 @@ def _calibrations(sampler: Any, sizes: Sequence[int]) -> Mapping[int, Calibratio
                 progress=False,
             )
         )
-    return {size: Calibration.merge(*parts[: size // 2]) for size in sizes}
+    merged = {size: Calibration.merge(*parts[: size // 2]) for size in sizes}
+    plain = sampler.plain_sampler()
+    return {size: verify(plain, known, progress=False) for size, known in merged.items()}
 
 
 def _planned(calibration: Calibration, target: str, compute: float) -> Schedule | None:

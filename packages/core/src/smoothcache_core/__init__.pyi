@@ -11,8 +11,8 @@ from .errors import SmoothCacheError, SmoothCacheWarning
 # Judge: policies beside the plain run.
 from .evaluation import evaluate
 
-# Improve a schedule on its own trajectory.
-from .fitting import fit
+# Improve a schedule on its own trajectory; run some, to see how far predictions are off.
+from .fitting import fit, verify
 
 # Plan: the dial.
 from .planning import plan
@@ -45,5 +45,6 @@ __all__ = [
     "fit",
     "plan",
     "transfer",
+    "verify",
 ]
 __version__: str

@@ -26,6 +26,7 @@ from smoothcache_core.calibration.file import (
     encoded,
 )
 from smoothcache_core.calibration.influence import Influence
+from smoothcache_core.calibration.outcomes import Outcome, ordered
 from smoothcache_core.errors import CalibrationError, SmoothCacheError
 from smoothcache_core.files import read_file, write_atomically
 from smoothcache_core.numerics.arrays import Array
@@ -77,6 +78,7 @@ class Calibration:
         remark: Why there are no `dynamics`, if that was tried; else empty.
         coarser: What was measured of coarser sites, whole blocks or spans of blocks, in the same
             runs: a calibration each.
+        outcomes: What some plans of it really did, which corrects predictions; see `verify`.
 
     Raises:
         CalibrationError: Shapes do not fit, there is no sample, or a number is negative, NaN or
@@ -96,6 +98,7 @@ class Calibration:
     influence: Influence | None = None
     remark: str = ""
     coarser: tuple["Calibration", ...] = ()
+    outcomes: tuple[Outcome, ...] = ()
 
     def __post_init__(self) -> None:
         check_calibration(self)
@@ -262,6 +265,7 @@ class Calibration:
                 Calibration.merge(*each)
                 for each in zip(*(part.coarser for part in parts), strict=True)
             ),
+            outcomes=ordered(each for part in parts for each in part.outcomes),
         )
 
     def _check_mergeable(self, other: Self) -> None:
@@ -293,6 +297,7 @@ class Calibration:
             "errors": bool(self.sites) and self.max_lag > 0,
             "inner products": bool(self.sites) and self.products is not None,
             "solver response": self.dynamics is not None and self.dynamics.measured,
+            "outcomes of plans": bool(self.outcomes),
             "site influence": self.influence is not None and bool(self.influence.counts.any()),
         }
         lines = [
@@ -371,6 +376,9 @@ class Calibration:
             "cost": self.cost.model_dump(mode="json"),
             "dynamics": None if self.dynamics is None else self.dynamics.header(),
             "remark": self.remark,
+            **(
+                {"outcomes": [each.model_dump() for each in self.outcomes]} if self.outcomes else {}
+            ),
         }
 
     @classmethod
@@ -394,6 +402,7 @@ class Calibration:
             influence=Influence.from_arrays(known),
             remark=header.remark,
             coarser=tuple(coarser),
+            outcomes=header.outcomes,
         )
         extra = sorted(known.keys() - found._arrays().keys())
         if extra:

@@ -11,6 +11,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as load_arrays, save as save_arrays
 
 from smoothcache_core.adapters.sites import Site
+from smoothcache_core.calibration.outcomes import Outcome
 from smoothcache_core.documents import parsed
 from smoothcache_core.errors import CalibrationError
 from smoothcache_core.numerics.arrays import Array
@@ -81,6 +82,7 @@ class Header(Value):
     dynamics: DynamicsHeader | None
     remark: Text
     coarser: tuple["Header", ...] = ()
+    outcomes: tuple[Outcome, ...] = ()
 
     @classmethod
     def read(cls, document: Any) -> Self:

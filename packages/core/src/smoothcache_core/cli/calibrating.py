@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import glob
+import math
 from collections.abc import Mapping
 from pathlib import Path
 
 from rich.console import Console
 
-from smoothcache_core import Calibration, calibrate
+from smoothcache_core import Calibration, calibrate, verify
+from smoothcache_core.calibration.outcomes import Estimator, log_factor
 from smoothcache_core.cli.commands.calibrate import Calibrate
 from smoothcache_core.cli.destinations import calibration_file
 from smoothcache_core.cli.loading import by_record, check_steps
@@ -51,6 +53,8 @@ def calibrate_to_file(settings: Calibrate, modality: Modality) -> None:
         )
     if exact := _exact(done):
         console.print(exact)
+    if done.outcomes:
+        console.print(_verified(done))
     console.print(f"{_sensitivities(done)} Next: {modality.command} plan {output} {_advice(done)}")
 
 
@@ -79,6 +83,27 @@ def _exact(calibration: Calibration) -> str:
     return (
         f"The plain run is {distance:.2g} away from the exact solution (relative L2), which is "
         f"known to {doubt:.1g}; plan --toward exact comes nearer."
+    )
+
+
+_ESTIMATED: Mapping[Estimator, str] = {
+    "whole": "whole evaluations",
+    "filled": "sites",
+    "reused": "the published rule",
+}
+
+
+def _verified(calibration: Calibration) -> str:
+    """Say how far off predictions were before plans were run."""
+    known = {each.estimator for each in calibration.outcomes}
+    said = [
+        f"{math.exp(log_factor(calibration.outcomes, how)):.2g} for {title}"
+        for how, title in _ESTIMATED.items()
+        if how in known
+    ]
+    return (
+        f"{len(calibration.outcomes)} plans were run: predicted errors are multiplied by "
+        f"{', '.join(said)}."
     )
 
 
@@ -128,7 +153,7 @@ def _calibrated(
     for file, part in found.items():
         check_steps(source, sampler, part.evaluations, file)
     sampler.show_progress(ranks.rank == 0)
-    return calibrate(
+    done = calibrate(
         sampler,
         seeds=source.seeds,
         max_lag=settings.max_lag,
@@ -139,6 +164,12 @@ def _calibrated(
         sites=settings.sites,
         reference=settings.reference,
     )
+    measured = done.dynamics is not None and done.dynamics.measured
+    is_new = bool(_left(source, found)) or not done.outcomes
+    if settings.verify and measured and is_new and ranks.rank == 0:
+        done = verify(sampler, done)
+        done.save(output)
+    return done
 
 
 def _continued(source: Source, output: Path, console: Console) -> dict[Path, Calibration]:

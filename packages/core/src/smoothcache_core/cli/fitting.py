@@ -18,6 +18,7 @@ from smoothcache_core.cli.tables import show_schedules
 from smoothcache_core.errors import CommandError
 from smoothcache_core.files import check_output
 from smoothcache_core.sampling import ConditionedSampler
+from smoothcache_core.schedule.provenance import Aim
 
 
 def fit_to_file(settings: Fit, modality: Modality) -> None:
@@ -49,8 +50,9 @@ def fit_to_file(settings: Fit, modality: Modality) -> None:
     sampler = sampler_for(source, {file: schedule})
     sampler.show_progress(False)
     fitted = fitted_to(
-        sampler, schedule, seeds=source.seeds, terms=terms, trials=trials, checkpoint=checkpoint
-    )
+        sampler, schedule, seeds=source.seeds, terms=terms, trials=trials, checkpoint=checkpoint,
+        toward=settings.toward or aim_of(schedule),
+    )  # fmt: skip
     fitted.save(output)
     console = Console(soft_wrap=True, highlight=False)
     show_schedules({file.name: schedule, output.name: fitted}, console)
@@ -72,6 +74,7 @@ def fitted_to(
     trials: int | None = None,
     checkpoint: Path | None = None,
     progress: bool = True,
+    toward: Aim = "plain",
 ) -> Schedule:
     """Return a schedule fitted to the runs of a sampler, and refined if there are trials."""
     return fit(
@@ -82,4 +85,10 @@ def fitted_to(
         trials=trials or 0,
         checkpoint=checkpoint,
         progress=progress,
+        toward=toward,
     )
+
+
+def aim_of(schedule: Schedule) -> Aim:
+    """Return what a schedule was planned for."""
+    return "plain" if schedule.prediction is None else schedule.prediction.toward

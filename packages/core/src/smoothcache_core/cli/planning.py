@@ -139,6 +139,7 @@ def _planned(calibration: Calibration, settings: Plan) -> _Makers:
         limits=settings.limits,
         fill=settings.fill_rule,
         storage=settings.storage,
+        toward=settings.toward,
     )
     planned: _Makers = {}
     if settings.rule == "best":
@@ -147,6 +148,7 @@ def _planned(calibration: Calibration, settings: Plan) -> _Makers:
     if not settings.front:
         planned |= {f"error{error:g}": partial(make, error=error) for error in settings.errors}
     how = settings.target if settings.fill is None else f"{settings.target}-{settings.fill}"
+    how = how if settings.toward == "plain" else f"{how}-{settings.toward}"
     return {f"{how}-{name}": schedule for name, schedule in planned.items()}
 
 
@@ -220,6 +222,7 @@ def _front(calibration: Calibration, settings: Plan) -> _Front:
             limits=settings.limits,
             fill=settings.fill_rule,
             storage=settings.storage,
+            toward=settings.toward,
         )
     except ScheduleError as problem:
         points = Planner(
@@ -227,6 +230,7 @@ def _front(calibration: Calibration, settings: Plan) -> _Front:
             limits=settings.limits,
             fill=settings.fill_rule,
             storage=settings.storage,
+            toward=settings.toward,
         ).front()
         if settings.errors or not points:
             raise

@@ -15,6 +15,7 @@ from smoothcache_core.planning import Point
 from smoothcache_core.reports.tables import shown_bytes
 from smoothcache_core.schedule import Cost, Prediction
 from smoothcache_core.schedule.fill import MOST_TERMS
+from smoothcache_core.schedule.provenance import Distances
 from smoothcache_core.sources import SOURCES, SourceKind
 
 _ABOUT = (
@@ -31,6 +32,18 @@ def show_schedules(schedules: Mapping[str, Schedule], console: Console) -> None:
         table.add_row(name, target_of(schedule), *_promises(schedule))
     print_table(table, console)
     console.print(_about(schedules.values()))
+    for name, schedule in schedules.items():
+        if schedule.prediction is not None and schedule.prediction.exact is not None:
+            console.print(f"{name}: {_distances(schedule.prediction.exact)}")
+
+
+def _distances(known: Distances) -> str:
+    """Say how far samples are from the plain run and from the exact solution."""
+    return (
+        f"toward the {known.toward} {'run' if known.toward == 'plain' else 'solution'}; "
+        f"{known.to_plain:.2g} from the plain run, {known.to_exact:.2g} from the exact solution, "
+        f"from which the plain run is {known.plain_to_exact:.2g}."
+    )
 
 
 def _about(schedules: Iterable[Schedule]) -> str:

@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from typing import get_args
 
 from smoothcache_core.arguments import check_kind
 from smoothcache_core.calibration.calibration import Calibration
@@ -11,10 +12,19 @@ from smoothcache_core.fills import FillRule
 from smoothcache_core.planning.cautions import cautions
 from smoothcache_core.planning.front import Choice, Point, beats
 from smoothcache_core.schedule.limits import Limits
+from smoothcache_core.schedule.provenance import Aim
 from smoothcache_core.schedule.schedule import Schedule
 from smoothcache_core.schedule.storage import Storage, width_of
 from smoothcache_core.sources import SOURCES
-from smoothcache_core.sources.kind import SourceKind, fits, lacks_sites, or_none, predicted_error
+from smoothcache_core.sources.exact import Corrector
+from smoothcache_core.sources.kind import (
+    BeginPlanning,
+    SourceKind,
+    fits,
+    lacks_sites,
+    or_none,
+    predicted_error,
+)
 from smoothcache_core.sources.storing import stored
 
 COMPUTES = (0.85, 0.7, 0.6, 0.5, 0.42, 0.35, 0.3, 0.25, 0.2, 0.15, 0.1)
@@ -38,6 +48,7 @@ def plan(
     limits: Limits | None = None,
     fill: FillRule | None = None,
     storage: Storage | None = None,
+    toward: Aim = "plain",
 ) -> Schedule:
     """Return the schedule with the least predicted error for a budget of compute, or the reverse.
 
@@ -78,6 +89,10 @@ def plan(
         storage: How outputs are to be kept, `Storage(place="cpu", dtype="bfloat16")` of
             `smoothcache_core.schedule`: the schedule says so, its bytes are those, and its error
             includes that of rounding. As they were computed if not given.
+        toward: What samples shall come near to: the `"plain"` run; or the `"exact"` solution that
+            its solver comes near to, which was measured by `calibrate(..., reference="exact")`.
+            Then computed outputs are corrected as well, `error` is the distance to the exact
+            solution, and `compute=1.0` is a choice of its own: as much work, nearer samples.
 
     Returns:
         A schedule with a fingerprint, costs and a prediction of its error.
@@ -92,7 +107,9 @@ def plan(
         raise ScheduleError(
             f"give exactly one of compute, speedup and error, got {given or 'none'}"
         )
-    planner = Planner(calibration, target=target, limits=limits, fill=fill, storage=storage)
+    planner = Planner(
+        calibration, target=target, limits=limits, fill=fill, storage=storage, toward=toward
+    )
     if error is not None:
         schedule = planner.to_error(error)
     else:
@@ -113,7 +130,7 @@ def _fraction(compute: float | None, speedup: float | None) -> float:
 
 
 def _warn_if_useless(schedule: Schedule) -> None:
-    if schedule.skips and schedule.evaluations > _FEW:
+    if (schedule.skips or schedule.corrected) and schedule.evaluations > _FEW:
         return
     skipped = "only few can be skipped" if schedule.skips else "nothing is skipped"
     warnings.warn(
@@ -139,6 +156,7 @@ class Planner:
         limits: What every plan must keep to; the defaults of `Limits` if not given.
         fill: How skipped outputs of sites are made, see `fills`; the sources choose if not given.
         storage: How outputs are to be kept; as they were computed if not given.
+        toward: What samples shall come near to, see `plan`.
 
     Raises:
         ScheduleError: There is no such target, it takes no fill rule, no run can keep to the
@@ -153,8 +171,12 @@ class Planner:
         limits: Limits | None = None,
         fill: FillRule | None = None,
         storage: Storage | None = None,
+        toward: Aim = "plain",
     ) -> None:
         check_kind(calibration, Calibration, name="calibration", error=ScheduleError)
+        if toward not in get_args(Aim):
+            raise ScheduleError(f"toward is one of {list(get_args(Aim))}, got {toward!r}")
+        self._corrector = Corrector(calibration) if toward == "exact" else None
         if calibration.evaluations == 1:
             raise ScheduleError("a run of one evaluation leaves nothing to skip: nothing to plan")
         self._calibration = calibration
@@ -163,10 +185,14 @@ class Planner:
         self._storage = storage or Storage()
         kinds = _chosen(calibration, target, filled=fill is not None)
         self._makers = {
-            kind.name: kind.plan(calibration, self._limits_before_rounding(kind), fill)
+            kind.name: self._begun(kind)(calibration, self._limits_before_rounding(kind), fill)
             for kind in kinds
         }
         self._plans: dict[tuple[str, float], Schedule | ScheduleError] = {}
+
+    def _begun(self, kind: SourceKind) -> BeginPlanning:
+        """Return what begins to plan by a source for what is aimed at."""
+        return kind.plan if self._corrector is None or kind.exact is None else kind.exact
 
     def _limits_before_rounding(self, kind: SourceKind) -> Limits:
         """Return the limits of schedules whose outputs are then kept in fewer bits."""
@@ -183,6 +209,8 @@ class Planner:
         if key not in self._plans:
             try:
                 made = _checked(self._makers[name](compute), self._calibration)
+                if self._corrector is not None and made.corrected is None:
+                    made = self._corrector.corrected(made)
                 if not self._storage.is_plain:
                     made = stored(self._calibration, made, self._storage)
                 self._plans[key] = made
@@ -260,6 +288,9 @@ class Planner:
                 high, best = middle, made
             else:
                 low = middle
+        if best is None and self._corrector is not None:
+            best = or_none(self.to_compute, 1.0)
+            best = best if best is not None and predicted_error(best) <= error else None
         if best is None:
             raise ScheduleError(f"no schedule that skips anything keeps the error within {error:g}")
         return best
@@ -330,6 +361,7 @@ def auto(
     limits: Limits | None = None,
     fill: FillRule | None = None,
     storage: Storage | None = None,
+    toward: Aim = "plain",
 ) -> Choice:
     """Compare all targets at many budgets, and choose what computes least within an error.
 
@@ -345,6 +377,7 @@ def auto(
         limits: What every plan must keep to; the defaults of `Limits` if not given.
         fill: How skipped outputs of sites are made, see `fills`; the sources choose if not given.
         storage: How outputs are to be kept; as they were computed if not given.
+        toward: What samples shall come near to, see `plan`.
 
     Returns:
         All schedules, the chosen one, and why it was chosen.
@@ -353,7 +386,8 @@ def auto(
         ScheduleError: Nothing that skips anything keeps the error, or the calibration lacks what is
             needed.
     """
-    points = Planner(calibration, limits=limits, fill=fill, storage=storage).front(computes)
+    planner = Planner(calibration, limits=limits, fill=fill, storage=storage, toward=toward)
+    points = planner.front(computes)
     within = [point for point in points if point.error <= error]
     if not within:
         least = min((point.error for point in points), default=float("nan"))

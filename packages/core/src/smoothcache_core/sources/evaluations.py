@@ -19,10 +19,11 @@ from smoothcache_core.optimize.masks import Basis, Mask
 from smoothcache_core.optimize.surrogate import Simulated, is_share_of, reduced_run
 from smoothcache_core.schedule.fill import MOST_TERMS, Fill
 from smoothcache_core.schedule.limits import Limits
-from smoothcache_core.schedule.provenance import Provenance
+from smoothcache_core.schedule.provenance import Aim, Provenance
 from smoothcache_core.schedule.schedule import Schedule
 from smoothcache_core.schedule.strengths import fill_at
 from smoothcache_core.sources.calibrated import schedule_of
+from smoothcache_core.sources.exact import check_exact, corrections
 from smoothcache_core.sources.kind import MakeSchedule, SourceKind, check_compute, fits
 from smoothcache_core.sources.promises import Promises
 
@@ -43,6 +44,8 @@ class EvaluationPlanner:
             given, they do where the solver adds noise, which is where it tells anything.
         limits: What must be kept to; the last evaluation is computed too if the calibration did not
             see the final sample. Distinct rows and bytes are not looked at.
+        toward: What samples shall come near to. Toward the exact solution computed outputs are
+            corrected, and errors are distances to it.
 
     Raises:
         ScheduleError: The calibration lacks what is needed, or does not allow what is asked.
@@ -57,12 +60,16 @@ class EvaluationPlanner:
         use_input: bool = True,
         use_anchor: bool | None = None,
         limits: Limits | None = None,
+        toward: Aim = "plain",
     ) -> None:
         self._calibration = calibration
+        self._toward: Aim = toward
         self._guidance = guidance
         self._dynamics = _checked(calibration, guidance=guidance)
         _check_fills(calibration, terms, terms + use_input + bool(use_anchor))
-        self._reduced = reduced_run(self._dynamics)
+        if toward == "exact":
+            check_exact(calibration)
+        self._reduced = reduced_run(self._dynamics, toward)
         anchor = self._reduced.is_noisy if use_anchor is None else use_anchor
         self._basis = Basis(terms=terms, use_input=use_input, use_anchor=anchor)
         self._limits = _limits(self._dynamics, limits or Limits())
@@ -104,6 +111,7 @@ class EvaluationPlanner:
             "compute": compute,
             "guidance": self._guidance,
             **asdict(self._basis),
+            **({"toward": self._toward} if self._toward == "exact" else {}),
         }
         schedule = schedule_of(
             calibration,
@@ -111,10 +119,12 @@ class EvaluationPlanner:
             Provenance(name="whole", settings=named, seeds=calibration.seeds),
             {key: fill for key, fill in fills.items() if fill.terms},
         )
+        schedule = schedule.changed(corrected=corrections(run))
         prediction = Promises(self._calibration, noisy=self._reduced.is_noisy).of(
             schedule,
             run.uncertain_error,
             by_guidance=self._by_guidance(found.mask, run),
+            to_plain=run.to_plain if self._toward == "exact" else None,
             bytes=schedule.predicted_bytes(),
             seconds=self._dynamics.seconds_at(schedule.compute_fraction()),
         )
@@ -123,6 +133,8 @@ class EvaluationPlanner:
     def _by_guidance(self, mask: Mask, run: Simulated) -> dict[float, float]:
         """Return estimates of the error at other strengths of guidance; empty if there are none."""
         planned = self._calibration.fingerprint.strength
+        if self._toward == "exact":
+            return {}  # that of another strength is another solution
         if planned is None or not self._rescalable(range(self._reduced.evaluations)):
             return {}
         found: dict[float, float] = {}
@@ -144,6 +156,7 @@ def plan_evaluations(
     use_input: bool = True,
     use_anchor: bool | None = None,
     limits: Limits | None = None,
+    toward: Aim = "plain",
 ) -> Schedule:
     """Return a schedule that skips whole evaluations, with its fills and its predicted error.
 
@@ -166,6 +179,7 @@ def plan_evaluations(
             given, they do where the solver adds noise, which is where it tells anything.
         limits: Evaluations and lags that the schedule must keep to; bytes and distinct rows are not
             looked at.
+        toward: What samples shall come near to: the plain run, or the exact solution.
 
     Returns:
         A schedule of at most `compute`, with its fills and its predicted error.
@@ -180,6 +194,7 @@ def plan_evaluations(
         use_input=use_input,
         use_anchor=use_anchor,
         limits=limits,
+        toward=toward,
     )
     return planner.plan(compute)
 
@@ -277,13 +292,20 @@ _TERMS = tuple(range(MOST_TERMS, 0, -1))
 
 
 def _begin(
-    calibration: Calibration, limits: Limits, fill: FillRule | None = None, *, guidance: bool
+    calibration: Calibration,
+    limits: Limits,
+    fill: FillRule | None = None,
+    *,
+    guidance: bool,
+    toward: Aim = "plain",
 ) -> MakeSchedule:
-    del fill  # outputs of the denoiser are filled to land on the plain run's next latent
+    del fill  # outputs of the denoiser are filled to land on the next latent of what is aimed at
 
     @cache
     def planner(terms: int) -> EvaluationPlanner:
-        return EvaluationPlanner(calibration, guidance=guidance, terms=terms, limits=limits)
+        return EvaluationPlanner(
+            calibration, guidance=guidance, terms=terms, limits=limits, toward=toward
+        )
 
     def make(compute: float) -> Schedule:
         """Return the schedule of the most terms that fits into memory, else of the most terms."""
@@ -304,6 +326,7 @@ WHOLE_EVALUATIONS = SourceKind(
     name="denoiser",
     title="whole evaluations",
     plan=partial(_begin, guidance=False),
+    exact=partial(_begin, guidance=False, toward="exact"),
     needs=_lacks_dynamics,
     made=partial(_is_whole, guidance=False),
     of_sites=False,
@@ -314,6 +337,7 @@ UNCONDITIONAL_PASSES = SourceKind(
     name="guidance",
     title="whole evaluations and unconditional passes",
     plan=partial(_begin, guidance=True),
+    exact=partial(_begin, guidance=True, toward="exact"),
     needs=_lacks_guidance,
     made=partial(_is_whole, guidance=True),
     of_sites=False,

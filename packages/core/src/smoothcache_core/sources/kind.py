@@ -42,6 +42,8 @@ class SourceKind:
         name: Its name as a target of `plan`, and in tables.
         title: What it skips, or whose rule it is, for readers.
         plan: Begins to plan a calibration; see `BeginPlanning`.
+        exact: Begins to plan one toward the exact solution; if not given, what `plan` makes is
+            corrected.
         needs: Returns what a calibration lacks to be planned like this; empty if nothing.
         made: Returns whether a schedule was made like this, by its provenance.
         of_sites: Whether it skips sites, parts of the model, rather than all of it.
@@ -59,6 +61,7 @@ class SourceKind:
     takes_fill: bool = False
     compared: bool = True
     published: bool = False
+    exact: BeginPlanning | None = None
 
 
 def lacks_sites(calibration: Calibration) -> str:

@@ -58,6 +58,11 @@ def stored(calibration: Calibration, schedule: Schedule, storage: Storage) -> Sc
         high=with_rounding(known.high),
         bytes=made.predicted_bytes() if made.cost is not None else known.bytes,
         by_guidance=by_guidance or known.by_guidance,
+        exact=known.exact
+        and known.exact.changed(
+            to_plain=math.hypot(known.exact.to_plain, added),
+            to_exact=math.hypot(known.exact.to_exact, added),
+        ),
     )
     return made.changed(prediction=prediction)
 

@@ -45,6 +45,14 @@ class Calibrate(SamplingCommand):
             "need 0.",
         ),
     ] = 2
+    verify: Annotated[
+        bool,
+        Parameter(
+            group=opt.MEASURE,
+            help="Run a few plans at the end and compare their errors with those foretold, so that "
+            "predictions hold for this model. Costs about 4 plain runs.",
+        ),
+    ] = True
     sites: Annotated[
         tuple[Literal["parts", "blocks", "spans"], ...],
         Parameter(

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 from cyclopts import Parameter
 from cyclopts.types import PositiveInt
@@ -45,6 +45,15 @@ class Fit(SamplingCommand):
             help="Most computed outputs that a fill combines, 1 to 3. If not given, 3 for whole "
             "evaluations; parts of the model keep as many as the schedule has, and plain reuse "
             "stays.",
+        ),
+    ] = None
+    toward: Annotated[
+        Literal["plain", "exact"] | None,
+        Parameter(
+            group=opt.PLAN,
+            help="What samples shall come near to: the plain run, or the exact solution that its "
+            "solver comes near to, which takes 12 plain runs more for each run. Then computed "
+            "outputs are corrected too. Default: what the schedule was planned for.",
         ),
     ] = None
     refine: Annotated[

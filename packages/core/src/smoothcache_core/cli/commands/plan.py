@@ -94,6 +94,15 @@ class Plan(Command):
             "series ('taylor-0' to 'taylor-2'). Default: linear-3.",
         ),
     ] = None
+    toward: Annotated[
+        Literal["plain", "exact"],
+        Parameter(
+            group=opt.PLAN,
+            help="What samples shall come near to: the plain run, or the exact solution that its "
+            "solver comes near to, for calibrations made with --reference exact. Then --error is "
+            "the distance to that, and --compute 1 is nearer than the plain run at its cost.",
+        ),
+    ] = "plain"
     at: Annotated[
         Path | None,
         opt.file_option(
@@ -258,10 +267,11 @@ class Plan(Command):
                 "--per and --strict are SmoothCache's; give --alpha or --rule smooth"
             )
         only_lag = self.first == 1 and not (self.pinned or self.max_bytes or self.max_rows)
-        if not self.plans and (self.target != "auto" or self.fill is not None or not only_lag):
+        changed = self.target != "auto" or self.fill is not None or self.toward != "plain"
+        if not self.plans and (changed or not only_lag):
             raise CommandError(
-                "--target, --fill, --first, --pin, --max-bytes and --max-rows are for --compute, "
-                "--speedup, --error and --front, not for published rules"
+                "--target, --fill, --toward, --first, --pin, --max-bytes and --max-rows are for "
+                "--compute, --speedup, --error and --front, not for published rules"
             )
         if self.front and (len(self.errors) > 1 or self.target != "auto"):
             raise CommandError("--front compares all targets, and chooses for one --error at most")
