@@ -19,6 +19,8 @@ from smoothcache_audio import (
 from smoothcache_audio.stable_audio_tools import FLOW_SOLVERS, V_SOLVERS, quiet
 from smoothcache_core import Schedule, SmoothCacheWarning, cached, calibrate, fit, plan
 from smoothcache_core.errors import PipelineError, SamplerError, ScheduleError
+from smoothcache_core.sampling.finer_run import finer_run
+from smoothcache_core.sampling.recording import record
 from smoothcache_core.schedule import Fill
 from smoothcache_core.sources import interval
 from torch import Tensor
@@ -425,3 +427,16 @@ def test_cached_knows_no_scheduler_but_a_solver():
         cached(other.model, other.adapter, schedule, solver=other.solver_name),
     ):
         other(1)
+
+
+# ---------------------------------------------------------------------------- finer runs
+
+
+@pytest.mark.parametrize("solver", ["dpmpp-2m", "v-ddim", "euler"])
+def test_finer_runs_pass_the_timesteps_of_the_run_from_the_same_noise(solver: str):
+    sampler = sampler_for(solver)
+    plain = record(sampler, 0)
+    fine = finer_run(sampler, plain, 4)
+    assert fine.evaluations > 3 * plain.evaluations
+    torch.testing.assert_close(fine.latents[0], plain.latents[0])
+    assert torch.isfinite(fine.latents).all()

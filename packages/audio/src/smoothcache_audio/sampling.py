@@ -33,6 +33,7 @@ from smoothcache_core.pipelines.diffusers_shaped import (
     known_class,
     show_steps,
 )
+from smoothcache_core.pipelines.finer import steps_divided
 from smoothcache_core.pipelines.labels import SHORT
 from smoothcache_core.sampling.sampler import NOT_GIVEN
 from torch import Tensor, nn
@@ -44,6 +45,7 @@ from smoothcache_audio.stable_audio_tools import (
     DEFAULT_SOLVERS,
     backends_kept,
     check_solver,
+    divided_steps,
     evaluations_of,
     is_stable_audio_tools,
     quiet,
@@ -221,9 +223,22 @@ class _StableAudioTools(PromptSampler):
             solver=self._solver_name,
             samples=self.samples,
             around=partial(runs_announced, self.pipe),
+            finer=self.finer_latents,
         )
 
     def latents(self, seed: int) -> Tensor:
+        return self._sampled(seed, self.steps)
+
+    def finer_latents(self, seed: int, factor: int) -> Tensor:
+        """Return what the solver ends with for `seed` where every step is divided.
+
+        Args:
+            seed: Seed of the run, at least 0.
+            factor: Steps that are made of one, at least 2.
+        """
+        return self._sampled(seed, divided_steps(self.sampler_type, self.steps, factor))
+
+    def _sampled(self, seed: int, steps: int) -> Tensor:
         if seed < 0:
             raise PipelineError(f"seeds begin at 0, got {seed}")
         require()
@@ -231,7 +246,7 @@ class _StableAudioTools(PromptSampler):
         conditioning = [self._condition(condition) for condition in self.conditions_of(seed)]
         options: dict[str, Any] = {} if self.guidance is None else {"cfg_scale": self.guidance}
         with (
-            self._steps_shown() as step,
+            self._steps_shown(steps) as step,
             quiet(),
             backends_kept(),
             seeded_globally(devices_of([self.pipe]), seed),
@@ -241,7 +256,7 @@ class _StableAudioTools(PromptSampler):
 
             latents = generate_diffusion_cond(
                 self.pipe,
-                steps=self.steps,
+                steps=steps,
                 conditioning=conditioning,  # pyright: ignore[reportArgumentType] annotated as a dictionary
                 batch_size=self.samples,
                 sample_size=self.audio_samples,
@@ -257,9 +272,9 @@ class _StableAudioTools(PromptSampler):
         return latents.float()
 
     @contextmanager
-    def _steps_shown(self) -> Generator[Any]:
+    def _steps_shown(self, steps: int) -> Generator[Any]:
         shown = None if self.progress.shown else True
-        with tqdm(total=self.steps, desc="steps", leave=False, disable=shown) as bar:
+        with tqdm(total=steps, desc="steps", leave=False, disable=shown) as bar:
             yield lambda _: bar.update()
 
     @torch.no_grad()
@@ -383,7 +398,18 @@ class _Pipeline(PromptSampler):
             branches=self._known.passes_at(self.pipe, self.guidance),
             samples=self.samples,
             around=partial(pipeline_announcing, self.pipe),
+            finer=self.finer_latents,
         )
+
+    def finer_latents(self, seed: int, factor: int) -> Tensor:
+        """Return what the solver ends with for `seed` where every step is divided.
+
+        Args:
+            seed: Seed of the run, at least 0.
+            factor: Steps that are made of one, at least 2.
+        """
+        with steps_divided(self.pipe, factor):
+            return self.latents(seed)
 
     def latents(self, seed: int) -> Tensor:
         with rounding_ignored():

@@ -127,6 +127,21 @@ def evaluations_of(solver: str, objective: str, steps: int) -> int:
     return 2 * steps - 1 if per_step == 2 else per_step * steps
 
 
+def divided_steps(solver: str, steps: int, factor: int) -> int:
+    """Return in how many steps a solver passes the noise levels of a run, and those between.
+
+    k-diffusion's solvers spread their levels from the first to the last that is not 0, and jump
+    from there to the end, as the divided run does; others spread theirs to the end.
+
+    Args:
+        solver: Its name.
+        steps: Steps of the run.
+        factor: Steps that are made of one, at least 2.
+    """
+    to_last = solver in V_SOLVERS and not solver.startswith("v-")
+    return factor * (steps - 1) + 1 if to_last else factor * steps
+
+
 def missing_packages() -> list[str]:
     """Return what has to be installed before stable-audio-tools can be imported."""
     return [name for name in _NEEDED if find_spec(name) is None]
