@@ -97,7 +97,9 @@ def _foretold_bytes(row: "ReportRow") -> str | None:
 def _predicted(row: "ReportRow") -> str | None:
     if row.prediction is None:
         return None
-    return f"{row.prediction.error:.3g}" + (" (measured)" if row.prediction.measured else "")
+    found = f"{row.prediction.to_plain:.3g}" + (" (measured)" if row.prediction.measured else "")
+    exact = row.prediction.exact
+    return found if exact is None else f"{found}; {exact.to_exact:.3g} to the exact solution"
 
 
 def _metric_columns(name: str) -> list[_Column]:

@@ -167,18 +167,22 @@ def predicted_and_measured(rows: "Sequence[ReportRow]") -> "Figure":
         raise EvaluationError("no policy of these rows has a predicted error")
     figure = new_figure(5.6, 3.6)
     axes = figure.subplots()
-    shown = [(r, p) for r, p in known if p.error > 0.0 < r.rel_l2 < math.inf]
+    shown = [(r, p) for r, p in known if p.to_plain > 0.0 < r.rel_l2 < math.inf]
     for index, (row, promise) in enumerate(shown):
-        left = 0.0 if promise.low is None else max(promise.error - promise.low, 0.0)
-        right = 0.0 if promise.high is None else max(promise.high - promise.error, 0.0)
+        low, high = (promise.low, promise.high) if promise.toward == "plain" else (None, None)
+        left = 0.0 if low is None else max(promise.error - low, 0.0)
+        right = 0.0 if high is None else max(high - promise.error, 0.0)
         below, above = _uncertainty(row)
         color = colormaps["tab10"](index % 10)
         axes.errorbar(
-            [promise.error], [row.rel_l2], xerr=[[left], [right]], yerr=[[below], [above]],
+            [promise.to_plain], [row.rel_l2], xerr=[[left], [right]], yerr=[[below], [above]],
             color=color, marker="o", ms=5.5, elinewidth=1, capsize=2.5, linestyle="",
             markerfacecolor=color if promise.measured else "white", label=row.policy,
         )  # fmt: skip
-    ends = [error for row, promise in shown for error in (row.rel_l2, promise.error)] or [0.1, 1.0]
+    ends = [error for row, promise in shown for error in (row.rel_l2, promise.to_plain)] or [
+        0.1,
+        1.0,
+    ]
     span = [min(ends) / 1.6, max(ends) * 1.6]
     axes.plot(
         span, span, color=_PEERS, linewidth=0.9, linestyle="--", zorder=1, label="as predicted"

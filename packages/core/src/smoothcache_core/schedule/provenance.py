@@ -105,6 +105,11 @@ class Prediction(Value):
         """What `error` is the distance to."""
         return "plain" if self.exact is None else self.exact.toward
 
+    @property
+    def to_plain(self) -> float:
+        """Relative L2 distance of the final sample from the plain run's, whatever was aimed at."""
+        return self.error if self.exact is None else self.exact.to_plain
+
     @model_validator(mode="after")
     def _check_order(self) -> Self:
         low = self.error if self.low is None else self.low
