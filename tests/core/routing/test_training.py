@@ -10,7 +10,8 @@ import torch
 from kit.helpers import anatomy
 from kit.ranks import WORLD, Ranks, launched
 from kit.routing import ADAPTER, STEPS, Drifting, sampler_of, train_in_a_group
-from smoothcache_core import PatternAdapter, Sampler, SitePattern
+from smoothcache_core import PatternAdapter, Sampler
+from smoothcache_core.adapters import Site
 from smoothcache_core.compat.routers import load_router
 from smoothcache_core.errors import RouterError, ScheduleError
 from smoothcache_core.routing import Routers, RouterSettings, load_routers, train_router
@@ -174,10 +175,14 @@ def test_another_number_of_evaluations_is_refused(evaluations: int):
         trained(settings=settings, evaluations=evaluations)
 
 
-def test_sites_whose_delta_is_cached_are_refused():
-    pattern = SitePattern("still", "still", target="delta", inputs=("x",))
-    adapter = PatternAdapter(name="d", patterns=(pattern,), latent="x", timestep="t")
-    with pytest.raises(RouterError, match="its delta"):
+def test_spans_of_blocks_are_refused():
+    class Spans(PatternAdapter):
+        def sites(self, model: nn.Module) -> tuple[Site, ...]:
+            del model
+            return (Site(path="b.0", kind="b", block=0, target="delta", inputs=("x",), last="b.1"),)
+
+    adapter = Spans(name="d", patterns=(), latent="x", timestep="t")
+    with pytest.raises(RouterError, match="a span of several"):
         train_router(sampler_of(Drifting(), adapter=adapter), evaluations=STEPS, progress=False)
 
 

@@ -7,6 +7,7 @@ from typing import ClassVar, Self
 import pytest
 from kit.image_shell import STEPS, Shell
 from smoothcache_core import Schedule
+from smoothcache_image import loading
 
 WORDS = ("--steps", STEPS, "--samples", 2, "--batch", 2, "--proxy", "none")
 
@@ -79,11 +80,31 @@ def test_curves_are_written_for_tensorboard(shell: Shell, monkeypatch: pytest.Mo
     assert Writer.written == [(n, u) for u in (1, 2) for n in ("loss", "error", "computed")]
 
 
-def test_a_missing_tensorboard_is_told_before_any_sampling(
+def test_a_missing_tensorboard_is_told_before_the_model_is_loaded(
     shell: Shell, monkeypatch: pytest.MonkeyPatch
 ):
+    def loaded(*_: object, **__: object) -> None:
+        raise AssertionError("the model was loaded")
+
+    monkeypatch.setattr(loading, "load_pipeline", loaded)
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard.writer", None)
     words = (*WORDS, "-o", shell.folder / "r.json", "--tensorboard", shell.folder / "curves")
     message = shell.refused("train-router", "--model", shell.model, *words)
     assert "pip install smoothcache-core[train]" in message
     assert not (shell.folder / "r.pt").exists()
+
+
+def test_a_shipped_model_trains_on_real_digits(shell: Shell):
+    words = ("--samples", 10, "--steps", 4, "--updates", 3, "-o", shell.folder / "l2c.json")
+    said = shell.run("train-router", "--preset", "learning-to-cache", *words)
+    assert "decides=alternate" in said
+    row = next(iter(Schedule.load(shell.folder / "l2c.json").rows.values()))
+    assert (row[0], row[2]) == (1, 1)
+
+
+def test_a_model_without_known_data_is_told_what_to_do(shell: Shell):
+    words = ("--preset", "learning-to-cache", "-o", shell.folder / "r.json", *WORDS[:6])
+    message = shell.refused("train-router", "--model", shell.model, *words)
+    assert "no data is known" in message
+    assert "--on samples" in message
+    train(shell, "--preset", "learning-to-cache", "--on", "samples", "--updates", 2)

@@ -31,8 +31,9 @@ from tools.bench.records import Record, Row, new_record
 NOTES = (
     "rel_l2 is the relative L2 distance of the final latents from the plain run's, mean over all "
     "samples of the evaluation seeds, which are none of those trained or calibrated with.",
-    "harmonica and learning-to-cache are routers trained here, each a row per evaluation and part; "
-    "the others are made for the compute that the router above them came to.",
+    "harmonica and learning-to-cache are routers trained here along the model's own samples, each "
+    "a row per evaluation and part; the others are made for the compute that the router above them "
+    "came to.",
     "seconds of a router are those of its training, of a plan those of calibrating and planning.",
     "update is the median time of an update over the median of teacher's forward, student's "
     "forward and its backward, measured on the same inputs.",
@@ -133,6 +134,7 @@ def record(modality: Modality, settings: Settings) -> Record:
         for sparsity in settings.sparsities:
             chosen = replace(
                 published,
+                on="samples",  # there is data of one modality only
                 updates=settings.updates,
                 learning_rate=settings.learning_rate,
                 sparsity=sparsity,

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar, cast
 
 from cyclopts import Parameter
 from cyclopts.validators import Number
@@ -20,6 +20,8 @@ from smoothcache_core.cli.source import Source
 from smoothcache_image.loading import DIGITS, DIGITS_GUIDANCE, SHIPPED, Solver
 
 if TYPE_CHECKING:
+    from smoothcache_core.routing import CleanLatents
+    from smoothcache_core.sampling import ConditionedSampler
     from torch import Tensor
 
     from smoothcache_image.sampling import PromptSampler
@@ -98,6 +100,18 @@ class PictureSource(Source):
             size=self.size,
             adapter=self.adapter,
         )
+
+    def clean_latents(self, sampler: ConditionedSampler) -> CleanLatents | None:
+        """Return what draws latents of real digits, for models of digits.
+
+        Args:
+            sampler: What `sampler` gave.
+        """
+        if not self.shipped:
+            return None
+        from smoothcache_image.real_latents import digit_latents
+
+        return digit_latents(cast("PromptSampler", sampler))
 
 
 _MODEL = "--model facebook/DiT-XL-2-256"

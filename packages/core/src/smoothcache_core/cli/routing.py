@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
@@ -13,16 +14,22 @@ from smoothcache_core.cli.commands.train_router import TrainRouter
 from smoothcache_core.cli.destinations import refuse_existing
 from smoothcache_core.cli.modality import Modality
 from smoothcache_core.cli.ranks import launched_ranks
+from smoothcache_core.cli.source import Source
 from smoothcache_core.errors import CommandError
 from smoothcache_core.files import check_output
 from smoothcache_core.routing import (
     HARMONICA,
     LEARNING_TO_CACHE,
+    CleanLatents,
     RouterSettings,
     train_router,
     trained_for,
 )
 from smoothcache_core.routing.training import Log
+from smoothcache_core.sampling import ConditionedSampler
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard.writer import SummaryWriter
 
 _PRESETS = {"harmonica": HARMONICA, "learning-to-cache": LEARNING_TO_CACHE}
 
@@ -43,6 +50,7 @@ def train_to_files(settings: TrainRouter, modality: Modality) -> None:
     checkpoint = output.with_suffix(".pt")
     for each in (output, checkpoint):
         check_output(each)
+    writer = None if settings.tensorboard is None else _summary_writer()
     with launched_ranks() as ranks:
         console = Console(soft_wrap=True, highlight=False, quiet=ranks.rank > 0)
         if settings.force:
@@ -51,10 +59,12 @@ def train_to_files(settings: TrainRouter, modality: Modality) -> None:
             refuse_existing([output], force=False)
         sampler = source.sampler(steps=source.steps or source.STEPS)
         sampler.show_progress(False)
-        with _curves(settings.tensorboard if ranks.rank == 0 else None) as log:
+        chosen = router_settings(settings)
+        with _curves(writer if ranks.rank == 0 else None, settings.tensorboard) as log:
             routers = train_router(
                 sampler,
-                router_settings(settings),
+                chosen,
+                data=_data(source, sampler) if chosen.on == "data" else None,
                 evaluations=sampler.evaluations or sampler.steps,
                 checkpoint=checkpoint,
                 log=log,
@@ -70,6 +80,21 @@ def train_to_files(settings: TrainRouter, modality: Modality) -> None:
             console.print(f"Next: {modality.command} evaluate {output}")
 
 
+def _data(source: Source, sampler: ConditionedSampler) -> CleanLatents:
+    """Return what draws data of a model.
+
+    Raises:
+        CommandError: None is known.
+    """
+    data = source.clean_latents(sampler)
+    if data is None:
+        raise CommandError(
+            f"no data is known that {source.model!r} was trained on; give --on samples, which "
+            "needs none, or call smoothcache_core.routing.train_router(data=...)"
+        )
+    return data
+
+
 def router_settings(settings: TrainRouter) -> RouterSettings:
     """Return the settings of a preset, with what was given in their place.
 
@@ -83,6 +108,7 @@ def router_settings(settings: TrainRouter) -> RouterSettings:
         "proxy": settings.proxy,
         "refresh": settings.refresh,
         "threshold": settings.threshold,
+        "on": settings.on,
         "straight_through": settings.straight_through or None,
         "seed": settings.source.seed,
     }
@@ -90,19 +116,30 @@ def router_settings(settings: TrainRouter) -> RouterSettings:
     return replace(_PRESETS[settings.preset], **changes)
 
 
-@contextmanager
-def _curves(folder: Path | None) -> Generator[Log | None]:
-    """Return what writes numbers of updates for TensorBoard; nothing without a folder."""
-    if folder is None:
-        yield None
-        return
+def _summary_writer() -> Callable[[str], SummaryWriter]:
+    """Return what writes curves, before anything is loaded that takes long.
+
+    Raises:
+        CommandError: TensorBoard is not installed.
+    """
     try:
         from torch.utils.tensorboard.writer import SummaryWriter
     except ImportError:
         raise CommandError(
             "--tensorboard needs TensorBoard: pip install smoothcache-core[train]"
         ) from None
-    with SummaryWriter(str(folder)) as writer:
+    return SummaryWriter
+
+
+@contextmanager
+def _curves(
+    writes: Callable[[str], SummaryWriter] | None, folder: Path | None
+) -> Generator[Log | None]:
+    """Return what writes numbers of updates for TensorBoard; nothing without a writer."""
+    if writes is None:
+        yield None
+        return
+    with writes(str(folder)) as writer:
 
         def log(update: int, numbers: dict[str, float]) -> None:
             for name, value in numbers.items():

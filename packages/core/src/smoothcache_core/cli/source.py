@@ -12,6 +12,7 @@ from smoothcache_core.cli.destinations import slug
 from smoothcache_core.errors import CommandError
 
 if TYPE_CHECKING:
+    from smoothcache_core.routing import CleanLatents
     from smoothcache_core.sampling import ConditionedSampler
 
 
@@ -104,6 +105,15 @@ class Source(ABC):
     def steps_for(self, evaluations: int) -> int:
         """Return the steps in which the solver makes so many evaluations, as far as is known."""
         return evaluations
+
+    def clean_latents(self, sampler: ConditionedSampler) -> CleanLatents | None:
+        """Return what draws data that the model was trained on; None if none is known.
+
+        Args:
+            sampler: What `sampler` gave.
+        """
+        del sampler
+        return None
 
     @abstractmethod
     def sampler(self, *, steps: int) -> ConditionedSampler:

@@ -76,6 +76,7 @@ def read_state(path: str | Path, state: State, settings: RouterSettings) -> None
             f"{state.routers.evaluations})"
         )
     new = asdict(settings)
+    old = {"on": RouterSettings.on} | old  # trainings of before knew samples only
     unlike = [key for key in new if key != "updates" and new[key] != old.get(key)]
     if unlike:
         said = ", ".join(f"{key} is {new[key]!r} instead of {old.get(key)!r}" for key in unlike)

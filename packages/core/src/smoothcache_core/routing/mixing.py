@@ -5,12 +5,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from smoothcache_core.adapters.sites import Site
 from smoothcache_core.errors import RouterError
 from smoothcache_core.outputs.tensors import Output, flat, is_output, rebuilt
+from smoothcache_core.wrapping.site_modules import combined, named_inputs
+from smoothcache_core.wrapping.sites import argument_indices
 
 
 @dataclass
@@ -22,7 +25,7 @@ class Mixing:
         sites: Whose outputs are mixed.
 
     Raises:
-        RouterError: A site is one whose delta is cached, which cannot be mixed.
+        RouterError: A site is a span of blocks, whose delta no single module gives.
     """
 
     model: nn.Module
@@ -31,17 +34,18 @@ class Mixing:
     _wanted: Sequence[bool] = ()
     _keeps: bool = False
     _branch: str = ""
+    _inputs: dict[int, tuple[Tensor, ...]] = field(default_factory=dict[int, tuple[Tensor, ...]])
     _calls: list[int] = field(default_factory=list[int])
     _kept: dict[tuple[str, int, int], tuple[Tensor, ...]] = field(
         default_factory=dict[tuple[str, int, int], tuple[Tensor, ...]]
     )
 
     def __post_init__(self) -> None:
-        deltas = [site.path for site in self.sites if site.target != "output"]
-        if deltas:
+        spans = [site.path for site in self.sites if site.last]
+        if spans:
             raise RouterError(
-                f"routers mix outputs, and what is cached of {deltas[0]!r} is its delta; give an "
-                "adapter without such sites"
+                f"routers mix what one module gives, and at {spans[0]!r} begins a span of several; "
+                "give an adapter of parts or blocks"
             )
 
     @contextmanager
@@ -51,6 +55,10 @@ class Mixing:
         try:
             for index, site in enumerate(self.sites):
                 module = self.model.get_submodule(site.path)
+                if site.target == "delta":
+                    names = argument_indices(module, site, site.path)
+                    before = self._before(index, names)
+                    handles.append(module.register_forward_pre_hook(before, with_kwargs=True))
                 handles.append(module.register_forward_hook(self._hook(index)))
             yield
         finally:
@@ -67,6 +75,7 @@ class Mixing:
         """Leave outputs as they are, and keep none."""
         self._weights, self._keeps = None, False
         self._calls = [0] * len(self.sites)
+        self._inputs.clear()
 
     def keep(self, branch: str) -> None:
         """Leave outputs as they are, and keep all of them."""
@@ -85,6 +94,17 @@ class Mixing:
         self._weights = weights
         self._wanted = (weights.detach() > threshold).tolist()  # one wait, not one a site
 
+    def _before(self, index: int, names: tuple[tuple[str, int], ...]) -> Any:
+        """Return the hook that notes what a delta is relative to: a block may change its input."""
+
+        def noted(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            del module
+            if self._keeps:
+                inputs = named_inputs(names, args, kwargs)
+                self._inputs[index] = tuple(tensor.clone() for tensor in inputs)
+
+        return noted
+
     def _hook(self, index: int) -> Any:
         def mixed(module: nn.Module, args: object, output: Any) -> Any:
             del module, args
@@ -97,15 +117,21 @@ class Mixing:
                 )
             call = self._calls[index]
             self._calls[index] += 1
-            return self._mixed((self._branch, index, call), index, output)
+            inputs = self._inputs.pop(index, None)
+            given = output if inputs is None else combined(torch.sub, output, inputs)
+            made = self._mixed((self._branch, index, call), index, given)
+            if made is None:
+                return None
+            return made if inputs is None else combined(torch.add, inputs, made)
 
         return mixed
 
-    def _mixed(self, key: tuple[str, int, int], index: int, output: Output) -> Output:
+    def _mixed(self, key: tuple[str, int, int], index: int, output: Output) -> Output | None:
+        """Return what an output, or a delta, is mixed to; None if it stays what it is."""
         before = self._kept.get(key)
         if self._weights is None or before is None:
             self._kept[key] = _copied(flat(output))
-            return output
+            return None
         weight = self._weights[index]
         parts = [
             old + weight.to(new.dtype) * (new - old)

@@ -16,8 +16,14 @@ from smoothcache_core.wrapping.modules import Inner, layered
 Answer = Callable[[Tick, Callable[[], Any], Tensor], Any]
 """Returns what a call of the denoiser gives, from its place, what computes it, and the latent."""
 
+Arguments = tuple[tuple[Any, ...], dict[str, Any]]
+"""What a call of the denoiser is given."""
 
-def sampled(sampler: Sampler, seed: int, answer: Answer) -> Tensor | None:
+Note = Callable[[Tick, Arguments], None]
+"""Is told of a call: its place and its arguments."""
+
+
+def sampled(sampler: Sampler, seed: int, answer: Answer, note: Note | None = None) -> Tensor | None:
     """Run a sampler once, with all calls of its denoiser answered by `answer`.
 
     It may use gradients, whatever mode the sampler runs in.
@@ -26,6 +32,7 @@ def sampled(sampler: Sampler, seed: int, answer: Answer) -> Tensor | None:
         sampler: What is run.
         seed: What its `run` is called with.
         answer: Answers the calls.
+        note: Is told of every call before it is answered.
 
     Returns:
         The final latent, (samples, ...); None if it is not available.
@@ -40,6 +47,8 @@ def sampled(sampler: Sampler, seed: int, answer: Answer) -> Tensor | None:
         with torch.inference_mode(False):
             args, kwargs = tree_map_only(Tensor, _ordinary, (args, kwargs))
             latent = reader.latent(args, kwargs)
+            if note is not None:
+                note(tick, (args, kwargs))
             return answer(tick, lambda: call(*args, **kwargs), latent)
 
     with (

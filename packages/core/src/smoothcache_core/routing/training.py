@@ -7,11 +7,11 @@ student says.
 The model is frozen and the teacher has no graph, so gradients are those of the scores alone.
 """
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, distributed
@@ -27,6 +27,7 @@ from smoothcache_core.files import check_output
 from smoothcache_core.outputs.structures import Structure
 from smoothcache_core.routing.checkpoint import read_state, write_state
 from smoothcache_core.routing.mixing import Mixing, hard
+from smoothcache_core.routing.noised import CleanLatents, NoisedData, drawn_for
 from smoothcache_core.routing.proxy import ErrorProxy
 from smoothcache_core.routing.router import Routers
 from smoothcache_core.routing.sampled import sampled
@@ -34,6 +35,9 @@ from smoothcache_core.routing.settings import RouterSettings
 from smoothcache_core.sampling.sampler import Sampler
 from smoothcache_core.schedule.fingerprint import Fingerprint
 from smoothcache_core.wrapping.denoiser import sites_of
+
+Choice = TypeVar("Choice")
+
 
 Log = Callable[[int, dict[str, float]], None]
 """Is told of an update: its number, and loss, error and computed share."""
@@ -67,6 +71,7 @@ def train_router(
     *,
     evaluations: int,
     checkpoint: str | Path | None = None,
+    data: CleanLatents | None = None,
     log: Log | None = None,
     progress: bool = True,
 ) -> Routers:
@@ -86,6 +91,8 @@ def train_router(
         evaluations: Evaluations of one run, at least 2.
         checkpoint: A file that the training is written to and goes on from, after an interruption
             too; `load_router` reads it, and so do the projects that this follows.
+        data: Draws clean latents, for settings that train on data (Learning-to-Cache): (samples,
+            ...) as the denoiser is given them without noise, of what the samples of a seed show.
         log: Is told of every update.
         progress: Whether to show a progress bar.
 
@@ -94,9 +101,15 @@ def train_router(
 
     Raises:
         RouterError: The model has no sites that can be mixed, runs have another number of
-            evaluations, or the checkpoint is of other routers.
+            evaluations, or the checkpoint is of other routers. Or data is missing, not asked for,
+            or cannot be noised by the sampler's scheduler.
     """
     settings = settings or RouterSettings()
+    if (data is not None) != (settings.on == "data"):
+        raise RouterError(
+            f"settings say that routers train on {settings.on}, and `data`, which draws clean "
+            f"latents, is {'not ' if data is None else ''}given; change on= of the settings, or it"
+        )
     if checkpoint is not None:
         check_output(checkpoint)
     model = denoiser(sampler.model)
@@ -109,13 +122,19 @@ def train_router(
     if checkpoint is not None and Path(checkpoint).exists():
         read_state(checkpoint, state, settings)
     training = _Training(sampler, settings, state, Mixing(model, sites), log)
+    if data is not None:
+        seed = settings.seed + _rank()
+        training.data = NoisedData(sampler, data, seed, evaluations)
     with _frozen(model), training.mixing.entered():
         bar = tqdm(
             total=settings.updates, initial=state.update, desc="training", disable=not progress
         )
         with bar:
             while state.update < settings.updates:
-                training.trajectory(bar)
+                if training.data is None:
+                    training.trajectory(bar)
+                else:
+                    training.of_data(training.data, bar)
                 if checkpoint is not None and _rank() == 0:
                     write_state(checkpoint, state, settings)
     return routers
@@ -143,6 +162,38 @@ class _Training:
     state: _State
     mixing: Mixing
     log: Log | None
+    data: NoisedData | None = None
+
+    def of_data(self, data: NoisedData, bar: Any) -> None:
+        """Make as many updates as a run has evaluations, each on noised data of its own."""
+        state, settings = self.state, self.settings
+        if state.measured < 0 or state.update - state.measured >= settings.refresh:
+            self._weigh()
+        last = min(settings.updates, state.update + state.routers.evaluations)
+        with self.sampler.around():
+            while state.update < last:
+                self._on_data(data)
+                bar.n = state.update
+                bar.set_postfix(state.last, refresh=False)
+                bar.update(0)
+
+    def _on_data(self, data: NoisedData) -> None:
+        """Make one update: the plain model at an evaluation, teacher and student at the next."""
+        routers, update = self.state.routers, self.state.update
+        decided = [e for e in range(routers.evaluations) if routers.logits(e) is not None]
+        shared = drawn_for(self.settings.seed, update)  # routers of one evaluation, on all ranks
+        evaluation, branch = _one_of(decided, shared), _one_of(data.branches, shared)
+        own = drawn_for(self.settings.seed + 1, update * _world() + _rank())
+        self.mixing.forget()
+        with torch.no_grad():
+            noisy = data.noised(evaluation - 1, branch, own)
+            self.mixing.keep(branch)
+            compute, _ = data.called(evaluation - 1, branch, noisy)
+            output = compute()
+            self.mixing.off()
+            following = data.stepped(evaluation - 1, noisy, output, own)
+        compute, latent = data.called(evaluation, branch, following)
+        self._answer(Tick(evaluation=evaluation, branch=branch, new_run=False), compute, latent)
 
     def trajectory(self, bar: Any) -> None:
         """Sample once, with an update at every evaluation that routers decide on."""
@@ -264,6 +315,10 @@ def _error(student: Any, teacher: Any, latent: Tensor) -> Tensor:
     )
     size = wanted.square().sum(dim=1).clamp(min=torch.finfo(torch.float32).tiny)
     return ((given - wanted).square().sum(dim=1) / size).mean()
+
+
+def _one_of(choices: Sequence[Choice], generator: torch.Generator) -> Choice:
+    return choices[int(torch.randint(len(choices), (), generator=generator))]
 
 
 def _world() -> int:

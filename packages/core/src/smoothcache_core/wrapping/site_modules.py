@@ -117,7 +117,7 @@ class CachingDeltaSite(_Caching):
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         call = self._smoothcache_counted()
-        inputs = _named(self._smoothcache_inputs, args, kwargs)
+        inputs = named_inputs(self._smoothcache_inputs, args, kwargs)
         if self._smoothcache_mode in FILLED:
             return combined(torch.add, inputs, self._smoothcache_filled(call))
         if self._smoothcache_mode == STORE:
@@ -133,7 +133,7 @@ class CachingSpanStart(_Caching):
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         call = self._smoothcache_counted()
-        inputs = _named(self._smoothcache_inputs, args, kwargs)
+        inputs = named_inputs(self._smoothcache_inputs, args, kwargs)
         if self._smoothcache_mode in FILLED:
             return combined(torch.add, inputs, self._smoothcache_filled(call))
         if self._smoothcache_mode == STORE:
@@ -149,7 +149,7 @@ class CachingSpanPart(_Caching):
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         self._smoothcache_counted()
         if self._smoothcache_mode == REUSE:
-            inputs = _named(self._smoothcache_inputs, args, kwargs)
+            inputs = named_inputs(self._smoothcache_inputs, args, kwargs)
             return inputs[0] if self._smoothcache_single else inputs
         output = super().forward(*args, **kwargs)  # pyright: ignore[reportAttributeAccessIssue]
         if self._smoothcache_mode == STORE:
@@ -176,7 +176,7 @@ class ProbedDeltaSite:
     _smoothcache_inputs: tuple[tuple[str, int], ...]
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        inputs = _copied(_named(self._smoothcache_inputs, args, kwargs))
+        inputs = _copied(named_inputs(self._smoothcache_inputs, args, kwargs))
         self._smoothcache_probe.enter()
         output = super().forward(*args, **kwargs)  # pyright: ignore[reportAttributeAccessIssue]
         self._smoothcache_probe.leave(detached(combined(torch.sub, output, inputs)))
@@ -191,7 +191,7 @@ class ProbedSpanStart:
     _smoothcache_entered: list[tuple[Tensor, ...]]
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        inputs = _copied(_named(self._smoothcache_inputs, args, kwargs))
+        inputs = _copied(named_inputs(self._smoothcache_inputs, args, kwargs))
         self._smoothcache_entered[:] = [inputs]
         self._smoothcache_probe.enter()
         return super().forward(*args, **kwargs)  # pyright: ignore[reportAttributeAccessIssue]
@@ -210,10 +210,16 @@ class ProbedSpanEnd:
         return output
 
 
-def _named(
+def named_inputs(
     names: tuple[tuple[str, int], ...], args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> tuple[Tensor, ...]:
-    """Return arguments of a call, each given by its name and its index among the parameters."""
+    """Return arguments of a call, each given by its name and its index among the parameters.
+
+    Args:
+        names: Their names and indices.
+        args: Positional arguments of the call.
+        kwargs: Its keyword arguments.
+    """
     return tuple(kwargs[name] if name in kwargs else args[index] for name, index in names)
 
 

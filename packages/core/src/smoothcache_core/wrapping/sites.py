@@ -80,7 +80,7 @@ class WrappedSite:
         self.keeper: Keeper | None = None
         modules = {path: model.get_submodule(path) for path in site.paths}
         names = {
-            path: _argument_indices(module, site, path) if site.target == "delta" else ()
+            path: argument_indices(module, site, path) if site.target == "delta" else ()
             for path, module in modules.items()
         }
         self._hooks = vars(modules[site.path])["_forward_hooks"]
@@ -228,8 +228,17 @@ def _probing(site: Site) -> dict[str, type]:
     return {site.path: ProbedSpanStart, site.last: ProbedSpanEnd}
 
 
-def _argument_indices(module: nn.Module, site: Site, path: str) -> tuple[tuple[str, int], ...]:
-    """Return the names of a delta's inputs with their indices among the parameters of `forward`."""
+def argument_indices(module: nn.Module, site: Site, path: str) -> tuple[tuple[str, int], ...]:
+    """Return the names of a delta's inputs with their indices among the parameters of `forward`.
+
+    Args:
+        module: A module of the site.
+        site: One whose delta is cached.
+        path: Path of the module, for the error.
+
+    Raises:
+        AttachError: The site names none, or others than `forward` takes.
+    """
     names = list(inspect.signature(type(module).forward).parameters)[1:]
     missing = [name for name in site.inputs if name not in names]
     if missing or not site.inputs:

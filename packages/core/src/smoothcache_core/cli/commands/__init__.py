@@ -92,7 +92,7 @@ _EXAMPLES = MappingProxyType(
         ),
         "train-router": (
             "train-router --steps 20 --updates 2000 -o router.json",
-            "train-router --preset learning-to-cache --sparsity 0.002",
+            "train-router --preset learning-to-cache --on samples --sparsity 0.002",
         ),
         "export": ("export half.json --format cache-dit",),
         "push": (

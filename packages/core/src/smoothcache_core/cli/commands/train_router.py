@@ -14,9 +14,9 @@ from smoothcache_core.cli.command import SamplingCommand
 
 @dataclass(frozen=True, kw_only=True)
 class TrainRouter(SamplingCommand):
-    """Train which outputs are reused, along the model's own samples (HarmoniCa).
+    """Train which outputs are reused, along the model's own samples (HarmoniCa), or on data.
 
-    Needs no data: samples, and lets scores of all parts and evaluations take steps down the error.
+    Samples, and lets scores of all parts and evaluations take steps down the error; needs no data.
     For many more samples than calibrate takes; compare what comes out by evaluate.
     """
 
@@ -38,9 +38,17 @@ class TrainRouter(SamplingCommand):
         Parameter(
             group=opt.PLAN,
             help="Published settings: those of HarmoniCa, or of Learning-to-Cache, which decides "
-            "at every other evaluation. Other options change single ones.",
+            "at every other evaluation and trains on data. Other options change single ones.",
         ),
     ] = "harmonica"
+    on: Annotated[
+        Literal["samples", "data"] | None,
+        Parameter(
+            group=opt.PLAN,
+            help="What is trained on: the model's own samples, or noised data, which is known of "
+            "the shipped image models. Default: that of the preset.",
+        ),
+    ] = None
     updates: Annotated[
         PositiveInt | None,
         Parameter(
