@@ -109,9 +109,10 @@ def test_an_update_is_the_published_one():
         and not torch.equal(one, other)
     ]
     assert (STEPS - 1 - moved) % 2 == 0
-    data, own = NoisedData(sampler_of(model), clean, 0, STEPS), drawn_for(1, 0)
+    scheduler: Any = DDIMScheduler(clip_sample=False)
+    data, own = NoisedData(sampler_of(model, scheduler), clean, 0, STEPS), drawn_for(1, 0)
     noisy = data.noised(moved - 1, "", own)
-    before, after = ((time / 1000) for time in data._at(0).timesteps[[moved - 1, moved]])
+    before, after = ((time / 1000) for time in scheduler.timesteps[[moved - 1, moved]])
     with torch.no_grad():
         kept = model.still(noisy, before), model.lively(noisy, before)
         latent = data.stepped(moved - 1, noisy, model(noisy, before), own)
@@ -164,7 +165,8 @@ def test_an_interrupted_training_ends_as_one_that_was_not(tmp_path: Path):
 
 
 def test_passes_that_are_calls_of_their_own_are_trained_in_turn():
-    model, scheduler, seen = Drifting(), DDIMScheduler(clip_sample=False), list[float]()
+    scheduler: Any = DDIMScheduler(clip_sample=False)
+    seen: list[float] = []
 
     class Guided(Drifting):
         def forward(self, x: Tensor, t: Tensor, label: float = 0.0) -> Tensor:
