@@ -20,7 +20,9 @@ from tools.evaluate.record import save_record
 from tools.evaluate.sections import Found, found_of
 from tools.evaluate.settings import Settings
 from tools.evaluate.tables import all_tables
-from tools.evaluate.writing import summary_of, write_all
+from tools.evaluate.writing import FORMAT, NUMBERS, summary_of, write_all
+
+_HEAD = 200  # characters of a report that hold its format
 
 
 def evaluate_all(settings: Settings) -> bool:
@@ -48,9 +50,11 @@ def evaluate_all(settings: Settings) -> bool:
 
 def _refuse_others(settings: Settings) -> None:
     """Refuse a folder that holds something else than an evaluation."""
-    if not any(settings.output.glob("*/settings.json")):
-        hidden = [each for each in settings.output.iterdir() if not each.name.startswith(".")]
-        refuse_existing(hidden, force=settings.force)
+    report = settings.output / NUMBERS
+    known = report.exists() and f'"{FORMAT}"' in report.read_text(errors="replace")[:_HEAD]
+    if not known and not any(settings.output.glob("*/settings.json")):
+        there = [each for each in settings.output.iterdir() if not each.name.startswith(".")]
+        refuse_existing(there, force=settings.force)
 
 
 def _evaluated(settings: Settings, ranks: Ranks) -> bool:

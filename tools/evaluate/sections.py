@@ -13,6 +13,7 @@ from smoothcache_core.evaluation.runs import device_of, judge_of, ran
 from smoothcache_core.evaluation.tally import Policy
 from smoothcache_core.pipelines.adapting import AUTO
 from smoothcache_core.reports.rows import PLAIN
+from tqdm import tqdm
 
 from tools.evaluate.modalities import Kind, MissingPackageError
 from tools.evaluate.preparing import Entry, calibrated, policy_of, prepare
@@ -78,10 +79,10 @@ def found_of(kind: Kind, settings: Settings, ranks: Ranks, console: Console) -> 
         subject = subject_of(kind, settings)
     except MissingPackageError as error:
         return Found(kind=kind, model=model, missing=str(error)) if ranks.first else None
-    try:
-        subject.sampler  # noqa: B018 loads the model
-    except SmoothCacheError as error:
-        return Found(kind=kind, model=model, missing=_told(error)) if ranks.first else None
+    problem = _problem_of(subject)
+    if not ranks.agree(not problem):
+        missing = problem or "the model could not be loaded by another process"
+        return Found(kind=kind, model=model, missing=missing) if ranks.first else None
     if ranks.first:
         subject.place.enter(force=settings.force)
     ranks.wait()
@@ -98,6 +99,15 @@ def found_of(kind: Kind, settings: Settings, ranks: Ranks, console: Console) -> 
         raise
     except SmoothCacheError as error:
         return Found(kind=kind, model=model, missing=_told(error)) if ranks.first else None
+
+
+def _problem_of(subject: Subject) -> str:
+    """Load the model, and return why that was impossible; empty if it was not."""
+    try:
+        subject.sampler  # noqa: B018 loads it
+    except SmoothCacheError as error:
+        return _told(error)
+    return ""
 
 
 def _told(error: SmoothCacheError) -> str:
@@ -126,7 +136,7 @@ def _judged(
     judge = judge_of(
         sampler, left, metrics=judging.metrics, summaries=judging.summaries, keep=judging.shown
     )
-    for seed in seeds:
+    for seed in tqdm(seeds, desc=f"{subject.kind.name}: judging", unit="seed"):
         judge.take(runs[seed])
     report = judge.report(
         ran(sampler, left),

@@ -23,7 +23,7 @@ from tools.evaluate.tables import all_tables, cells_of
 FORMAT = "smoothcache-evaluation"
 TITLE = "One evaluation over image, video and audio"
 _MORE = ("clips.gif", "waveforms.png")  # what modalities draw beside their sheet
-_TEXT, _NUMBERS = "report.md", "report.json"
+TEXT, NUMBERS = "report.md", "report.json"
 
 
 def write_all(founds: Sequence[Found], settings: Settings) -> Path:
@@ -44,8 +44,8 @@ def write_all(founds: Sequence[Found], settings: Settings) -> Path:
     for found in founds:
         _write_modality(found, settings)
     content = json.dumps(values_of(founds, settings), indent=2, allow_nan=False) + "\n"
-    write_atomically(output / _NUMBERS, content.encode())
-    write_atomically(output / _TEXT, to_markdown(founds, settings, tables).encode())
+    write_atomically(output / NUMBERS, content.encode())
+    write_atomically(output / TEXT, to_markdown(founds, settings, tables).encode())
     return _write_page(founds, settings, tables)
 
 
@@ -122,7 +122,7 @@ def to_markdown(founds: Sequence[Found], settings: Settings, tables: Sequence[Ta
             model, steps = found.subject.source.model, found.subject.sampler.steps
             parts.append(
                 f"{model}, {steps} steps, {found.report.num_samples} samples: "
-                f"[all numbers, pictures and files]({folder}/{_TEXT})."
+                f"[all numbers, pictures and files]({folder}/{TEXT})."
             )
             parts.append(f"![{model}]({folder}/samples.png)")
     return "\n\n".join(parts) + "\n"
@@ -157,7 +157,7 @@ def _write_page(founds: Sequence[Found], settings: Settings, tables: Sequence[Ta
         sections=[_section(found, settings.output) for found in founds],
         tables=tables,
         notices=[f"{found.kind.name}: {found.missing}" for found in founds if found.missing],
-        files={_NUMBERS: "all numbers, for programs", _TEXT: "this report as Markdown"},
+        files={NUMBERS: "all numbers, for programs", TEXT: "this report as Markdown"},
     )
     return write_page(page, settings.output)
 

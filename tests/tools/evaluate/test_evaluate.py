@@ -283,6 +283,8 @@ def test_a_model_that_cannot_be_loaded_is_said_in_its_place(
     assert ended.status == 1
     assert "PipelineError: there is no model 'none'" in ended.text
     assert "Nothing could be measured" in ended.text
+    again = evaluated(tmp_path / "out", "--modalities", "audio", "--audio-model", "none")
+    assert again.status == 1  # the folder is known for an evaluation's
 
 
 def test_without_parts_whole_evaluations_are_compared_and_the_rest_says_why(tmp_path: Path):

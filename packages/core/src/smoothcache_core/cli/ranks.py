@@ -52,14 +52,27 @@ class Ranks:
         Raises:
             CommandError: One of them ended before.
         """
+        self.agree(True)
+
+    def agree(self, holds: bool) -> bool:
+        """Return whether something holds in all processes; wait until all are here.
+
+        Args:
+            holds: Whether it does in this one.
+
+        Raises:
+            CommandError: One of them ended before.
+        """
         if self.world == 1:
-            return
+            return holds
+        told = torch.tensor([int(holds)])
         try:
-            distributed.barrier()
+            distributed.all_reduce(told, op=distributed.ReduceOp.MIN)
         except RuntimeError as error:
             raise CommandError(
                 f"process {self.rank} of {self.world} lost contact with the others; one ended"
             ) from error
+        return bool(told.item())
 
 
 @contextmanager
