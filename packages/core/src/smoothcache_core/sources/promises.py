@@ -52,9 +52,10 @@ _WHOLE = _Line(offset=-0.2, slope=1.3, of_steps=0.42, spread=0.42)
 """Whole evaluations and unconditional passes, estimated on a reduced run."""
 
 
-_EXACT = _Line(offset=0.0, spread=0.42)
-"""Toward the exact solution, estimated on a run that is reduced about it. Its spread is that of
-`_WHOLE`."""
+_EXACT = _Line(offset=0.25, spread=0.42)
+"""Toward the exact solution, estimated on a run that is reduced about it. Of the flow by Euler in
+30 steps, planned from 20 samples, other samples were 0.9 to 1.6 times as far from it as estimated
+at compute fractions from 1 to 0.25, and 2.1 times at 0.15. The spread is that of `_WHOLE`."""
 
 
 _FILLED = _Line(offset=0.46, slope=1.14, noisy=-0.33, spread=0.34)
