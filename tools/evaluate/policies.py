@@ -6,19 +6,18 @@ from functools import cached_property, partial
 from types import MappingProxyType
 
 from smoothcache_core import Calibration, Schedule
-from smoothcache_core.adapters import DENOISER
 from smoothcache_core.cli.fitting import fitted_to
 from smoothcache_core.cli.planning import smooth_plan
 from smoothcache_core.errors import ScheduleError
 from smoothcache_core.fills import FillRule, reuse, taylor
 from smoothcache_core.planning import Planner
 from smoothcache_core.sampling import ConditionedSampler
-from smoothcache_core.schedule import Provenance
 from smoothcache_core.sources import with_prediction
 from smoothcache_core.sources.extrapolated import extrapolated
 from smoothcache_core.sources.kind import check_sites
 
 from tools.bench.baselines.fora import fora
+from tools.bench.baselines.whole import whole
 from tools.bench.policies import OutOfReachError, spaced_row
 
 FEWEST_STEPS = 2
@@ -112,17 +111,7 @@ def _even(rule: FillRule, material: Material, budget: float) -> Schedule:
     computed = int(budget * evaluations + 1e-9)  # what rounding takes away
     if computed < 1:
         raise ScheduleError(f"computing once costs {1 / evaluations:.3f} of the MACs already")
-    row = spaced_row(evaluations, computed)
-    fill = extrapolated(row, rule)
-    settings = {"computed": computed, "fill": rule.name}
-    return Schedule(
-        evaluations=evaluations,
-        rows={DENOISER.kind: row},
-        fills={DENOISER.kind: fill} if fill.terms else {},
-        source=Provenance(name="even", settings=settings, seeds=calibration.seeds),
-        fingerprint=calibration.fingerprint,
-        cost=calibration.cost,
-    )
+    return whole(calibration, spaced_row(evaluations, computed), rule, "even")
 
 
 def _fewer_steps(material: Material, budget: float) -> Steps:
