@@ -16,6 +16,7 @@ from smoothcache_core.compat.routers import load_router
 from smoothcache_core.errors import RouterError, ScheduleError
 from smoothcache_core.routing import Routers, RouterSettings, load_routers, train_router
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 SETTINGS = RouterSettings(updates=200, learning_rate=0.2, sparsity=0.02, refresh=100)
 
@@ -74,6 +75,24 @@ def test_a_sampler_may_run_in_any_mode(mode: Callable[[], Any]):
         sampler_of(Drifting(), mode=mode), settings, evaluations=STEPS, progress=False
     )
     assert all(torch.isfinite(p).all() for p in made.parameters())
+
+
+class Checkpointing(Drifting):
+    """Recomputes its parts in the backward pass, as stable-audio-tools' transformer does."""
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        given = x.requires_grad_() if torch.is_grad_enabled() else x
+        parts = self.still, self.lively
+        made: list[Any] = [checkpoint(part, given, t, use_reentrant=False) for part in parts]
+        return 0.1 * x + made[0] + made[1]
+
+
+def test_gradients_are_those_of_a_model_that_recomputes_nothing():
+    settings = RouterSettings(updates=30, learning_rate=0.2, proxy="none")
+    one, other = (
+        trained(model, settings=settings).parameters() for model in (Drifting(), Checkpointing())
+    )
+    assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
 
 
 def test_exactly_as_many_updates_are_made_as_asked_for():

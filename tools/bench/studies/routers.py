@@ -19,6 +19,7 @@ from cyclopts import Parameter
 from smoothcache_core import Calibration, Schedule, plan
 from smoothcache_core.errors import ScheduleError
 from smoothcache_core.metrics import relative_l2
+from smoothcache_core.outputs.structures import Structure
 from smoothcache_core.routing import HARMONICA, LEARNING_TO_CACHE, RouterSettings, train_router
 from torch import Tensor
 
@@ -288,7 +289,7 @@ def _backward(
             weight.requires_grad_(False)
         with torch.enable_grad():
             output = model(*args, **kwargs)
-        (output[0] if isinstance(output, tuple) else output.sample).sum().backward()
+        Structure.of(output).floating[0].sum().backward()
     finally:
         handle.remove()
         for weight in wanted:

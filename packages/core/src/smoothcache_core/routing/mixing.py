@@ -36,6 +36,7 @@ class Mixing:
     _branch: str = ""
     _inputs: dict[int, tuple[Tensor, ...]] = field(default_factory=dict[int, tuple[Tensor, ...]])
     _calls: list[int] = field(default_factory=list[int])
+    _mixes: dict[int, tuple[Tensor, ...]] = field(default_factory=dict[int, tuple[Tensor, ...]])
     _kept: dict[tuple[str, int, int], tuple[Tensor, ...]] = field(
         default_factory=dict[tuple[str, int, int], tuple[Tensor, ...]]
     )
@@ -76,6 +77,7 @@ class Mixing:
         self._weights, self._keeps = None, False
         self._calls = [0] * len(self.sites)
         self._inputs.clear()
+        self._mixes.clear()
 
     def keep(self, branch: str) -> None:
         """Leave outputs as they are, and keep all of them."""
@@ -115,31 +117,55 @@ class Mixing:
                     f"{self.sites[index].path!r} gives a {type(output).__name__}; only a tensor or "
                     "a tuple of tensors can be mixed"
                 )
-            call = self._calls[index]
-            self._calls[index] += 1
             inputs = self._inputs.pop(index, None)
             given = output if inputs is None else combined(torch.sub, output, inputs)
-            made = self._mixed((self._branch, index, call), index, given)
+            made = self._mixed_again(index, given) if _recomputing() else self._mixed(index, given)
             if made is None:
                 return None
             return made if inputs is None else combined(torch.add, inputs, made)
 
         return mixed
 
-    def _mixed(self, key: tuple[str, int, int], index: int, output: Output) -> Output | None:
+    def _mixed(self, index: int, output: Output) -> Output | None:
         """Return what an output, or a delta, is mixed to; None if it stays what it is."""
+        key = self._branch, index, self._calls[index]
+        self._calls[index] += 1
         before = self._kept.get(key)
         if self._weights is None or before is None:
             self._kept[key] = _copied(flat(output))
             return None
-        weight = self._weights[index]
-        parts = [
-            old + weight.to(new.dtype) * (new - old)
-            for new, old in zip(flat(output), before, strict=True)
-        ]
+        self._mixes[index] = before
+        parts = self._parts(index, output, before, self._weights)
         if self._wanted[index]:
             self._kept[key] = _copied(parts)
         return rebuilt(output, iter(parts))
+
+    def _mixed_again(self, index: int, output: Output) -> Output | None:
+        """Return what the forward pass made of an output, for gradient checkpointing."""
+        if self._calls[index] > 1:
+            raise RouterError(
+                f"{self.sites[index].path!r} is called {self._calls[index]} times in an evaluation "
+                "and recomputed for its gradient; switch gradient checkpointing off"
+            )
+        before = self._mixes.get(index)
+        if before is None or self._weights is None:
+            return None
+        return rebuilt(output, iter(self._parts(index, output, before, self._weights)))
+
+    @staticmethod
+    def _parts(
+        index: int, output: Output, before: Sequence[Tensor], weights: Tensor
+    ) -> list[Tensor]:
+        return [
+            old + weights[index].to(new.dtype) * (new - old)
+            for new, old in zip(flat(output), before, strict=True)
+        ]
+
+
+def _recomputing() -> bool:
+    """Whether a backward pass is under way, in which a module is called only to be recomputed."""
+    # what torch.utils.checkpoint itself looks at; torch has no public name for it
+    return torch._C._current_graph_task_id() != -1  # pyright: ignore[reportPrivateUsage]
 
 
 def _copied(tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
