@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from smoothcache_core import SmoothCacheWarning
-from smoothcache_core.errors import EvaluationError
+from smoothcache_core.errors import EvaluationError, warn
 from smoothcache_core.files import write_atomically
 from smoothcache_core.reports.style import COMPUTED, INK, clean, new_figure
 from torch import Tensor
@@ -286,11 +284,9 @@ def save_wav(waveform: Tensor, path: str | Path, *, sample_rate: int) -> Path:
         raise EvaluationError(f"a waveform with values that are not finite has no WAV file: {path}")
     beyond = int((sound.abs() > 1.0).sum())
     if beyond:
-        warnings.warn(
+        warn(
             f"{beyond} of {sound.numel()} values are beyond full scale (up to "
             f"{float(sound.abs().max()):.3g}) and were clipped: {path}",
-            SmoothCacheWarning,
-            stacklevel=2,
         )
     return write_atomically(path, wav_bytes(sound, sample_rate=sample_rate))
 

@@ -13,6 +13,10 @@ SmoothCacheError
 SmoothCacheWarning     something that a user must know; sampling goes on
 """
 
+import inspect
+import warnings
+from types import FrameType
+
 
 class SmoothCacheError(Exception):
     """Base class of every error of this library."""
@@ -60,6 +64,28 @@ class SmoothCacheWarning(UserWarning):
     The result may differ from what was planned, or caching may not help. To stop instead:
     `warnings.simplefilter("error", SmoothCacheWarning)`.
     """
+
+
+_BETWEEN = ("accelerate", "contextlib", "diffusers", "torch")
+"""Packages whose code may stand between this library's and the user's in a stack of calls."""
+
+
+def warn(message: str) -> None:
+    """Warn the user, naming the line of the user's own code that led to it.
+
+    Args:
+        message: What the user reads.
+    """
+    frame, level = inspect.currentframe(), 1
+    while frame is not None and _is_inside(frame):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, SmoothCacheWarning, stacklevel=level)
+
+
+def _is_inside(frame: FrameType) -> bool:
+    """Whether a call is of this library, or of one that stands between it and the user."""
+    package = str(frame.f_globals.get("__name__", "")).partition(".")[0]
+    return package.startswith("smoothcache_") or package in _BETWEEN
 
 
 class CommandError(SmoothCacheError):

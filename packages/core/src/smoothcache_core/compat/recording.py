@@ -16,11 +16,10 @@ from smoothcache_core.calls.call import CallReader
 from smoothcache_core.calls.clock import Clock, Tick
 from smoothcache_core.compat.blocks import BlockClasses, block_adapter, listed
 from smoothcache_core.compat.switched import Switched
-from smoothcache_core.errors import CalibrationError
+from smoothcache_core.errors import CalibrationError, warn
 from smoothcache_core.files import check_output, write_atomically
 from smoothcache_core.numerics.arrays import Array
 from smoothcache_core.outputs.tensors import Output
-from smoothcache_core.runtime.remarks import warn
 from smoothcache_core.sources.smooth import PUBLISHED_LAG, scan
 from smoothcache_core.wrapping.denoiser import Step, Wrapping
 

@@ -22,9 +22,9 @@ from smoothcache_core.compat.blocks import (
 )
 from smoothcache_core.compat.recording import CalibrationHelper, DiffuserCalibrationHelper
 from smoothcache_core.compat.switched import Switched
+from smoothcache_core.errors import warn
 from smoothcache_core.runtime.attachment import Attachment
 from smoothcache_core.runtime.cached import attach
-from smoothcache_core.runtime.remarks import warn
 
 __all__ = [
     "CalibrationHelper",

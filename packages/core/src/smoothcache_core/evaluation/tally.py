@@ -3,7 +3,6 @@
 import math
 import platform
 import statistics
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -12,7 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from smoothcache_core.errors import EvaluationError, SmoothCacheWarning
+from smoothcache_core.errors import EvaluationError, warn
 from smoothcache_core.metrics import relative_l2
 from smoothcache_core.numerics.bootstrap import interval_of_mean
 from smoothcache_core.reports.report import Report
@@ -230,11 +229,9 @@ class Judge:
             return
         unclear = [r.policy for r in rows if r.policy != PLAIN and r.rel_l2 <= 2 * self.repeat]
         if unclear:
-            warnings.warn(
+            warn(
                 f"two plain runs of one seed differ by a relative L2 of {self.repeat:.3g}, which "
                 f"hides what {unclear} did; does `run` make all its noise from the seed?",
-                SmoothCacheWarning,
-                stacklevel=4,
             )
 
 

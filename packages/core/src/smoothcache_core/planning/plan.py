@@ -1,13 +1,12 @@
 """The dial: a schedule for a compute fraction, a speed-up or an error, whichever is asked for."""
 
-import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import get_args
 
 from smoothcache_core.arguments import check_kind
 from smoothcache_core.calibration.calibration import Calibration
-from smoothcache_core.errors import ScheduleError, SmoothCacheWarning
+from smoothcache_core.errors import ScheduleError, warn
 from smoothcache_core.fills import FillRule
 from smoothcache_core.planning.cautions import cautions
 from smoothcache_core.planning.front import Choice, Point, beats
@@ -116,7 +115,7 @@ def plan(
         schedule = planner.to_compute(_fraction(compute, speedup))
     _warn_if_useless(schedule)
     for caution in cautions(calibration, schedule):
-        warnings.warn(caution, SmoothCacheWarning, stacklevel=2)
+        warn(caution)
     return schedule
 
 
@@ -133,11 +132,9 @@ def _warn_if_useless(schedule: Schedule) -> None:
     if (schedule.skips or schedule.corrected) and schedule.evaluations > _FEW:
         return
     skipped = "only few can be skipped" if schedule.skips else "nothing is skipped"
-    warnings.warn(
+    warn(
         f"a run of {schedule.evaluations} evaluations leaves little to cache: {skipped}, so expect "
         "little speed-up",
-        SmoothCacheWarning,
-        stacklevel=3,
     )
 
 

@@ -19,13 +19,13 @@ from smoothcache_core.calls.call import Announced, CallReader
 from smoothcache_core.calls.clock import Scheduler
 from smoothcache_core.calls.fingerprints import live_fingerprint
 from smoothcache_core.calls.watch import SchedulerWatch
-from smoothcache_core.errors import AttachError, ScheduleError
+from smoothcache_core.errors import AttachError, ScheduleError, warn
 from smoothcache_core.outputs.halves import narrow
 from smoothcache_core.relay import beside_of, members_of
 from smoothcache_core.runtime.beside import Beside
 from smoothcache_core.runtime.program import Program, Programs
 from smoothcache_core.runtime.ranks import refuse_unlike
-from smoothcache_core.runtime.remarks import Remarks, warn
+from smoothcache_core.runtime.remarks import Remarks
 from smoothcache_core.runtime.run import Run
 from smoothcache_core.runtime.site_cache import Refit
 from smoothcache_core.runtime.store import CacheStats

@@ -1,14 +1,7 @@
 """What the user of a live model is told, each thing once."""
 
-import warnings
-
-from smoothcache_core.errors import SmoothCacheWarning
+from smoothcache_core.errors import warn
 from smoothcache_core.schedule.fingerprint import Fingerprint
-
-
-def warn(message: str) -> None:
-    """Warn the user."""
-    warnings.warn(message, SmoothCacheWarning, stacklevel=2)
 
 
 class Remarks:

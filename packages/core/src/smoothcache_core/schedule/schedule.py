@@ -1,12 +1,11 @@
 """Schedules: for each site and evaluation, compute or fill. Immutable, validated, portable."""
 
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, Unpack
 
 from smoothcache_core.documents import read_document
-from smoothcache_core.errors import ScheduleError, SmoothCacheWarning
+from smoothcache_core.errors import ScheduleError, warn
 from smoothcache_core.files import write_atomically
 from smoothcache_core.schedule.content import Content
 from smoothcache_core.schedule.fill import Fill as Fill  # where pickles of before look for it
@@ -139,7 +138,7 @@ class Schedule(Content):
                 f"{other.title} says which evaluations are computed, and not how others are made: "
                 "the coefficients of this schedule are lost, and its predicted error with them"
             )
-            warnings.warn(message, SmoothCacheWarning, stacklevel=2)
+            warn(message)
         return document
 
     # ------------------------------------------------------------------ shared folders

@@ -1,6 +1,5 @@
 """Open-Sora v1.2 as a pipeline of diffusers: text, and given frames, to video."""
 
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -10,7 +9,7 @@ from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from diffusers.utils.outputs import BaseOutput
 from diffusers.utils.torch_utils import randn_tensor
 from diffusers.video_processor import VideoProcessor
-from smoothcache_core.errors import PipelineError, SmoothCacheWarning
+from smoothcache_core.errors import PipelineError, warn
 from torch import Tensor
 
 from smoothcache_video.open_sora.autoencoder import AutoencoderKLOpenSora
@@ -249,10 +248,8 @@ class OpenSoraPipeline(DiffusionPipeline):
         """Warn where the model reads the beginning of a text only."""
         lengths = [len(each) for each in self.tokenizer(list(prompts), verbose=False).input_ids]
         if max(lengths, default=0) > words:
-            warnings.warn(
+            warn(
                 f"a text has {max(lengths)} tokens, and this model reads the first {words} of them",
-                SmoothCacheWarning,
-                stacklevel=4,
             )
 
     def _velocity(
