@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from smoothcache_core import Adapter, Calibration, calibrate, verify
+from smoothcache_core.schedule.provenance import Aim
 from torch import Tensor
 
 from tools.bench.counting import counting, macs_by_leaf
@@ -106,6 +107,7 @@ def calibrated(
     samples: int,
     adapter: Adapter | None = None,
     checkpoint: Path | None = None,
+    reference: Aim = "plain",
     progress: bool = True,
 ) -> Calibration:
     """Calibrate on the calibration seed as the commands do; all benchmarks of quality do so.
@@ -115,6 +117,7 @@ def calibrated(
         samples: Samples, one batch.
         adapter: Where the sites are, if not where the sampler says.
         checkpoint: See `calibrate`.
+        reference: See `calibrate`.
         progress: Show a progress bar.
     """
     sampler = bench.of_batch(samples)
@@ -124,6 +127,7 @@ def calibrated(
         seeds=[CALIBRATION_SEED],
         max_lag=min(_MAX_LAG, sampler.steps - 1),
         checkpoint=checkpoint,
+        reference=reference,
         progress=progress,
     )
     if found.dynamics is None or found.outcomes:

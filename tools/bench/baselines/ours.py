@@ -136,39 +136,23 @@ def _planned(target: str, material: Material, budget: float) -> Schedule:
     return Planner(material.calibration, target=target).to_compute(budget)
 
 
-def planned(material: Material, budget: float) -> Schedule:
+def planned(material: Material, budget: float, *, toward: Aim) -> Schedule:
     """Return what a user gets from `plan`.
 
     Args:
-        material: What it is made from.
-        budget: Compute fraction, in (0, 1].
-    """
-    return Planner(material.calibration).to_compute(budget)
-
-
-def fitted(material: Material, budget: float, *, toward: Aim) -> Schedule:
-    """Return what `fit` makes of a plan.
-
-    Args:
-        material: What it is made from.
+        material: What it is made from; calibrated with the exact solution, if that is the aim.
         budget: Compute fraction, in (0, 1].
         toward: What samples shall come near to.
     """
+    return Planner(material.calibration, toward=toward).to_compute(budget)
+
+
+def fitted(material: Material, budget: float, *, toward: Aim) -> Schedule:
+    """Return what `fit` makes of a plan with the same aim; see `planned`."""
     sampler = material.sampler
     with sampler.around():
-        schedule = planned(material, budget) if budget < 1.0 else _everything(material)
+        schedule = planned(material, budget, toward=toward)
         return fit(sampler, schedule, seeds=material.seeds, toward=toward, progress=False)
-
-
-def _everything(material: Material) -> Schedule:
-    """Return the schedule of whole evaluations that skips none."""
-    calibration = material.calibration
-    return Schedule(
-        evaluations=calibration.evaluations,
-        rows={DENOISER.kind: (1,) * calibration.evaluations},
-        fingerprint=calibration.fingerprint,
-        cost=calibration.cost,
-    )
 
 
 def _smooth(material: Material, budget: float) -> Schedule:

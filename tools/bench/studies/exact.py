@@ -104,7 +104,7 @@ def of_halves(modality: Modality, settings: Settings) -> Iterator[Measured]:
     They are calibrated on all classes, and on few samples of the other half.
     """
     folder = work_folder(settings, modality.name, besides=FREE)
-    only = replace(settings, only=("toward exact, fitted",))
+    only = replace(settings, only=("toward exact", "toward exact, fitted"))
     few = replace(only, calibration_samples=FEW)
     for words in settings.cases:
         case = Case.of(words)
@@ -202,6 +202,7 @@ def prepared(bench: Bench, settings: Settings, place: Path) -> tuple[Known, floa
         bench,
         samples=settings.calibration_samples,
         checkpoint=place / "calibration.safetensors",
+        reference="exact",
         progress=settings.progress,
     )
     few, steps = settings.choosing_samples, settings.reference_steps

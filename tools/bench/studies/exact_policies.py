@@ -1,10 +1,11 @@
 """Policies of the study of exact solutions: ours toward both aims, peers, and other solvers."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 from smoothcache_core.errors import ScheduleError
+from smoothcache_core.schedule.provenance import Aim
 
 from tools.bench.baselines.ours import Plan, fitted, planned
 from tools.bench.bench import Bench
@@ -67,18 +68,18 @@ def all_families(bench: Bench, settings: Settings) -> dict[str, Family]:
 
 
 def ours(settings: Settings) -> dict[str, Family]:
-    """Return this library's policies: planned, and fitted toward either aim."""
-    plans: dict[str, Plan] = {
-        "toward plain": planned,
-        "toward plain, fitted": partial(fitted, toward="plain"),
-        "toward exact, fitted": partial(fitted, toward="exact"),
-    }
+    """Return this library's policies: planned and fitted, toward either aim."""
+    aims: tuple[Aim, ...] = ("plain", "exact")
     found: dict[str, Family] = {}
-    for name, plan in plans.items():
-        budgets = settings.fitted if "fitted" in name else settings.budgets
-        # to compute all toward the plain run is the plain run itself
-        where = tuple(budget for budget in budgets if budget < 1.0 or "exact" in name)
-        found[name] = Within(family=partial(of_plan, name, plan), budgets=where)
+    for toward in aims:
+        plans: Mapping[str, tuple[Plan, Sequence[float]]] = {
+            f"toward {toward}": (partial(planned, toward=toward), settings.budgets),
+            f"toward {toward}, fitted": (partial(fitted, toward=toward), settings.fitted),
+        }
+        for name, (plan, budgets) in plans.items():
+            # to compute all toward the plain run is the plain run itself
+            where = tuple(budget for budget in budgets if budget < 1.0 or toward == "exact")
+            found[name] = Within(family=partial(of_plan, name, plan), budgets=where)
     return found
 
 

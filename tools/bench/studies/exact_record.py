@@ -312,7 +312,7 @@ def _lines(measured: Measured) -> list[_Line]:
     """Return the plain run, and ours with either aim."""
     budgets = {each.budget for each in measured.sampled}
     at = min(budgets - {1.0}, key=lambda budget: abs(budget - SHOWN_AT), default=1.0)
-    wanted = [("toward plain", at), ("toward exact, fitted", at), ("toward exact, fitted", 1.0)]
+    wanted = [("toward plain", at), ("toward exact", at), ("toward exact", 1.0)]
     found = [("plain", measured.plain)]
     for name, budget in dict.fromkeys(wanted):
         here = [s for s in measured.sampled if (s.policy.name, s.budget) == (name, budget)]
