@@ -47,7 +47,8 @@ def smooth(
 
     Args:
         calibration: Measured errors, at least at lag 1.
-        alpha: Largest relative L1 error allowed, at least 0; 0.08 to 0.35 is usual.
+        alpha: Largest relative L1 error allowed, at least 0; the schedules that its
+            authors ship have 0.08, 0.18 and 0.35.
         max_lag: Longest reuse, from 1 to what was calibrated; all of that if not given.
         per: Decide per `"kind"` on the mean over its sites, as SmoothCache does, or per `"site"`.
         strict: Also require the errors at all shorter lags to be within `alpha`. The published scan
