@@ -134,7 +134,7 @@ def divided_steps(solver: str, steps: int, factor: int) -> int:
     from there to the end, as the divided run does; others spread theirs to the end.
 
     Args:
-        solver: Its name.
+        solver: Name of the solver, such as `"dpmpp-2m"`.
         steps: Steps of the run.
         factor: Steps that are made of one, at least 2.
     """

@@ -29,6 +29,9 @@ from tools.bench.studies.quality_settings import Settings
 pytestmark = [
     pytest.mark.usefixtures("one_thread"),
     pytest.mark.filterwarnings("ignore:Should have t:UserWarning"),  # torchsde, of rounding
+    pytest.mark.filterwarnings(
+        "ignore:__array__ implementation:DeprecationWarning"  # diffusers, DPM-Solver++
+    ),
 ]
 
 STEPS, SEED, SAMPLES = 6, 1000, 2

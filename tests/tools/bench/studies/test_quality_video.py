@@ -22,7 +22,12 @@ from tools.bench.studies.quality import measure
 from tools.bench.studies.quality_record import to_record
 from tools.bench.studies.quality_settings import VideoSettings
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [
+    pytest.mark.usefixtures("one_thread"),
+    pytest.mark.filterwarnings(
+        "ignore:__array__ implementation:DeprecationWarning"  # diffusers, DPM-Solver++
+    ),
+]
 STEPS, SEED, SAMPLES = 10, 1000, 2
 
 

@@ -58,7 +58,7 @@ def device_of(model: nn.Module) -> torch.device:
     """Return the device of a model's first parameter or buffer; the CPU if it has none.
 
     Args:
-        model: Any module.
+        model: A denoiser, or any other module.
     """
     tensors = chain(model.parameters(), model.buffers())
     return next((tensor.device for tensor in tensors), torch.device("cpu"))
@@ -100,8 +100,8 @@ def judge_of(
     Args:
         sampler: Decodes what the runs end with.
         policies: All policies, the plain one among them.
-        metrics: See `evaluate`.
-        summaries: See `evaluate`.
+        metrics: Compare decoded samples with plain ones, by name; see `evaluate`.
+        summaries: Say something of all samples of a policy, by name; see `evaluate`.
         keep: Samples of every policy to keep, at least 0; True for all.
     """
     known = [each.schedule.fingerprint for each in policies if each.schedule is not None]
@@ -120,7 +120,7 @@ def ran(sampler: Sampler, policies: Iterable[Policy]) -> Fingerprint:
 
     Args:
         sampler: How the plain run is made.
-        policies: All policies.
+        policies: Those that are compared, the plain one among them.
     """
     schedules = (each.schedule for each in policies if each.schedule is not None)
     first = next(schedules, None)
