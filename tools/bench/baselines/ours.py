@@ -4,11 +4,12 @@ import warnings
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 from smoothcache_core import Adapter, Calibration, Schedule, SmoothCacheWarning, attach, fit
 from smoothcache_core.adapters import DENOISER
+from smoothcache_core.fitting.fitter import Fitter
 from smoothcache_core.planning import Planner
 from smoothcache_core.sampling import ConditionedSampler
 from smoothcache_core.schedule import Fill
@@ -102,6 +103,11 @@ class Material:
     sampler: ConditionedSampler
     seeds: Sequence[int]
 
+    @cached_property
+    def toward_exact(self) -> Fitter:
+        """Fits as `fit` toward the exact solutions, whose finer runs are made once for all fits."""
+        return Fitter(self.sampler, self.seeds, toward="exact")
+
 
 TRIALS = 24
 """Moves that `planned-refined` tries: most that are worth anything are among them, and each costs
@@ -152,7 +158,9 @@ def fitted(material: Material, budget: float, *, toward: Aim) -> Schedule:
     sampler = material.sampler
     with sampler.around():
         schedule = planned(material, budget, toward=toward)
-        return fit(sampler, schedule, seeds=material.seeds, toward=toward, progress=False)
+        if toward == "exact":
+            return material.toward_exact.fit(schedule)
+        return fit(sampler, schedule, seeds=material.seeds, progress=False)
 
 
 def _smooth(material: Material, budget: float) -> Schedule:

@@ -16,6 +16,7 @@ from smoothcache_audio.stable_audio_tools import solvers_of as names_of
 from smoothcache_core.numerics.arrays import Array
 from smoothcache_core.patching import replaced
 from torch import Tensor
+from torch.nn.functional import adaptive_avg_pool2d
 
 from tools.bench.baselines.solvers import Axis, dpm_solver, fine, solvers_of
 from tools.bench.models.audio_policies import TEA, host
@@ -35,6 +36,7 @@ PACKAGES = (
 _CONFIG: Mapping[str, Any] = MappingProxyType({"prediction_type": "sample"})
 _REPLACED = "dpmpp-2m"  # the function of k-diffusion in whose place others are put
 _RANGE_DB = 80.0  # levels that spectrograms show, down from full scale
+_SIDE = 96  # of spectrograms: more frames than a second has, and a fifth of the frequencies
 _TITLES = {
     "dpmpp-2m": "DPM-Solver++ 2M",
     "dpmpp-2m-sde": "SDE-DPM-Solver++ 2M",
@@ -170,11 +172,12 @@ def _judged(sampler: PromptSampler, seeds: Sequence[int]) -> Judgement:
 
 
 def _pictured(sampler: PromptSampler, latents: Tensor) -> Tensor:
-    """Return grey spectrograms, low frequencies below."""
+    """Return grey spectrograms as squares, low frequencies below."""
     sounds = sampler.decode(latents).mean(dim=1)
     levels = spectrogram_db(sounds, sample_rate=sampler.sample_rate).flip(-2)
     grey = (levels / _RANGE_DB + 1.0).clamp(0.0, 1.0).float()
-    return grey[:, None].expand(-1, 3, -1, -1)
+    square = adaptive_avg_pool2d(grey[:, None], (_SIDE, _SIDE))
+    return square.expand(-1, 3, -1, -1)
 
 
 def audio() -> Modality:

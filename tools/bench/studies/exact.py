@@ -29,6 +29,7 @@ from tools.bench.bench import (
 )
 from tools.bench.models.model import Modality
 from tools.bench.policies import PLAIN, OutOfReachError, Policy
+from tools.bench.studies.exact_once import solved_once
 from tools.bench.studies.exact_policies import all_families, refusal
 from tools.bench.studies.exact_settings import Case, Settings
 from tools.bench.studies.quality_policies import Family, Known, is_peer
@@ -94,7 +95,9 @@ def measure(modality: Modality, settings: Settings) -> Iterator[Measured]:
         case = Case.of(words)
         bench = bench_of(modality, case, settings.device)
         place = _place(folder, str(case))
-        yield measured(bench, case, settings, place, prepared(bench, settings, place))
+        with solved_once():
+            found = measured(bench, case, settings, place, prepared(bench, settings, place))
+        yield found
 
 
 @torch.no_grad()
@@ -111,9 +114,10 @@ def of_halves(modality: Modality, settings: Settings) -> Iterator[Measured]:
         bench = bench_of(modality, case, settings.device)
         one, other = halves(bench)
         for name, chosen, seen in (("all", only, bench), (f"{FEW}", few, one)):
-            known = prepared(seen, chosen, _place(folder, str(case), "" if seen is bench else name))
+            kept = _place(folder, str(case), "" if seen is bench else name)
             place = _place(folder, str(case), f"{name} on the other half")
-            found = measured(other, case, chosen, place, known)
+            with solved_once():
+                found = measured(other, case, chosen, place, prepared(seen, chosen, kept))
             yield replace(found, calibrated=f"{chosen.calibration_samples} samples of {_of(seen)}")
 
 

@@ -61,6 +61,15 @@ class Known:
         return self.bench.modality.host
 
     @cached_property
+    def material(self) -> Material:
+        """What schedules of this library are made from."""
+        return Material(
+            calibration=self.calibration,
+            sampler=self.bench.of_batch(self.samples),
+            seeds=self.calibration.seeds,
+        )
+
+    @cached_property
     def mag_ratios(self) -> list[float]:
         """What MagCache measures."""
         samples, seed = len(self.trials.reference), self.trials.seed
@@ -217,12 +226,7 @@ def of_plan(name: str, plan: Plan, known: Known, budget: float) -> Iterable[Poli
     stem = re.sub(r"[^a-z0-9]+", "-", name.lower())
     path = known.trials.path.with_name(f"schedule-{stem}-{budget:g}.json")
     if not path.exists():
-        material = Material(
-            calibration=known.calibration,
-            sampler=known.bench.of_batch(known.samples),
-            seeds=known.calibration.seeds,
-        )
-        plan(material, budget).save(path)
+        plan(known.material, budget).save(path)
     schedule = Schedule.load(path)
     yield Policy(
         name=name,

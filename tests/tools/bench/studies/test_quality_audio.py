@@ -133,6 +133,18 @@ def test_more_steps_come_nearer_to_the_exact_solution(folder: Path, tmp_path: Pa
     assert errors[1] < errors[0] / 4
 
 
+def test_the_same_solver_of_diffusers_on_the_same_grid_gives_the_plain_sample(folder: Path):
+    bench = load_bench(AUDIO, str(folder), "dpmpp-2m", steps=STEPS, device="cpu")
+    other = AUDIO.others(bench.sampler)["DPM-Solver++ 2M"]["uniform in log-SNR"]
+    run = bench.run(fewer_steps(other, STEPS), samples=SAMPLES, seed=SEED)
+    expected = bench.run(plain, samples=SAMPLES, seed=SEED)
+    assert run.macs == expected.macs
+    assert relative_l2(expected.latents, run.latents).max() < 1e-5
+    karras = AUDIO.others(bench.sampler)["DPM-Solver++ 2M"]["Karras"]
+    another = bench.run(fewer_steps(karras, STEPS), samples=SAMPLES, seed=SEED)
+    assert relative_l2(expected.latents, another.latents).max() > 1e-4
+
+
 def test_unknown_solver_is_refused(folder: Path):
     with pytest.raises(ValueError, match="no solver is called 'nosuch'"):
         load_bench(AUDIO, str(folder), "nosuch", steps=STEPS, device="cpu")
