@@ -10,6 +10,7 @@ import os
 import warnings
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -48,9 +49,8 @@ def dit_smoothcache(
         schedule: For each component, such as `attn1`, one entry per evaluation: 1 compute, 0 reuse.
         block: Class of the blocks that have these components.
     """
-    from SmoothCache import SmoothCacheHelper  # pyright: ignore[reportMissingImports]
-
-    helper = SmoothCacheHelper(
+    package: Any = import_module("SmoothCache")  # not installed everywhere
+    helper = package.SmoothCacheHelper(
         model=model,
         block_classes=block,
         components_to_wrap=list(schedule),
@@ -142,8 +142,7 @@ def cache_dit(
         taylor_order: Also extrapolate by its TaylorSeer calibrator, of this order.
         blocks: The blocks, one tensor in and one out, if cache-dit does not know the model.
     """
-    import cache_dit as package  # pyright: ignore[reportMissingImports]
-
+    package: Any = import_module("cache_dit")  # not installed everywhere
     for handler in logging.getLogger("CACHE_DIT").handlers:
         handler.setLevel(logging.ERROR)
     settings: dict[str, Any] = {
