@@ -9,7 +9,7 @@ import base64
 import hashlib
 import json
 import re
-from collections.abc import Generator
+from collections.abc import Collection, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -48,11 +48,14 @@ class Hub:
         """Return the files of a branch."""
         return self.commits[repository][self.branches[repository][branch]]
 
-    def commit(self, repository: str, branch: str, changed: Files) -> str:
+    def commit(
+        self, repository: str, branch: str, changed: Files, deleted: Collection[str] = ()
+    ) -> str:
         """Add a commit to a branch, and return its name."""
         known = self.commits.setdefault(repository, {})
         branches = self.branches.setdefault(repository, {})
         files = {**known.get(branches.get(branch, ""), {}), **changed}
+        files = {file: content for file, content in files.items() if file not in deleted}
         name = hashlib.sha1(f"{branch} {len(known)}".encode()).hexdigest()
         known[name] = files
         branches[branch] = name
@@ -116,21 +119,33 @@ class _Handler(BaseHTTPRequestHandler):
         lines = [json.loads(line) for line in body.splitlines()]
         files = [line["value"] for line in lines if line["key"] == "file"]
         changed = {file["path"]: base64.b64decode(file["content"]) for file in files}
+        deleted = [line["value"]["path"] for line in lines if line["key"] == "deletedFile"]
+        if strangers := [file for file in deleted if file not in self.hub.files(repository, branch)]:
+            return self._json({"error": f"A file with the name {strangers} does not exist"}, 400)
         pull = "create_pr=1" in self.path
-        name = self.hub.commit(repository, "refs/pr/1" if pull else branch, changed)
+        if pull:
+            self.hub.branches[repository]["refs/pr/1"] = self.hub.branches[repository][branch]
+        name = self.hub.commit(repository, "refs/pr/1" if pull else branch, changed, deleted)
         url = f"{self.hub.url}/{repository}"
         asked = {"pullRequestUrl": f"{url}/discussions/1"} if pull else {}
-        self._json({"commitUrl": f"{url}/commit/{name}", "commitOid": name, **asked})
+        return self._json({"commitUrl": f"{url}/commit/{name}", "commitOid": name, **asked})
 
     def do_GET(self) -> None:
         path, _ = self._begin()
+        tree = re.fullmatch(r"/api/models/(.+/.+)/tree/(.+)", path)
+        if tree is not None and self.hub.refuses is None:
+            return self._json(
+                [
+                    {"type": "file", "path": file, "size": len(content), "oid": "0" * 40}
+                    for file, content in self.hub.files(*tree.groups()).items()
+                ]
+            )
         found = re.fullmatch(r"/([^/]+/[^/]+)/resolve/(.+)/([^/]+)", path)
         if self.hub.refuses is not None:
-            self._answer(self.hub.refuses[0])
-        elif found is None or found[1] not in self.hub.branches:
-            self._answer(404, X_Error_Code="RepoNotFound")
-        else:
-            self._file(*found.groups())
+            return self._answer(self.hub.refuses[0])
+        if found is None or found[1] not in self.hub.branches:
+            return self._answer(404, X_Error_Code="RepoNotFound")
+        return self._file(*found.groups())
 
     do_HEAD = do_GET
 

@@ -18,6 +18,16 @@ def folder(tmp_path: Path) -> Path:
     return FRONT.save_pretrained(tmp_path / "toy-smoothcache")
 
 
+def test_a_folder_holds_the_newest_front_alone_and_what_is_not_of_it(folder: Path):
+    (folder / "quarter.json").write_text("changed since")
+    (folder / "notes.json").write_text("{}")
+    HALF.save_pretrained(folder, name="slow")
+    assert {file.name for file in folder.iterdir()} == {
+        "slow.json", "README.md", INDEX, "quarter.json", "notes.json",
+    }  # fmt: skip
+    assert Schedule.from_pretrained(folder) == HALF
+
+
 def test_a_folder_is_used_like_a_repository(folder: Path):
     assert Schedule.from_pretrained(folder, speedup=3) == QUARTER
     assert Schedule.from_pretrained(str(folder), compute=0.5) == HALF

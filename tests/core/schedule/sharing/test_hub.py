@@ -10,7 +10,7 @@ import pytest
 from kit.hub import Hub, hub_for
 from kit.sharing import FRONT, HALF, QUARTER
 from smoothcache_core import Schedule
-from smoothcache_core.errors import OutputError, ScheduleError
+from smoothcache_core.errors import OutputError, ScheduleError, SmoothCacheWarning
 from smoothcache_core.schedule import Front
 from smoothcache_core.schedule.sharing.index import INDEX
 
@@ -27,8 +27,9 @@ def test_what_was_pushed_is_chosen_from(hub: Hub):
     address = FRONT.push_to_hub(REPOSITORY)
     assert address.startswith(f"{hub.url}/{REPOSITORY}/commit/")
     assert list(hub.files(REPOSITORY)) == ["half.json", "quarter.json", "README.md", INDEX]
-    assert hub.asked[-4:] == [
+    assert hub.asked[-5:] == [
         "POST /api/repos/create",
+        f"GET /api/models/{REPOSITORY}/tree/main",
         "POST /api/validate-yaml",
         f"POST /api/models/{REPOSITORY}/preupload/main",
         f"POST /api/models/{REPOSITORY}/commit/main",  # one: nobody reads half of a front
@@ -37,6 +38,42 @@ def test_what_was_pushed_is_chosen_from(hub: Hub):
     assert Schedule.from_pretrained(REPOSITORY, error=0.05) == HALF
     loaded = Front.from_pretrained(REPOSITORY)
     assert (loaded.schedules, loaded.base_model) == (FRONT.schedules, FRONT.base_model)
+
+
+def test_a_new_front_takes_the_place_of_the_old_one_and_other_files_stay(hub: Hub):
+    FRONT.push_to_hub(REPOSITORY)
+    hub.commit(REPOSITORY, "main", {"notes.json": b"{}", "LICENSE": b"free"})
+    old = hub.branches[REPOSITORY]["main"]
+    commits = len(hub.commits[REPOSITORY])
+    Front(schedules={"half": HALF, "slow": QUARTER}).push_to_hub(REPOSITORY)
+    assert set(hub.files(REPOSITORY)) == {
+        "half.json", "slow.json", "README.md", INDEX, "notes.json", "LICENSE",
+    }  # fmt: skip
+    assert len(hub.commits[REPOSITORY]) == commits + 1  # written and deleted at once
+    assert Schedule.from_pretrained(REPOSITORY, revision=old, name="quarter") == QUARTER
+
+
+def test_a_schedule_that_is_gone_already_is_not_deleted_again(hub: Hub):
+    FRONT.push_to_hub(REPOSITORY)
+    del hub.files(REPOSITORY)["quarter.json"]
+    HALF.push_to_hub(REPOSITORY, name="half")
+    assert set(hub.files(REPOSITORY)) == {"half.json", "README.md", INDEX}
+
+
+def test_a_request_leaves_the_old_front_on_its_branch(hub: Hub):
+    FRONT.push_to_hub(REPOSITORY, revision="v2")
+    HALF.push_to_hub(REPOSITORY, name="half", revision="v2", create_pr=True)
+    assert "quarter.json" in hub.files(REPOSITORY, "v2")
+    assert "quarter.json" not in hub.files(REPOSITORY, "refs/pr/1")
+
+
+def test_what_was_shared_before_stays_if_its_index_cannot_be_read(hub: Hub):
+    FRONT.push_to_hub(REPOSITORY)
+    hub.files(REPOSITORY)[INDEX] = b"{"
+    with pytest.warns(SmoothCacheWarning, match="shared before is left there.*not a JSON file"):
+        HALF.push_to_hub(REPOSITORY, name="half")
+    assert "quarter.json" in hub.files(REPOSITORY)
+    assert Schedule.from_pretrained(REPOSITORY) == HALF
 
 
 def test_only_the_index_and_what_was_chosen_are_fetched(hub: Hub):

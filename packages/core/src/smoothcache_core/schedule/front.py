@@ -96,7 +96,7 @@ class Front:
         """Write a shared folder: the schedules, their index, and a card for people.
 
         Args:
-            folder: Where to; made if it is not there. Files of these names are replaced.
+            folder: Where to; made if it is not there. Schedules that it shared before are replaced.
 
         Returns:
             The folder.
@@ -108,6 +108,8 @@ class Front:
 
     def push_to_hub(self, repository: str, **options: Unpack[Upload]) -> str:
         """Write the files of a shared folder into a repository of the model hub, in one commit.
+
+        Schedules that were shared there before, and are none of these, are deleted by that commit.
 
         Args:
             repository: Name of the repository; made if it is not there.

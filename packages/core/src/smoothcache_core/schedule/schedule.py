@@ -188,7 +188,7 @@ class Schedule(Content):
         """Write a shared folder of this one schedule; `Front` writes several.
 
         Args:
-            folder: Where to; made if it is not there. Files of these names are replaced.
+            folder: Where to; made if it is not there. Schedules that it shared before are replaced.
             name: Name of the schedule; by its speed-up if not given, such as `"schedule-2.00x"`.
             base_model: Name of the model that it is for, as on the model hub.
 
@@ -210,6 +210,8 @@ class Schedule(Content):
         **options: Unpack[Upload],
     ) -> str:
         """Write a shared folder of this one schedule into a repository of the model hub.
+
+        It takes the place of all that were shared there before; `Front` shares several.
 
         Args:
             repository: Name of the repository; made if it is not there.

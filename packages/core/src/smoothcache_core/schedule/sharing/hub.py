@@ -5,8 +5,9 @@ huggingface_hub: `hf auth login`, `HF_TOKEN`, `HF_ENDPOINT`, `HF_HOME`, `HF_HUB_
 """
 
 import re
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Collection, Generator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
@@ -79,19 +80,38 @@ def downloaded(repository: str, file: str, options: Download) -> Path:
         return Path(api.hf_hub_download(repository, file, **options))
 
 
-def uploaded(repository: str, files: Mapping[str, bytes], options: Upload) -> str:
+@dataclass(frozen=True, kw_only=True)
+class Before:
+    """What a repository holds before it is written.
+
+    Attributes:
+        files: Names of all files of the branch.
+        read: Returns what one of them holds.
+    """
+
+    files: Collection[str]
+    read: Callable[[str], bytes]
+
+
+def uploaded(
+    repository: str,
+    files: Mapping[str, bytes],
+    options: Upload,
+    outdated: Callable[[Before], Collection[str]],
+) -> str:
     """Write files into a repository in one commit, and return the address of the commit.
 
     Args:
         repository: Name of the repository; made if it is not there.
-        files: Contents by the names that they get there; other files stay.
+        files: Contents by the names that they get there.
         options: How to write.
+        outdated: Returns which files to delete in the same commit; all others stay.
 
     Raises:
         OutputError: They cannot be written; says why. What was there is as it was.
     """
     api = _api()
-    from huggingface_hub import CommitOperationAdd
+    from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
     revision, token = options.get("revision"), options.get("token")
     with _told(f"cannot push to {repository}", OutputError):
@@ -100,9 +120,18 @@ def uploaded(repository: str, files: Mapping[str, bytes], options: Upload) -> st
         )
         if revision is not None and not revision.startswith("refs/"):
             api.create_branch(made.repo_id, branch=revision, token=token, exist_ok=True)
+        there: Download = {"revision": revision, "token": token}
+        before = Before(
+            files=api.list_repo_files(made.repo_id, **there),
+            read=lambda name: Path(api.hf_hub_download(made.repo_id, name, **there)).read_bytes(),
+        )
+        gone = sorted(outdated(before))
         commit = api.create_commit(
             made.repo_id,
-            [CommitOperationAdd(name, content) for name, content in files.items()],
+            [
+                *(CommitOperationDelete(name, is_folder=False) for name in gone),
+                *(CommitOperationAdd(name, content) for name, content in files.items()),
+            ],
             commit_message=options.get("commit_message") or "Schedules of SmoothCache",
             revision=revision,
             token=token,

@@ -5,12 +5,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from smoothcache_core.errors import ScheduleError
+from smoothcache_core.errors import ScheduleError, warn
 from smoothcache_core.files import check_output, write_atomically
 from smoothcache_core.schedule.content import Content
 from smoothcache_core.schedule.sharing.card import CARD, card
-from smoothcache_core.schedule.sharing.hub import Upload, uploaded
-from smoothcache_core.schedule.sharing.index import INDEX, Index, Measured, entry_of
+from smoothcache_core.schedule.sharing.hub import Before, Upload, uploaded
+from smoothcache_core.schedule.sharing.index import (
+    INDEX,
+    Entry,
+    Index,
+    Measured,
+    checksum,
+    entry_of,
+)
 
 _SAME = ("model_class", "config_hash", "evaluations", "solver")
 """Fields of fingerprints in which schedules of one folder agree: they are for one run of one model,
@@ -37,15 +44,24 @@ class About:
 def save_shared(folder: str | Path, schedules: Mapping[str, Content], about: About) -> Path:
     """Write a shared folder, the index last, and return it.
 
+    Schedules that only the index of before named are removed, unless they were changed since.
+
     Raises:
         ScheduleError: The schedules cannot be shared together.
         OutputError: The folder or a file cannot be written.
     """
     files = _files(schedules, about, where=Path(folder).resolve().name)
     check_output(folder, folder=True)
+    place = Path(folder)
+    old = _old_entries((place / INDEX).read_bytes() if (place / INDEX).exists() else b"")
     for name, content in files.items():
-        write_atomically(Path(folder) / name, content)
-    return Path(folder)
+        write_atomically(place / name, content)
+    for entry in old:
+        file = place / entry.file
+        if entry.file not in files and file.exists():
+            if checksum(file.read_bytes()) == entry.sha256:
+                file.unlink()
+    return place
 
 
 def push_shared(
@@ -53,11 +69,32 @@ def push_shared(
 ) -> str:
     """Write a shared folder into a repository in one commit, and return the commit's address.
 
+    Schedules that only the index of before named are deleted in the same commit.
+
     Raises:
         ScheduleError: The schedules cannot be shared together.
         OutputError: The repository cannot be written.
     """
-    return uploaded(repository, _files(schedules, about, where=repository), options)
+    files = _files(schedules, about, where=repository)
+
+    def outdated(before: Before) -> set[str]:
+        old = _old_entries(before.read(INDEX) if INDEX in before.files else b"")
+        return {entry.file for entry in old if entry.file in before.files} - set(files)
+
+    return uploaded(repository, files, options, outdated)
+
+
+def _old_entries(index: bytes) -> Sequence[Entry]:
+    """Return what the index of before names, which the new one does not bring back.
+
+    Args:
+        index: What its file holds; empty if there is none.
+    """
+    try:
+        return Index.read(index, "before").schedules if index else ()
+    except ScheduleError as problem:
+        warn(f"what was shared before is left there, next to what is new: {problem}")
+        return ()
 
 
 def _files(schedules: Mapping[str, Content], about: About, *, where: str) -> dict[str, bytes]:
