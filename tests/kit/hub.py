@@ -120,7 +120,9 @@ class _Handler(BaseHTTPRequestHandler):
         files = [line["value"] for line in lines if line["key"] == "file"]
         changed = {file["path"]: base64.b64decode(file["content"]) for file in files}
         deleted = [line["value"]["path"] for line in lines if line["key"] == "deletedFile"]
-        if strangers := [file for file in deleted if file not in self.hub.files(repository, branch)]:
+        if strangers := [
+            file for file in deleted if file not in self.hub.files(repository, branch)
+        ]:
             return self._json({"error": f"A file with the name {strangers} does not exist"}, 400)
         pull = "create_pr=1" in self.path
         if pull:

@@ -7,6 +7,7 @@ import zlib
 from pathlib import Path
 
 from smoothcache_core.reports.page import (
+    Alternative,
     Comparison,
     ErrorPoint,
     Headline,
@@ -142,6 +143,9 @@ def section(name: str, show: object, folder: str) -> Section:
             policy=POLICIES[0], why="the least error", speedup=2.0, compute=0.5, error=0.02,
             low=0.015, high=0.03, costs=["PSNR 40 dB"], schedule="schedules/plan-0.5.json",
             line="smoothcache-image sample --schedule 'a folder/schedules/plan-0.5.json' " * 2,
+            closest=Alternative(
+                policy=NASTY, speedup=1.5, error=0.001, schedule="schedules/plan-0.5.json"
+            ),
         ),
         comparisons=comparisons(show),
         points=points(),

@@ -1,20 +1,17 @@
-"""The command line of the evaluation across modalities.
-
-    python -m tools.evaluate --quick
-    python -m tools.evaluate --record
-    torchrun --nproc-per-node 2 -m tools.evaluate
-    python -m tools.evaluate --modalities image --image-model facebook/DiT-XL-2-256 --samples 4
-
-Runs of image, video and audio models go through the same policies at the same budgets, and one
-report is written. A run that was broken off continues when the same is typed again.
-"""
+"""The command line of the evaluation across modalities."""
 
 import sys
 from collections.abc import Sequence
 from typing import Annotated, Any
 
 from cyclopts import App, CycloptsError, Parameter
-from smoothcache_core.cli.app import REFUSED, STOPPED, warnings_in_one_line
+from smoothcache_core.cli.app import (
+    OPTIONS,
+    REFUSED,
+    STOPPED,
+    shown_examples,
+    warnings_in_one_line,
+)
 from smoothcache_core.errors import SmoothCacheError
 
 from tools.evaluate.settings import Settings
@@ -23,7 +20,25 @@ NAME = "tools.evaluate"
 INCOMPLETE = 1
 """Exit status where the report is written, but says that something is missing or failed."""
 
-app = App(name=NAME, help=__doc__, version_flags=[], help_format="plaintext")
+_ABOUT = (
+    "Run image, video and audio models with the same policies at the same compute budgets.\n\n"
+    "One report is written, a page to open in a browser. A run that was broken off continues when "
+    "the same is typed again; several processes that a launcher starts share the work."
+)
+_EXAMPLES = (
+    "--quick",
+    "--modalities image --image-model facebook/DiT-XL-2-256 --samples 4",
+    "--modalities video audio --budgets 0.5 0.3 --policies planned fora fewer-steps",
+)
+app = App(
+    name=f"python -m {NAME}",
+    help=_ABOUT,
+    help_epilogue=shown_examples(f"python -m {NAME}", _EXAMPLES),
+    help_format="rich",
+    help_flags=["--help", "-h"],
+    version_flags=[],
+    default_parameter=OPTIONS,
+)
 
 
 @app.default

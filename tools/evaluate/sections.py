@@ -52,6 +52,11 @@ class Found:
         return None if self.evaluation is None else self.evaluation.report
 
     @property
+    def least_budget(self) -> float:
+        """The least budget that any policy could be made for; of nothing, all of the compute."""
+        return min((entry.budget for entry in self.entries if entry.made), default=1.0)
+
+    @property
     def failed(self) -> bool:
         """Whether something that was asked for is missing, or ended in an error."""
         return bool(self.missing) or any(entry.failed for entry in self.entries)

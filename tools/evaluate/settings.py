@@ -1,5 +1,6 @@
 """What an evaluation can be asked for."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
@@ -41,6 +42,20 @@ def _prompts(name: str) -> Parameter:
         allow_leading_hyphen=True,
         help=f"A prompt for the {name} model, if it is no shipped one. Repeatable.",
     )
+
+
+def _sizes(name: str) -> str:
+    """Return how much is sampled by default, as the help says it."""
+
+    def of(sizes: Iterable[Size]) -> str:
+        told = [str(getattr(size, name)).strip("()") for size in sizes]
+        return " or ".join(dict.fromkeys(told))
+
+    kinds = KINDS.values()
+    told = (of(kind.full for kind in kinds), of(kind.quick for kind in kinds), of([ALONE]))
+    if len(set(told)) == 1:
+        return told[0]
+    return f"{told[0]}; of --quick {told[1]}; of a model that is not shipped {told[2]}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,17 +124,27 @@ class Settings:
     ] = 1
     samples: Annotated[
         PositiveInt | None,
-        Parameter(group=opt.SAMPLES, help="Samples of every evaluation seed, one batch."),
+        Parameter(
+            group=opt.SAMPLES,
+            help=f"Samples of every evaluation seed, one batch. Default: {_sizes('samples')}.",
+        ),
     ] = None
     seeds: Annotated[
         tuple[NonNegativeInt, ...],
         Parameter(
-            name="--seeds", consume_multiple=True, group=opt.SAMPLES, help="Evaluation seeds."
+            name="--seeds",
+            consume_multiple=True,
+            group=opt.SAMPLES,
+            help=f"Evaluation seeds. Default: {_sizes('seeds')}.",
         ),
     ] = ()
     calibration_samples: Annotated[
         PositiveInt | None,
-        Parameter(group=opt.SAMPLES, help="Samples of every calibration seed, one batch."),
+        Parameter(
+            group=opt.SAMPLES,
+            help="Samples of every calibration seed, one batch. Default: "
+            f"{_sizes('calibration_samples')}.",
+        ),
     ] = None
     calibration_seeds: Annotated[
         tuple[NonNegativeInt, ...],
@@ -127,7 +152,8 @@ class Settings:
             name="--calibration-seeds",
             consume_multiple=True,
             group=opt.SAMPLES,
-            help="Calibration seeds, none of which evaluates.",
+            help="Calibration seeds, none of which evaluates. Default: "
+            f"{_sizes('calibration_seeds')}.",
         ),
     ] = ()
     output: Annotated[

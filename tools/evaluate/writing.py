@@ -50,11 +50,10 @@ def write_all(founds: Sequence[Found], settings: Settings) -> Path:
 
 
 def _shown(found: Found, settings: Settings) -> Found:
-    """Return what was found, with samples made for pages once, of the least budget's policies."""
+    """Return what was found, with samples made for pages once, of the policies of one budget."""
     if found.evaluation is None:
         return found
-    least = settings.chosen_budgets[-1]
-    names = [name_of(policy, least) for policy in settings.chosen_policies]
+    names = [name_of(policy, found.least_budget) for policy in settings.chosen_policies]
     few = pictured(found.evaluation.judging, names)
     made = few.comparisons(found.evaluation.report)
     judging = replace(few, comparisons=lambda report: made)
@@ -65,8 +64,7 @@ def _write_modality(found: Found, settings: Settings) -> None:
     """Write the report folder of a modality."""
     if found.evaluation is None or found.subject is None:
         return
-    least = settings.chosen_budgets[-1]
-    title = f"{found.subject.source.model}, plain, and at {least:g} of the compute"
+    title = f"{found.subject.source.model}, plain, and at {found.least_budget:g} of the compute"
     found.evaluation.write(
         settings.output / found.kind.name,
         calibration=found.calibration,

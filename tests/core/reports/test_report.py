@@ -289,8 +289,10 @@ def test_bytes_are_shown_in_the_unit_that_fits(count: int, shown: str):
 
 def test_markdown_tells_the_settings():
     cached = row(source=SCHEDULE.source, computed=24, reused=8, recomputed=3)
-    text = to_markdown(report(PLAIN, cached, plain_repeat_rel_l2=0.0))
+    fewer = row(policy="fewer", source=Provenance(name="fewer-steps", settings={"steps": 2}))
+    text = to_markdown(report(PLAIN, cached, fewer, plain_repeat_rel_l2=0.0))
     for line in (
+        "- fewer: fewer-steps(steps=2)",
         "# Cached against uncached: Toy",
         "- denoiser: Toy, adapter 'toy'",
         "- evaluations: 4",

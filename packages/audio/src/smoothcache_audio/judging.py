@@ -82,6 +82,8 @@ def sound_judging(sampler: PromptSampler, seeds: Sequence[int], digits: bool) ->
         ]
         rate = sampler.sample_rate
         sheet = spectrogram_sheet(seen, sample_rate=rate, captions=captions[:_SEEN], title=title)
+        if len(seen) == 1:  # the plain run alone, which has nothing to lie over
+            return {SHEET: sheet}
         overlay = waveform_overlay(seen, index=0, sample_rate=rate, title=f"{title}: {captions[0]}")
         return {SHEET: sheet, OVERLAY: overlay}
 

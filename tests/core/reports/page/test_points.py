@@ -6,6 +6,7 @@ import pytest
 from smoothcache_core.planning import Point
 from smoothcache_core.reports import ReportRow
 from smoothcache_core.reports.page.points import headline_of, measured_points, planned_points
+from smoothcache_core.reports.page.values import Alternative
 from smoothcache_core.schedule import Prediction, Provenance, Schedule
 
 SOURCE = Provenance(name="whole")
@@ -27,6 +28,7 @@ PLAIN = row("plain", 1.0, 0.0, ours=False, accuracy=0.9)
         ([("half", 0.5, 0.01), ("third", 0.35, 0.04), ("fifth", 0.2, 0.2)], "third", "within 0.05"),
         ([("half", 0.5, 0.3), ("third", 0.35, 0.2)], "third", "the least error"),
         ([("half", None, 0.01), ("odd", 0.4, math.nan)], "half", "within 0.05"),
+        ([("plan", 0.3481, 0.04), ("fit", 0.3484, 0.03)], "fit", "within 0.05"),
     ],
 )
 def test_the_least_compute_within_a_small_error_is_recommended(
@@ -37,6 +39,18 @@ def test_the_least_compute_within_a_small_error_is_recommended(
     assert found.policy == policy
     assert found.why.endswith(why)
     assert (found.schedule, found.line) == ("a.json", "do")
+
+
+def test_what_errs_least_is_named_beside_what_is_recommended():
+    rows = [PLAIN, row("half", 0.5, 0.01, speedup=1.9), row("third", 0.35, 0.04)]
+    found = headline_of(rows, {"half": "half.json"}, {})
+    assert found is not None
+    assert found.closest == Alternative(
+        policy="half", speedup=1.9, error=0.01, schedule="half.json"
+    )
+    alone = headline_of(rows[:2], {}, {})
+    assert alone is not None
+    assert alone.closest is None
 
 
 def test_own_methods_are_recommended_before_published_ones():

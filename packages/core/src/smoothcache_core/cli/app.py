@@ -33,11 +33,12 @@ def _shown(default: object) -> str | None:
     return None if default is None or default is False else str(default)
 
 
-_OPTIONS = Parameter(
+OPTIONS = Parameter(
     negative=(),  # no --no-flag and no --empty-list
     allow_repeating=True,  # of a scalar the last one counts, so that scripts can append
     show_default=_shown,
 )
+"""How the options of every program of this repository are typed and shown."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,7 +129,7 @@ def new_app(name: str, *, about: str, examples: Sequence[str]) -> App:
         help_epilogue=shown_examples(name, examples),
         help_format="rich",
         version=lambda: version(name),
-        default_parameter=_OPTIONS,
+        default_parameter=OPTIONS,
         group_arguments=ARGUMENTS,
         suppress_keyboard_interrupt=False,
     )

@@ -79,6 +79,8 @@ def described_row(row: "ReportRow") -> str:
     """Return how a policy was made and what it did."""
     if row.source is None:
         return "computes everything, without a cache"
+    if row.computed is None:  # without a cache, as fewer steps are
+        return described(row.source)
     counts = f"{row.computed} outputs computed, {row.reused} reused"
     late = f", {row.recomputed} of the computed were to be reused" if row.recomputed else ""
     return f"{described(row.source)}; {counts}{late}"

@@ -3,6 +3,7 @@
 from smoothcache_core.reports.page.building import section_of
 from smoothcache_core.reports.page.media import Comparison, Media, Variant
 from smoothcache_core.reports.page.values import (
+    Alternative,
     ErrorPoint,
     Headline,
     Page,
@@ -14,6 +15,7 @@ from smoothcache_core.reports.tables import Table
 
 __all__ = [
     "PAGE",
+    "Alternative",
     "Comparison",
     "ErrorPoint",
     "Headline",

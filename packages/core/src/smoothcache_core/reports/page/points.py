@@ -4,7 +4,12 @@ import math
 from collections.abc import Mapping, Sequence
 
 from smoothcache_core.planning.front import Point
-from smoothcache_core.reports.page.values import ErrorPoint, Headline, PointKind
+from smoothcache_core.reports.page.values import (
+    Alternative,
+    ErrorPoint,
+    Headline,
+    PointKind,
+)
 from smoothcache_core.reports.rows import ReportRow
 from smoothcache_core.reports.tables import shown_bytes
 from smoothcache_core.sources import SOURCES
@@ -71,8 +76,9 @@ def headline_of(
 ) -> Headline | None:
     """Return the policy that is recommended: the least compute whose error is within 0.05.
 
-    Where none is, the one of the least error is. Methods of this library are preferred, as only
-    their errors are predicted.
+    Of those that compute the same, to a hundredth, the one that errs less. Where none is within,
+    the one of the least error is recommended; else that one is named beside. Methods of this
+    library are preferred, as only their errors are predicted.
 
     Args:
         rows: Rows of a report.
@@ -85,7 +91,8 @@ def headline_of(
         return None
     plain = next((row for row in rows if row.source is None), None)
     good = [row for row in known if row.rel_l2 <= WITHIN]
-    best = min(good, key=_compute) if good else min(known, key=lambda row: row.rel_l2)
+    closest = min(known, key=lambda row: row.rel_l2)
+    best = min(good, key=_compute) if good else closest
     return Headline(
         policy=best.policy,
         why=f"the least compute whose error is within {WITHIN:g}" if good else "the least error",
@@ -97,12 +104,23 @@ def headline_of(
         costs=_costs(best, plain),
         schedule=schedules.get(best.policy),
         line=lines.get(best.policy),
+        closest=None if closest is best else _alternative(closest, schedules),
     )
 
 
-def _compute(row: ReportRow) -> float:
+def _alternative(row: ReportRow, schedules: Mapping[str, str]) -> Alternative:
+    return Alternative(
+        policy=row.policy,
+        speedup=row.speedup,
+        error=row.rel_l2,
+        schedule=schedules.get(row.policy),
+    )
+
+
+def _compute(row: ReportRow) -> tuple[float, float]:
     """Return what orders policies by how much they compute; by time where that is not known."""
-    return row.compute if row.compute is not None else 1.0 / row.speedup
+    compute = row.compute if row.compute is not None else 1.0 / row.speedup
+    return round(compute, 2), row.rel_l2
 
 
 def _costs(row: ReportRow, plain: ReportRow | None) -> list[str]:

@@ -45,6 +45,23 @@ class ErrorPoint:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Alternative:
+    """What else may be used, beside what is recommended.
+
+    Attributes:
+        policy: Name of the policy.
+        speedup: Plain seconds over its seconds.
+        error: Relative L2 distance of the final latents from the plain ones, at least 0.
+        schedule: Its file, relative to the folder of the section.
+    """
+
+    policy: str
+    speedup: float
+    error: float
+    schedule: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Headline:
     """What is said first of a section: what was gained, what it cost, and what to use.
 
@@ -59,6 +76,7 @@ class Headline:
         costs: What else it costs, such as `"PSNR 41.2 dB"`.
         schedule: Its file, relative to the folder of the section.
         line: The command that samples with it.
+        closest: What errs least, where that is another one.
     """
 
     policy: str
@@ -71,6 +89,7 @@ class Headline:
     costs: Sequence[str] = ()
     schedule: str | None = None
     line: str | None = None
+    closest: Alternative | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

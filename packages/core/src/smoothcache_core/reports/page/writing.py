@@ -66,7 +66,10 @@ def _named(page: Page) -> set[str]:
     named = set(page.files)
     for section in page.sections:
         schedules = [point.schedule for point in section.points]
-        schedules += [] if section.headline is None else [section.headline.schedule]
+        if section.headline is not None:
+            schedules.append(section.headline.schedule)
+            closest = section.headline.closest
+            schedules.append(None if closest is None else closest.schedule)
         named |= {within(section.folder, name) for name in schedules if name is not None}
     return named
 

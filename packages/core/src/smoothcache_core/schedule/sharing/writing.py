@@ -57,11 +57,13 @@ def save_shared(folder: str | Path, schedules: Mapping[str, Content], about: Abo
     for name, content in files.items():
         write_atomically(place / name, content)
     for entry in old:
-        file = place / entry.file
-        if entry.file not in files and file.exists():
-            if checksum(file.read_bytes()) == entry.sha256:
-                file.unlink()
+        if entry.file not in files and _is_unchanged(place / entry.file, entry):
+            (place / entry.file).unlink()
     return place
+
+
+def _is_unchanged(file: Path, entry: Entry) -> bool:
+    return file.exists() and checksum(file.read_bytes()) == entry.sha256
 
 
 def push_shared(
