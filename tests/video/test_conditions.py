@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from smoothcache_core.errors import PipelineError
 from smoothcache_video.clips import DIRECTIONS, prompt_of
-from smoothcache_video.conditions import choose_prompts, digit_and_direction
+from smoothcache_video.conditions import choose_prompts, digit_and_direction, written
 
 
 class OfPrompts:
@@ -33,6 +33,15 @@ def test_no_prompt_is_every_digit_in_every_direction():
 def test_a_prompt_asks_for_a_digit_and_a_direction():
     assert digit_and_direction("a seven moving left") == (7, DIRECTIONS.index("left"))
     assert chosen(None, "a two moving up", digits=True) == ["a two moving up"]
+
+
+def test_an_eight_is_written_as_people_do_and_asked_for_as_the_model_knows_it():
+    trained = prompt_of(8, DIRECTIONS.index("up"))
+    assert written(trained) == "an eight moving up"
+    assert chosen(None, "an eight moving up", trained, digits=True) == [trained, trained]
+    for prompt in ("a two moving up", "a eight", "a fox"):
+        assert written(prompt) == prompt
+    assert chosen(None, "an eight moving up") == ["an eight moving up"]  # another model's own
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,10 @@ _KNOWN = {
 }
 """What the shipped model can be asked for: digit and direction by prompt."""
 
+_WRITTEN = {prompt: prompt.replace("a eight", "an eight") for prompt in _KNOWN}
+"""Prompts as people write them. The model was trained on those of `prompt_of`, all with "a"."""
+_TRAINED = {written: prompt for prompt, written in _WRITTEN.items()}
+
 
 def choose_prompts(
     pipe: Any, *, labels: str | None, prompts: Sequence[str], digits: bool
@@ -40,9 +44,19 @@ def choose_prompts(
         raise PipelineError(f"{name} takes class labels, and videos are made from prompts here")
     if not digits or labels is not None:
         return prompts_for(name, labels=labels, prompts=prompts)
-    for prompt in prompts:
+    asked = [_TRAINED.get(prompt, prompt) for prompt in prompts]
+    for prompt in asked:
         digit_and_direction(prompt)
-    return list(prompts) or random.Random(0).sample(list(_KNOWN), len(_KNOWN))
+    return asked or random.Random(0).sample(list(_KNOWN), len(_KNOWN))
+
+
+def written(prompt: str) -> str:
+    """Return a prompt as people write it: `"an eight moving up"` for what the model calls a eight.
+
+    Args:
+        prompt: Any prompt; only some of the shipped model's are written otherwise.
+    """
+    return _WRITTEN.get(prompt, prompt)
 
 
 def digit_and_direction(prompt: str) -> tuple[int, int]:

@@ -15,6 +15,7 @@ from smoothcache_core.pipelines.labels import SHORT
 from smoothcache_core.pipelines.pipelines import of_frames
 from torch import Tensor
 
+from smoothcache_video.conditions import written
 from smoothcache_video.pipelines import FAMILY
 
 FPS = 8.0
@@ -167,7 +168,7 @@ class PromptSampler(PipelineSampler):
 
     def label(self, condition: str) -> str:
         """Return a prompt, short enough for a caption or the name of a file."""
-        return condition[:SHORT]
+        return written(condition)[:SHORT]
 
     @property
     def frame_rate(self) -> float:
