@@ -120,10 +120,11 @@ def uploaded(
         )
         if revision is not None and not revision.startswith("refs/"):
             api.create_branch(made.repo_id, branch=revision, token=token, exist_ok=True)
-        there: Download = {"revision": revision, "token": token}
         before = Before(
-            files=api.list_repo_files(made.repo_id, **there),
-            read=lambda name: Path(api.hf_hub_download(made.repo_id, name, **there)).read_bytes(),
+            files=api.list_repo_files(made.repo_id, revision=revision, token=token),
+            read=lambda name: Path(
+                api.hf_hub_download(made.repo_id, name, revision=revision, token=token)
+            ).read_bytes(),
         )
         gone = sorted(outdated(before))
         commit = api.create_commit(
