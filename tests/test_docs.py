@@ -76,3 +76,4 @@ def test_every_answer_to_users_of_caches_has_evidence():
 
 def test_all_results_are_those_of_the_records():
     assert results.RESULTS.read_text() == results.results()
+    assert results.EXACT.read_text() == results.exact()

@@ -1,20 +1,22 @@
-"""Writes the results in README.md, docs/results.md and benchmarks/README.md, from the records.
+"""Writes the results in README.md, docs/results.md, docs/exact.md and benchmarks/README.md.
 
     python -m tools.bench results
 
-A test fails if they say something else than the records in benchmarks/.
+They come from the records in benchmarks/, and a test fails if they say something else.
 """
 
 import json
 from collections.abc import Sequence
 from typing import Any
 
+from tools.bench import exact_results
 from tools.bench.index import INDEX, cells_of, index
 from tools.bench.ranking import Standing, standings
 from tools.bench.records import FOLDER, REPOSITORY, grid
 
 README = REPOSITORY / "README.md"
 RESULTS = REPOSITORY / "docs" / "results.md"
+EXACT = REPOSITORY / "docs" / "exact.md"
 BEGIN, END = "<!-- results: python -m tools.bench results -->", "<!-- end of results -->"
 DIGITS_NAMES = {
     "compute": "compute",
@@ -324,12 +326,25 @@ def section() -> str:
 
 def rewritten(text: str) -> str:
     """Return README's text with the section as the records have it."""
-    before, rest = text.split(BEGIN)
-    return before + section() + rest.split(END)[1]
+    return _replaced(text, section(), BEGIN, END)
+
+
+def exact() -> str:
+    """Return docs/exact.md with its tables as the records have them."""
+    found = {record["modality"]: (name, record) for name, record in records("exact")}
+    tables = exact_results.section(list(found.values()))
+    return _replaced(EXACT.read_text(), tables, exact_results.BEGIN, exact_results.END)
+
+
+def _replaced(text: str, made: str, begin: str, end: str) -> str:
+    """Return a page with what is between two marks, and they, replaced."""
+    before, rest = text.split(begin)
+    return before + made + rest.split(end)[1]
 
 
 def main() -> None:
-    """Write README.md's results, docs/results.md and benchmarks/README.md."""
+    """Write README.md's results, docs/results.md, docs/exact.md and benchmarks/README.md."""
     README.write_text(rewritten(README.read_text()))
     RESULTS.write_text(results())
+    EXACT.write_text(exact())
     INDEX.write_text(index())  # which says what these quote

@@ -9,8 +9,8 @@ from smoothcache_core.adapters.compiled import denoiser
 from smoothcache_core.adapters.sites import DENOISER, GUIDANCE, Adapter, Site
 from smoothcache_core.errors import ScheduleError
 from smoothcache_core.relay import members_of
-from smoothcache_core.runtime.denoiser_cache import refuse_guidance
 from smoothcache_core.runtime.graphs import graphs_over_limit, recompile_limit
+from smoothcache_core.runtime.guidance_cache import refuse_guidance
 from smoothcache_core.runtime.recipe import Recipe, compile_schedule
 from smoothcache_core.runtime.remarks import Remarks
 from smoothcache_core.runtime.site_cache import Coefficients

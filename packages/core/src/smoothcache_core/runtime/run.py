@@ -194,7 +194,7 @@ class Run:
         live = call_fingerprint(call)
         self._other_guidance = live.strength not in (None, schedule.fingerprint.strength)
         self._rescale(live.strength)
-        self._whole.unguided = self._is_unguided(live.strength)
+        self._whole.told(unguided=self._is_unguided(live.strength))
         self._remarks.unlike(schedule.fingerprint, live)
         if expectation := expectation_at(schedule, live.strength):
             self._remarks.once(expectation)
