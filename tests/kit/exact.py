@@ -15,6 +15,13 @@ from torch import Tensor, nn
 
 RATE = 1.5
 SHAPE = (4, 5)
+NO_SOLUTION: dict[str, tuple[dict[str, Any], str]] = {
+    "adds noise": ({"noise": 0.2}, "adds noise of its own"),
+    "clips": ({"clip": 0.5}, "not affine"),
+    "rescales guidance": ({"passes": "batched", "scale": 4.0, "rescale": 0.7}, "not affine"),
+}
+"""Settings of samplers without an exact solution to aim at, and how each is refused."""
+
 CURVED = PatternAdapter(
     name="curved", patterns=(SitePattern("parts.*", "part"),), guidance="cond-first"
 )
@@ -76,6 +83,9 @@ class EulerSampler:
         scale: Of guidance.
         samples: In the batch of a run.
         noise: What is added after every step, for a stochastic solver.
+        clip: Largest velocity, above which it is clipped; None for no clipping.
+        rescale: Share of guidance that is rescaled to the conditional pass, as in Common Diffusion
+            Noise Schedules and Sample Steps are Flawed (arXiv 2305.08891), equation 16.
     """
 
     model: Any
@@ -84,6 +94,8 @@ class EulerSampler:
     scale: float = 1.5
     samples: int = 3
     noise: float = 0.0
+    clip: float | None = None
+    rescale: float = 0.0
 
     def value(self, **changes: Any) -> Sampler:
         """Return what the library takes of it."""
@@ -102,7 +114,8 @@ class EulerSampler:
         latent = torch.randn(self.samples, *SHAPE, generator=generator)
         count = factor * self.steps
         for step in range(count):
-            latent = latent - self.velocity(latent, 1.0 - step / count) / count
+            velocity = self.velocity(latent, 1.0 - step / count)
+            latent = latent - velocity.clamp(-(self.clip or math.inf), self.clip) / count
             if self.noise:
                 latent = latent + self.noise * torch.randn(latent.shape, generator=generator)
         return latent
@@ -119,4 +132,5 @@ class EulerSampler:
             one, other = both.chunk(2)
         else:
             one, other = self.model(latent, time, zeros), self.model(latent, time, zeros + 1)
-        return other + self.scale * (one - other)
+        found = other + self.scale * (one - other)
+        return found * (1.0 - self.rescale + self.rescale * one.std() / found.std())

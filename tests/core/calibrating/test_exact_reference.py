@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from kit.exact import SHAPE, Curved, EulerSampler
+from kit.exact import NO_SOLUTION, Curved, EulerSampler
 from kit.planning import Passes
 from smoothcache_core import Calibration, calibrate
 from smoothcache_core.calibration.exact_sums import ExactSums
@@ -105,23 +105,11 @@ def test_numbers_that_cannot_be_are_refused():
 # ---------------------------------------------------------------------------- before the runs
 
 
-def test_a_solver_that_adds_noise_has_none():
-    with pytest.raises(CalibrationError, match="adds noise of its own"):
-        measured(made(noise=0.2))
-
-
-def test_a_sampler_that_clips_has_none():
-    sampler = made()
-
-    def clips(seed: int) -> torch.Tensor:
-        latent = torch.randn(3, *SHAPE, generator=torch.Generator().manual_seed(seed))
-        for step in range(STEPS):
-            velocity = sampler.velocity(latent, 1.0 - step / STEPS).clamp(-0.5, 0.5)
-            latent = latent - velocity / STEPS
-        return latent
-
-    with pytest.raises(CalibrationError, match="not affine"):
-        calibrate(sampler.value(run=clips), seeds=(0,), progress=False, reference="exact")
+@pytest.mark.parametrize("kind", NO_SOLUTION)
+def test_where_there_is_none_it_is_refused(kind: str):
+    settings, message = NO_SOLUTION[kind]
+    with pytest.raises(CalibrationError, match=message):
+        measured(made(**settings))
 
 
 @pytest.mark.parametrize(

@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 import torch
-from kit.exact import CURVED, Curved, EulerSampler
+from kit.exact import CURVED, NO_SOLUTION, Curved, EulerSampler
 from kit.planning import Passes
 from smoothcache_core import Schedule, cached, fit
-from smoothcache_core.errors import SamplerError, ScheduleError
+from smoothcache_core.errors import CalibrationError, SamplerError, ScheduleError
 from smoothcache_core.metrics import relative_l2
 from smoothcache_core.sampling.exact_solution import exact_solution
 from smoothcache_core.sampling.recording import record
@@ -115,6 +115,13 @@ def test_without_finer_runs_it_is_refused_before_anything_is_run():
     with pytest.raises(SamplerError, match="needs finer runs"):
         fit(sampler.value(finer=None), schedule, seeds=(0,), progress=False, toward="exact")
     assert not sampler.model.calls
+
+
+@pytest.mark.parametrize("kind", NO_SOLUTION)
+def test_where_there_is_no_exact_solution_it_is_refused(kind: str):
+    settings, message = NO_SOLUTION[kind]
+    with pytest.raises(CalibrationError, match=message):
+        fitted(made(**settings), HALF)
 
 
 def test_schedules_of_solvers_with_noise_are_refused():

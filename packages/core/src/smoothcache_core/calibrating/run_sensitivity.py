@@ -58,7 +58,7 @@ def measure_dynamics(
     for evaluation in probes:
         sums.add(sampler, evaluation)
     return Dynamics(
-        gram=_cut(_gram(plain) * samples),
+        gram=_cut(gram_of(plain) * samples),
         samples=samples,
         response=known,
         response_seed=plain.seed,
@@ -100,8 +100,8 @@ def _cut(values: Array) -> Array:
         raise CalibrationError(str(error)) from error
 
 
-def _gram(plain: Trajectory) -> Array:
-    """Return the mean products of a trajectory's vectors, (n, n)."""
+def gram_of(plain: Trajectory) -> Array:
+    """Return the mean products of the entries of a run's vectors, (n, n); see `Dynamics.gram`."""
     vectors = _vectors(plain)
     return _products(vectors, vectors)
 

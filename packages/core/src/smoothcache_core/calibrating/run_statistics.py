@@ -8,6 +8,7 @@ import numpy as np
 
 from smoothcache_core.adapters.guidance import conditional_part
 from smoothcache_core.adapters.latent_part import LatentPart
+from smoothcache_core.calibrating.exact_reference import check_has_exact
 from smoothcache_core.calibrating.run_sensitivity import exact_sums, measure_dynamics
 from smoothcache_core.calibrating.site_sensitivity import measure_influence
 from smoothcache_core.calibrating.solver_response import (
@@ -20,7 +21,6 @@ from smoothcache_core.calibration.dynamics import Dynamics
 from smoothcache_core.calibration.response import Response
 from smoothcache_core.errors import CalibrationError
 from smoothcache_core.numerics.reproducible_sum import joined
-from smoothcache_core.optimize.surrogate import NOISY, reduced_run
 from smoothcache_core.sampling.exact_solution import exact_solution, exact_trajectory
 from smoothcache_core.sampling.sampler import Sampler
 from smoothcache_core.sampling.trajectory import Trajectory
@@ -137,12 +137,7 @@ class RunStatistics:
         Raises:
             CalibrationError: The solver adds noise, or finer runs do not tell.
         """
-        noise = reduced_run(dynamics).noise
-        if noise > NOISY:
-            raise CalibrationError(
-                f"the solver adds noise of its own (to {noise:.2g} of a latent), so there is no "
-                'exact solution of the same noise; calibrate with reference="plain"'
-            )
+        check_has_exact(plain, dynamics.response)
         found = exact_solution(self._sampler, plain)
         asked = exact_trajectory(self._sampler, plain, found)
         self._tell(

@@ -27,6 +27,7 @@ from smoothcache_core.reports import ReportRow, load_peers
 from smoothcache_core.reports.folder import write_report
 from smoothcache_core.reports.names import schedule_files
 from smoothcache_core.sampling import ConditionedSampler
+from smoothcache_core.schedule.provenance import Aim
 
 SHEET = "samples.png"
 """Name of the picture to look at first."""
@@ -104,6 +105,7 @@ def evaluated(
     ours: Collection[str] = (),
     warmup: int = 1,
     calibration_samples: int | None = None,
+    exact: bool | None = None,
 ) -> Evaluation:
     """Compare schedules with the plain runs of a sampler.
 
@@ -115,6 +117,7 @@ def evaluated(
         ours: Names of the policies that are this library's own methods.
         warmup: Untimed runs of every policy before the timed ones, at least 0.
         calibration_samples: How many samples the schedules were calibrated with, if known.
+        exact: Whether to measure distances from the exact solution; see `evaluate`.
 
     Raises:
         SmoothCacheError: See `smoothcache_core.evaluate`.
@@ -129,6 +132,7 @@ def evaluated(
         warmup=warmup,
         keep_samples=judging.shown,
         calibration_samples=calibration_samples,
+        exact=exact,
     )
     return Evaluation(report=report, judging=judging, schedules=schedules)
 
@@ -165,7 +169,9 @@ def described(row: ReportRow) -> str:
     if row.source is None:
         return f"everything computed\n{row.seconds:.2f} s per run"
     compute = "" if row.compute is None else f"compute {row.compute:.2f}, "
-    return f"{compute}{row.speedup:.2f}x as fast\nrelative L2 {row.rel_l2:.2g}"
+    away = row.exact_rel_l2
+    exact = "" if away is None else f", exact {away:.2g}"
+    return f"{compute}{row.speedup:.2f}x as fast\nrelative L2 {row.rel_l2:.2g}{exact}"
 
 
 def number(value: float | None, form: str) -> str:
@@ -180,20 +186,28 @@ CLASS_COLUMNS: tuple[tuple[str, Callable[[ReportRow], str]], ...] = (
 """Columns of the summaries of samples that a classifier knows the classes of."""
 
 
-def _interval(row: ReportRow) -> str:
-    """Return the interval of the mean error."""
-    if row.rel_l2_low is None or row.rel_l2_high is None:
+def _interval(row: ReportRow, aim: Aim) -> str:
+    """Return the interval of a mean distance."""
+    low, high = row.interval(aim)
+    return "" if low is None or high is None else f"{low:.2g}-{high:.2g}"
+
+
+def _predicted(row: ReportRow) -> str:
+    """Return the promised distance from what a policy aims at."""
+    if row.prediction is None:
         return ""
-    return f"{row.rel_l2_low:.2g}-{row.rel_l2_high:.2g}"
+    return f"{row.prediction.error:.2g}{' to exact' if row.toward == 'exact' else ''}"
 
 
 _COLUMNS: tuple[tuple[str, Callable[[ReportRow], str]], ...] = (
     ("compute", lambda row: number(row.compute, ".3f")),
     ("seconds", lambda row: f"{row.seconds:.2f}"),
     ("faster", lambda row: f"{row.speedup:.2f}x"),
-    ("predicted", lambda row: "" if row.prediction is None else f"{row.prediction.error:.2g}"),
+    ("predicted", _predicted),
     ("rel L2", lambda row: f"{row.rel_l2:.2g}" if row.source else ""),
-    ("95 %", lambda row: _interval(row) if row.source else ""),
+    ("95 %", lambda row: _interval(row, "plain") if row.source else ""),
+    ("to exact", lambda row: number(row.exact_rel_l2, ".2g")),
+    ("95 %", lambda row: _interval(row, "exact")),
 )
 
 
@@ -232,6 +246,7 @@ def evaluate_to_folder(settings: Evaluate, modality: Modality) -> None:
         seeds=source.seeds,
         ours=[file.stem for file, plan in plans.items() if _is_ours(plan)],
         calibration_samples=None if known is None else known.samples,
+        exact=settings.exact,
     )
     console = Console(soft_wrap=True)
     with console.status("planning what else is possible"):

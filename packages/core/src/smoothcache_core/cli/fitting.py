@@ -51,7 +51,7 @@ def fit_to_file(settings: Fit, modality: Modality) -> None:
     sampler.show_progress(False)
     fitted = fitted_to(
         sampler, schedule, seeds=source.seeds, terms=terms, trials=trials, checkpoint=checkpoint,
-        toward=settings.toward or aim_of(schedule),
+        toward=settings.toward or schedule.toward,
     )  # fmt: skip
     fitted.save(output)
     console = Console(soft_wrap=True, highlight=False)
@@ -87,8 +87,3 @@ def fitted_to(
         progress=progress,
         toward=toward,
     )
-
-
-def aim_of(schedule: Schedule) -> Aim:
-    """Return what a schedule was planned for."""
-    return "plain" if schedule.prediction is None else schedule.prediction.toward

@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 
 from smoothcache_core.errors import EvaluationError, warn
+from smoothcache_core.evaluation.exact import ExactFinal
 from smoothcache_core.metrics import relative_l2
 from smoothcache_core.numerics.bootstrap import interval_of_mean
 from smoothcache_core.reports.report import Report
-from smoothcache_core.reports.rows import PLAIN, MetricResult, ReportRow
+from smoothcache_core.reports.rows import EXACT_REL_L2, PLAIN, MetricResult, ReportRow
 from smoothcache_core.runtime.store import CacheStats
 from smoothcache_core.sampling.sampler import Sampler
 from smoothcache_core.schedule.cost import Cost
@@ -93,6 +94,7 @@ class Judge:
         repeat: Relative L2 of two plain runs of one seed.
         count: Samples so far.
         last: Latents of the plain run of the latest seed.
+        doubts: By how much exact solutions may be off, of every seed; empty if none were looked at.
     """
 
     policies: Sequence[Policy]
@@ -106,14 +108,20 @@ class Judge:
     repeat: float | None = None
     count: int = 0
     last: Tensor | None = None
+    doubts: list[float] = field(default_factory=list)
 
     def warm(self, policy: Policy, run: Run) -> None:
         """Take an untimed run: the plain one shows later how well the sampler repeats itself."""
         if policy.schedule is None:
             self.rehearsal = run.latents
 
-    def take(self, runs: Mapping[str, Run]) -> None:
-        """Take the runs of one seed."""
+    def take(self, runs: Mapping[str, Run], exact: ExactFinal | None = None) -> None:
+        """Take the runs of one seed.
+
+        Args:
+            runs: By the names of the policies.
+            exact: What the exact solution of that seed ends with, of every seed or none.
+        """
         reference = self.last = runs[PLAIN].latents
         if self.rehearsal is not None:
             self.repeat = float(self._rel_l2(self.rehearsal, reference).mean())
@@ -124,8 +132,13 @@ class Judge:
             tally.stats.append(run.stats)
             for metric, values in self._measured(reference, run.latents).items():
                 tally.values.setdefault(metric, []).extend(values.tolist())
+            if exact is not None:
+                away = exact.distances(run.latents)
+                tally.values.setdefault(EXACT_REL_L2, []).extend(away.tolist())
             if self.summaries or self.count < self.keep:
                 tally.latents.append(run.latents.cpu())
+        if exact is not None:
+            self.doubts.append(exact.doubt)
         self.count += len(reference)
 
     def _measured(self, reference: Tensor, latents: Tensor) -> dict[str, Tensor]:
@@ -167,6 +180,7 @@ class Judge:
             sample_dtype=str(self.last.dtype).removeprefix("torch."),
             compute_unit=_unit(schedules, cost),
             plain_repeat_rel_l2=self.repeat,
+            exact_doubt=statistics.fmean(self.doubts) if self.doubts else None,
             fingerprint=fingerprint,
             device=_device_name(device),
             versions={"python": platform.python_version(), **fingerprint.versions},

@@ -9,6 +9,7 @@ import numpy as np
 from torch import Tensor
 
 from smoothcache_core.adapters.sites import DENOISER, GUIDANCE
+from smoothcache_core.calibrating.exact_reference import check_has_exact
 from smoothcache_core.calibrating.solver_response import responding
 from smoothcache_core.calibration.response import Response
 from smoothcache_core.errors import ScheduleError
@@ -81,7 +82,8 @@ class Fitter:
         """The exact solutions of all seeds; none where the plain runs are aimed at."""
         if self._toward == "plain":
             return []
-        assert self._response  # may leave entries of the plain runs out
+        response = self._response  # before all else, as it may leave entries of the runs out
+        check_has_exact(self._plains[0], response)
         return [exact_solution(self._sampler, plain) for plain in self._plains]
 
     def fit(self, schedule: Schedule, done: Callable[[], object] = lambda: None) -> Schedule:

@@ -20,7 +20,7 @@ from smoothcache_core.reports.rows import ReportRow
 from smoothcache_core.reports.skip_map import skip_map
 from smoothcache_core.reports.style import png
 from smoothcache_core.reports.text import to_markdown
-from smoothcache_core.reports.trade_off import predicted_and_measured, trade_off
+from smoothcache_core.reports.trade_off import predicted_and_measured, trade_off, with_distance
 from smoothcache_core.schedule.schedule import Schedule
 
 if TYPE_CHECKING:
@@ -29,13 +29,14 @@ if TYPE_CHECKING:
 _NUMBERS, _TEXT = "report.json", "report.md"
 
 _CURVES = "error-curves.png"
+_EXACT = "Compute and distance to the exact solution"
 
 # ---------------------------------------------------------------------------- pictures
 
 
 def _drawn(
     report: Report,
-    overview: "Callable[[Sequence[ReportRow]], Figure]",
+    overview: "Callable[..., Figure]",
     schedules: Mapping[str, Schedule],
     calibration: Calibration | None,
 ) -> "list[tuple[str, Figure, str]]":
@@ -43,6 +44,9 @@ def _drawn(
     drawn = []
     if any(row.compute is not None for row in report.rows):
         drawn.append(("compute-and-error.png", overview(report.rows), "Compute and error"))
+    if with_distance(report.rows, "exact"):
+        figure = overview(report.rows, distance_from="exact")
+        drawn.append(("compute-and-exact-error.png", figure, _EXACT))
     if any(row.prediction is not None for row in report.rows):
         figure = predicted_and_measured(report.rows)
         drawn.append(("predicted-and-measured.png", figure, "Predicted and measured errors"))

@@ -53,6 +53,8 @@ class Report(BaseModel):
             denoiser cannot be counted.
         plain_repeat_rel_l2: Mean relative L2 distance between two plain runs of the first seed:
             what of `rel_l2` is not the cache's doing. None without a warm-up.
+        exact_doubt: By how much the exact solutions may be off, mean relative L2, where the
+            distances to them were measured: what of them is less is not known.
         fingerprint: What was run: model, adapter, solver and evaluations.
         device: What it ran on: name of the accelerator, or the processor and its threads.
         versions: Versions of the packages that matter, by name.
@@ -75,6 +77,7 @@ class Report(BaseModel):
     sample_dtype: Text
     compute_unit: Literal["MACs", "evaluations"] = "MACs"
     plain_repeat_rel_l2: Number | None = None
+    exact_doubt: Number | None = None
     fingerprint: Fingerprint
     device: Text
     versions: Mapping[Text, Text]
@@ -82,10 +85,12 @@ class Report(BaseModel):
     samples: Annotated[Mapping[str, Any], Field(exclude=True, repr=False)] = {}
 
     @model_serializer(mode="wrap")
-    def _without_the_usual_unit(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
+    def _without_the_usual(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
         content: dict[str, Any] = serialise(self)
         if self.compute_unit == "MACs":
             del content["compute_unit"]  # as in files of before
+        if self.exact_doubt is None:
+            del content["exact_doubt"]  # likewise
         return content
 
     def __eq__(self, other: object) -> bool:
@@ -102,7 +107,9 @@ class Report(BaseModel):
         for row in self.rows:
             compute = "" if row.compute is None else f"compute {row.compute:.3f}, "
             speed = f"{compute}{row.speedup:.2f}x as fast, relative L2 {row.rel_l2:.3g}"
-            lines.append(f"{row.policy}: {speed}")
+            away = row.exact_rel_l2
+            exact = "" if away is None else f", {away:.3g} to the exact solution"
+            lines.append(f"{row.policy}: {speed}{exact}")
         return "\n  ".join(lines)
 
     __str__ = __repr__

@@ -6,7 +6,8 @@ from typing import Annotated
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer, Strict
 
-from smoothcache_core.schedule.provenance import Prediction, Provenance
+from smoothcache_core.numerics.bootstrap import interval_of_mean
+from smoothcache_core.schedule.provenance import Aim, Prediction, Provenance, aim_of
 from smoothcache_core.schedule.values import Count, Flag, Text
 
 
@@ -101,6 +102,50 @@ class ReportRow(BaseModel):
     source: Provenance | None = None
     prediction: Prediction | None = None
 
+    @property
+    def toward(self) -> Aim:
+        """What its samples were to come near to."""
+        return aim_of(self.source, self.prediction)
+
+    @property
+    def exact_rel_l2(self) -> float | None:
+        """Mean relative L2 distance of the final latents from the exact solution, if measured."""
+        known = self.metrics.get(EXACT_REL_L2)
+        return None if known is None else known.mean
+
+    @property
+    def error(self) -> float | None:
+        """The measured distance from what it aims at, which `prediction.error` is a promise of.
+
+        None where it aims at the exact solution, and the distance to that was not measured.
+        """
+        return self.distance(self.toward)
+
+    def distance(self, aim: Aim) -> float | None:
+        """Return the mean relative L2 distance from the plain run or the exact solution.
+
+        Args:
+            aim: Which of them.
+
+        Returns:
+            None if it was not measured.
+        """
+        return self.rel_l2 if aim == "plain" else self.exact_rel_l2
+
+    def interval(self, aim: Aim) -> tuple[float | None, float | None]:
+        """Return the ends of the 95 % bootstrap interval of `distance`; None where not known.
+
+        Args:
+            aim: From what the distance is.
+        """
+        if aim == "plain":
+            return self.rel_l2_low, self.rel_l2_high
+        known = self.metrics.get(EXACT_REL_L2)
+        return (None, None) if known is None else interval_of_mean(known.samples)
+
+
+EXACT_REL_L2 = "exact_rel_l2"
+"""Name of the metric of the distance to the exact solution, as in records of benchmarks."""
 
 PLAIN = "plain"
 """Name of the run that computes everything."""

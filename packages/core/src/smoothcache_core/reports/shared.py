@@ -16,6 +16,9 @@ _MAPS = "skip-map-"  # one for each policy: a card shows what the samples are li
 def measured_of(report: Report) -> Mapping[str, Measured]:
     """Return what a report measured of its schedules, by policy.
 
+    Errors are distances from what each aims at; those whose distance to the exact solution was to
+    be measured, and was not, are left out.
+
     Example:
         >>> report = evaluate(sampler, {"half": schedule}, seeds=[100, 101], progress=False)
         >>> measured_of(report)["half"].samples
@@ -26,15 +29,15 @@ def measured_of(report: Report) -> Mapping[str, Measured]:
     """
     return {
         row.policy: Measured(
-            error=row.rel_l2,
-            low=row.rel_l2_low,
-            high=row.rel_l2_high,
+            error=row.error,
+            low=row.interval(row.toward)[0],
+            high=row.interval(row.toward)[1],
             samples=report.num_samples,
             speedup=row.speedup,
             device=report.device,
         )
         for row in report.rows
-        if row.source is not None
+        if row.source is not None and row.error is not None
     }
 
 
@@ -53,8 +56,10 @@ def front_of_report(
         ScheduleError: A schedule cannot be read.
     """
     place = Path(folder)
-    measured = measured_of(Report.load(place / "report.json"))
-    files = {policy: place / file for policy, file in schedule_files(measured).items()}
+    report = Report.load(place / "report.json")
+    measured = measured_of(report)
+    policies = [row.policy for row in report.rows if row.source is not None]
+    files = {policy: place / file for policy, file in schedule_files(policies).items()}
     known = {policy: file for policy, file in files.items() if file.exists()}
     if not known:
         raise EvaluationError(f"the report in {str(folder)!r} has no schedules beside it")
@@ -63,6 +68,6 @@ def front_of_report(
         schedules={file.stem: Schedule.load(file) for file in known.values()},
         base_model=base_model,
         package=package,
-        measured={file.stem: measured[policy] for policy, file in known.items()},
+        measured={f.stem: measured[policy] for policy, f in known.items() if policy in measured},
         pictures={each.name: each.read_bytes() for each in pictures},
     )

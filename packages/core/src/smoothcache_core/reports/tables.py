@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from smoothcache_core.errors import EvaluationError
 from smoothcache_core.reports.report import Report
-from smoothcache_core.reports.rows import ReportRow
+from smoothcache_core.reports.rows import EXACT_REL_L2, ReportRow
 
 _Column = tuple[str, "Callable[[ReportRow], str | None]"]
 
@@ -58,7 +58,12 @@ def report_table(report: Report) -> Table:
 def _notes(report: Report) -> list[str]:
     """Return what the columns mean."""
     promised = (
-        "predicted: rel_l2 as the schedule promised it, estimated or measured on calibration seeds"
+        "predicted: rel_l2 as the schedule promised it, estimated or measured on calibration "
+        "seeds; of schedules that aim at the exact solution the distance to that as well"
+    )
+    exact = (
+        "exact_rel_l2: distance to the exact solution that the solver comes near to, from the same "
+        f"noise; that is known to {report.exact_doubt or 0.0:.1g}"
     )
     return [
         f"seconds: one call of the sampler, median over {len(report.seeds)} seeds",
@@ -67,6 +72,7 @@ def _notes(report: Report) -> list[str]:
         *([promised] if any(row.prediction for row in report.rows) else []),
         f"metrics: mean +- standard deviation over {report.num_samples} samples, each against the "
         "plain sample of the same noise",
+        *([exact] if report.exact_doubt is not None else []),
         "95 %: bootstrap interval of the mean over these samples",
         "cached: most bytes of outputs held at once",
     ]
@@ -104,13 +110,21 @@ def _predicted(row: "ReportRow") -> str | None:
 
 def _metric_columns(name: str) -> list[_Column]:
     found = [(name, _metric_column(name))]
-    return [*found, ("95 % of rel_l2", _certainty)] if name == "rel_l2" else found
+    certain = {"rel_l2": _certainty, EXACT_REL_L2: _exact_certainty}
+    return [*found, (f"95 % of {name}", certain[name])] if name in certain else found
 
 
 def _certainty(row: "ReportRow") -> str | None:
-    if row.rel_l2_low is None or row.rel_l2_high is None or row.source is None:
-        return None
-    return f"{row.rel_l2_low:.3g} to {row.rel_l2_high:.3g}"
+    return None if row.source is None else _interval(row.interval("plain"))
+
+
+def _exact_certainty(row: "ReportRow") -> str | None:
+    return _interval(row.interval("exact"))
+
+
+def _interval(ends: tuple[float | None, float | None]) -> str | None:
+    low, high = ends
+    return None if low is None or high is None else f"{low:.3g} to {high:.3g}"
 
 
 def _metric_column(name: str) -> "Callable[[ReportRow], str | None]":

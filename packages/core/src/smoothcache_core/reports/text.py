@@ -38,7 +38,7 @@ def cell(text: str) -> str:
 def settings(report: "Report") -> list[tuple[str, str]]:
     """Return what was measured and how, by name."""
     known = report.fingerprint
-    repeat = report.plain_repeat_rel_l2
+    repeat, doubt = report.plain_repeat_rel_l2, report.exact_doubt
     settings: list[tuple[str, object]] = [
         ("denoiser", f"{known.model_class}, adapter {known.adapter!r}"),
         ("solver", known.solver),
@@ -51,6 +51,7 @@ def settings(report: "Report") -> list[tuple[str, str]]:
         ("calibration samples", report.calibration_samples),
         ("untimed runs of every policy", report.warmup),
         ("rel_l2 of a repeated plain run", None if repeat is None else f"{repeat:.3g}"),
+        ("doubt of the exact solution", None if doubt is None else f"{doubt:.2g}"),
         ("device", report.device),
         ("versions", ", ".join(f"{name} {version}" for name, version in report.versions.items())),
         ("date", f"{report.date:%Y-%m-%d %H:%M} {report.date.tzname() or ''}".rstrip()),

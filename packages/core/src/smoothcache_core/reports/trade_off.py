@@ -1,13 +1,14 @@
 """Pictures of errors: over compute, and beside what was predicted."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import cycle
 from typing import TYPE_CHECKING
 
 from smoothcache_core.errors import EvaluationError
 from smoothcache_core.planning.front import Point
 from smoothcache_core.reports.style import COMPUTED, INK, clean, new_figure
+from smoothcache_core.schedule.provenance import Aim, Prediction
 from smoothcache_core.sources import SOURCES
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ def trade_off(
     points: Sequence[Point] = (),
     chosen: Point | None = None,
     peers: "Sequence[ReportRow]" = (),
+    distance_from: Aim = "plain",
 ) -> "Figure":
     """Draw error over compute: what was measured, and what is planned and known besides.
 
@@ -49,48 +51,68 @@ def trade_off(
     Args:
         rows: What was measured.
         points: Plans with their predicted errors, one line for each target; filled where no other
-            plan has both less compute and less error.
+            plan has both less compute and less error. Those with another aim are left out.
         chosen: One of them, to be marked.
-        peers: Other methods, one line for each policy.
+        peers: Other methods, one line for each policy; their errors are from the plain run.
+        distance_from: What errors are distances from, whatever the rows aim at; of the `"exact"`
+            solution the plain run has one too.
     """
     figure = new_figure(7.0, 4.4)
     axes = figure.subplots()
-    measured = [row for row in rows if row.compute is not None and math.isfinite(row.rel_l2)]
-    others = [row for row in peers if row.compute is not None and math.isfinite(row.rel_l2)]
-    errors = [row.rel_l2 for row in (*measured, *others)] + [point.error for point in points]
+    points = [point for point in points if point.schedule.toward == distance_from]
+    measured = with_distance(rows, distance_from)
+    others = with_distance(peers, "plain") if distance_from == "plain" else []
+    errors = [error for _, error in (*measured, *others)] + [point.error for point in points]
     positive = [error for error in errors if error > 0.0]
     logarithmic = bool(positive) and max(positive) > _LOGARITHMIC_FROM * min(positive)
-    _draw_peers(axes, others)
-    _draw_points(axes, points, chosen)
-    _draw_rows(axes, [row for row in measured if row.rel_l2 > 0.0 or not logarithmic])
+    _draw_peers(axes, [row for row, _ in others])
+    _draw_points(axes, points, chosen if chosen in points else None)
+    shown = [row for row, error in measured if error > 0.0 or not logarithmic]
+    _draw_rows(axes, shown, distance_from)
     _error_axis(axes, logarithmic)
     axes.set_xlim(0.0, 1.05)
     axes.set_xlabel("compute, fraction of the plain run's MACs", fontsize=9, color=INK)
-    axes.set_ylabel("relative L2 distance from plain", fontsize=9, color=INK)
+    axes.set_ylabel(f"relative L2 distance from {_NAMES[distance_from]}", fontsize=9, color=INK)
     clean(axes)
     if axes.get_legend_handles_labels()[0]:
         figure.legend(loc="outside right upper", fontsize=8, frameon=False)
     return figure
 
 
-def _draw_rows(axes: "Axes", rows: "Sequence[ReportRow]") -> None:
+_NAMES: dict[Aim, str] = {"plain": "plain", "exact": "the exact solution"}
+
+
+def with_distance(rows: "Iterable[ReportRow]", aim: Aim) -> "list[tuple[ReportRow, float]]":
+    """Return the rows that have a place in a picture of errors, with their distances.
+
+    Args:
+        rows: Rows of a report.
+        aim: What distances are from.
+    """
+    known = [(row, row.distance(aim)) for row in rows if row.compute is not None]
+    return [(r, error) for r, error in known if error is not None and math.isfinite(error)]
+
+
+def _draw_rows(axes: "Axes", rows: "Sequence[ReportRow]", aim: Aim) -> None:
     from matplotlib import colormaps
 
     for index, row in enumerate(rows):
         plain = row.source is None
-        below, above = _uncertainty(row)
+        below, above = _uncertainty(row, aim)
         axes.errorbar(
-            [row.compute or 0.0], [row.rel_l2], yerr=[[below], [above]], label=row.policy,
+            [row.compute or 0.0], [row.distance(aim)], yerr=[[below], [above]], label=row.policy,
             color=INK if plain else colormaps["tab10"](index % 10), marker="D" if plain else "o",
             ms=6, elinewidth=1, capsize=3, linestyle="", zorder=4,
         )  # fmt: skip
 
 
-def _uncertainty(row: "ReportRow") -> tuple[float, float]:
+def _uncertainty(row: "ReportRow", aim: Aim) -> tuple[float, float]:
     """Return how far the error bar of a row goes down and up."""
-    if row.rel_l2_low is None or row.rel_l2_high is None:
-        return min(row.rel_l2_spread, 0.999 * row.rel_l2), row.rel_l2_spread
-    return max(row.rel_l2 - row.rel_l2_low, 0.0), max(row.rel_l2_high - row.rel_l2, 0.0)
+    error, (low, high) = row.distance(aim) or 0.0, row.interval(aim)
+    if low is None or high is None:
+        spread = row.rel_l2_spread if aim == "plain" else 0.0
+        return min(spread, 0.999 * error), spread
+    return max(error - low, 0.0), max(high - error, 0.0)
 
 
 def _draw_points(axes: "Axes", points: Sequence[Point], chosen: Point | None) -> None:
@@ -124,6 +146,12 @@ def _draw_peers(axes: "Axes", peers: "Sequence[ReportRow]") -> None:
         )  # fmt: skip
 
 
+def _compared(row: "ReportRow", promise: Prediction) -> tuple[Aim, float, float]:
+    """Return what distances are from, and the predicted and the measured one."""
+    aim = promise.toward if row.distance(promise.toward) is not None else "plain"
+    return aim, promise.distance(aim) or 0.0, row.distance(aim) or 0.0
+
+
 def _error_axis(axes: "Axes", logarithmic: bool) -> None:
     if logarithmic:
         axes.set_yscale("log")
@@ -148,6 +176,9 @@ def _decades(axis: "Axis", subs: Sequence[float]) -> None:
 def predicted_and_measured(rows: "Sequence[ReportRow]") -> "Figure":
     """Draw the measured error of every policy over the predicted one, with 95 % intervals.
 
+    Both are distances from what the policy aims at; where that is the exact solution, and the
+    distance to it was not measured, from the plain run.
+
     Predictions that were measured on calibration seeds are filled, those estimated from
     sensitivities are not.
 
@@ -167,22 +198,20 @@ def predicted_and_measured(rows: "Sequence[ReportRow]") -> "Figure":
         raise EvaluationError("no policy of these rows has a predicted error")
     figure = new_figure(5.6, 3.6)
     axes = figure.subplots()
-    shown = [(r, p) for r, p in known if p.to_plain > 0.0 < r.rel_l2 < math.inf]
-    for index, (row, promise) in enumerate(shown):
-        low, high = (promise.low, promise.high) if promise.toward == "plain" else (None, None)
+    pairs = [(row, promise, *_compared(row, promise)) for row, promise in known]
+    shown = [each for each in pairs if each[3] > 0.0 < each[4] < math.inf]
+    for index, (row, promise, aim, expected, error) in enumerate(shown):
+        low, high = (promise.low, promise.high) if promise.toward == aim else (None, None)
         left = 0.0 if low is None else max(promise.error - low, 0.0)
         right = 0.0 if high is None else max(high - promise.error, 0.0)
-        below, above = _uncertainty(row)
+        below, above = _uncertainty(row, aim)
         color = colormaps["tab10"](index % 10)
         axes.errorbar(
-            [promise.to_plain], [row.rel_l2], xerr=[[left], [right]], yerr=[[below], [above]],
+            [expected], [error], xerr=[[left], [right]], yerr=[[below], [above]],
             color=color, marker="o", ms=5.5, elinewidth=1, capsize=2.5, linestyle="",
             markerfacecolor=color if promise.measured else "white", label=row.policy,
         )  # fmt: skip
-    ends = [error for row, promise in shown for error in (row.rel_l2, promise.to_plain)] or [
-        0.1,
-        1.0,
-    ]
+    ends = [error for *_, expected, found in shown for error in (expected, found)] or [0.1, 1.0]
     span = [min(ends) / 1.6, max(ends) * 1.6]
     axes.plot(
         span, span, color=_PEERS, linewidth=0.9, linestyle="--", zorder=1, label="as predicted"

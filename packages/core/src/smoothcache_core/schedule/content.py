@@ -21,7 +21,13 @@ from smoothcache_core.schedule.cost import Cost
 from smoothcache_core.schedule.counting import computed_fraction, most_bytes
 from smoothcache_core.schedule.fill import Fill
 from smoothcache_core.schedule.fingerprint import Fingerprint, check_timesteps
-from smoothcache_core.schedule.provenance import Prediction, Provenance, described
+from smoothcache_core.schedule.provenance import (
+    Aim,
+    Prediction,
+    Provenance,
+    aim_of,
+    described,
+)
 from smoothcache_core.schedule.solver_steps import SolverSteps
 from smoothcache_core.schedule.storage import Storage
 from smoothcache_core.schedule.timeline import PLAIN, Timeline, timeline
@@ -245,6 +251,11 @@ class Content(Value):
         """
         corrected = self.corrected is not None and evaluation in self.corrected.terms
         return corrected or self.fills_at(evaluation)
+
+    @property
+    def toward(self) -> Aim:
+        """What its samples shall come near to: the plain run, or the exact solution."""
+        return aim_of(self.source, self.prediction)
 
     @property
     def skips(self) -> bool:

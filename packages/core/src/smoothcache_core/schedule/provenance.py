@@ -110,6 +110,16 @@ class Prediction(Value):
         """Relative L2 distance of the final sample from the plain run's, whatever was aimed at."""
         return self.error if self.exact is None else self.exact.to_plain
 
+    def distance(self, aim: Aim) -> float | None:
+        """Return the distance from the plain run or the exact solution; None if nothing is said.
+
+        Args:
+            aim: Which of them.
+        """
+        if aim == "plain":
+            return self.to_plain
+        return None if self.exact is None else self.exact.to_exact
+
     @model_validator(mode="after")
     def _check_order(self) -> Self:
         low = self.error if self.low is None else self.low
@@ -156,6 +166,19 @@ class Prediction(Value):
                 part = (strength - low) / (high - low)
                 return one ** (1 - part) * other**part
         return None
+
+
+def aim_of(source: Provenance | None, prediction: Prediction | None) -> Aim:
+    """Return what a schedule aims at, as its prediction says, or else what made it.
+
+    Args:
+        source: How it was made, if that is known.
+        prediction: What it promises, if anything.
+    """
+    if prediction is not None:
+        return prediction.toward
+    named = None if source is None else source.settings.get("toward")
+    return "exact" if named == "exact" else "plain"
 
 
 def _short(value: float | None) -> str:

@@ -37,6 +37,14 @@ class Evaluate(SamplingCommand):
             "File written by calibrate, to draw its errors and what can be planned from it."
         ),
     ] = None
+    exact: Annotated[
+        bool | None,
+        Parameter(
+            group=opt.MEASURE,
+            help="Also measure distances from the exact solution, that of the plain run among "
+            "them. Costs about 13 plain runs each. Default: where a schedule aims at it.",
+        ),
+    ] = None
     peers: Annotated[
         tuple[str, ...],
         Parameter(

@@ -8,7 +8,7 @@ from smoothcache_core.planning.front import Point
 from smoothcache_core.reports.names import schedule_files
 from smoothcache_core.reports.page.media import Comparison, Media
 from smoothcache_core.reports.page.points import headline_of, measured_points, planned_points
-from smoothcache_core.reports.page.values import Section
+from smoothcache_core.reports.page.values import ErrorPoint, Section
 from smoothcache_core.reports.report import Report
 from smoothcache_core.reports.rows import ReportRow
 from smoothcache_core.reports.skip_rows import skip_rows
@@ -64,6 +64,7 @@ def section_of(
             *measured_points(peers, {}, peers=True),
             *measured_points(report.rows, files),
         ],
+        exact_points=_exact_points(report, points, files),
         tables=[report_table(report), _made(report)],
         skip_maps=[
             skip_rows(schedule, sites_of(schedule, calibration), name=policy)
@@ -74,6 +75,14 @@ def section_of(
         settings=dict(settings(report)),
         notices=notices,
     )
+
+
+def _exact_points(
+    report: Report, points: Sequence[Point], files: Mapping[str, str]
+) -> list[ErrorPoint]:
+    """Return distances from the exact solution, those of plans if any were measured."""
+    found = measured_points(report.rows, files, distance_from="exact")
+    return [*planned_points(points, "exact"), *found] if found else []
 
 
 def _made(report: Report) -> Table:

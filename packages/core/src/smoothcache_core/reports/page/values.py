@@ -9,6 +9,7 @@ from smoothcache_core.errors import EvaluationError
 from smoothcache_core.reports.page.media import Comparison, Media
 from smoothcache_core.reports.skip_rows import SkipMap
 from smoothcache_core.reports.tables import Table
+from smoothcache_core.schedule.provenance import Aim
 
 PointKind = Literal["plain", "ours", "published", "peer", "planned"]
 
@@ -23,7 +24,8 @@ class ErrorPoint:
         kind: `"plain"`, `"ours"` or `"published"` rules that were measured; a `"peer"` that was
             measured elsewhere; `"planned"` is a prediction only.
         compute: MACs over those of the plain run, in (0, 1].
-        error: Relative L2 distance of the final latents from the plain ones, at least 0.
+        error: Relative L2 distance of the final latents from the plain ones, or from the exact
+            solution in the plot of that, at least 0.
         low: Lower end of the 95 % interval of the error.
         high: Upper end of that interval.
         predicted: The error that the schedule promised.
@@ -51,7 +53,7 @@ class Alternative:
     Attributes:
         policy: Name of the policy.
         speedup: Plain seconds over its seconds.
-        error: Relative L2 distance of the final latents from the plain ones, at least 0.
+        error: Relative L2 distance of the final latents from what it aims at, at least 0.
         schedule: Its file, relative to the folder of the section.
     """
 
@@ -70,9 +72,10 @@ class Headline:
         why: Why that one, a clause that follows its name.
         speedup: Plain seconds over its seconds.
         compute: MACs over those of the plain run, in (0, 1], if known.
-        error: Relative L2 distance of the final latents from the plain ones, at least 0.
+        error: Relative L2 distance of the final latents from `distance_from`, at least 0.
         low: Lower end of the 95 % interval of the error, if known.
         high: Upper end of that interval, if known.
+        distance_from: The plain samples, or the exact solution of their noise.
         costs: What else it costs, such as `"PSNR 41.2 dB"`.
         schedule: Its file, relative to the folder of the section.
         line: The command that samples with it.
@@ -86,6 +89,7 @@ class Headline:
     error: float
     low: float | None = None
     high: float | None = None
+    distance_from: Aim = "plain"
     costs: Sequence[str] = ()
     schedule: str | None = None
     line: str | None = None
@@ -104,6 +108,8 @@ class Section:
         headline: What was gained, what it cost, and what to use.
         comparisons: Samples, plain beside cached.
         points: Policies in the plot of error over compute.
+        exact_points: The same with their distances from the exact solution, where these were
+            measured.
         tables: Tables in their order, the one of all policies first.
         skip_maps: What every schedule computes and fills.
         pictures: Further pictures, whose `alt` is shown as their caption.
@@ -122,6 +128,7 @@ class Section:
     headline: Headline | None = None
     comparisons: Sequence[Comparison] = ()
     points: Sequence[ErrorPoint] = ()
+    exact_points: Sequence[ErrorPoint] = ()
     tables: Sequence[Table] = ()
     skip_maps: Sequence[SkipMap] = ()
     pictures: Sequence[Media] = ()

@@ -77,6 +77,41 @@ def details(point: ErrorPoint) -> list[tuple[str, str]]:
     return [(name, value) for name, value in values if value is not None]
 
 
+@dataclass(frozen=True, kw_only=True)
+class PlotOf:
+    """What a plot of error over compute shows.
+
+    Attributes:
+        id: A word that no other plot of the section has.
+        title: Title of the plot.
+        up: What its errors are.
+        points: Its points.
+    """
+
+    id: str
+    title: str
+    up: str
+    points: Sequence[ErrorPoint]
+
+
+def plots(section: Section) -> list[PlotOf]:
+    """Return the plots of a section: of distances from plain, and from the exact solution."""
+    return [
+        PlotOf(
+            id="plot",
+            title="Error over compute",
+            up="relative L2 distance from the plain samples",
+            points=section.points,
+        ),
+        PlotOf(
+            id="exact-plot",
+            title="Distance from the exact solution over compute",
+            up="relative L2 distance from the exact solution of the same noise",
+            points=section.exact_points,
+        ),
+    ]
+
+
 def short(value: float) -> str:
     """Return an error with as many digits as are worth reading."""
     return f"{value:.2g}" if value < 1.0 else f"{value:.3g}"

@@ -67,6 +67,7 @@ def _table(index: Index, schedules: Mapping[str, Content]) -> list[str]:
         "schedule": [f"[{entry.name}]({entry.file})" for entry in index.schedules],
         "compute": [_number(entry.compute, ".3f") for entry in index.schedules],
         "speed-up by MACs": [_number(entry.speedup, ".2f", "x") for entry in index.schedules],
+        "error is from": [_aim(schedules[entry.name]) for entry in index.schedules],
         "predicted error": [_shown(entry.predicted) for entry in index.schedules],
         "measured error (95 %)": [_shown(entry.measured) for entry in index.schedules],
         "measured speed-up": [_timed(entry) for entry in index.schedules],
@@ -78,6 +79,11 @@ def _table(index: Index, schedules: Mapping[str, Content]) -> list[str]:
     rows = zip(*kept.values(), strict=True)
     lines = [list(kept), rule, *([cell or "-" for cell in row] for row in rows)]
     return [f"| {' | '.join(line)} |" for line in lines]
+
+
+def _aim(schedule: Content) -> str:
+    """Return what errors are distances from, where that is not the plain run."""
+    return "exact solution" if schedule.toward == "exact" else ""
 
 
 def _number(value: float | None, form: str, unit: str = "") -> str:
