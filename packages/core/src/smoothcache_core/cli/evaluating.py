@@ -246,7 +246,7 @@ def evaluate_to_folder(settings: Evaluate, modality: Modality) -> None:
         seeds=source.seeds,
         ours=[file.stem for file, plan in plans.items() if _is_ours(plan)],
         calibration_samples=None if known is None else known.samples,
-        exact=settings.exact,
+        exact={"auto": None, "yes": True, "no": False}[settings.exact],
     )
     console = Console(soft_wrap=True)
     with console.status("planning what else is possible"):

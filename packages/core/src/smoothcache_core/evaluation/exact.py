@@ -81,7 +81,7 @@ def exact_finals(
     except SmoothCacheError as error:
         what = f"the distance to the exact solution cannot be measured: {error}"
         if wanted:
-            raise EvaluationError(f"{what} (omit exact=True, or --exact)") from error
+            raise EvaluationError(f"{what} (omit exact=True, or --exact yes)") from error
         warn(f"{what}; so schedules that aim at it are compared with the plain run alone")
         return {}
 

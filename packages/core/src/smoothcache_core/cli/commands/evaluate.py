@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 from cyclopts import Parameter
 
@@ -38,13 +38,13 @@ class Evaluate(SamplingCommand):
         ),
     ] = None
     exact: Annotated[
-        bool | None,
+        Literal["auto", "yes", "no"],
         Parameter(
             group=opt.MEASURE,
             help="Also measure distances from the exact solution, that of the plain run among "
-            "them. Costs about 13 plain runs each. Default: where a schedule aims at it.",
+            "them; costs about 13 more plain runs each. auto: where a schedule aims at it.",
         ),
-    ] = None
+    ] = "auto"
     peers: Annotated[
         tuple[str, ...],
         Parameter(

@@ -85,7 +85,7 @@ class PlotOf:
         id: A word that no other plot of the section has.
         title: Title of the plot.
         up: What its errors are.
-        points: Its points.
+        points: The policies in it, and plans.
     """
 
     id: str
