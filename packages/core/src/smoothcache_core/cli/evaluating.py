@@ -250,7 +250,7 @@ def evaluate_to_folder(settings: Evaluate, modality: Modality) -> None:
     )
     console = Console(soft_wrap=True)
     with console.status("planning what else is possible"):
-        points = _front(known)
+        points = _front(known, {plan.toward for plan in plans.values()})
     title = f"{source.model}: {source.samples} samples, {sampler.steps} steps"
     page = evaluation.write(
         output,
@@ -289,8 +289,14 @@ def _peer_rows(patterns: Sequence[str], evaluations: int) -> list[ReportRow]:
     return rows
 
 
-def _front(calibration: Calibration | None) -> list[Point]:
-    """Return what can be planned from a calibration, if it has sensitivities."""
-    if calibration is None or calibration.dynamics is None or not calibration.dynamics.measured:
+def _front(calibration: Calibration | None, aims: Collection[Aim]) -> list[Point]:
+    """Return what can be planned from a calibration, if it has sensitivities.
+
+    Plans toward the exact solution are among them if it is aimed at, and the calibration knows it.
+    """
+    dynamics = None if calibration is None else calibration.dynamics
+    if calibration is None or dynamics is None or not dynamics.measured:
         return []
-    return Planner(calibration).front()
+    exact = "exact" in aims and dynamics.exact is not None
+    beside = Planner(calibration, toward="exact").front() if exact else []
+    return Planner(calibration).front() + beside

@@ -75,6 +75,8 @@ def skipped(plan: Schedule, stats: CacheStats) -> str:
         stats: What was counted meanwhile.
     """
     cost = f"; {plan.compute_fraction():.3f} of the {_unit(plan)}" if plan.has_compute else ""
+    if not plan.skips:
+        return "everything computed" + ("" if plan.corrected is None else ", outputs corrected")
     return f"{_counted(stats)}{cost}"
 
 

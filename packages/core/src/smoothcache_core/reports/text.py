@@ -82,6 +82,8 @@ def described_row(row: "ReportRow") -> str:
         return "computes everything, without a cache"
     if row.computed is None:  # without a cache, as fewer steps are
         return described(row.source)
+    if not row.computed and not row.reused and row.toward == "exact":
+        return f"{described(row.source)}; computes everything, and corrects outputs"
     counts = f"{row.computed} outputs computed, {row.reused} reused"
     late = f", {row.recomputed} of the computed were to be reused" if row.recomputed else ""
     return f"{described(row.source)}; {counts}{late}"

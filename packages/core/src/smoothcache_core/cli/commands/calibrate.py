@@ -50,7 +50,8 @@ class Calibrate(SamplingCommand):
         Parameter(
             group=opt.MEASURE,
             help="Run a few plans at the end and compare their errors with those foretold, so that "
-            "predictions hold for this model. Costs about 4 plain runs.",
+            "predictions hold for this model. Costs about 4 plain runs; --verify=false leaves it "
+            "out.",
         ),
     ] = True
     sites: Annotated[
