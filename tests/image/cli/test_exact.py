@@ -49,6 +49,7 @@ def test_samples_are_judged_by_the_distance_that_was_promised(commands: Shell, p
     report = Report.load(folder / "report.json")
     row, plain = report.row("fitted"), report.row("plain")
     assert row.prediction is not None
+    assert row.error is not None
     assert row.error == row.exact_rel_l2
     assert plain.exact_rel_l2 is not None
     assert row.error < plain.exact_rel_l2

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterable, Sequence
 from itertools import cycle
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from smoothcache_core.errors import EvaluationError
 from smoothcache_core.planning.front import Point
@@ -62,13 +62,12 @@ def trade_off(
     points = [point for point in points if point.schedule.toward == distance_from]
     measured = with_distance(rows, distance_from)
     others = with_distance(peers, "plain") if distance_from == "plain" else []
-    errors = [error for _, error in (*measured, *others)] + [point.error for point in points]
+    errors = [each.error for each in (*measured, *others)] + [point.error for point in points]
     positive = [error for error in errors if error > 0.0]
     logarithmic = bool(positive) and max(positive) > _LOGARITHMIC_FROM * min(positive)
-    _draw_peers(axes, [row for row, _ in others])
+    _draw_peers(axes, [each.row for each in others])
     _draw_points(axes, points, chosen if chosen in points else None)
-    shown = [row for row, error in measured if error > 0.0 or not logarithmic]
-    _draw_rows(axes, shown, distance_from)
+    _draw_rows(axes, [e for e in measured if e.error > 0.0 or not logarithmic], distance_from)
     _error_axis(axes, logarithmic)
     axes.set_xlim(0.0, 1.05)
     axes.set_xlabel("compute, fraction of the plain run's MACs", fontsize=9, color=INK)
@@ -82,25 +81,38 @@ def trade_off(
 _NAMES: dict[Aim, str] = {"plain": "plain", "exact": "the exact solution"}
 
 
-def with_distance(rows: "Iterable[ReportRow]", aim: Aim) -> "list[tuple[ReportRow, float]]":
-    """Return the rows that have a place in a picture of errors, with their distances.
+class Placed(NamedTuple):
+    """A row that has a place in a picture of errors, with its compute and distance."""
+
+    row: "ReportRow"
+    compute: float
+    error: float
+
+
+def with_distance(rows: "Iterable[ReportRow]", aim: Aim) -> list[Placed]:
+    """Return the rows that have a place in a picture of errors.
 
     Args:
         rows: Rows of a report.
         aim: What distances are from.
     """
-    known = [(row, row.distance(aim)) for row in rows if row.compute is not None]
-    return [(r, error) for r, error in known if error is not None and math.isfinite(error)]
+    return [
+        Placed(row, row.compute, error)
+        for row in rows
+        if row.compute is not None
+        and (error := row.distance(aim)) is not None
+        and math.isfinite(error)
+    ]
 
 
-def _draw_rows(axes: "Axes", rows: "Sequence[ReportRow]", aim: Aim) -> None:
+def _draw_rows(axes: "Axes", placed: Sequence[Placed], aim: Aim) -> None:
     from matplotlib import colormaps
 
-    for index, row in enumerate(rows):
+    for index, (row, compute, error) in enumerate(placed):
         plain = row.source is None
         below, above = _uncertainty(row, aim)
         axes.errorbar(
-            [row.compute or 0.0], [row.distance(aim)], yerr=[[below], [above]], label=row.policy,
+            [compute], [error], yerr=[[below], [above]], label=row.policy,
             color=INK if plain else colormaps["tab10"](index % 10), marker="D" if plain else "o",
             ms=6, elinewidth=1, capsize=3, linestyle="", zorder=4,
         )  # fmt: skip

@@ -40,7 +40,7 @@ def measured_points(
         ErrorPoint(
             policy=row.policy,
             kind="peer" if peers else _kind(row),
-            compute=row.compute,
+            compute=compute,
             error=error,
             low=row.interval(distance_from)[0],
             high=row.interval(distance_from)[1],
@@ -49,7 +49,7 @@ def measured_points(
             speedup=row.speedup if math.isfinite(row.speedup) else None,
             schedule=schedules.get(row.policy),
         )
-        for row, error in with_distance(rows, distance_from)
+        for row, compute, error in with_distance(rows, distance_from)
     ]
 
 
