@@ -15,6 +15,7 @@ from smoothcache_core.adapters import Site
 from smoothcache_core.compat.routers import load_router
 from smoothcache_core.errors import RouterError, ScheduleError
 from smoothcache_core.routing import Routers, RouterSettings, load_routers, train_router
+from smoothcache_core.schedule.cost import Cost, SiteCost
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -128,6 +129,47 @@ def test_a_checkpoint_is_one_of_the_projects_that_this_follows(routers: Routers,
     assert [*schedule.rows.values()] == [*made.schedule(threshold=0.4).rows.values()]
     again = load_routers(tmp_path / "r.pt", ADAPTER.sites(Drifting()))
     assert again.schedule(threshold=0.4) == made.schedule(threshold=0.4)
+
+
+# ---------------------------------------------------------------------------- what is cut from it
+
+
+@pytest.mark.parametrize("compute", [0.3, 0.5, 0.75, 1.0])
+def test_a_schedule_is_cut_from_the_scores_at_any_compute(routers: Routers, compute: float):
+    schedule = routers.schedule(compute=compute)
+    kept = [entry for row in schedule.rows.values() for entry in row]
+    assert compute - 0.1 <= sum(kept) / len(kept) <= compute
+    threshold = schedule.source.settings["threshold"]
+    assert isinstance(threshold, float)
+    assert schedule.rows == routers.schedule(threshold=threshold).rows
+
+
+def test_where_costs_are_known_compute_is_of_their_macs():
+    made = Routers(STEPS, ADAPTER.sites(Drifting()), seed=3)
+    sites = tuple(
+        SiteCost(path=path, kind=path, block=0, macs=macs, bytes=4)
+        for path, macs in (("still", 10), ("lively", 80))
+    )
+    schedule = made.schedule(compute=0.5, cost=Cost(total=100, sites=sites))
+    assert 0.3 < schedule.compute_fraction() <= 0.5
+    assert schedule.rows != made.schedule(compute=0.5).rows
+
+
+def test_what_cannot_be_cut_is_refused():
+    alike = Routers(STEPS, ADAPTER.sites(Drifting()))
+    for parameter in alike.parameters():
+        torch.nn.init.zeros_(parameter)
+    with pytest.raises(RouterError, match=r"all scores are alike \(0.5\)"):
+        alike.schedule(compute=0.5)
+    alternate = Routers(STEPS, ADAPTER.sites(Drifting()), decides="alternate")
+    with pytest.raises(RouterError, match=r"0.500 is computed where nothing is decided"):
+        alternate.schedule(compute=0.4)
+    for given in ({}, {"threshold": 0.1, "compute": 0.5}):
+        with pytest.raises(RouterError, match="either a threshold"):
+            alike.schedule(**given)
+    for given in ({"threshold": 1.0}, {"compute": 0.0}, {"compute": 1.5}):
+        with pytest.raises(RouterError, match=r"is in"):
+            alike.schedule(**given)
 
 
 # ---------------------------------------------------------------------------- several processes
