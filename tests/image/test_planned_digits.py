@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from smoothcache_core import Calibration, Schedule, cached, calibrate, plan
+from smoothcache_core import Calibration, Schedule, cached, calibrate, fit, plan
 from smoothcache_core.sources import smooth_to_compute
 from smoothcache_image import adapter_for, load_pipeline
 from smoothcache_image.sampling import PromptSampler, prompt_sampler
@@ -76,3 +76,13 @@ def test_the_guidance_of_the_pipeline_is_learned(calibration: Calibration):
     weights = calibration.dynamics.response.weights
     np.testing.assert_allclose(weights, np.tile([4.0, -3.0], (STEPS, 1)), atol=1e-3)
     assert calibration.dynamics.conditional == 0
+
+
+def test_scales_and_shifts_of_channels_bring_block_caching_nearer(
+    sampler: PromptSampler, calibration: Calibration, plain: Tensor
+):
+    schedule = plan(calibration, compute=0.6, target="accumulated")
+    assert schedule.source.name == "accumulated"
+    scaled = fit(sampler, schedule, seeds=CALIBRATED[:1], channels=True, progress=False)
+    assert scaled.channels is not None
+    assert realised(sampler, scaled, plain) < 0.9 * realised(sampler, schedule, plain)

@@ -185,12 +185,15 @@ def _recognised(row: dict[str, Any]) -> str:
 
 
 def _routers(rows: list[dict[str, Any]]) -> str:
-    """Return the error of every router beside that of a plan at its compute."""
+    """Return the error of every router beside those of FORA and a plan at its compute."""
     trained = ("harmonica", "learning-to-cache")
     found = []
     for row in rows:
         if row["policy"] in trained:
-            found.append(f"{row['policy']} at {row['compute']:.2f}: {row['rel_l2']:.2g}")
+            cut = "cut to" if "cut" in row["setting"] else "at"
+            found.append(f"{row['policy']} {cut} {row['compute']:.2f}: {row['rel_l2']:.2g}")
+        elif row["policy"] == "interval":
+            found[-1] += f", FORA at {row['compute']:.2f} {row['rel_l2']:.2g}"
         elif row["policy"] == "auto":
             found[-1] += f", a plan {row['rel_l2']:.2g}"
     return "; ".join(found)

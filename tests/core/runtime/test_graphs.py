@@ -17,6 +17,7 @@ from smoothcache_core import (
     cached,
 )
 from smoothcache_core.runtime.graphs import graph_variants, variants
+from smoothcache_core.schedule import Channels
 from smoothcache_core.schedule.fill import Fill
 from torch import Tensor, nn
 from torch._dynamo.testing import CompileCounter
@@ -264,6 +265,26 @@ def test_too_many_graphs_are_told(compiled: Callable[..., Any]):
     with limit(5), pytest.warns(SmoothCacheWarning, match="build [0-9]+ graphs .* limit of 5"):
         attachment = attach(model, DIT, schedule)
     attachment.detach(quietly=True)
+
+
+def test_scales_of_channels_need_as_many_graphs_as_reuse():
+    paths = [f"transformer_blocks.{block}.ff" for block in range(2)]
+    width = dit(2).inner_dim
+    drawn = torch.rand(3, 2, width, generator=torch.Generator().manual_seed(5)).numpy()
+    reuse = Schedule(evaluations=6, rows=dict.fromkeys(paths, (1, 0, 1, 0, 1, 0)))
+    schedule = reuse.changed(channels=Channels.made({path: [drawn] for path in paths}))
+    counts = []
+    for each in (reuse, schedule):
+        model, counter = dit(2), CompileCounter()
+        with cached(model, DIT, each):
+            expected = sample(model)
+        with cached(by_block(model, counter), DIT, each):
+            assert equal(sample(model), expected)
+            frames = counter.frame_count
+            assert equal(sample(model), expected)
+        assert counter.frame_count == frames <= predicted(model, each)
+        counts.append(frames)
+    assert counts[0] == counts[1]
 
 
 @pytest.mark.parametrize("schedule", [ALTERNATE, FILLED], ids=["reuse", "fills"])

@@ -46,6 +46,17 @@ def test_fit_measures_the_error_that_the_fitted_schedule_makes(
     assert promise(after).error == pytest.approx(report.row("fitted").rel_l2, rel=1e-5)
 
 
+def test_channels_are_scaled_and_written_beside_the_schedule(shell: Shell, planned: Path):
+    output = shell.folder / "scaled" / "half.json"
+    words = ("--model", shell.model, "--samples", 4, "--channels", "--output", output)
+    shell.run("fit", planned / "interval-2.json", *words)
+    scaled = Schedule.load(output)
+    assert scaled.channels is not None
+    assert {each.name for each in output.parent.iterdir()} == {output.name, scaled.channels.file}
+    message = shell.refused("fit", planned / HALF, "--channels", "--model", shell.model)
+    assert "skips whole evaluations" in message
+
+
 def test_a_fitted_schedule_is_not_judged_with_its_seeds(shell: Shell, planned: Path):
     output = shell.folder / "fitted.json"
     shell.run("fit", planned / HALF, "--model", shell.model, "--samples", 1, "-o", output)

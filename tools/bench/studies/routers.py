@@ -3,8 +3,9 @@
     python -m tools.bench routers image
 
 Trains routers of a shipped model as HarmoniCa and Learning-to-Cache do, then compares each
-with SmoothCache's rule, FORA, fewer steps and plans of this library at its own compute, and times
-an update beside the passes that it is made of. Writes a record into benchmarks/.
+with SmoothCache's rule, FORA, fewer steps and plans of this library at its own compute, cuts all
+from their scores to what FORA computes at interval 2, and times an update beside the passes that it
+is made of. Writes a record into benchmarks/.
 """
 
 import statistics
@@ -16,11 +17,19 @@ from typing import Annotated, Any
 
 import torch
 from cyclopts import Parameter
-from smoothcache_core import Calibration, Schedule, plan
-from smoothcache_core.errors import ScheduleError
+from smoothcache_core import Calibration, plan
+from smoothcache_core.errors import RouterError, ScheduleError
 from smoothcache_core.metrics import relative_l2
 from smoothcache_core.outputs.structures import Structure
-from smoothcache_core.routing import HARMONICA, LEARNING_TO_CACHE, RouterSettings, train_router
+from smoothcache_core.routing import (
+    HARMONICA,
+    LEARNING_TO_CACHE,
+    Routers,
+    RouterSettings,
+    train_router,
+)
+from smoothcache_core.routing.settings import Proxy
+from smoothcache_core.sources.interval import interval_of
 from torch import Tensor
 
 from tools.bench.baselines.ours import scheduled
@@ -35,6 +44,8 @@ NOTES = (
     "harmonica and learning-to-cache are routers trained here along the model's own samples, each "
     "a row per evaluation and part; the others are made for the compute that the router above them "
     "came to.",
+    "cut at: by the smallest threshold of the router's scores that computes no more than FORA at "
+    "interval 2, in place of the threshold 0.1 of both papers.",
     "seconds of a router are those of its training, of a plan those of calibrating and planning.",
     "update is the median time of an update over the median of teacher's forward, student's "
     "forward and its backward, measured on the same inputs.",
@@ -52,8 +63,10 @@ class Settings:
         model: Name of the model.
         solver: Its solver.
         steps: Steps of the solver.
-        updates: Updates of each router.
+        updates: Updates of HarmoniCa's router; Learning-to-Cache's, which decides at every other
+            evaluation, makes half as many.
         learning_rate: Of the routers; ten times the published one, for a tenth of the updates.
+        proxy: How HarmoniCa weighs evaluations; see `RouterSettings`.
         batch: Samples of a trajectory.
         sparsities: Weights of the scores' sum in the loss; a router is trained for each.
         samples: Samples of each evaluation seed.
@@ -67,6 +80,7 @@ class Settings:
     steps: int = 20
     updates: int = 2000
     learning_rate: float = 0.1
+    proxy: Proxy = HARMONICA.proxy
     batch: int = 8
     sparsities: Annotated[Sequence[float], Parameter(name="--sparsity")] = (1e-3, 1e-4)
     samples: int = 20
@@ -83,7 +97,8 @@ class VideoSettings(Settings):
         model: moving-digits, or a folder.
         solver: The model's own.
         steps: Steps of the solver.
-        updates: Updates of each router.
+        updates: Updates of HarmoniCa's router; Learning-to-Cache's, which decides at every other
+            evaluation, makes half as many.
         batch: Samples of a trajectory.
         sparsities: Weights of the scores' sum in the loss; a router is trained for each.
         samples: Samples of each evaluation seed.
@@ -104,7 +119,8 @@ class AudioSettings(Settings):
     Attributes:
         model: spoken-digits, or a folder.
         solver: A deterministic sampler of k-diffusion.
-        updates: Updates of each router.
+        updates: Updates of HarmoniCa's router; Learning-to-Cache's, which decides at every other
+            evaluation, makes half as many.
         batch: Samples of a trajectory.
         sparsities: Weights of the scores' sum in the loss; a router is trained for each.
         samples: Samples of each evaluation seed.
@@ -130,24 +146,39 @@ def record(modality: Modality, settings: Settings) -> Record:
     )
     seconds = time.monotonic() - start
     rows: list[Row] = []
+    cuts: list[Row] = []
     refused: list[Row] = []
+    fora = interval_of(calibration, 2).compute_fraction()
     for name, published in (("harmonica", HARMONICA), ("learning-to-cache", LEARNING_TO_CACHE)):
         for sparsity in settings.sparsities:
             chosen = replace(
                 published,
                 on="samples",  # there is data of one modality only
-                updates=settings.updates,
+                updates=settings.updates // _share(published),
                 learning_rate=settings.learning_rate,
                 sparsity=sparsity,
                 refresh=max(settings.updates // 4, 1),
                 seed=TRAINED_FROM,
+                proxy=settings.proxy if published is HARMONICA else published.proxy,
             )
-            router, trained = _trained(settings, bench, chosen)
-            row = judge.row(name, f"sparsity {sparsity:g}", scheduled(router))
-            rows.append(row | {"seconds": trained})
+            routers, trained = _trained(settings, bench, chosen)
+            about, spent = f"sparsity {sparsity:g}", {"seconds": trained}
+            own = routers.schedule(threshold=chosen.threshold)
+            row = judge.row(name, about, scheduled(own))
+            rows.append(row | spent)
             more, missed = _others(judge, calibration, row["compute"], seconds)
             rows += more
             refused += missed
+            about += f", cut at {fora:.3f}"
+            try:
+                cut = routers.schedule(compute=fora, cost=calibration.cost)
+            except RouterError as error:
+                refused.append({"policy": name, "setting": about, "reason": str(error)})
+                continue
+            cuts.append(judge.row(name, about, scheduled(cut)) | spent)
+    more, missed = _others(judge, calibration, fora, seconds)
+    rows += [*cuts, *more]
+    refused += missed
     rows.append({"policy": "update", "ratio": _ratio_of_update(settings, bench)})
     return new_record(
         what="routers",
@@ -163,7 +194,8 @@ def record(modality: Modality, settings: Settings) -> Record:
             "model": settings.model,
             "solver": settings.solver,
             "evaluations": settings.steps,
-            "updates": settings.updates,
+            "updates": f"{settings.updates} of harmonica, half as many of learning-to-cache",
+            "proxy of harmonica": settings.proxy,
             "batch": settings.batch,
             "samples": f"{settings.samples} of each evaluation seed",
             "calibration samples": settings.calibration_samples,
@@ -174,12 +206,17 @@ def record(modality: Modality, settings: Settings) -> Record:
     )
 
 
-def _trained(settings: Settings, bench: Bench, chosen: RouterSettings) -> tuple[Schedule, float]:
-    """Return the schedule of a router, and the seconds of its training."""
+def _share(published: RouterSettings) -> int:
+    """Return by what updates are divided, so that all evaluations decided on get as many."""
+    return 2 if published.decides == "alternate" else 1
+
+
+def _trained(settings: Settings, bench: Bench, chosen: RouterSettings) -> tuple[Routers, float]:
+    """Return routers, and the seconds of their training."""
     sampler = bench.of_batch(settings.batch)
     start = time.monotonic()
     routers = train_router(sampler, chosen, evaluations=settings.steps, progress=settings.progress)
-    return routers.schedule(threshold=chosen.threshold), time.monotonic() - start
+    return routers, time.monotonic() - start
 
 
 def _others(

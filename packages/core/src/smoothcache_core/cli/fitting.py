@@ -51,14 +51,13 @@ def fit_to_file(settings: Fit, modality: Modality) -> None:
     sampler.show_progress(False)
     fitted = fitted_to(
         sampler, schedule, seeds=source.seeds, terms=terms, trials=trials, checkpoint=checkpoint,
-        toward=settings.toward or schedule.toward,
+        toward=settings.toward or schedule.toward, channels=settings.channels,
     )  # fmt: skip
     fitted.save(output)
     console = Console(soft_wrap=True, highlight=False)
     show_schedules({file.name: schedule, output.name: fitted}, console)
-    what = (
-        " The schedule is unchanged: no fill was better." if fitted.fills == schedule.fills else ""
-    )
+    same = fitted.fills == schedule.fills and fitted.channels == schedule.channels
+    what = " The schedule is unchanged: no fill was better." if same else ""
     if what and not schedule.fills and terms is None:
         what += " It only reuses; try --terms 2."
     console.print(f"Measured on {source.samples} samples.{what} Written to {output}.")
@@ -75,6 +74,7 @@ def fitted_to(
     checkpoint: Path | None = None,
     progress: bool = True,
     toward: Aim = "plain",
+    channels: bool = False,
 ) -> Schedule:
     """Return a schedule fitted to the runs of a sampler, and refined if there are trials."""
     return fit(
@@ -86,4 +86,5 @@ def fitted_to(
         checkpoint=checkpoint,
         progress=progress,
         toward=toward,
+        channels=channels,
     )

@@ -49,6 +49,7 @@ def fit(
     checkpoint: str | Path | None = None,
     progress: bool = True,
     toward: Aim = "plain",
+    channels: bool = False,
 ) -> Schedule:
     """Fit the fills of a schedule on its own trajectory, and measure the error that it makes.
 
@@ -79,6 +80,9 @@ def fit(
         checkpoint: File that keeps what the trials gave, saved after every one and continued from
             if it exists; refused if it is of another sampler, or if another process writes it.
         progress: Show a progress bar.
+        channels: Scale and shift the reused outputs of sites channel by channel, as Block Caching
+            does (arXiv 2312.03209), in place of fills by coefficients. Takes a plain run per seed
+            more. The numbers are in a file of their own beside the saved schedule.
         toward: What samples shall come near to: the `"plain"` run; or the `"exact"` solution that
             the solver comes near to. Then computed outputs are corrected as well, also where
             everything is computed, and the error is the distance to the exact solution. That needs
@@ -98,7 +102,8 @@ def fit(
         SamplerError: `run` does not return the final latent; or there is no `finer` where the
             exact solution is aimed at.
         ScheduleError: The schedule does not fit the model or the run, or there are too few samples
-            for the coefficients. Or there are trials, and it skips no whole evaluations, or
+            for the coefficients. Or channels are asked for, and it skips no outputs of sites. Or
+            there are trials, and it skips no whole evaluations, or
             `checkpoint` was made with other settings.
     """
     check_kind(sampler, Sampler, name="sampler", error=CalibrationError)
@@ -106,6 +111,8 @@ def fit(
     todo = checked_seeds(seeds, "fitting", CalibrationError)
     _check(sampler.model, schedule, terms)
     _check_trials(trials, terms, use_input, checkpoint)
+    if channels:
+        _check_channels(schedule, terms, trials)
     if toward == "exact":
         check_finer(sampler)
         if has_anchors(schedule):
@@ -127,6 +134,7 @@ def fit(
                 use_input=use_input,
                 use_anchor=has_anchors(schedule),
                 toward=toward,
+                channels=channels,
             )
             bar.update()
             return fitter.fit(schedule, bar.update)
@@ -143,6 +151,20 @@ def _check(model: nn.Module, schedule: Schedule, terms: int | None) -> None:
     if is_compiled(model) and not schedule.whole:
         name = type(denoiser(model)).__name__
         raise CalibrationError(f"this {name} is compiled; fit first, then compile")
+
+
+def _check_channels(schedule: Schedule, terms: int | None, trials: int) -> None:
+    if terms is not None or trials:
+        asked = "trials" if terms is None else f"terms={terms}"
+        raise CalibrationError(
+            f"with channels=True reused outputs are scaled and shifted, so {asked} has no meaning; "
+            "give one of them"
+        )
+    if schedule.whole:
+        raise ScheduleError(
+            "channels are those of outputs of sites, and this schedule skips whole evaluations or "
+            "passes; plan one of sites, such as target='accumulated'"
+        )
 
 
 def _check_trials(

@@ -13,6 +13,7 @@ from smoothcache_core.calibrating.exact_reference import check_has_exact
 from smoothcache_core.calibrating.solver_response import responding
 from smoothcache_core.calibration.response import Response
 from smoothcache_core.errors import ScheduleError
+from smoothcache_core.fitting.channels import ChannelFitting
 from smoothcache_core.fitting.evaluations import Fitting
 from smoothcache_core.fitting.outputs import OutputFitting
 from smoothcache_core.fitting.rollout import CachedRun
@@ -57,7 +58,9 @@ class Fitter:
         use_input: bool = True,
         use_anchor: bool = False,
         toward: Aim = "plain",
+        channels: bool = False,
     ) -> None:
+        self._channels = channels
         self._toward: Aim = toward
         self._sampler = sampler
         self._seeds = tuple(seeds)
@@ -125,18 +128,32 @@ class Fitter:
     def _fit_sites(
         self, schedule: Schedule, given: Sequence[Schedule], done: Callable[[], object]
     ) -> Schedule:
-        fitting = SiteFitting(self._sampler, schedule, self._terms)
+        way = self._with_scales if self._channels else self._with_fills
+        fitted = way(schedule, done)
+        if self._toward == "exact":
+            corrected = self._from_fit(self._with_corrections(fitted))
+            return self._best((corrected, ()), *((one, ()) for one in given))
+        if fitted is schedule:
+            return self._measured(schedule)
+        return self._best((fitted, ()), (schedule, ()))
+
+    def _with_fills(self, schedule: Schedule, done: Callable[[], object]) -> Schedule:
+        """Return a schedule of sites with fitted coefficients; itself if it has none to fit."""
+        given = schedule if self._terms is None else schedule.changed(channels=None)
+        fitting = SiteFitting(self._sampler, given, self._terms)
         for plain in self._plains:
             if fitting.has_fills:
                 fitting.run(plain)
             done()
-        fitted = fitting.schedule if fitting.has_fills else schedule
-        if self._toward == "exact":
-            corrected = self._from_fit(self._with_corrections(fitted))
-            return self._best((corrected, ()), *((one, ()) for one in given))
-        if not fitting.has_fills:
-            return self._measured(schedule)
-        return self._best((fitting.schedule, ()), (schedule, ()))
+        return fitting.schedule if fitting.has_fills else schedule
+
+    def _with_scales(self, schedule: Schedule, done: Callable[[], object]) -> Schedule:
+        """Return a schedule of sites with reused outputs scaled and shifted."""
+        fitting = ChannelFitting(self._sampler, schedule)
+        for plain in self._plains:
+            fitting.run(plain.seed)
+            done()
+        return fitting.schedule
 
     def _with_corrections(self, schedule: Schedule) -> Schedule:
         """Return a schedule of sites with the denoiser's outputs corrected."""

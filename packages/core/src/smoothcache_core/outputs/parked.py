@@ -86,6 +86,11 @@ class Parked:
         return self.narrowed.dtype
 
     @property
+    def shape(self) -> torch.Size:
+        """Shape of the tensor that was put away."""
+        return self.narrowed.tensor.shape
+
+    @property
     def bytes(self) -> int:
         """Bytes that it takes where it is."""
         return self.narrowed.bytes

@@ -77,6 +77,23 @@ def blended(outputs: Sequence[Output], weights: Sequence[float] | Tensor) -> Out
     )
 
 
+def scaled(output: Output, vectors: Sequence[Tensor]) -> Output:
+    """Return an output scaled and shifted channel by channel, in float32 or wider on the way.
+
+    Args:
+        output: Its tensors have the channels last; those that are not of floating point are copied.
+        vectors: For every tensor scales and shifts, (2, channels).
+    """
+    tensors = flat(output)
+    return rebuilt(output, iter([_scaled(a, b) for a, b in zip(tensors, vectors, strict=True)]))
+
+
+def _scaled(tensor: Tensor, vectors: Tensor) -> Tensor:
+    if not tensor.is_floating_point():
+        return tensor.clone()
+    return (tensor.to(vectors.dtype) * vectors[0] + vectors[1]).to(tensor.dtype)
+
+
 def cloned(output: Output, *, graph: bool = False) -> Output:
     """Return a copy of `output`; what is no output is returned as it is.
 

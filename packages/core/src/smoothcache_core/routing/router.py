@@ -149,9 +149,7 @@ class Routers(nn.Module):
         place = bisect_left(values, True, key=lambda value: _computed(at(value)) <= compute)
         return at(values[place])
 
-    def _at(
-        self, threshold: float, cost: Cost | None, fingerprint: Fingerprint | None
-    ) -> Schedule:
+    def _at(self, threshold: float, cost: Cost | None, fingerprint: Fingerprint | None) -> Schedule:
         rows: dict[str, list[int]] = {site.path: [] for site in self.sites}
         for evaluation in range(self.evaluations):
             scores = self.scores(evaluation)

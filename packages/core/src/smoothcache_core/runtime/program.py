@@ -13,6 +13,7 @@ from smoothcache_core.runtime.graphs import graphs_over_limit, recompile_limit
 from smoothcache_core.runtime.guidance_cache import refuse_guidance
 from smoothcache_core.runtime.recipe import Recipe, compile_schedule
 from smoothcache_core.runtime.remarks import Remarks
+from smoothcache_core.runtime.scales import Scales
 from smoothcache_core.runtime.site_cache import Coefficients
 from smoothcache_core.schedule.fingerprint import Fingerprint
 from smoothcache_core.schedule.schedule import Schedule
@@ -32,6 +33,7 @@ class Program:
         guidance: What happens to the guidance difference.
         always: Paths of the sites that are computed at every evaluation.
         coefficients: Those of all fills of sites.
+        scales: Scales and shifts of their channels.
         filled: The evaluations at which anything is filled, ascending.
         changed: Those at which the solver gets something else than a computed output, ascending.
     """
@@ -43,6 +45,7 @@ class Program:
     guidance: Recipe
     always: tuple[str, ...]
     coefficients: Coefficients
+    scales: Scales
     filled: tuple[int, ...]
     changed: tuple[int, ...]
 
@@ -109,6 +112,7 @@ class Programs:
             guidance=of_guidance,
             always=tuple(r.site.path for r in of_sites if not r.fills and not schedule.whole),
             coefficients=Coefficients([recipe.timeline for recipe in recipes]),
+            scales=Scales(schedule),
             filled=tuple(filter(schedule.fills_at, range(schedule.evaluations))),
             changed=tuple(filter(schedule.changes_at, range(schedule.evaluations))),
         )

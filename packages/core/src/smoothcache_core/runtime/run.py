@@ -87,6 +87,7 @@ class Run:
             program.sites,
             program.recipes,
             program.coefficients,
+            program.scales,
             self._store,
             stats,
             remarks,

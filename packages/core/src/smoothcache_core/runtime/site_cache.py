@@ -15,10 +15,19 @@ from smoothcache_core.runtime.keeping import SiteKeeper, is_kept, kept_bytes
 from smoothcache_core.runtime.one_pass import OnePass
 from smoothcache_core.runtime.recipe import Recipe
 from smoothcache_core.runtime.remarks import Remarks
+from smoothcache_core.runtime.scales import Scales
 from smoothcache_core.runtime.shelf import Line, Shelf
 from smoothcache_core.runtime.store import CacheStats, TensorStore, alone
 from smoothcache_core.schedule.fill import MOST_TERMS
-from smoothcache_core.schedule.timeline import COMPUTE, FILL, FILLED, REUSE, STORE, Timeline
+from smoothcache_core.schedule.timeline import (
+    COMPUTE,
+    FILL,
+    FILLED,
+    REUSE,
+    SCALE,
+    STORE,
+    Timeline,
+)
 from smoothcache_core.wrapping.site_modules import CallOutputs, FillSources
 from smoothcache_core.wrapping.sites import WrappedSite
 
@@ -84,6 +93,7 @@ class SiteCache:
         sites: The sites, as they are wrapped in each of the denoisers that take turns.
         recipes: What happens to each of them, in their order.
         coefficients: Those of all their fills.
+        scales: Scales and shifts of their channels.
         store: Where outputs are kept.
         stats: Where it is counted.
         remarks: Warns the user, each thing once.
@@ -96,6 +106,7 @@ class SiteCache:
         sites: Sequence[Sequence[WrappedSite]],
         recipes: Sequence[Recipe],
         coefficients: Coefficients,
+        scales: Scales,
         store: TensorStore,
         stats: CacheStats,
         remarks: Remarks,
@@ -115,7 +126,7 @@ class SiteCache:
         self._sites = self._members[0] if self._members else []
         self._called: set[tuple[str, str]] = set()
         self._silent: set[tuple[str, str]] = set()
-        self._coefficients = coefficients
+        self._coefficients, self._scales = coefficients, scales
         self._store, self._stats, self._remarks = store, stats, remarks
         self._shelf, self._keepers = shelf, dict[str, SiteKeeper]()
         if shelf is not None:
@@ -248,16 +259,29 @@ class SiteCache:
             return False
         if timeline.modes[evaluation] == REUSE:
             if keeper := self._keepers.get(wrapped.site.path):
-                keeper.expect(outputs[:1], None)
+                keeper.expect(outputs[:1])
                 wrapped.prepare_arrival(REUSE, outputs[0])
             else:
                 wrapped.prepare(REUSE, outputs[0])
             return True
         tensors = _like(outputs[0])
+        if timeline.modes[evaluation] == SCALE:
+            return self._scale(wrapped, outputs[:1], evaluation)
         if len({len(values) for values in outputs}) > 1 or not tensors:
             return False
         weights = self._coefficients.row(timeline.weights[evaluation], timeline.terms, tensors)
         self._fill(wrapped, outputs, timeline.terms, weights)
+        return True
+
+    def _scale(self, wrapped: WrappedSite, outputs: Sequence[CallOutputs], evaluation: int) -> bool:
+        """Let a site be filled with its newest output, scaled and shifted channel by channel."""
+        path = wrapped.site.path
+        channels = self._scales.at(path, evaluation, _like(outputs[0][:1]))
+        if keeper := self._keepers.get(path):
+            keeper.expect(outputs, channels=channels)
+            wrapped.prepare_arrival(SCALE, outputs[0])
+        else:
+            wrapped.prepare_scale(outputs[0], channels)
         return True
 
     def _fill(

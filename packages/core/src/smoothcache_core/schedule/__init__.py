@@ -1,5 +1,6 @@
 """The portable description of what is computed and how the rest is filled."""
 
+from smoothcache_core.schedule.channels import Channels
 from smoothcache_core.schedule.cost import Cost, SiteCost
 from smoothcache_core.schedule.fill import Fill
 from smoothcache_core.schedule.fingerprint import Fingerprint
@@ -10,6 +11,7 @@ from smoothcache_core.schedule.sharing.index import Measured
 from smoothcache_core.schedule.storage import Storage
 
 __all__ = [
+    "Channels",
     "Cost",
     "Fill",
     "Fingerprint",

@@ -8,6 +8,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from smoothcache_core.adapters.sites import DENOISER, GUIDANCE, Site
 from smoothcache_core.documents import json_text
+from smoothcache_core.schedule.channels import Channels
 from smoothcache_core.schedule.consistency import (
     check_corrected,
     check_corrections,
@@ -39,6 +40,9 @@ Row = tuple[Annotated[Integer, Field(ge=0, le=1)], ...]
 FORMAT = "smoothcache-schedule"
 
 
+_CHANNELS = ("channels", "sites")
+
+
 _SHOWN = 6  # rows that a repr names: a schedule of sites has hundreds
 
 
@@ -54,6 +58,7 @@ class Changes(TypedDict, total=False):
     prediction: Prediction | None
     solver_steps: SolverSteps | None
     storage: Storage | None
+    channels: Channels | None
 
 
 def _integer(number: object) -> object:
@@ -77,6 +82,7 @@ class Content(Value):
     prediction: Prediction | None = None
     solver_steps: SolverSteps | None = None
     storage: Storage | None = None
+    channels: Channels | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -128,6 +134,15 @@ class Content(Value):
         return self
 
     @model_validator(mode="after")
+    def _check_channels(self) -> Self:
+        if self.channels is not None:
+            self.channels.check_rows(self.rows.get)
+            both = [path for path in self.channels.sites if path in self.fills]
+            if both:
+                raise ValueError(f"{both[0]!r} has both a fill and channels; it can have one")
+        return self
+
+    @model_validator(mode="after")
     def _check_corrected(self) -> Self:
         if self.corrected is not None:
             given = self.corrected
@@ -159,6 +174,8 @@ class Content(Value):
         lines = [made, f"skipped: {shown}{more}"]
         if self.corrected is not None:
             lines.append(f"corrected: {len(self.corrected.terms)} computed evaluations")
+        if self.channels is not None:
+            lines.append(f"scaled and shifted: outputs of {len(self.channels.sites)} sites")
         if self.has_compute:
             lines.append(f"compute: {self.compute_fraction():.3f}")
         if self.prediction is not None:
@@ -219,6 +236,8 @@ class Content(Value):
             ScheduleError: A fill has more terms than outputs are computed before it.
         """
         terms = self.terms(site)
+        if self.channels is not None and site.path in self.channels.sites:
+            return timeline(terms, site.path).scaling()
         if site != GUIDANCE:
             given = self.corrected if site == DENOISER else None
             return timeline(terms, site.path or site.kind, given.terms if given else {})
@@ -325,4 +344,4 @@ class Content(Value):
 def _on_one_line(path: tuple[str, ...], value: Any) -> bool:
     """Whether a part of the file stands on one line: every row, fill and kind of coefficient."""
     del value
-    return len(path) == 2 and path[0] in ("rows", "fills", "corrected")
+    return path == _CHANNELS or (len(path) == 2 and path[0] in ("rows", "fills", "corrected"))

@@ -66,7 +66,10 @@ class Front:
         found = shared(place, options)
         entries = found.index.schedules
         return cls(
-            schedules={each.name: Schedule.of(found.document(each)) for each in entries},
+            schedules={
+                each.name: Schedule.of(found.document(each)).with_numbers(found.path_of)
+                for each in entries
+            },
             base_model=found.index.base_model,
             measured={each.name: each.measured for each in entries if each.measured is not None},
         )

@@ -1,6 +1,6 @@
 """Schedules: for each site and evaluation, compute or fill. Immutable, validated, portable."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, Unpack
 
@@ -51,6 +51,8 @@ class Schedule(Content):
         solver_steps: What the solver makes of the first outputs, by which a run with another
             solver, noise or guidance is told from the planned one; None if it is not known.
         storage: How outputs are kept; None for as they were computed.
+        channels: Scales and shifts of reused outputs, channel by channel; None where there are
+            none. They are in a file of their own beside the schedule, see `Channels`.
 
     Raises:
         ScheduleError: From every constructor, if the content is invalid.
@@ -61,14 +63,20 @@ class Schedule(Content):
         def __init__(self, **data: Any) -> None: ...
 
     def save(self, path: str | Path) -> Path:
-        """Write the schedule as JSON, in one step.
+        """Write the schedule as JSON, in one step; before it the file of channels, if it has any.
 
         Args:
             path: Where to; folders that are not there are made.
 
         Returns:
             The path.
+
+        Raises:
+            OutputError: It cannot be written.
+            ScheduleError: It has channels whose numbers were never read.
         """
+        if self.channels is not None:
+            self.channels.written(Path(path).parent)
         return write_atomically(path, self.to_json().encode())
 
     @classmethod
@@ -81,12 +89,13 @@ class Schedule(Content):
                 1 do not say which is which: they are `"computed-list"` or `"cached-list"`.
 
         Raises:
-            ScheduleError: The file is missing, is not JSON, or is not a valid schedule.
+            ScheduleError: The file is missing, is not JSON, or is not a valid schedule; or the file
+                of its channels is not there, or not the one that it was saved with.
         """
         document = read_document(path, "schedule", ScheduleError)
         if format is None and not isinstance(document, dict):
             raise ScheduleError(f"{str(path)!r} holds a {type(document).__name__}, not a schedule")
-        return cls.imported(document, format=format)
+        return cls.imported(document, format=format).with_numbers(Path(path).parent.joinpath)
 
     @classmethod
     def imported(cls, document: Any, *, format: str | None = None) -> Self:
@@ -133,7 +142,7 @@ class Schedule(Content):
         """
         other = format_named(name)
         document = other.write(dict(self))
-        if (self.fills or self.corrected) and not other.keeps_fills:
+        if (self.fills or self.corrected or self.channels) and not other.keeps_fills:
             message = (
                 f"{other.title} says which evaluations are computed, and not how others are made: "
                 "the coefficients of this schedule are lost, and its predicted error with them"
@@ -180,7 +189,8 @@ class Schedule(Content):
         """
         wish = Wish(speedup=speedup, compute=compute, error=error, name=name)
         found = shared(place, options)
-        return cls.of(found.document(chosen(found.index, wish, found.where)))
+        schedule = cls.of(found.document(chosen(found.index, wish, found.where)))
+        return schedule.with_numbers(found.path_of)
 
     def save_pretrained(
         self, folder: str | Path, *, name: str | None = None, base_model: str | None = None
@@ -227,6 +237,16 @@ class Schedule(Content):
             OutputError: The repository cannot be written; what was there is as it was.
         """
         return push_shared(repository, self._named(name), About(base_model=base_model), options)
+
+    def with_numbers(self, path_of: Callable[[str], Path]) -> Self:
+        """Return the schedule with the numbers of its channels, if it has any.
+
+        Args:
+            path_of: Returns where a file beside the schedule is.
+        """
+        if self.channels is None:
+            return self
+        return self.changed(channels=self.channels.read(path_of(self.channels.file)))
 
     def _named(self, name: str | None) -> dict[str, Self]:
         return {names_of([self])[0] if name is None else name: self}

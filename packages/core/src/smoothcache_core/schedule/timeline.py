@@ -11,12 +11,13 @@ from types import MappingProxyType
 
 from smoothcache_core.errors import ScheduleError
 
-COMPUTE, STORE, REUSE, FILL = 0, 1, 2, 3
+COMPUTE, STORE, REUSE, FILL, SCALE = 0, 1, 2, 3, 4
 """What a site does in one evaluation: call the module; call it and keep the output; give the output
-kept last as it is; give a linear combination of the outputs kept last."""
+kept last as it is; give a linear combination of the outputs kept last; give the output kept last
+scaled and shifted channel by channel."""
 
 
-FILLED = (REUSE, FILL)
+FILLED = (REUSE, FILL, SCALE)
 """The modes in which the module is not called."""
 
 
@@ -60,6 +61,10 @@ class Timeline:
         """Return it with every computed output kept, if only until its evaluation is over."""
         return replace(self, modes=tuple(STORE if m == COMPUTE else m for m in self.modes))
 
+    def scaling(self) -> "Timeline":
+        """Return it with every reused output scaled and shifted channel by channel."""
+        return replace(self, modes=tuple(SCALE if m == REUSE else m for m in self.modes))
+
     def live_counts(self) -> tuple[int, ...]:
         """Return how many outputs are kept after every evaluation, by their live ranges."""
         changes = [0] * (len(self.modes) + 1)
@@ -95,8 +100,8 @@ class Timeline:
     def usable(self, evaluation: int, kept: Collection[int]) -> tuple[int, ...]:
         """Return what to fill `evaluation` from, the newest first; empty if it must be computed.
 
-        Plain reuse takes whatever was computed last. A combination is good for the outputs that it
-        was calibrated on, and for no others.
+        Plain reuse takes whatever was computed last. A combination, or a scale, is good for the
+        outputs that it was calibrated on, and for no others.
 
         Args:
             evaluation: An evaluation to be filled.

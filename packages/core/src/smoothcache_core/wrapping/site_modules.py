@@ -16,9 +16,10 @@ from smoothcache_core.outputs.tensors import (
     detached,
     flat,
     rebuilt,
+    scaled,
     version,
 )
-from smoothcache_core.schedule.timeline import FILLED, REUSE, STORE
+from smoothcache_core.schedule.timeline import FILLED, REUSE, SCALE, STORE
 
 CallOutputs = tuple[Output, ...]
 """The outputs of a site in one evaluation, one for each call: a site may be called in chunks."""
@@ -51,6 +52,7 @@ class _Caching:
     _smoothcache_values: CallOutputs
     _smoothcache_sources: FillSources
     _smoothcache_weights: Tensor
+    _smoothcache_channels: tuple[Tensor, ...]
     _smoothcache_inputs: tuple[tuple[str, int], ...]
     _smoothcache_copies: bool
     _smoothcache_graph: bool
@@ -75,6 +77,8 @@ class _Caching:
                 if self._smoothcache_copies
                 else stored
             )
+        if self._smoothcache_mode == SCALE:
+            return scaled(self._smoothcache_values[call], self._smoothcache_channels)
         return blended(self._smoothcache_sources[call], self._smoothcache_weights)
 
     def _smoothcache_store(self, output: Any) -> None:
@@ -100,7 +104,7 @@ class _Caching:
 
 
 class CachingSite(_Caching):
-    """Calls the site, calls it and stores its output, gives a stored one, or combines some."""
+    """Calls the site, calls it and stores its output, gives a stored one, or makes one of some."""
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         call = self._smoothcache_counted()

@@ -12,7 +12,7 @@ from smoothcache_core.adapters.sites import Site
 from smoothcache_core.errors import AttachError
 from smoothcache_core.outputs.tensors import Output, detached, is_output, version
 from smoothcache_core.patching import undone_on_error
-from smoothcache_core.schedule.timeline import COMPUTE, FILL, FILLED, REUSE, STORE
+from smoothcache_core.schedule.timeline import COMPUTE, FILL, FILLED, REUSE, SCALE, STORE
 from smoothcache_core.wrapping.modules import WrappedModule, wrap_module
 from smoothcache_core.wrapping.site_modules import (
     CachingDeltaSite,
@@ -108,7 +108,7 @@ class WrappedSite:
         """Say that the keeper fills the evaluation that begins, in one of the modes `FILLED`.
 
         Args:
-            mode: `REUSE` or `FILL`.
+            mode: `REUSE`, `FILL` or `SCALE`.
             values: What was kept of one output for each call.
         """
         self._parts[0].state.update(_state(mode), **self._ways())
@@ -121,6 +121,16 @@ class WrappedSite:
         state["_smoothcache_sources"] = sources
         state["_smoothcache_weights"] = weights
         self._prepare_others(FILL, sources[0])
+
+    def prepare_scale(self, values: CallOutputs, channels: Sequence[Tensor]) -> None:
+        """Say what to scale and shift in the evaluation that begins.
+
+        Args:
+            values: What was kept, an output for each call.
+            channels: For each tensor of an output scales and shifts, (2, channels).
+        """
+        self.prepare(SCALE, values)
+        self._parts[0].state["_smoothcache_channels"] = tuple(channels)
 
     def _prepare_others(self, mode: int, values: Sequence[Any]) -> None:
         """Let the other blocks of a span pass on what they are given, or compute."""
@@ -209,6 +219,7 @@ def _state(mode: int, values: CallOutputs = ()) -> dict[str, Any]:
         "_smoothcache_values": values,
         "_smoothcache_sources": (),
         "_smoothcache_weights": None,
+        "_smoothcache_channels": (),
         "_smoothcache_single": False,
         "_smoothcache_versions": tuple(map(version, values)),
     }

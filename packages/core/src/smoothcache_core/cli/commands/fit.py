@@ -47,6 +47,14 @@ class Fit(SamplingCommand):
             "stays.",
         ),
     ] = None
+    channels: Annotated[
+        bool,
+        Parameter(
+            group=opt.PLAN,
+            help="Scale and shift reused outputs of parts channel by channel, as Block Caching "
+            "does. The numbers are written into a file beside the schedule.",
+        ),
+    ] = False
     toward: Annotated[
         Literal["plain", "exact"] | None,
         Parameter(

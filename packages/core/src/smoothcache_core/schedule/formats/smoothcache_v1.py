@@ -30,7 +30,7 @@ def _read(document: Any) -> dict[str, Any]:
 
 def _write(schedule: Mapping[str, Any]) -> dict[str, list[int]]:
     paths = [key for key in schedule["rows"] if "." in key]
-    if schedule["fills"]:
+    if schedule["fills"] or schedule.get("channels"):
         raise ScheduleError("v1 knows reuse only, and this schedule has calibrated fills")
     if paths:
         raise ScheduleError(

@@ -107,7 +107,10 @@ def _files(schedules: Mapping[str, Content], about: About, *, where: str) -> dic
     index = Index(base_model=about.base_model, schedules=tuple(entries))
     text = card(index, schedules, where=where, package=about.package, pictures=list(about.pictures))
     documents = {e.file: schedules[e.name].to_json().encode() for e in entries}
-    return {**documents, **about.pictures, CARD: text.encode(), INDEX: index.to_json().encode()}
+    channels = [one for each in schedules.values() if (one := each.channels)]
+    numbers = {each.file: each.content() for each in channels}
+    last = {CARD: text.encode(), INDEX: index.to_json().encode()}
+    return {**numbers, **documents, **about.pictures, **last}
 
 
 def _check_together(schedules: Mapping[str, Content]) -> None:
