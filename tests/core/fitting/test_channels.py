@@ -170,7 +170,7 @@ def test_widths_of_every_tensor_are_known():
     )
     assert schedule.channels is not None
     assert dict(schedule.channels.sites) == {"blocks.0.attn": (8, 3)}
-    assert schedule.channels.bytes == len(SKIPPED) * 2 * 11 * 4
+    assert schedule.channels.nbytes == len(SKIPPED) * 2 * 11 * 4
 
 
 def test_a_site_of_other_channels_is_refused():

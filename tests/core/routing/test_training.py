@@ -164,12 +164,14 @@ def test_what_cannot_be_cut_is_refused():
     alternate = Routers(STEPS, ADAPTER.sites(Drifting()), decides="alternate")
     with pytest.raises(RouterError, match=r"0.500 is computed where nothing is decided"):
         alternate.schedule(compute=0.4)
-    for given in ({}, {"threshold": 0.1, "compute": 0.5}):
-        with pytest.raises(RouterError, match="either a threshold"):
-            alike.schedule(**given)
-    for given in ({"threshold": 1.0}, {"compute": 0.0}, {"compute": 1.5}):
-        with pytest.raises(RouterError, match=r"is in"):
-            alike.schedule(**given)
+    wrong: dict[str, list[dict[str, Any]]] = {
+        "either a threshold": [{}, {"threshold": 0.1, "compute": 0.5}],
+        "is in": [{"threshold": 1.0}, {"compute": 0.0}, {"compute": 1.5}],
+    }
+    for said, tries in wrong.items():
+        for given in tries:
+            with pytest.raises(RouterError, match=said):
+                alike.schedule(**given)
 
 
 # ---------------------------------------------------------------------------- several processes

@@ -16,7 +16,7 @@ from smoothcache_core.errors import ScheduleError
 from smoothcache_core.schedule import Channels, Fill, Front
 
 ROW = (1, 0, 0, 1, 0)
-NUMBERS = np.arange(24, dtype=np.float32).reshape(3, 2, 4) / 8
+NUMBERS: Any = np.arange(24, dtype=np.float32).reshape(3, 2, 4) / 8
 CHANNELS = Channels.made({"blocks.0.attn": [NUMBERS]})
 SCHEDULE = Schedule(evaluations=5, rows={"blocks.0.attn": ROW, "ff": ROW}, channels=CHANNELS)
 
@@ -49,9 +49,10 @@ def test_other_numbers_make_another_schedule():
 
 
 def test_copies_have_the_numbers_too():
-    for each in (pickle.loads(pickle.dumps(SCHEDULE)), copy.deepcopy(SCHEDULE)):
-        assert each == SCHEDULE
-        assert each.channels.content() == CHANNELS.content()
+    copied: Any
+    for copied in (pickle.loads(pickle.dumps(SCHEDULE)), copy.deepcopy(SCHEDULE)):
+        assert copied == SCHEDULE
+        assert copied.channels.content() == CHANNELS.content()
 
 
 def test_a_missing_file_is_told(path: Path):

@@ -101,7 +101,7 @@ class ChannelFitting:
             for number, width in enumerate(widths)
         ]
 
-    def _line(self, path: str, evaluation: int, number: int, width: int) -> Array:
+    def _line(self, path: str, evaluation: int, number: int, width: int) -> Any:
         known = self._sums.get((path, evaluation))
         lines = Sums().line(width) if known is None else known[number].line(width)
         return lines.astype(np.float32)

@@ -97,7 +97,7 @@ class Channels(Value):
         )
         return one == two
 
-    __hash__ = None  # pyright: ignore[reportAssignmentType]  # mappings have none
+    __hash__ = None  # mappings have none
 
     @model_validator(mode="after")
     def _check_vectors(self) -> Self:
@@ -131,7 +131,7 @@ class Channels(Value):
                     )
 
     @property
-    def bytes(self) -> int:
+    def nbytes(self) -> int:
         """Bytes of the numbers, 0 if they were not read; not among those of cached outputs."""
         if self.vectors is None:
             return 0
