@@ -63,7 +63,9 @@ def _evaluated(settings: Settings, ranks: Ranks) -> bool:
     whole = [each for each in found if each is not None]
     if not ranks.first:
         return True
-    _show(write_all(whole, settings), whole, settings, console, time.time() - start)
+    with console.status("writing the report"):
+        page = write_all(whole, settings)
+    _show(page, whole, settings, console, time.time() - start)
     return not any(each.failed for each in whole)
 
 
@@ -75,7 +77,7 @@ def _show(
         console.print(f"\n[bold]{table.caption}[/]")
         shown = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), header_style="bold")
         for index, column in enumerate(table.columns):
-            shown.add_column(column, justify="right" if index else "left")
+            shown.add_column(column, justify="right" if index and not table.words else "left")
         for row in table.rows:
             shown.add_row(*row)
         print_table(shown, console)

@@ -13,6 +13,7 @@ from smoothcache_core.evaluation.runs import device_of, judge_of, ran
 from smoothcache_core.evaluation.tally import Policy
 from smoothcache_core.pipelines.adapting import AUTO
 from smoothcache_core.reports.rows import PLAIN
+from smoothcache_core.reports.text import counted
 from tqdm import tqdm
 
 from tools.evaluate.modalities import Kind, MissingPackageError
@@ -121,10 +122,10 @@ def _told(error: SmoothCacheError) -> str:
 
 def _about(subject: Subject) -> str:
     size = subject.size
+    calibrating = counted(size.calibration_samples * len(size.calibration_seeds), "sample")
     return (
-        f"{subject.source.model}, {subject.sampler.steps} steps; calibrated with "
-        f"{size.calibration_samples * len(size.calibration_seeds)} samples, judged on "
-        f"{size.samples * len(size.seeds)} others"
+        f"{subject.source.model}, {subject.sampler.steps} steps; calibrated with {calibrating}, "
+        f"judged on {counted(size.samples * len(size.seeds), 'other')}"
     )
 
 

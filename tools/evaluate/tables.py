@@ -152,7 +152,7 @@ def promises_table(founds: Sequence[Found], budgets: Sequence[float]) -> Table:
         columns=["policy", "compute", *(found.kind.name for found in founds)],
         rows=[row for row in rows if any(cell != "-" for cell in row[2:])],
         notes=[
-            "predicted > measured, and in brackets how many times the prediction came; predictions "
+            "predicted -> measured, and in brackets measured over predicted; predictions "
             "are from calibration samples, of fitted schedules measured on them",
         ],
     )
@@ -164,7 +164,7 @@ def _promise(found: Found, policy: str, budget: float) -> str:
     if row is None or row.prediction is None or not row.prediction.error:
         return "-"
     ratio = row.rel_l2 / row.prediction.error
-    return f"{row.prediction.error:.2g} > {row.rel_l2:.2g} ({ratio:.1f})"
+    return f"{row.prediction.error:.2g} -> {row.rel_l2:.2g} ({ratio:.1f}x)"
 
 
 # ---------------------------------------------------------------------------- what is missing
@@ -176,6 +176,7 @@ def missing_table(founds: Sequence[Found]) -> Table:
         caption="What is not here, and why",
         columns=["modality", "policy", "compute", "why"],
         rows=_missing(founds),
+        words=True,
     )
 
 

@@ -10,7 +10,7 @@ from smoothcache_core.cli.evaluating import SHEET, sampling_command, typed
 from smoothcache_core.files import write_atomically
 from smoothcache_core.reports.names import schedule_files
 from smoothcache_core.reports.page import Media, Page, Section, Table, section_of, write_page
-from smoothcache_core.reports.text import markdown_table
+from smoothcache_core.reports.text import counted, markdown_table
 
 from tools.bench.ranking import standings
 from tools.evaluate.policies import POLICIES
@@ -119,7 +119,7 @@ def to_markdown(founds: Sequence[Found], settings: Settings, tables: Sequence[Ta
             folder = found.kind.name
             model, steps = found.subject.source.model, found.subject.sampler.steps
             parts.append(
-                f"{model}, {steps} steps, {found.report.num_samples} samples: "
+                f"{model}, {steps} steps, {counted(found.report.num_samples, 'sample')}: "
                 f"[all numbers, pictures and files]({folder}/{TEXT})."
             )
             parts.append(f"![{model}]({folder}/samples.png)")
@@ -133,14 +133,19 @@ def summary_of(founds: Sequence[Found]) -> list[str]:
     if not ranked:
         return ["Nothing could be measured; see below why."]
     best, *others = ranked
-    text = f"Over {', '.join(done)}, `{best.policy}` errs least at equal compute"
+    text = f"Over {_listed(done)}, `{best.policy}` errs least at equal compute"
     other = next((each for each in others if not each.ours), None)
     if other is not None:
         text += (
-            f"; the best policy of others, `{other.policy}`, errs {other.ratio / best.ratio:.1f} "
+            f"; the best policy of others, `{other.policy}`, errs {other.ratio / best.ratio:.2g} "
             "times as much (geometric mean)"
         )
     return [f"{text}."]
+
+
+def _listed(names: Sequence[str]) -> str:
+    *others, last = names
+    return f"{', '.join(others)} and {last}" if others else last
 
 
 def _table(table: Table) -> str:

@@ -103,7 +103,7 @@ def test_every_policy_has_a_standing_and_the_best_is_named_first(whole: Ended):
 
 def test_predicted_errors_stand_beside_measured_ones(whole: Ended):
     section = whole.text.split("## Predicted and measured errors")[1]
-    assert re.search(r"\| planned \(ours\) \| 0.6 \| \S+ > \S+ \(\S+\)", section)
+    assert re.search(r"\| planned \(ours\) \| 0.6 \| \S+ -> \S+ \(\S+x\)", section)
 
 
 def test_every_modality_has_a_folder_of_its_own_with_pictures_and_schedules(whole: Ended):

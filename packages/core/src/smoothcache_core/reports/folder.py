@@ -19,7 +19,7 @@ from smoothcache_core.reports.report import Report
 from smoothcache_core.reports.rows import ReportRow
 from smoothcache_core.reports.skip_map import skip_map
 from smoothcache_core.reports.style import png
-from smoothcache_core.reports.text import to_markdown
+from smoothcache_core.reports.text import counted, to_markdown
 from smoothcache_core.reports.trade_off import predicted_and_measured, trade_off, with_distance
 from smoothcache_core.schedule.schedule import Schedule
 
@@ -165,9 +165,9 @@ def _page(section: Section, report: Report) -> Page:
 
 def _summary(report: Report) -> str:
     """Say what was compared, on what."""
-    schedules = len(report.rows) - 1
-    samples = f"{report.num_samples} sample{'s' if report.num_samples > 1 else ''}"
+    samples = counted(report.num_samples, "sample")
+    schedules = counted(len(report.rows) - 1, "schedule")
     return (
         f"{samples} of {report.fingerprint.model_class or 'a denoiser'}, plain and by {schedules} "
-        f"schedule{'s' if schedules != 1 else ''} from the same noise, on {report.device}."
+        f"from the same noise, on {report.device}."
     )

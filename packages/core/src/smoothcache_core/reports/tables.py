@@ -19,6 +19,7 @@ class Table:
         columns: Titles of the columns.
         rows: Cells, as many in every row as there are columns.
         notes: What the columns mean, a sentence or so each.
+        words: Whether the cells are words, which begin at the left, not numbers.
 
     Raises:
         EvaluationError: A row has more or fewer cells than there are columns.
@@ -28,6 +29,7 @@ class Table:
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
     notes: Sequence[str] = ()
+    words: bool = False
 
     def __post_init__(self) -> None:
         for row in self.rows:
@@ -66,7 +68,7 @@ def _notes(report: Report) -> list[str]:
         f"noise; that is known to {report.exact_doubt or 0.0:.1g}"
     )
     return [
-        f"seconds: one call of the sampler, median over {len(report.seeds)} seeds",
+        "seconds: one call of the sampler, median over the seeds",
         "speedup: plain seconds over cached seconds, run side by side, median over the seeds",
         "of limit: speedup x compute; 1 if time were MACs alone",
         *([promised] if any(row.prediction for row in report.rows) else []),

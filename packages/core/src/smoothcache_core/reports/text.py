@@ -16,18 +16,30 @@ def markdown_table(shown: Table) -> str:
     titles = [cell(title) for title in shown.columns]
     lines = [[cell(text) for text in row] for row in shown.rows]
     widths = [max(map(len, column)) for column in zip(titles, *lines, strict=True)]
-    rule = "|" + "|".join(_rule(index, width) for index, width in enumerate(widths)) + "|"
-    return "\n".join([_line(titles, widths), rule, *(_line(line, widths) for line in lines)])
+    left = [shown.words or index == 0 for index in range(len(titles))]
+    rules = [
+        "-" * width if at_left else "-" * (width - 1) + ":"
+        for width, at_left in zip(widths, left, strict=True)
+    ]
+    return "\n".join(_line(cells, widths, left) for cells in (titles, rules, *lines))
 
 
-def _rule(index: int, width: int) -> str:
-    return "-" * (width + 2) if index == 0 else "-" * (width + 1) + ":"
-
-
-def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
-    first, *others = zip(cells, widths, strict=True)
-    padded = [first[0].ljust(first[1]), *(cell.rjust(width) for cell, width in others)]
+def _line(cells: Sequence[str], widths: Sequence[int], left: Sequence[bool]) -> str:
+    padded = [
+        text.ljust(width) if at_left else text.rjust(width)
+        for text, width, at_left in zip(cells, widths, left, strict=True)
+    ]
     return "| " + " | ".join(padded) + " |"
+
+
+def counted(count: int, what: str) -> str:
+    """Return how many there are: `"1 sample"`, `"2 samples"`.
+
+    Args:
+        count: How many, at least 0.
+        what: What one of them is called.
+    """
+    return f"{count} {what}{'' if count == 1 else 's'}"
 
 
 def cell(text: str) -> str:

@@ -91,6 +91,7 @@ def _made(report: Report) -> Table:
         caption="How the policies were made",
         columns=["policy", "made by, and what it did"],
         rows=[[row.policy, described_row(row)] for row in report.rows],
+        words=True,
     )
 
 
