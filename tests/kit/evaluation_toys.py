@@ -14,10 +14,12 @@ from typing import Any, ClassVar
 
 import pytest
 import torch
+from kit.pages import picture
 from smoothcache_core import Adapter, PatternAdapter, Report, Sampler, SitePattern
 from smoothcache_core.cli.modality import Demo, Judging, Modality
 from smoothcache_core.cli.source import Source
 from smoothcache_core.reports import folder
+from smoothcache_core.reports.page import Comparison, Variant
 from smoothcache_core.reports.style import new_figure
 from smoothcache_core.sampling import ConditionedSampler
 from torch import Tensor, nn
@@ -119,6 +121,11 @@ def _judging(source: Source, sampler: Stacked, seeds: Sequence[int]) -> Judging:
         figure.text(0.1, 0.5, f"{title}: {len(report.rows)}")
         return {"samples.png": figure}
 
+    def compared(report: Report) -> list[Comparison]:
+        plain, *others = (row.policy for row in report.rows)
+        variants = [Variant(policy=name, media=picture(name)) for name in others]
+        return [Comparison(caption="a toy", plain=picture(plain), variants=variants)]
+
     return Judging(
         metrics={"l1": lambda plain, other: (plain - other).abs().mean(dim=1)},
         summaries={"mean": lambda samples: float(samples.mean())},
@@ -126,6 +133,7 @@ def _judging(source: Source, sampler: Stacked, seeds: Sequence[int]) -> Judging:
         columns=(),
         shown=1,
         pictures=drawn,
+        comparisons=compared,
     )
 
 

@@ -10,6 +10,7 @@ from smoothcache_core.cli.evaluating import SHEET, sampling_command, typed
 from smoothcache_core.files import write_atomically
 from smoothcache_core.reports.names import schedule_files
 from smoothcache_core.reports.page import Media, Page, Section, Table, section_of, write_page
+from smoothcache_core.reports.page.points import headline_of
 from smoothcache_core.reports.text import counted, markdown_table
 
 from tools.bench.ranking import standings
@@ -50,10 +51,15 @@ def write_all(founds: Sequence[Found], settings: Settings) -> Path:
 
 
 def _shown(found: Found, settings: Settings) -> Found:
-    """Return what was found, with samples made for pages once, of the policies of one budget."""
+    """Return what was found, with samples made for pages once, of the policies of one budget.
+
+    What the page recommends is shown too, if it is of another budget.
+    """
     if found.evaluation is None:
         return found
     names = [name_of(policy, found.least_budget) for policy in settings.chosen_policies]
+    best = headline_of(found.evaluation.report.rows, {}, {})
+    names += [] if best is None else [best.policy]
     few = pictured(found.evaluation.judging, names)
     made = few.comparisons(found.evaluation.report)
     judging = replace(few, comparisons=lambda report: made)

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import cyclopts
 from cyclopts import Parameter, validators
 from smoothcache_core import Schedule, SmoothCacheError
+from smoothcache_core.cli.app import warnings_in_one_line
 from smoothcache_core.cli.shared import is_shared, opened
 from smoothcache_core.errors import CommandError
 from smoothcache_core.files import check_output
@@ -140,6 +141,7 @@ def run_script(name: str, main: Callable[..., None], words: list[str] | None = N
     )
     app.default(main)
     try:
-        return app(words)
+        with warnings_in_one_line(name):
+            return app(words)
     except SmoothCacheError as error:
         raise SystemExit(f"{name}: {error}") from error

@@ -309,6 +309,27 @@ def test_a_budget_below_the_possible_says_what_is_possible(tmp_path: Path):
     assert ended.report["standings"] == []
 
 
+def test_samples_are_of_the_least_budget_that_is_possible_and_of_what_is_recommended(
+    tmp_path: Path,
+):
+    few = ("--budgets", "0.8", "0.5", "0.05", "--policies", "planned", "fewer-steps")
+    ended = evaluated(tmp_path / "out", "--modalities", "image", few=few)
+    page = (ended.folder / "index.html").read_text()
+    shown = re.findall(r'<div class="panel">\s*<h4>(\S+ \S+)', page)
+    assert {"planned 0.05"} <= set(shown)  # the nearest possible, in its place
+    assert "fewer-steps 0.8" not in shown
+    recommended = re.search(r"Use <strong>(.*?)</strong>", page)
+    assert recommended is not None
+    assert recommended[1] in shown
+
+
+def test_where_nothing_is_possible_the_plain_run_is_shown_alone(tmp_path: Path):
+    few = ("--budgets", "0.05", "--policies", "fewer-steps")
+    ended = evaluated(tmp_path / "out", "--modalities", "image", few=few)
+    assert ended.status == 0, ended.said
+    assert "at least 0.20" in (ended.folder / "index.html").read_text()
+
+
 def test_a_policy_that_fails_is_a_row_with_its_reason_and_a_status(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
