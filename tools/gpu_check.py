@@ -25,6 +25,7 @@ import argparse
 import subprocess
 import sys
 import tempfile
+import warnings
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -42,6 +43,8 @@ def check(options: argparse.Namespace) -> None:
     """Measure, and write the records."""
     from tools.bench.studies.gpu import Settings, measure
 
+    # torchsde remarks on times that differ by rounding, once for each noise that is drawn
+    warnings.filterwarnings("ignore", "Should have t[ab]", UserWarning)
     device = options.device or ("cpu" if options.small else "cuda")
     settings = Settings(
         minutes=options.minutes, device=device, small=options.small, tests=not options.no_tests
