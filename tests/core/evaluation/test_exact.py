@@ -14,8 +14,7 @@ from smoothcache_core.metrics import relative_l2
 from smoothcache_core.reports import measured_of, to_markdown, write_report
 from smoothcache_core.sampling.exact_solution import exact_solution
 from smoothcache_core.sampling.recording import record
-from smoothcache_core.schedule import Cost
-from smoothcache_core.schedule.provenance import Aim
+from smoothcache_core.schedule import Aim, Cost
 
 STEPS = 8
 COST = Cost(total=10, sites=(), output_bytes=4)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from kit.exact import CURVED, NO_SOLUTION, Curved, EulerSampler
 from kit.planning import Passes
-from smoothcache_core import Schedule, cached, fit
+from smoothcache_core import Schedule, SmoothCacheWarning, cached, fit
 from smoothcache_core.errors import CalibrationError, SamplerError, ScheduleError
 from smoothcache_core.metrics import relative_l2
 from smoothcache_core.sampling.exact_solution import exact_solution
@@ -107,6 +107,15 @@ def test_a_fit_is_repeated_bit_for_bit_and_leaves_the_model_as_it_was():
     before = sampler(3)
     assert fitted(sampler, HALF) == fitted(sampler, HALF)
     assert torch.equal(sampler(3), before)
+
+
+def test_where_nothing_is_gained_it_is_told():
+    least = {"denoiser": (1,) + (0,) * (STEPS - 1)}
+    with pytest.warns(SmoothCacheWarning, match="no nearer than the plain run"):
+        found = fitted(made(), least)
+    assert found.prediction is not None
+    assert found.prediction.exact is not None
+    assert not found.prediction.exact.gains
 
 
 def test_without_finer_runs_it_is_refused_before_anything_is_run():

@@ -63,6 +63,34 @@ def test_samples_are_nearer_than_the_plain_run_as_predicted(
     assert known.exact.to_plain == pytest.approx(solution.distance, rel=0.5)
 
 
+@pytest.mark.parametrize(
+    ("target", "compute"), [("denoiser", 0.5), ("guidance", 0.5), ("site", 0.6)]
+)
+def test_corrections_make_samples_nearer_whatever_is_skipped(
+    calibration: Calibration, solution: ExactSolution, target: str, compute: float
+):
+    schedule = plan(calibration, compute=compute, target=target, toward="exact")
+    plain = plan(calibration, compute=compute, target=target)
+    own = distance(schedule, solution)
+    assert own < 0.5 * distance(schedule.changed(corrected=None), solution)
+    assert own < 0.5 * distance(plain, solution)
+    if target == "site":  # planned as toward the plain run, and corrected at the denoiser's output
+        assert (schedule.rows, schedule.fills) == (plain.rows, plain.fills)
+        assert "denoiser" not in schedule.rows
+
+
+@pytest.mark.parametrize("steps", [2, 3])
+def test_with_very_few_evaluations_it_is_told_that_nothing_is_gained(steps: int):
+    made = EulerSampler(Curved(), steps, samples=8)
+    few = calibrate(made.value(), seeds=(0,), progress=False, reference="exact", max_lag=1)
+    with (
+        pytest.warns(SmoothCacheWarning, match="leaves little to cache"),
+        pytest.warns(SmoothCacheWarning, match="too large to be reliable"),
+        pytest.warns(SmoothCacheWarning, match="no nearer than the plain run"),
+    ):
+        plan(few, compute=0.5, target="denoiser", toward="exact")
+
+
 def test_what_is_planned_toward_the_plain_run_is_the_same_as_without_an_exact_one(
     calibration: Calibration,
 ):

@@ -28,6 +28,7 @@ from smoothcache_core.locking import locked
 from smoothcache_core.sampling.finer_run import check_finer
 from smoothcache_core.sampling.sampler import Sampler
 from smoothcache_core.sampling.seeding import checked_seeds
+from smoothcache_core.schedule.provenance import Aim
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +49,7 @@ def calibrate(
     progress: bool = True,
     sharded: bool = False,
     sites: Sequence[Level] = ("parts",),
-    reference: Literal["plain", "exact"] = "plain",
+    reference: Aim = "plain",
 ) -> Calibration:
     """Measure how the outputs of a model change during a run, and what errors in them would do.
 

@@ -20,7 +20,7 @@ from tqdm import tqdm
 from smoothcache_core.adapters.compiled import denoiser, is_compiled
 from smoothcache_core.adapters.sites import GUIDANCE
 from smoothcache_core.arguments import check_kind
-from smoothcache_core.errors import CalibrationError, ScheduleError
+from smoothcache_core.errors import CalibrationError, ScheduleError, warn
 from smoothcache_core.files import check_output
 from smoothcache_core.fitting.fitter import Fitter, has_anchors
 from smoothcache_core.fitting.refine import refined
@@ -122,22 +122,32 @@ def fit(
     sampler = sampler.with_adapter(adapter_by(sampler.adapter, schedule))
     with sampler.around():
         if trials:
-            return refined(
+            found = refined(
                 sampler, schedule, todo, trials, checkpoint, toward=toward, progress=progress
             )
-        steps = Fitter.steps(schedule, todo)
-        with tqdm(total=steps + 1, desc="fitting", unit="step", disable=not progress) as bar:
-            fitter = Fitter(
-                sampler,
-                todo,
-                terms=terms,
-                use_input=use_input,
-                use_anchor=has_anchors(schedule),
-                toward=toward,
-                channels=channels,
-            )
-            bar.update()
-            return fitter.fit(schedule, bar.update)
+        else:
+            steps = Fitter.steps(schedule, todo)
+            with tqdm(total=steps + 1, desc="fitting", unit="step", disable=not progress) as bar:
+                fitter = Fitter(
+                    sampler,
+                    todo,
+                    terms=terms,
+                    use_input=use_input,
+                    use_anchor=has_anchors(schedule),
+                    toward=toward,
+                    channels=channels,
+                )
+                bar.update()
+                found = fitter.fit(schedule, bar.update)
+    _warn_of_no_gain(found)
+    return found
+
+
+def _warn_of_no_gain(fitted: Schedule) -> None:
+    """Warn where the exact solution was aimed at, and the plain run is as near to it."""
+    known = None if fitted.prediction is None else fitted.prediction.exact
+    if known is not None and not known.gains:
+        warn(f"{known.no_gain('end')}, or fit toward the plain run")
 
 
 def _check(model: nn.Module, schedule: Schedule, terms: int | None) -> None:

@@ -43,13 +43,8 @@ def cautions(calibration: Calibration, schedule: Schedule) -> list[str]:
             f"prediction is unreliable: the mean error may be {between}, that of single samples "
             "far larger. Measure it with `fit` on 8 samples or more"
         )
-    aimed = prediction.exact
-    if aimed is not None and aimed.to_exact >= aimed.plain_to_exact:
-        told.append(
-            f"aimed at the exact solution, the samples are predicted to end {aimed.to_exact:.2g} "
-            f"away from it, no nearer than the plain run ({aimed.plain_to_exact:.2g}); allow more "
-            "compute, or plan toward the plain run"
-        )
+    if (aimed := prediction.exact) is not None and not aimed.gains:
+        told.append(f"{aimed.no_gain('are predicted to end')}, or plan toward the plain run")
     if prediction.high >= _ALL:
         told.append(
             f"the predicted error {prediction.error:.2g} ({between}) is too large to be reliable, "

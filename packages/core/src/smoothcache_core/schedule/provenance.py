@@ -71,6 +71,22 @@ class Distances(Value):
     to_exact: NonNegative
     plain_to_exact: NonNegative
 
+    @property
+    def gains(self) -> bool:
+        """Whether samples are nearer to the exact solution than the plain run's."""
+        return self.to_exact < self.plain_to_exact
+
+    def no_gain(self, end: str) -> str:
+        """Return what to tell where samples are no nearer, and what to do, but for another aim.
+
+        Args:
+            end: Verb of the samples, such as `"end"` or `"are predicted to end"`.
+        """
+        return (
+            f"aimed at the exact solution, the samples {end} {self.to_exact:.2g} away from it, no "
+            f"nearer than the plain run ({self.plain_to_exact:.2g}); allow more compute"
+        )
+
 
 class Prediction(Value):
     """What a schedule promises.
