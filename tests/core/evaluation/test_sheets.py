@@ -1,3 +1,4 @@
+from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any, ClassVar
 
@@ -44,6 +45,19 @@ def test_every_row_and_column_is_labelled():
     texts = [{text.get_text() for text in axes.texts} for axes in figure.axes]
     assert texts == [{"row 0", "remark", "one", "two"}, {"row 1", "remark"}]
     assert [text.get_text() for text in figure.texts] == ["title"]
+
+
+def test_long_captions_stay_within_their_columns():
+    figure = sheet(torch.rand(4, 3, 24, 8), captions=("a six moving left", "a six moving up") * 2)
+    figure.canvas.draw()
+    boxes = [text.get_window_extent() for text in figure.axes[0].texts[2:]]
+    assert [text.get_text() for text in figure.axes[0].texts[2:4]] == [
+        "a six\nmoving left",
+        "a six\nmoving up",
+    ]
+    for one, other in pairwise(boxes):
+        assert one.x1 < other.x0
+    assert max(box.y1 for box in boxes) < figure.texts[0].get_window_extent().y0
 
 
 class Judged:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -24,7 +25,9 @@ QUIET = "#777777"
 MAGNIFIED = 10
 """Factor of differences in sheets: errors of 0.002 and of 0.05 look alike otherwise."""
 
-_CAPTION = 18  # characters of a line of a caption
+_LETTER = 0.072  # inches of a letter of a caption, of size 9, as wide as most get
+_LINE = 0.15  # inches of a line of it
+_LINES = 3  # of a caption, at most
 _LARGEST = 256  # pixels of one picture in the sheet
 
 
@@ -70,7 +73,7 @@ def sample_sheet(rows: Sequence[PictureRow], *, captions: Sequence[str], title: 
 
     Args:
         rows: At least one, all with as many pictures of one size.
-        captions: What each column shows, on one line or two.
+        captions: What each column shows; wrapped to the width of a column, on up to three lines.
         title: Title of the sheet.
     """
     from matplotlib.figure import Figure
@@ -79,7 +82,10 @@ def sample_sheet(rows: Sequence[PictureRow], *, captions: Sequence[str], title: 
     height, width = strips[0].shape[:2]
     inches = min(9.0, 0.85 * len(captions))
     tall = inches * height / width
-    figure = Figure(figsize=(inches + 2.45, (tall + 0.09) * len(rows) + 0.85), facecolor="white")
+    above = [_wrapped(caption, inches / len(captions)) for caption in captions]
+    top = 0.42 + _LINE * max(2, *(len(lines) for lines in above))
+    size = inches + 2.45, (tall + 0.09) * len(rows) + 0.13 + top
+    figure = Figure(figsize=size, facecolor="white")
     grid = figure.subplots(
         len(rows),
         1,
@@ -87,14 +93,14 @@ def sample_sheet(rows: Sequence[PictureRow], *, captions: Sequence[str], title: 
         gridspec_kw={
             "left": 2.2 / (inches + 2.45),
             "right": 1 - 0.2 / (inches + 2.45),
-            "top": 1 - 0.72 / figure.get_figheight(),
+            "top": 1 - top / figure.get_figheight(),
             "bottom": 0.1 / figure.get_figheight(),
             "hspace": 0.09 / tall,
         },
     )
     for axes, row, strip in zip(grid.ravel(), rows, strips, strict=True):
         _draw_row(axes, row, strip)
-    _draw_captions(grid[0, 0], captions, width)
+    _draw_captions(grid[0, 0], above, width)
     figure.text(0.2 / (inches + 2.45), 1 - 0.3 / figure.get_figheight(), title, color=INK, size=11)
     return figure
 
@@ -133,12 +139,18 @@ def _write(axes: Axes, text: str, *, offset: float, size: float, color: str) -> 
     )  # fmt: skip
 
 
-def _draw_captions(axes: Axes, captions: Sequence[str], width: int) -> None:
+def _wrapped(caption: str, inches: float) -> list[str]:
+    """Return a caption in lines as long as a column is wide, without those that are too many."""
+    letters = max(6, int(inches / _LETTER))
+    lines = [part for line in caption.splitlines() for part in textwrap.wrap(line, letters)]
+    return lines[:_LINES]
+
+
+def _draw_captions(axes: Axes, captions: Sequence[Sequence[str]], width: int) -> None:
     each = (width + 1) / len(captions)
-    for index, caption in enumerate(captions):
+    for index, lines in enumerate(captions):
         place = (index + 0.5) * each
-        lines = "\n".join(line[:_CAPTION] for line in caption.splitlines())
         axes.annotate(
-            lines, (place, 0), (0, 4), textcoords="offset points", ha="center", va="bottom", size=9,
-            color=QUIET, annotation_clip=False,
+            "\n".join(lines), (place, 0), (0, 4), textcoords="offset points", ha="center",
+            va="bottom", size=9, color=QUIET, annotation_clip=False,
         )  # fmt: skip
