@@ -5,7 +5,7 @@ also after an error. This library's policies, other people's and fewer steps are
 """
 
 import itertools
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -190,6 +190,22 @@ def evenly_spaced(evaluations: int, fraction: float) -> Row:
 def spaced(fraction: float) -> RowOf:
     """Return `evenly_spaced` rows of any number of evaluations."""
     return lambda evaluations: evenly_spaced(evaluations, fraction)
+
+
+def asked_for(labels: Iterable[str], only: Collection[str]) -> list[str]:
+    """Return the labels that are asked for, all if none is.
+
+    Args:
+        labels: Labels of policies, as tables show them: `"teacache (taylor 2)"`.
+        only: Labels, or names without a variant for all of that name.
+
+    Raises:
+        ValueError: There is no policy of a label or name.
+    """
+    names = {label: label.split(" (")[0] for label in labels}
+    if unknown := sorted(set(only) - {*names, *names.values()}):
+        raise ValueError(f"no policy is called {unknown}; there are {list(names)}")
+    return [label for label, name in names.items() if not only or {label, name} & set(only)]
 
 
 def named(policies: Sequence[Policy], only: Sequence[str]) -> list[Policy]:

@@ -8,7 +8,7 @@ import hashlib
 import json
 import re
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -28,11 +28,11 @@ from tools.bench.bench import (
     save_tensors,
 )
 from tools.bench.models.model import Modality
-from tools.bench.policies import PLAIN, OutOfReachError, Policy
+from tools.bench.policies import PLAIN, OutOfReachError, Policy, asked_for
 from tools.bench.studies.exact_once import solved_once
 from tools.bench.studies.exact_policies import all_families, refusal
 from tools.bench.studies.exact_settings import Case, Settings
-from tools.bench.studies.quality_policies import Family, Known, is_peer
+from tools.bench.studies.quality_policies import Known, is_peer
 from tools.bench.studies.quality_settings import work_folder
 from tools.bench.studies.tuning import Trials, Tuner
 
@@ -94,6 +94,7 @@ def measure(modality: Modality, settings: Settings) -> Iterator[Measured]:
     for words in settings.cases:
         case = Case.of(words)
         bench = bench_of(modality, case, settings.device)
+        asked_for(all_families(bench, settings), settings.only)  # refuses others before all else
         place = _place(folder, str(case))
         with solved_once():
             found = measured(bench, case, settings, place, prepared(bench, settings, place))
@@ -163,8 +164,9 @@ def measured(
     material, doubt = known
     sampled: list[Sampled] = []
     refused: list[tuple[str, float, str]] = []
-    families = _chosen(all_families(material.bench, settings), settings.only)
-    todo = [(label, budget) for budget in settings.budgets for label in families]
+    families = all_families(material.bench, settings)
+    labels = asked_for(families, settings.only)
+    todo = [(label, budget) for budget in settings.budgets for label in labels]
     bar = tqdm(todo, desc=str(case), unit="policy", disable=not settings.progress)
     for label, budget in bar:
         bar.set_postfix_str(f"{label} at {budget:g}")
@@ -185,12 +187,6 @@ def measured(
         sampled=sampled,
         refused=refused,
     )
-
-
-def _chosen(known: Mapping[str, Family], only: Sequence[str]) -> dict[str, Family]:
-    return {
-        label: family for label, family in known.items() if not only or label.split(" (")[0] in only
-    }
 
 
 def prepared(bench: Bench, settings: Settings, place: Path) -> tuple[Known, float]:

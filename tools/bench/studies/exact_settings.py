@@ -67,7 +67,7 @@ class Settings:
         choosing_samples: Samples of the calibration seed to choose settings of others with.
         reference_steps: Evaluations of the run that stands for the exact solution.
         half: Also calibrate on 8 samples of one half of the classes, and judge on the other half.
-        only: Only these policies; the plain run is always among them.
+        only: Only these policies, by name or as tables show them; plain is always among them.
         pictures: Write pictures of the first case.
         device: cpu or cuda.
         work: Folder of what is kept between runs.

@@ -28,7 +28,7 @@ from tools.bench.bench import (
     save_tensors,
 )
 from tools.bench.models.model import Modality
-from tools.bench.policies import PLAIN, OutOfReachError, Policy
+from tools.bench.policies import PLAIN, OutOfReachError, Policy, asked_for
 from tools.bench.studies.quality_policies import Family, Known, families, is_peer
 from tools.bench.studies.quality_settings import Settings, work_folder
 from tools.bench.studies.tuning import Trials, Tuner
@@ -144,14 +144,7 @@ def measure(
 
 
 def _chosen(settings: Settings, known: Mapping[str, Family]) -> dict[str, Family]:
-    names = {label: label.split(" (")[0] for label in known}
-    if unknown := sorted(set(settings.only) - set(names.values())):
-        raise ValueError(f"no policy is called {unknown}; there are {sorted(set(names.values()))}")
-    return {
-        label: family
-        for label, family in known.items()
-        if not settings.only or names[label] in settings.only
-    }
+    return {label: known[label] for label in asked_for(known, settings.only)}
 
 
 # ---------------------------------------------------------------------------- before sampling

@@ -8,6 +8,7 @@ from smoothcache_core.metrics import relative_l2
 
 from tools.bench import cli
 from tools.bench.models.image import IMAGE
+from tools.bench.policies import asked_for
 from tools.bench.studies.exact import FREE, Measured, halves, measure, of_halves
 from tools.bench.studies.exact_record import pivot, rows_of, save, to_record
 from tools.bench.studies.exact_settings import AudioSettings, Case, Settings
@@ -50,6 +51,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory):
 def measured(folder: Path):
     (found,) = measure(IMAGE, settings(folder))
     return found
+
+
+def test_policies_are_chosen_by_name_or_as_tables_show_them():
+    labels = ["evenly (reuse)", "evenly (taylor 1)", "toward exact, fitted", "solver (UniPC)"]
+    assert asked_for(labels, ()) == labels
+    assert asked_for(labels, ("evenly", "solver (UniPC)")) == [*labels[:2], labels[3]]
+    assert asked_for(labels, ("evenly (reuse)",)) == labels[:1]
+    with pytest.raises(ValueError, match=r"no policy is called \['luck'\]; there are \['evenly"):
+        asked_for(labels, ("evenly", "luck"))
 
 
 def test_cases_are_read_as_they_are_written():
