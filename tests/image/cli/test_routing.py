@@ -29,6 +29,17 @@ def test_a_router_is_trained_and_sampled_by(shell: Shell):
     assert " reused" in told
 
 
+def test_a_schedule_is_cut_at_the_compute_that_is_asked_for(shell: Shell):
+    train(shell, "--updates", 2)
+    trained = (shell.folder / "r.pt").read_bytes()
+    said = train(shell, "--updates", 2, "--compute", 0.7)
+    assert "compute: 0." in said
+    assert Schedule.load(shell.folder / "r.json").compute_fraction() <= 0.7
+    assert (shell.folder / "r.pt").read_bytes() == trained
+    words = (*WORDS, "-o", shell.folder / "r.json", "--compute", 0.7, "--threshold", 0.1)
+    assert "not both" in shell.refused("train-router", "--model", shell.model, *words)
+
+
 def test_a_training_goes_on(shell: Shell):
     train(shell, "--updates", 2)
     before = (shell.folder / "r.pt").read_bytes()

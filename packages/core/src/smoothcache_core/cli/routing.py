@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
+from smoothcache_core.calibrating import cost_from_shapes
 from smoothcache_core.cli.commands.train_router import TrainRouter
 from smoothcache_core.cli.destinations import refuse_existing
 from smoothcache_core.cli.modality import Modality
@@ -42,7 +43,7 @@ def train_to_files(settings: TrainRouter, modality: Modality) -> None:
         modality: Whose program this is.
 
     Raises:
-        CommandError: TensorBoard is asked for and not installed.
+        CommandError: TensorBoard is asked for and not installed, or a threshold and the compute.
         SmoothCacheError: The model cannot be loaded; see `train_router`.
     """
     source = settings.source
@@ -50,6 +51,8 @@ def train_to_files(settings: TrainRouter, modality: Modality) -> None:
     checkpoint = output.with_suffix(".pt")
     for each in (output, checkpoint):
         check_output(each)
+    if settings.threshold is not None and settings.compute is not None:
+        raise CommandError("--compute chooses the threshold; give one of them, not both")
     writer = None if settings.tensorboard is None else _summary_writer()
     with launched_ranks() as ranks:
         console = Console(soft_wrap=True, highlight=False, quiet=ranks.rank > 0)
@@ -60,6 +63,7 @@ def train_to_files(settings: TrainRouter, modality: Modality) -> None:
         sampler = source.sampler(steps=source.steps or source.STEPS)
         sampler.show_progress(False)
         chosen = router_settings(settings)
+        cost = None if settings.compute is None else cost_from_shapes(sampler)
         with _curves(writer if ranks.rank == 0 else None, settings.tensorboard) as log:
             routers = train_router(
                 sampler,
@@ -72,7 +76,10 @@ def train_to_files(settings: TrainRouter, modality: Modality) -> None:
             )
         if ranks.rank == 0:
             schedule = routers.schedule(
-                threshold=settings.threshold, fingerprint=trained_for(sampler)
+                threshold=chosen.threshold if settings.compute is None else None,
+                compute=settings.compute,
+                cost=cost,
+                fingerprint=trained_for(sampler),
             )
             schedule.save(output)
             console.print(f"{output}: {schedule!r}")

@@ -69,13 +69,22 @@ class TrainRouter(SamplingCommand):
         ),
     ] = None
     threshold: Annotated[
-        float,
+        float | None,
         Parameter(
             group=opt.PLAN,
             validator=Number(gte=0.0, lt=1.0),
-            help="What the score of a computed output exceeds.",
+            help="What the score of a computed output exceeds. Default: 0.1.",
         ),
-    ] = 0.1
+    ] = None
+    compute: Annotated[
+        float | None,
+        Parameter(
+            group=opt.PLAN,
+            validator=Number(gt=0.0, lte=1.0),
+            help="In place of --threshold: the most that is computed, as a fraction of the plain "
+            "run's MACs. A training that is over is only cut again.",
+        ),
+    ] = None
     proxy: Annotated[
         Literal["leave-one-out", "cumulative", "none"] | None,
         Parameter(
