@@ -132,7 +132,10 @@ def calibrated(
     )
     if found.dynamics is None or found.outcomes:
         return found
-    return verify(plain, found, progress=progress)
+    verified = verify(plain, found, progress=progress)
+    if checkpoint is not None:
+        verified.save(checkpoint)  # what goes on from it need not verify again
+    return verified
 
 
 # ---------------------------------------------------------------------------- the exact solution

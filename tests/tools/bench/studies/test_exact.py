@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from smoothcache_core import Calibration
 from smoothcache_core.metrics import relative_l2
 
 from tools.bench import cli
@@ -107,6 +108,8 @@ def test_a_study_goes_on_where_it_was(measured: Measured, folder: Path):
     place = work_folder(settings(folder), "image", besides=FREE)
     runs = {path: path.stat().st_mtime_ns for path in place.rglob("run-*.pt")}
     assert runs
+    (kept,) = place.rglob("calibration.safetensors")
+    assert Calibration.load(kept).outcomes  # so nothing is verified again
     (again,) = measure(IMAGE, settings(folder, budgets=(0.5,)))
     assert runs == {path: path.stat().st_mtime_ns for path in place.rglob("run-*.pt")}
     assert torch.equal(again.plain.latents[0], measured.plain.latents[0])
