@@ -188,14 +188,17 @@ def test_fills_of_other_lengths_are_other_graphs():
     assert predicted(model, FILLED_APART) == 2 * (5 + 1)
 
 
+@pytest.mark.parametrize(
+    "corrected", [None, Fill(terms={1: LINE, 4: PARABOLA}, inputs={1: 0.1})], ids=["", "corrected"]
+)
 @pytest.mark.parametrize("compiled", [by_block, whole, in_place])
 def test_whole_evaluations_need_no_graphs_and_half_batches_one_of_each(
-    compiled: Callable[..., Any],
+    compiled: Callable[..., Any], corrected: Fill | None
 ):
     """At most, where the batch of one row is not the shape that is compiled first."""
     rows = {"denoiser": (1, 1, 0, 1, 1, 0), "guidance": (1, 1, 1, 0, 1, 1)}
     fills = {"denoiser": Fill(terms={2: LINE}, inputs={2: 0.25})}
-    schedule = Schedule(evaluations=6, rows=rows, fills=fills)
+    schedule = Schedule(evaluations=6, rows=rows, fills=fills, corrected=corrected)
     model, counter = dit(2), CompileCounter()
     with cached(model, DIT, schedule):
         expected = guided(model)

@@ -56,6 +56,18 @@ def test_samples_are_judged_by_the_distance_that_was_promised(commands: Shell, p
     assert row.error / 3 < row.prediction.error < 3 * row.error
 
 
+def test_sampling_tells_what_was_corrected(commands: Shell, calibration: Path, planned: Path):
+    words = ("--compute", 1.0, "--target", "denoiser", "--toward", "exact")
+    every = commands.plan(calibration, *words) / "denoiser-exact-compute1.json"
+    half = Schedule.load(planned)
+    computed = sum(half.rows["denoiser"])
+    sampled = ("--batch", 4, "--samples", 4, "--schedule")
+    said, _ = commands.sample("every", *sampled, every)
+    assert f"everything computed; {STEPS} outputs corrected." in said
+    said, _ = commands.sample("half", *sampled, planned)
+    assert f"{computed} evaluations computed, {STEPS - computed} filled; {computed} out" in said
+
+
 def test_what_was_calibrated_beside_the_plain_run_alone_is_not_planned_for_it(
     shell: Shell, calibrated: Path
 ):

@@ -75,9 +75,10 @@ def skipped(plan: Schedule, stats: CacheStats) -> str:
         stats: What was counted meanwhile.
     """
     cost = f"; {plan.compute_fraction():.3f} of the {_unit(plan)}" if plan.has_compute else ""
-    if not plan.skips:
-        return "everything computed" + ("" if plan.corrected is None else ", outputs corrected")
-    return f"{_counted(stats)}{cost}"
+    corrected = f"; {stats.corrected} outputs corrected" if stats.corrected else ""
+    if corrected and not plan.skips:
+        return f"everything computed{corrected}"
+    return f"{_counted(stats)}{corrected}{cost}"
 
 
 def _unit(plan: Schedule) -> str:
