@@ -46,6 +46,17 @@ def test_schedules_are_named_by_speedups_that_are_not_rounded_up():
     assert list(Front.of([unknown]).schedules) == ["schedule"]
 
 
+def test_the_card_asks_for_a_whole_speedup_which_the_best_of_the_fastest_has(tmp_path: Path):
+    exact, more = (HALF.changed(evaluations=25, rows={"denoiser": row}) for row in (
+        tuple(int(k % 4 == 0) for k in range(25)), (1,) * 6 + (0,) * 19,
+    ))  # fmt: skip
+    assert exact.compute_fraction() > more.compute_fraction()
+    folder = Front(schedules={"6": more}).save_pretrained(tmp_path / "shared")
+    assert "speedup=4)" in (folder / "README.md").read_text()  # it is 4.17 times as fast
+    slow = Front(schedules={"7": exact}).save_pretrained(tmp_path / "shared")
+    assert "speedup=3)" in (slow / "README.md").read_text()
+
+
 def test_the_card_says_what_the_schedules_are_for(tmp_path: Path):
     measured = Measured(error=0.012, low=0.011, high=0.013, samples=50, speedup=1.9, device="H100")
     front = Front(

@@ -14,6 +14,8 @@ from smoothcache_core.schedule.sharing.index import Entry, Estimate, Index
 CARD = "README.md"
 """Name of the card's file."""
 
+_WHOLE = 2.0  # speed-up from which whole numbers are fine enough to ask for
+
 
 def card(
     index: Index,
@@ -138,6 +140,13 @@ def _cell(text: str) -> str:
 
 
 def _fastest(index: Index) -> str | None:
-    """Return the largest speed-up there is, cut off, as a user may ask for it."""
+    """Return the largest speed-up there is, as a user may ask for it: 4 where 4.19 is there.
+
+    It is cut off to whole numbers from 2 on, so that of several that are nearly as fast the one of
+    the least error is taken.
+    """
     known = [entry.speedup for entry in index.schedules if entry.speedup is not None]
-    return f"{int(max(known) * 10) / 10:g}" if known else None
+    if not known:
+        return None
+    most = max(known)
+    return f"{int(most)}" if most >= _WHOLE else f"{int(most * 10) / 10:g}"
