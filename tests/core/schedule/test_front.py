@@ -8,7 +8,7 @@ import torch
 from kit.sharing import FRONT, HALF, QUARTER
 from smoothcache_core import PatternAdapter, Schedule, SitePattern, cached
 from smoothcache_core.errors import ScheduleError, SmoothCacheError
-from smoothcache_core.schedule import Fingerprint, Front, Measured
+from smoothcache_core.schedule import Cost, Fingerprint, Front, Measured
 from smoothcache_core.schedule.sharing.index import INDEX
 from torch import nn
 
@@ -47,9 +47,9 @@ def test_schedules_are_named_by_speedups_that_are_not_rounded_up():
 
 
 def test_the_card_asks_for_a_whole_speedup_which_the_best_of_the_fastest_has(tmp_path: Path):
-    exact, more = (HALF.changed(evaluations=25, rows={"denoiser": row}) for row in (
-        tuple(int(k % 4 == 0) for k in range(25)), (1,) * 6 + (0,) * 19,
-    ))  # fmt: skip
+    rows = [tuple(int(k % 4 == 0) for k in range(25)), (1,) * 6 + (0,) * 19]
+    cost = Cost(total=10, sites=(), output_bytes=8)
+    exact, more = (Schedule(evaluations=25, rows={"denoiser": r}, cost=cost) for r in rows)
     assert exact.compute_fraction() > more.compute_fraction()
     folder = Front(schedules={"6": more}).save_pretrained(tmp_path / "shared")
     assert "speedup=4)" in (folder / "README.md").read_text()  # it is 4.17 times as fast
