@@ -309,14 +309,15 @@ def drawn(measured: Measured) -> bytes:
 
 
 def _lines(measured: Measured) -> list[_Line]:
-    """Return the plain run, and ours with either aim."""
+    """Return the plain run, and ours with either aim, fitted if there is such a one."""
     budgets = {each.budget for each in measured.sampled}
     at = min(budgets - {1.0}, key=lambda budget: abs(budget - SHOWN_AT), default=1.0)
     wanted = [("toward plain", at), ("toward exact", at), ("toward exact", 1.0)]
     found = [("plain", measured.plain)]
-    for name, budget in dict.fromkeys(wanted):
-        here = [s for s in measured.sampled if (s.policy.name, s.budget) == (name, budget)]
-        found += [(f"{name}, {budget:g}", each) for each in here]
+    known = {(each.policy.name, each.budget): each for each in measured.sampled}
+    for aim, budget in dict.fromkeys(wanted):
+        names = [name for name in (f"{aim}, fitted", aim) if (name, budget) in known]
+        found += [(f"{name}, {budget:g}", known[name, budget]) for name in names[:1]]
     return [
         _Line(name=n, latents=s.latents[0], distance=_distance(measured.exact, s.latents)[0])
         for n, s in found
