@@ -47,9 +47,12 @@ def section(found: Sequence[tuple[str, Record]]) -> str:
     """Return the tables as Markdown.
 
     Args:
-        found: Names and contents of the records of all modalities.
+        found: Names and contents of the records of all modalities; a modality may have one more
+            whose plans were calibrated on half of the classes, of which only that is shown.
     """
-    cases = [case for _, record in found for case in _cases(record, halved=False)]
+    by_halves_first = sorted(found, key=lambda each: not is_halved(each[1]))
+    shown = list({record["modality"]: (name, record) for name, record in by_halves_first}.values())
+    cases = [case for _, record in shown for case in _cases(record, halved=False)]
     halves = [case for _, record in found for case in _cases(record, halved=True)]
     sources = [f"[{r['modality']}](../benchmarks/{name}.md)" for name, r in found]
     parts = [
@@ -62,8 +65,13 @@ def section(found: Sequence[tuple[str, Record]]) -> str:
     if halves:
         parts += ["\nCalibrated on few samples of other classes than those that are judged:\n"]
         parts += [_halves(halves)]
-    parts += ["", *(_picture(name, r) for name, r in found), END]
+    parts += ["", *(_picture(name, r) for name, r in shown), END]
     return "\n".join(parts)
+
+
+def is_halved(record: Record) -> bool:
+    """Return whether plans of a record were also calibrated on half of the classes."""
+    return any("calibrated" in row for row in record["rows"])
 
 
 def _picture(name: str, record: Record) -> str:

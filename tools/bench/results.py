@@ -331,7 +331,10 @@ def rewritten(text: str) -> str:
 
 def exact() -> str:
     """Return docs/exact.md with its tables as the records have them."""
-    found = {record["modality"]: (name, record) for name, record in records("exact")}
+    found = {
+        (record["modality"], exact_results.is_halved(record)): (name, record)
+        for name, record in records("exact")
+    }
     tables = exact_results.section(list(found.values()))
     return _replaced(EXACT.read_text(), tables, exact_results.BEGIN, exact_results.END)
 
