@@ -300,12 +300,20 @@ def drawn(measured: Measured) -> bytes:
         rows.append(PictureRow(name=line.name, remark=about, pictures=pictures))
         rows.append(PictureRow(name="", remark=f"|difference| x {MAGNIFIED}", pictures=apart))
     conditions = sampler.conditions_of(measured.seeds[0])[:_COLUMNS]
-    captions = [sampler.label(each) for each in conditions]
+    captions = _told_apart([sampler.label(each) for each in conditions])
     picture = io.BytesIO()
     title = f"{bench.model}, {bench.solver.title}, {measured.case.steps} evaluations"
     sheet = sample_sheet(rows, captions=captions, title=title)
     sheet.savefig(picture, format="png", dpi=_DPI)
     return picture.getvalue()
+
+
+def _told_apart(labels: Sequence[str]) -> list[str]:
+    """Return labels without the parts that all of them have, such as one length of all sounds."""
+    parts = [label.split(", ") for label in labels]
+    shared = set(parts[0]).intersection(*parts)
+    own = [", ".join(part for part in each if part not in shared) for each in parts]
+    return [short or label for short, label in zip(own, labels, strict=True)]
 
 
 def _lines(measured: Measured) -> list[_Line]:
