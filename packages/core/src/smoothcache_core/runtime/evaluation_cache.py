@@ -70,7 +70,7 @@ class EvaluationCache:
         """Return the output of a skipped evaluation, None if it must be computed.
 
         Args:
-            tick: The call.
+            tick: The call of the denoiser.
             latent: The latent that it is given.
         """
         evaluation = tick.evaluation
@@ -93,7 +93,7 @@ class EvaluationCache:
         """Return what the solver gets in place of a computed output; others as they are.
 
         Args:
-            tick: The call.
+            tick: The call of the denoiser.
             latent: The latent that it was given.
             output: What it computed.
         """
@@ -119,7 +119,7 @@ class EvaluationCache:
         """Keep a computed output, if later evaluations are filled or corrected from it.
 
         Args:
-            tick: The call.
+            tick: The call of the denoiser.
             latent: The latent that it was given.
             output: What it computed, before its correction.
         """
@@ -140,7 +140,7 @@ class EvaluationCache:
         """Count a call, and drop what no later evaluation needs.
 
         Args:
-            tick: The call.
+            tick: The call of the denoiser.
             filled: Whether its output was filled; None if it counts as neither.
         """
         if self._recipe.fills and filled is not None:
