@@ -54,7 +54,10 @@ def section(found: Sequence[tuple[str, Record]]) -> str:
     shown = list({record["modality"]: (name, record) for name, record in by_halves_first}.values())
     cases = [case for _, record in shown for case in _cases(record, halved=False)]
     halves = [case for _, record in found for case in _cases(record, halved=True)]
-    sources = [f"[{r['modality']}](../benchmarks/{name}.md)" for name, r in found]
+    sources = [
+        f"[{r['modality']}{', half of the classes' * is_halved(r)}](../benchmarks/{name}.md)"
+        for name, r in found
+    ]
     parts = [
         BEGIN,
         f"Records: {', '.join(sources)}.\n",
