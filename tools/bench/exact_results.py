@@ -1,11 +1,11 @@
 """The tables of docs/exact.md, from the newest records of distances to the exact solution."""
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tools.bench.records import grid
+from tools.bench.records import FOLDER, grid
 
 BEGIN = "<!-- exact: python -m tools.bench results -->"
 END = "<!-- end of exact -->"
@@ -23,11 +23,18 @@ class _Case:
 
     Attributes:
         title: What it is, in words.
+        name: Name of the record.
         rows: Its rows.
     """
 
     title: str
+    name: str
     rows: Sequence[Row]
+
+    @property
+    def link(self) -> str:
+        """The title, as a link to the record."""
+        return f"[{self.title}](../benchmarks/{self.name}.md)"
 
     def plain(self) -> Row:
         """Return the row of the plain run."""
@@ -47,20 +54,11 @@ def section(found: Sequence[tuple[str, Record]]) -> str:
     """Return the tables as Markdown.
 
     Args:
-        found: Names and contents of the records of all modalities; a modality may have one more
-            whose plans were calibrated on half of the classes, of which only that is shown.
+        found: Names and contents of the records of all modalities, the newest last.
     """
-    by_halves_first = sorted(found, key=lambda each: not is_halved(each[1]))
-    shown = list({record["modality"]: (name, record) for name, record in by_halves_first}.values())
-    cases = [case for _, record in shown for case in _cases(record, halved=False)]
-    halves = [case for _, record in found for case in _cases(record, halved=True)]
-    sources = [
-        f"[{r['modality']}{', half of the classes' * is_halved(r)}](../benchmarks/{name}.md)"
-        for name, r in found
-    ]
+    cases, halves = _cases(found, halved=False), _cases(found, halved=True)
     parts = [
         BEGIN,
-        f"Records: {', '.join(sources)}.\n",
         _distances(cases) + "\n",
         "How samples look by themselves; of ours, those at compute 1:\n",
         _looks(cases),
@@ -68,27 +66,34 @@ def section(found: Sequence[tuple[str, Record]]) -> str:
     if halves:
         parts += ["\nCalibrated on few samples of other classes than those that are judged:\n"]
         parts += [_halves(halves)]
-    parts += ["", *(_picture(name, r) for name, r in shown), END]
-    return "\n".join(parts)
+    return "\n".join([*parts, "", *_pictures(found), END])
 
 
-def is_halved(record: Record) -> bool:
-    """Return whether plans of a record were also calibrated on half of the classes."""
-    return any("calibrated" in row for row in record["rows"])
-
-
-def _picture(name: str, record: Record) -> str:
+def _pictures(found: Iterable[tuple[str, Record]]) -> Iterator[str]:
+    """Yield the newest sheet of samples of every modality."""
+    drawn = {r["modality"]: name for name, r in found if (FOLDER / f"{name}.png").exists()}
     about = "exact, plain, toward plain and toward exact, and what each lacks, ten times"
-    return f"![{record['modality'].title()}: {about}](../benchmarks/{name}.png)\n"
+    for modality, name in drawn.items():
+        yield f"![{modality.title()}: {about}](../benchmarks/{name}.png)\n"
 
 
-def _cases(record: Record, *, halved: bool) -> list[_Case]:
-    """Return the cases of a record, in its order; those that were calibrated on half, or not."""
-    found: dict[tuple[Any, ...], list[Row]] = {}
-    for row in record["rows"]:
-        if ("calibrated" in row) is halved:
-            found.setdefault(tuple(row[key] for key in _KEYS), []).append(row)
-    return [_Case(title=_title(*known), rows=rows) for known, rows in found.items()]
+def _cases(found: Iterable[tuple[str, Record]], *, halved: bool) -> list[_Case]:
+    """Return the cases of records; of several records of one, that of most policies and budgets.
+
+    Args:
+        found: Names and contents of the records, the newest last.
+        halved: Whether those that were calibrated on one half of the classes are wanted.
+    """
+    cases: dict[tuple[Any, ...], _Case] = {}
+    for name, record in found:
+        parts: dict[tuple[Any, ...], list[Row]] = {}
+        for row in record["rows"]:
+            if ("calibrated" in row) is halved:
+                parts.setdefault(tuple(row[key] for key in _KEYS), []).append(row)
+        for known, rows in parts.items():
+            if known not in cases or len(rows) >= len(cases[known].rows):
+                cases[known] = _Case(title=_title(*known), name=name, rows=rows)
+    return list(cases.values())
 
 
 def _title(model: str, solver: str, evaluations: int, guidance: float) -> str:
@@ -110,7 +115,7 @@ def _distances(cases: Iterable[_Case]) -> str:
             best = [min(filter(kind, rows), key=_distance, default=None) for kind in kinds]
             least = min((row for row in best if row), key=_distance, default=None)
             cells = [_shown(row, bold=row is least, named=i > 1) for i, row in enumerate(best)]
-            first = [case.title, f"{_distance(case.plain()):.2g}"] if budget == 1.0 else ["", ""]
+            first = [case.link, f"{_distance(case.plain()):.2g}"] if budget == 1.0 else ["", ""]
             lines.append([first[0], f"{budget:g}", first[1], *cells])
     titles = ["", "compute", "plain run", *_OWN, "best other solver", "best other cache"]
     return grid(titles, lines, right=range(1, 5))
@@ -155,6 +160,6 @@ def _halves(cases: Iterable[_Case]) -> str:
                 rows = [row for row in case.at(budget) if row["calibrated"] == calibrated]
                 best = min(rows, key=_distance, default=None)
                 cells.append(_shown(best, bold=False, named=False))
-            lines.append([case.title, f"{budget:g}", *cells])
+            lines.append([case.link, f"{budget:g}", *cells])
     titles = dict.fromkeys(row["calibrated"] for case in cases for row in case.rows)
     return grid(["", "compute", *titles], lines, right=range(1, 2 + len(titles)))

@@ -331,11 +331,7 @@ def rewritten(text: str) -> str:
 
 def exact() -> str:
     """Return docs/exact.md with its tables as the records have them."""
-    found = {
-        (record["modality"], exact_results.is_halved(record)): (name, record)
-        for name, record in records("exact")
-    }
-    tables = exact_results.section(list(found.values()))
+    tables = exact_results.section(records("exact"))
     return _replaced(EXACT.read_text(), tables, exact_results.BEGIN, exact_results.END)
 
 
