@@ -73,7 +73,7 @@ class Record:
         """
         folder.mkdir(parents=True, exist_ok=True)
         path = instead or _unused(
-            folder, f"{self.what}-{self.modality}-{_slug(self.hardware)}-{self._day()}"
+            folder, f"{self.what}-{_slug(self.modality)}-{_slug(self.hardware)}-{self._day()}"
         )
         write_atomically(path, (json.dumps(asdict(self), indent=2) + "\n").encode())
         write_atomically(path.with_suffix(".md"), self.to_markdown().encode())
