@@ -53,8 +53,9 @@ def test_small_check_runs_to_its_end():
         assert named >= {"plain", "smoothcache", *peers}
     image = found["gpu", "image"]
     regional = [row for row in image.rows if row["compiled"] == "regional"]
-    assert [row["policy"] for row in regional] == ["plain", *["smoothcache"] * 5]
-    assert all(row["graph_breaks"] == 0 and row["rel_l2"] < 1e-4 for row in regional)
+    own = [row["policy"] for row in regional if row["policy"] != "cache-dit"]  # if installed
+    assert own == ["plain", *["smoothcache"] * 5]
+    assert all(row["graph_breaks"] == 0 and row["rel_l2"] < 1e-4 for row in regional if row["ours"])
     for modality in MODALITIES:
         record = found["devices", modality]
         assert len(record.rows) == 3, record.refused
