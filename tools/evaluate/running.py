@@ -61,12 +61,12 @@ def _evaluated(settings: Settings, ranks: Ranks) -> bool:
     console, start = Console(highlight=False, soft_wrap=True, quiet=not ranks.first), time.time()
     found = [found_of(kind, settings, ranks, console) for kind in settings.kinds]
     whole = [each for each in found if each is not None]
-    if not ranks.first:
-        return True
-    with console.status("writing the report"):
-        page = write_all(whole, settings)
-    _show(page, whole, settings, console, time.time() - start)
-    return not any(each.failed for each in whole)
+    if ranks.first:
+        with console.status("writing the report"):
+            page = write_all(whole, settings)
+        _show(page, whole, settings, console, time.time() - start)
+    ranks.wait()  # a process that ends, and fails at that, would end the one that writes
+    return not ranks.first or not any(each.failed for each in whole)
 
 
 def _show(
