@@ -5,7 +5,6 @@
 Each model is a stack of small layers, each a site, that Euler's method samples.
 """
 
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -174,7 +173,7 @@ def main() -> None:
     """Evaluate toys by the options that were typed, slowly."""
     use_toys(pytest.MonkeyPatch())
     StackSource.SLOW = 0.02
-    sys.exit(cli.run(sys.argv[1:]))
+    cli.main()
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from smoothcache_core.cli.app import (
     shown_examples,
     warnings_in_one_line,
 )
+from smoothcache_core.cli.ranks import leave
 from smoothcache_core.errors import SmoothCacheError
 
 from tools.evaluate.settings import Settings
@@ -79,4 +80,4 @@ def _refused(message: str, status: int) -> int:
 
 def main() -> None:
     """Evaluate what was typed, and end the process."""
-    sys.exit(run(sys.argv[1:]))
+    leave(run(sys.argv[1:]))

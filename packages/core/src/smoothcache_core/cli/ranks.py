@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 import torch
 from torch import distributed
@@ -82,7 +83,7 @@ def launched_ranks() -> Generator[Ranks]:
     Where there are fewer devices than processes on a machine, they are shared.
     """
     environment = os.environ  # noqa: TID251 this is how launchers tell it
-    if not environment.keys() >= _LAUNCHED or environment["WORLD_SIZE"] == "1":
+    if not _is_launched():
         yield Ranks()
         return
     if torch.cuda.is_available():
@@ -93,3 +94,24 @@ def launched_ranks() -> Generator[Ranks]:
         yield Ranks(rank=distributed.get_rank(), world=distributed.get_world_size())
     finally:
         distributed.destroy_process_group()
+
+
+def leave(status: int) -> NoReturn:
+    """End this process; one that a launcher started ends without the interpreter's clean-up.
+
+    In it a thread of gloo that still lets go of a tensor would abort the process, and the launcher
+    would then end the others.
+
+    Args:
+        status: The exit status.
+    """
+    if _is_launched():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    sys.exit(status)
+
+
+def _is_launched() -> bool:
+    environment = os.environ  # noqa: TID251 this is how launchers tell it
+    return environment.keys() >= _LAUNCHED and environment["WORLD_SIZE"] != "1"
