@@ -12,7 +12,7 @@ from smoothcache_core.cli.app import (
     shown_examples,
     warnings_in_one_line,
 )
-from smoothcache_core.cli.ranks import leave
+from smoothcache_core.cli.leaving import leave
 from smoothcache_core.errors import SmoothCacheError
 
 from tools.evaluate.settings import Settings

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NoReturn, TextIO
 from cyclopts import App, CycloptsError, Parameter
 
 from smoothcache_core.cli.command import Command
+from smoothcache_core.cli.leaving import leave
 from smoothcache_core.cli.options import ARGUMENTS
 from smoothcache_core.errors import SmoothCacheError, SmoothCacheWarning
 
@@ -55,7 +56,7 @@ class CommandLine:
 
     def __call__(self) -> NoReturn:
         """Run the command that the process was started with, and end the process."""
-        sys.exit(self.run(sys.argv[1:]))
+        leave(self.run(sys.argv[1:]))
 
     def run(self, words: Sequence[str]) -> int:
         """Run a command and return its exit status: 0, or 2 after a line that says what is wrong.

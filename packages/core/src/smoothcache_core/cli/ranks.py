@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import NoReturn, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import distributed
 
+from smoothcache_core.cli.leaving import is_launched
 from smoothcache_core.errors import CommandError
 
 T = TypeVar("T")
 
 _PATIENCE = timedelta(days=30)  # shares take different times; a rank that ends is noticed at once
-
-_LAUNCHED = {"RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,36 +80,14 @@ def launched_ranks() -> Generator[Ranks]:
 
     Where there are fewer devices than processes on a machine, they are shared.
     """
-    environment = os.environ  # noqa: TID251 this is how launchers tell it
-    if not _is_launched():
+    if not is_launched():
         yield Ranks()
         return
     if torch.cuda.is_available():
-        local = int(environment.get("LOCAL_RANK", "0"))
+        local = int(os.environ.get("LOCAL_RANK", "0"))  # noqa: TID251 launchers tell it so
         torch.cuda.set_device(local % torch.cuda.device_count())
     distributed.init_process_group("gloo", timeout=_PATIENCE)
     try:
         yield Ranks(rank=distributed.get_rank(), world=distributed.get_world_size())
     finally:
         distributed.destroy_process_group()
-
-
-def leave(status: int) -> NoReturn:
-    """End this process; one that a launcher started ends without the interpreter's clean-up.
-
-    In it a thread of gloo that still lets go of a tensor would abort the process, and the launcher
-    would then end the others.
-
-    Args:
-        status: The exit status.
-    """
-    if _is_launched():
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(status)
-    sys.exit(status)
-
-
-def _is_launched() -> bool:
-    environment = os.environ  # noqa: TID251 this is how launchers tell it
-    return environment.keys() >= _LAUNCHED and environment["WORLD_SIZE"] != "1"
